@@ -1,0 +1,42 @@
+"""Benchmarks by name. A name is a registered one or `module:attribute` of the user's own (called with the options)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rro.envs.base import Benchmark
+from rro.errors import UsageError
+
+_BUILT_IN = {"webshop": "rro.envs.webshop:open_webshop"}
+_registered: dict[str, Callable[..., Benchmark]] = {}
+
+
+def register(name: str, factory: Callable[..., Benchmark]) -> None:
+    """Make `factory(**options)` available to recipes as `environment.name = name`."""
+    if name in _BUILT_IN or name in _registered:
+        raise UsageError(f"an environment named {name!r} is registered already")
+    _registered[name] = factory
+
+
+def open_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Benchmark:
+    """The benchmark called `name`. Raises UsageError for an unknown name or options that it does not take."""
+    factory = _registered.get(name) or _imported(_BUILT_IN.get(name, name))
+    try:
+        return factory(**dict(options or {}))
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise UsageError(f"environment {name}: {error}; see environment.options in the recipe") from error
+
+
+def _imported(target: str) -> Callable[..., Benchmark]:
+    module, colon, attribute = target.partition(":")
+    if not colon:
+        known = ", ".join(sorted([*_BUILT_IN, *_registered]))
+        raise UsageError(f"unknown environment {target!r}: choose one of {known}, or module:attribute of your own")
+    try:
+        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"environment {target}: {error}") from error

@@ -1,0 +1,23 @@
+"""Errors that a user can mend: one sentence each, which the command line prints without a traceback."""
+
+from __future__ import annotations
+
+
+class RroError(Exception):
+    """Something failed while running: exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(RroError):
+    """The user's input is wrong (file, key or option); the sentence names it and the mend: exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(UsageError):
+    """A data file is missing or does not have the expected form."""
+
+
+class RestoreError(RroError):
+    """A restored or replayed environment differs from the recorded one: the fork would be a different episode."""

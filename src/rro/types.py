@@ -1,0 +1,219 @@
+"""The words everything else speaks: small frozen records, no behaviour beyond arithmetic on themselves.
+
+Nothing here knows of tokenisers, environments, files or training. Names are those of the RRO paper
+(arXiv 2505.20737): history h_t, action a_t (one assistant message), observation o_t, outcome reward R,
+process reward r(h_t, a_t).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Source(StrEnum):
+    """Who wrote a message. A field, never a position in a list (IPR and ETO infer it from the index)."""
+
+    ENVIRONMENT = "environment"
+    POLICY = "policy"
+    EXPERT = "expert"
+    PERSON = "person"
+
+
+class StopReason(StrEnum):
+    """Why an episode ended."""
+
+    TERMINAL = "terminal"  # the environment said done
+    STEP_LIMIT = "step_limit"  # the agent ran out of steps
+    CONTEXT = "context_overflow"  # the next prompt did not fit the policy's context
+    FAILED = "failed"  # network, memory, crash, time-out: the reward is missing, not 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message. `token_ids` are those the policy sampled, end-of-turn token included, where its backend gave
+    them: prompts and training reuse them, so that what is trained on is what was sampled."""
+
+    role: Role
+    content: str
+    source: Source = Source.ENVIRONMENT
+    token_ids: tuple[int, ...] | None = None
+
+    def chat(self) -> dict[str, str]:
+        """The {"role", "content"} form that chat templates, TRL and servers take."""
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What something cost. Adds up; `policy_calls` counts sampled completions, `prompt_tokens` whole prompts,
+    `cached_tokens` the part of those that a backend did not compute again, `seconds` wall time."""
+
+    policy_calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    environment_steps: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.policy_calls + other.policy_calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.generated_tokens + other.generated_tokens,
+            self.environment_steps + other.environment_steps,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to draw one assistant message. `temperature` 0 is greedy. `stop` strings end a message and are not part of
+    it. `max_new_tokens` bounds the message, the end-of-turn token included."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled assistant message. `logprobs` holds one natural-log probability per token of `message.token_ids`,
+    under the model at temperature 1, where asked for. `finish` "context" means that the prompt left no room: the
+    message is empty and must not be acted on."""
+
+    message: Message
+    finish: Literal["stop", "length", "context"]
+    policy: str
+    usage: Usage = field(default_factory=Usage)
+    logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One instruction of a benchmark. `data` is whatever its environment needs to reset to it."""
+
+    id: str
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """An environment's answer to one action. `invalid` marks an action that it could not carry out."""
+
+    observation: str
+    reward: float = 0.0
+    done: bool = False
+    invalid: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One turn of an episode: action a_t and what the environment answered."""
+
+    action: Message
+    observation: str
+    reward: float
+    done: bool
+    invalid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """An episode from `opening` (the messages before the first action) to its end.
+
+    `reward` is the outcome reward R, or None when the episode failed (missing data, never 0). A trajectory that was
+    forked from the middle of an episode has that history as its `opening`."""
+
+    task: str
+    opening: tuple[Message, ...]
+    steps: tuple[Step, ...]
+    reward: float | None
+    stop: StopReason
+    policy: str
+    seed: int
+    usage: Usage = field(default_factory=Usage)
+    error: str | None = None
+
+    def messages(self) -> tuple[Message, ...]:
+        """The whole conversation; the last observation of a finished episode is left out, as no one acts on it."""
+        turns: list[Message] = list(self.opening)
+        for step in self.steps:
+            turns.append(step.action)
+            if not step.done:
+                turns.append(Message("user", step.observation))
+        if turns and turns[-1].role == "user" and self.steps:
+            turns.pop()
+        return tuple(turns)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReward:
+    """r(h_t, a_t): the mean outcome of Monte-Carlo rollouts, or the outcome itself where the action ended the episode
+    (`exact`). `policy` names the model that priced it. Failed rollouts are not among `outcomes`."""
+
+    outcomes: tuple[float, ...]
+    policy: str
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.outcomes:
+            raise ValueError("a process reward needs at least one outcome; a failed one is missing, not 0")
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.outcomes)
+
+    @property
+    def n(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % Student interval of the mean. (-inf, inf) for one outcome; a point for an exact reward. With n
+        around 5 outcomes it is descriptive: equal outcomes give a point although the value is not known exactly."""
+        if self.exact:
+            return self.mean, self.mean
+        if self.n < 2:
+            return -math.inf, math.inf
+        half = _t975(self.n - 1) * stdev(self.outcomes) / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
+
+PairKind = Literal["step", "continuation", "trajectory"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """Chosen and rejected answers under one shared prompt h_t. `kind` says what the sides are: one assistant message
+    ("step"), the rest of an episode from there ("continuation"), or a whole episode ("trajectory")."""
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    task: str
+    step: int
+    chosen_reward: ProcessReward
+    rejected_reward: ProcessReward
+    strategy: str
+    kind: PairKind = "step"
+    iteration: int = 0
+
+
+def _t975(df: int) -> float:
+    """Upper 2.5 % point of Student's t (Cornish-Fisher expansion beyond the table; error < 0.003)."""
+    table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+    if df <= len(table):
+        return table[df - 1]
+    z = 1.959964
+    return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)

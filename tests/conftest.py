@@ -1,0 +1,15 @@
+"""Shared fixtures. Benchmark data and recordings are not part of this repository; tests that need them skip."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with benchmark data and recorded episodes, or a skip that says so."""
+    folder = Path(os.environ.get("RRO_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "conformance").is_dir():
+        pytest.skip(f"no recordings at {folder} (set RRO_SHARED)")
+    return folder
