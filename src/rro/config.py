@@ -118,6 +118,11 @@ class ExploreConfig(_Section):
     start: Literal["estimated", "zero"] = "estimated"  # r_0
     siblings: Literal["lowest", "all"] = "lowest"  # which siblings the chosen one is paired with
     margin: float = Field(0.0, ge=0)  # a sibling must be lower by more than this (IPR: 0.01)
+    sides: Literal["continuation", "message"] = (
+        "continuation"  # of IPR's step pairs: the rest of both episodes, or one message
+    )
+    proposal_temperature: float | None = Field(None, ge=0)  # of candidates; None: policy.temperature (IPR: 0)
+    pricing: Literal["policy", "sft"] = "policy"  # which model rolls out: the one that explores, or the SFT model (IPR)
     concurrency: int = Field(32, ge=1)  # tasks in flight; results do not depend on it
     retries: int = Field(2, ge=0)  # of a failed rollout, before it counts as missing
 
@@ -135,6 +140,7 @@ class EvaluateConfig(_Section):
 class Config(_Section):
     name: str = "run"
     seed: int = 0
+    threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: torch's own choice
     iterations: int = Field(1, ge=1)  # of explore -> optimise; the reference stays the SFT policy
     environment: EnvironmentConfig = EnvironmentConfig()
     model: ModelConfig = ModelConfig()

@@ -124,7 +124,9 @@ def restore_checked(environment: Environment, snapshot: Any) -> None:
         raise RestoreError(f"{type(environment).__name__}.restore did not bring back the state it was given")
 
 
-def replay_checked(environment: Environment, task: Task, seed: int, opening: Sequence[Message], steps: Sequence[Step]) -> None:
+def replay_checked(
+    environment: Environment, task: Task, seed: int, opening: Sequence[Message], steps: Sequence[Step]
+) -> None:
     """Reset and repeat `steps`, comparing each answer with the record. Raises RestoreError at the first difference.
 
     IPR forks this way unchecked: an environment that is not deterministic then prices a different state."""

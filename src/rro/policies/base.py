@@ -17,9 +17,7 @@ class Policy(Protocol):
 
     name: str
 
-    async def sample(
-        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
-    ) -> list[Completion]:
+    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
         """Draw `n` independent assistant messages after `messages`, which end with a user message.
 
         Sample i depends on `seed` and i alone, not on what else is in flight, as far as the backend's arithmetic

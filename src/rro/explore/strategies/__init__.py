@@ -1,0 +1,30 @@
+"""The ways to explore, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rro.config import ExploreConfig
+from rro.explore.strategies.base import Strategy
+from rro.explore.strategies.fixed_size import FixedSizeExploration
+from rro.explore.strategies.ipr import IterativeStepRefinement
+from rro.explore.strategies.rising import RisingExploration
+from rro.explore.strategies.whole import RejectionSampling, TrajectoryExploration
+from rro.types import Trajectory
+
+NEED_EXPERTS = frozenset({"ipr", "eto"})
+
+
+def make_strategy(config: ExploreConfig, experts: Mapping[str, Trajectory], success_reward: float) -> Strategy:
+    """The strategy that a recipe names. `experts` (by task id) are read by ipr and eto alone."""
+    if config.strategy == "rro":
+        return RisingExploration(
+            config.rollouts, config.candidates, config.rising, config.start, config.siblings, config.margin
+        )
+    if config.strategy == "fixed":
+        return FixedSizeExploration(config.rollouts, config.candidates, config.siblings, config.margin)
+    if config.strategy == "ipr":
+        return IterativeStepRefinement(experts, config.rollouts, config.margin, config.sides)
+    if config.strategy == "eto":
+        return TrajectoryExploration(experts)
+    return RejectionSampling(success_reward, config.rollouts)

@@ -1,0 +1,7 @@
+"""`python -m rro`."""
+
+import sys
+
+from rro.cli import main
+
+sys.exit(main())

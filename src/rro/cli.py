@@ -1,0 +1,240 @@
+"""The command line. Parses, calls one function a command, and turns errors into one sentence and an exit code.
+
+Nothing heavy is imported before a command needs it: `rro --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rro import __version__
+from rro.errors import RroError, UsageError
+
+if TYPE_CHECKING:
+    from rro.pipeline import Run
+    from rro.runfolder import RunFolder
+
+_STAGES = {
+    "sft": "stage 1: fine-tune on expert trajectories",
+    "explore": "stage 2: rising exploration, giving preference pairs",
+    "optimise": "stage 3: DPO of the pairs (alias: optimize)",
+    "evaluate": "measure the SFT policy and the last one on held-out tasks",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    _set_up(options.verbose)
+    try:
+        options.command(options)
+    except RroError as error:
+        print(f"rro: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nrro: interrupted; what was finished is kept: rro run --resume RUN continues", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if options.verbose:
+            raise
+        print(f"rro: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rro", description="Reward Rising Optimization: train LLM agents step by step."
+    )
+    parser.add_argument("--version", action="version", version=f"rro {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="more log lines, and tracebacks")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _run_commands(commands)
+    _data_commands(commands)
+    return parser
+
+
+def _run_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    quickstart = _command(
+        commands, "quickstart", _quickstart, "the whole path on a generated shop, in minutes on a CPU"
+    )
+    quickstart.add_argument("overrides", nargs="*", metavar="key.sub=value")
+    quickstart.add_argument("--seed", type=int, default=0)
+    quickstart.add_argument("--out", type=Path, help="run folder (default: runs/NAME-TIME)")
+    run = _command(commands, "run", _run, "every stage of a recipe, in order")
+    run.add_argument("recipe", nargs="?", type=Path)
+    run.add_argument("overrides", nargs="*", metavar="key.sub=value")
+    run.add_argument("--out", type=Path, help="run folder (default: runs/NAME-TIME)")
+    run.add_argument("--resume", type=Path, metavar="RUN", help="continue a run folder; takes nothing else")
+    for name, text in _STAGES.items():
+        stage = _command(commands, name, _stage, text, aliases=["optimize"] if name == "optimise" else [])
+        stage.set_defaults(stage=name)
+        stage.add_argument("target", type=Path, help="a run folder, or a recipe that starts a new one")
+        stage.add_argument("overrides", nargs="*", metavar="key.sub=value")
+        stage.add_argument("--out", type=Path, help="run folder of a new run (default: runs/NAME-TIME)")
+        if name in ("explore", "optimise"):
+            stage.add_argument("--iteration", type=int, default=1)
+    compare = _command(commands, "compare", _compare, "runs side by side, with paired differences to the first")
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+
+
+def _data_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    play = _command(commands, "play", _play, "play an episode yourself")
+    play.add_argument("recipe", nargs="?", type=Path, help="whose environment to play (default: the quickstart's shop)")
+    play.add_argument("overrides", nargs="*", metavar="key.sub=value")
+    play.add_argument("--split", default="train")
+    play.add_argument("--task", help="a task id (default: the first of the split)")
+    data = _command(commands, "data", None, "benchmark data")
+    fetch = _command(data.add_subparsers(required=True, metavar="ACTION"), "fetch", _fetch, "get a benchmark's data")
+    fetch.add_argument("name", help="webshop-1k or webshop")
+    fetch.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="copy from there, no download")
+    fetch.add_argument("--to", dest="target", type=Path, metavar="FOLDER")
+    verify = _command(commands, "verify", None, "replay recorded episodes and compare")
+    shop = _command(verify.add_subparsers(required=True, metavar="BENCHMARK"), "webshop", _verify_webshop, "WebShop")
+    shop.add_argument("--data", type=Path, required=True)
+    shop.add_argument("--episodes", type=Path)
+    shop.add_argument("--search", type=Path)
+    shop.add_argument("--state", type=Path, nargs="*", default=[])
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    function: Callable[[argparse.Namespace], None] | None,
+    text: str,
+    aliases: Sequence[str] = (),
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text, aliases=aliases)
+    if function is not None:
+        parser.set_defaults(command=function)
+    return parser
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+    _start_and_run(packaged_recipe("quickstart"), [f"seed={options.seed}", *options.overrides], options.out)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from rro.runfolder import RunFolder
+
+    if options.resume is not None:
+        if options.recipe is not None or options.out is not None:
+            raise UsageError("--resume takes nothing else: the run folder knows its configuration")
+        _run_all(RunFolder.open(options.resume))
+    elif options.recipe is None:
+        raise UsageError("which recipe? rro run FILE, or rro run --resume RUN")
+    else:
+        _start_and_run(options.recipe, options.overrides, options.out)
+
+
+def _start_and_run(recipe: Path, overrides: Sequence[str], out: Path | None) -> None:
+    _run_all(_new_run(recipe, overrides, out))
+
+
+def _run_all(folder: RunFolder) -> None:
+    from rro import pipeline
+    from rro.report.tables import print_results
+
+    with pipeline.open_run(folder) as run:
+        print_results(pipeline.run_all(run))
+    print(f"run folder: {folder.path}")
+
+
+def _new_run(recipe: Path, overrides: Sequence[str], out: Path | None) -> RunFolder:
+    from rro.config import load_config
+    from rro.runfolder import RunFolder
+
+    config = load_config(recipe, overrides)
+    folder = RunFolder.create(config, out or Path("runs") / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    print(f"run folder: {folder.path}", file=sys.stderr)
+    return folder
+
+
+def _stage(options: argparse.Namespace) -> None:
+    from rro import pipeline
+    from rro.report.tables import print_results
+    from rro.runfolder import RunFolder
+
+    if options.target.is_dir():
+        if options.overrides or options.out:
+            raise UsageError(
+                f"{options.target} is a run: it knows its configuration, so give neither settings nor --out"
+            )
+        folder = RunFolder.open(options.target)
+    else:
+        folder = _new_run(options.target, options.overrides, options.out)
+    stages: dict[str, Callable[[Run], None]] = {
+        "sft": pipeline.sft,
+        "explore": lambda run: pipeline.explore(run, options.iteration),
+        "optimise": lambda run: pipeline.optimise(run, options.iteration),
+        "evaluate": lambda run: print_results(pipeline.evaluate_run(run)),
+    }
+    with pipeline.open_run(folder) as run:
+        stages[options.stage](run)
+    print(f"run folder: {folder.path}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from rro.compare import differences_to_first, load_results
+    from rro.report.tables import print_comparison
+
+    runs = [load_results(run) for run in options.runs]
+    print_comparison(runs, differences_to_first(runs, resamples=10_000, seed=0))
+
+
+def _play(options: argparse.Namespace) -> None:
+    from rro.config import load_config
+    from rro.envs.registry import open_benchmark
+    from rro.episode import Limits
+    from rro.play import play
+
+    config = load_config(options.recipe or packaged_recipe("quickstart"), options.overrides)
+    benchmark = open_benchmark(config.environment.name, config.environment.options)
+    tasks = {task.id: task for task in benchmark.tasks(options.split)}
+    if options.task is not None and options.task not in tasks:
+        raise UsageError(f"the split {options.split} has no task {options.task!r}; its first is {next(iter(tasks))}")
+    task = tasks[options.task or next(iter(tasks))]
+    try:
+        play(benchmark, task, Limits(config.environment.max_steps or benchmark.max_steps), config.seed)
+    except EOFError:
+        print("\nended by the player")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from rro.envs.webshop.data import fetch
+
+    print(fetch(options.name, options.source, options.target))
+
+
+def _verify_webshop(options: argparse.Namespace) -> None:
+    from rro.envs.webshop.verify import run_verify
+
+    run_verify(options.data, options.episodes, options.search, options.state)
+
+
+def packaged_recipe(name: str) -> Path:
+    """A recipe that comes with the package: beside it when installed, in the repository when not."""
+    package = Path(__file__).parent
+    for folder in (package / "recipes", package.parents[1] / "recipes"):
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    raise RroError(f"the recipe {name} is missing from this installation of rro; install it again")
+
+
+def _set_up(verbose: bool) -> None:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("rro").setLevel(logging.DEBUG if verbose else logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""How good a policy is: episodes on the test tasks, journalled one by one, summed up with intervals by task.
+
+A failed episode is missing: it is counted, and enters no mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rro.codec import to_plain
+from rro.envs.base import Benchmark
+from rro.episode import Limits, attempt_episode, run_episode
+from rro.errors import RroError
+from rro.journal import Journal
+from rro.policies.base import Policy
+from rro.progress import Progress
+from rro.seeds import derive_seed
+from rro.stats import Interval, bootstrap_mean
+from rro.types import SamplingParams, StopReason, Task, Trajectory, Usage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One policy in one mode ("sampled" or "greedy"). `rewards` by task hold one value per episode that did not fail;
+    `steps` and `invalid` are means per episode. `stops` counts why episodes ended."""
+
+    label: str
+    mode: str
+    reward: Interval
+    success: Interval
+    steps: float
+    invalid: float
+    episodes: int
+    failed: int
+    stops: Mapping[str, int]
+    usage: Usage
+    rewards: Mapping[str, Sequence[float]]
+
+
+async def evaluate(
+    tasks: Sequence[Task],
+    benchmark: Benchmark,
+    policy: Policy,
+    journal: Journal,
+    *,
+    label: str,
+    mode: str,
+    episodes: int,
+    params: SamplingParams,
+    limits: Limits,
+    seed: int,
+    concurrency: int,
+    progress: Progress,
+) -> None:
+    """Run `episodes` per task into the journal, under `label` and `mode`; those that it holds already are not repeated.
+
+    The seeds depend on task and number, not on the label: two policies meet the same random numbers."""
+    jobs = iter([(task, number) for number in range(episodes) for task in tasks])
+
+    async def worker() -> None:
+        for task, number in jobs:
+            key = f"{label}/{mode}/{task.id}/{number}"
+            if ("evaluation", key) not in journal:
+                trajectory = await attempt_episode(
+                    lambda task=task, number=number: _episode(  # type: ignore[misc]
+                        benchmark, policy, task, params, limits, derive_seed(seed, "evaluation", task.id, number), seed
+                    ),
+                    limits.retries,
+                )
+                journal.append("evaluation", key, to_plain(replace(trajectory, opening=())))
+                progress.spend(trajectory.usage)
+            progress.advance()
+
+    await asyncio.gather(*(worker() for _ in range(min(concurrency, len(tasks) * episodes))))
+
+
+async def _episode(
+    benchmark: Benchmark, policy: Policy, task: Task, params: SamplingParams, limits: Limits, seed: int, run_seed: int
+) -> Trajectory:
+    environment = benchmark.make()
+    try:
+        opening = environment.reset(task, derive_seed(run_seed, "environment", task.id))
+        return await run_episode(environment, policy, opening, task=task.id, params=params, limits=limits, seed=seed)
+    finally:
+        environment.close()
+
+
+def summarise(journal: Journal, label: str, mode: str, success_reward: float, resamples: int, seed: int) -> Evaluation:
+    """Sum up what the journal holds under `label` and `mode`. Raises RroError where there is no finished episode."""
+    records = list(journal.records("evaluation", f"{label}/{mode}/"))
+    done = [record for record in records if record["reward"] is not None]
+    if not done:
+        raise RroError(f"no episode of {label} ({mode}) came to its end: see the warnings above, then resume the run")
+    rewards: dict[str, list[float]] = {}
+    for record in done:
+        rewards.setdefault(record["task"], []).append(record["reward"])
+    successes = {task: [float(r >= success_reward) for r in values] for task, values in rewards.items()}
+    return Evaluation(
+        label=label,
+        mode=mode,
+        reward=bootstrap_mean(rewards, resamples, seed),
+        success=bootstrap_mean(successes, resamples, seed),
+        steps=sum(len(record["steps"]) for record in done) / len(done),
+        invalid=sum(step["invalid"] for record in done for step in record["steps"]) / len(done),
+        episodes=len(done),
+        failed=len(records) - len(done),
+        stops={stop.value: sum(record["stop"] == stop.value for record in records) for stop in StopReason},
+        usage=sum((Usage(**record["usage"]) for record in records), Usage()),
+        rewards=rewards,
+    )
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """A plain form for results.json; unbounded interval ends become null."""
+    return {
+        "label": evaluation.label,
+        "mode": evaluation.mode,
+        "reward": interval_json(evaluation.reward),
+        "success": interval_json(evaluation.success),
+        "steps": evaluation.steps,
+        "invalid_actions": evaluation.invalid,
+        "episodes": evaluation.episodes,
+        "failed": evaluation.failed,
+        "stops": dict(evaluation.stops),
+        "usage": to_plain(evaluation.usage),
+        "rewards": {task: list(values) for task, values in evaluation.rewards.items()},
+    }
+
+
+def interval_json(interval: Interval) -> dict[str, float | int | None]:
+    """JSON has no infinity: an unbounded end is null."""
+    low, high = (None if abs(end) == float("inf") else end for end in (interval.low, interval.high))
+    return {"mean": interval.mean, "low": low, "high": high, "n": interval.n}

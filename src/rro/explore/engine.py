@@ -1,0 +1,134 @@
+"""Many tasks at once: runs a strategy over tasks, journals each finished one, and sums up what it cost.
+
+A fixed number of workers take tasks from one queue, so what is in memory follows the concurrency, not the number of tasks. One
+task's failure leaves that task open and the others running; `--resume` tries it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rro.codec import to_plain
+from rro.errors import RestoreError, UsageError
+from rro.explore.pairs import to_row
+from rro.explore.sampler import ContextFull, Sampler, Scope
+from rro.explore.strategies.base import Strategy
+from rro.explore.tree import Node
+from rro.progress import Progress
+from rro.stats import rising_share_by_stage
+from rro.types import Message, Task, Usage
+
+log = logging.getLogger(__name__)
+
+
+async def explore(
+    tasks: Sequence[Task], strategy: Strategy, scope: Scope, concurrency: int, progress: Progress
+) -> list[str]:
+    """Explore every task that the journal does not hold already; returns the ids of those that failed.
+
+    Raises RestoreError (an environment that does not restore makes every price wrong) and UsageError."""
+    queue, failed = iter(tasks), list[str]()
+
+    async def worker() -> None:
+        for task in queue:
+            key = scope.key(task)
+            if ("task", key) not in scope.journal:
+                try:
+                    scope.journal.append("task", key, await _explore_task(task, strategy, scope))
+                except (RestoreError, UsageError):
+                    raise
+                except Exception as error:
+                    log.warning("task %s stays open: %s", task.id, error)
+                    failed.append(task.id)
+            progress.advance()
+
+    try:
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(min(concurrency, len(tasks))):
+                workers.create_task(worker())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None  # the others were cancelled for it; their finished work is journalled
+    return failed
+
+
+async def _explore_task(task: Task, strategy: Strategy, scope: Scope) -> dict[str, Any]:
+    """One task's record: the chosen trajectory, its prices, pairs and cost (candidates and rollouts have their own records)."""
+    begun = time.perf_counter()
+    sampler = Sampler(scope, task)
+    try:
+        await strategy.explore(sampler)
+    except ContextFull:
+        log.info("task %s: the context is full; its trajectory ends there", task.id)
+    tree = sampler.tree
+    return {
+        "strategy": strategy.name,
+        "opening": [message.chat() for message in tree.root.opening],
+        "start_reward": tree.root.price.mean if tree.root.price else None,
+        "committed": [_committed(node) for node in tree.committed()],
+        "candidates": [len(node.parent.children) for node in tree.committed() if node.parent],
+        "pairs": [to_row(pair) for pair in strategy.pairs(tree, scope.iteration)],
+        "demonstrations": [[_message(m) for m in turns] for turns in strategy.demonstrations(tree)],
+        "usage": to_plain(tree.usage()),
+        "usage_by_step": [to_plain(usage) for usage in tree.usage_by_step()],
+        "seconds": time.perf_counter() - begun,
+    }
+
+
+def _committed(node: Node) -> dict[str, Any]:
+    return {
+        "node": node.id,
+        "rose": node.rose,
+        "process_reward": node.price.mean if node.price else None,
+        "n": node.price.n if node.price else 0,
+        "policy": node.price.policy if node.price else None,
+        "outcome": node.reward,
+    }
+
+
+def _message(message: Message) -> dict[str, Any]:
+    return {**message.chat(), "source": message.source.value, "token_ids": message.token_ids}
+
+
+@dataclass(frozen=True)
+class ExplorationSummary:
+    """What an exploration gave and cost. `candidates_per_step` counts what was drawn for each committed step;
+    `rising` is the share of committed steps that rise in the initial, middle and final third of their episodes (None
+    where no step falls, or where the start was not priced)."""
+
+    tasks: int
+    steps: int
+    pairs: int
+    demonstrations: int
+    candidates_per_step: float
+    rising: tuple[float | None, ...]
+    usage: Usage
+
+
+def summarise(records: Sequence[dict[str, Any]]) -> ExplorationSummary:
+    """Sum up "task" records of one iteration."""
+    candidates = [count for record in records for count in record["candidates"]]
+    return ExplorationSummary(
+        tasks=len(records),
+        steps=len(candidates),
+        pairs=sum(len(record["pairs"]) for record in records),
+        demonstrations=sum(len(record["demonstrations"]) for record in records),
+        candidates_per_step=sum(candidates) / len(candidates) if candidates else 0.0,
+        rising=rising_shares(records),
+        usage=sum((Usage(**record["usage"]) for record in records), Usage()),
+    )
+
+
+def rising_shares(records: Sequence[dict[str, Any]]) -> tuple[float | None, ...]:
+    """The paper's trend analysis over the chosen trajectories of "task" records whose start was priced."""
+    priced = [record for record in records if record["start_reward"] is not None]
+    rewards = [
+        [step["process_reward"] for step in record["committed"] if step["process_reward"] is not None]
+        for record in priced
+    ]
+    shares = rising_share_by_stage(rewards, [record["start_reward"] for record in priced])
+    return tuple(stage.share for stage in shares)

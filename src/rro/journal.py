@@ -1,0 +1,129 @@
+"""The run's memory: append-only JSON lines, one writer, each record complete or absent.
+
+A record has a kind and a key; the same key twice is an error. A line that a crash cut short is dropped when the
+journal is opened again. The journal does not know what its records mean.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rro.errors import DataError, RroError, UsageError
+
+SCHEMA = 1
+
+
+class Journal:
+    """Records by key. Keeps only keys and file positions in memory, so its size follows the number of records, not theirs.
+
+    >>> with Journal(Path("run/journal.jsonl")) as journal:
+    ...     journal.append("rollout", "0/task-7/0.1/3", {"reward": 1.0})
+
+    Raises UsageError where another process writes the same journal, DataError where the file is not a journal.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self._index: dict[tuple[str, str], tuple[int, int]] = {}
+        flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT | os.O_APPEND
+        try:
+            self._file = os.open(path, flags, 0o644)
+        except FileNotFoundError:
+            raise DataError(f"{path}: no journal there") from None
+        if not read_only:
+            self._lock()
+        self._end = self._scan()
+        if read_only:
+            return
+        os.ftruncate(self._file, self._end)
+        if self._end == 0:
+            self._write({"kind": "journal", "key": "", "schema": SCHEMA})
+
+    def append(self, kind: str, key: str, record: dict[str, Any]) -> None:
+        """Write one record; it survives a crash of this process from the moment that this returns."""
+        if (kind, key) in self._index:
+            raise RroError(f"{self.path}: a {kind} record with key {key!r} exists already")
+        self._index[kind, key] = self._write({"kind": kind, "key": key, **record})
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The record, or None."""
+        place = self._index.get((kind, key))
+        return None if place is None else self._read(*place)
+
+    def __contains__(self, kind_and_key: tuple[str, str]) -> bool:
+        return kind_and_key in self._index
+
+    def records(self, kind: str, prefix: str = "") -> Iterator[dict[str, Any]]:
+        """All records of a kind whose key starts with `prefix`, in the order in which they were written."""
+        for (its_kind, key), place in list(self._index.items()):
+            if its_kind == kind and key.startswith(prefix):
+                yield self._read(*place)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise UsageError(f"{self.path}: another process is writing this run; wait for it or stop it") from None
+
+    def _scan(self) -> int:
+        """Index the complete records; returns where the last one ends."""
+        position = 0
+        with open(self.path, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    break  # the torn tail of a crash
+                record = self._parse(line, number)
+                if number > 1:
+                    self._index[record["kind"], record["key"]] = (position, len(line))
+                elif record.get("schema") != SCHEMA:
+                    raise DataError(
+                        f"{self.path}: not a journal of schema {SCHEMA}; use the version of rro that wrote it"
+                    )
+                position += len(line)
+        return position
+
+    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+            record["kind"], record["key"]
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{self.path}, line {number}: damaged record; restore the file or start a new run"
+            ) from None
+        return record  # type: ignore[no-any-return]
+
+    def _read(self, position: int, length: int) -> dict[str, Any]:
+        return json.loads(os.pread(self._file, length, position))  # type: ignore[no-any-return]
+
+    def _write(self, record: dict[str, Any]) -> tuple[int, int]:
+        line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
+        try:
+            written = os.write(self._file, line)
+            if written < len(line):  # a disc that fills up takes a part
+                raise OSError(28, "no space left")
+        except OSError as error:
+            os.ftruncate(self._file, self._end)
+            raise RroError(
+                f"{self.path}: cannot write ({error.strerror}); free some space, then resume the run"
+            ) from error
+        place = (self._end, len(line))
+        self._end += len(line)
+        return place

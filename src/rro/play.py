@@ -1,0 +1,45 @@
+"""A person plays an episode in the terminal, through the same loop as every policy."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from rro.envs.base import Benchmark
+from rro.episode import Limits, run_episode
+from rro.policies.scripted import ScriptedPolicy
+from rro.types import Message, SamplingParams, Source, Step, Task, Trajectory
+
+
+def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Trajectory:
+    """Show the opening, ask for an action, show the answer, and so on to the end. Ends early with EOFError at end of input.
+
+    What is typed without 'Action: ' in it is sent as an action without a thought."""
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    environment = benchmark.make()
+    opening = environment.reset(task, seed)
+    for message in opening:
+        console.print(f"{message.role}:", style="bold")
+        console.print(message.content)
+
+    def ask(messages: Sequence[Message], _: random.Random) -> str:
+        typed = console.input("\n> ")
+        return typed if "Action:" in typed else f"Action: {typed}"
+
+    def show(step: Step) -> None:
+        console.print(step.observation)
+        if step.invalid:
+            console.print("(that was no valid action)", style="yellow")
+
+    person = ScriptedPolicy(ask, "person", Source.PERSON)
+    trajectory = asyncio.run(
+        run_episode(
+            environment, person, opening, task=task.id, params=SamplingParams(), limits=limits, seed=seed, on_step=show
+        )
+    )
+    environment.close()
+    console.print(f"\n{trajectory.stop.value}: reward {trajectory.reward} after {len(trajectory.steps)} steps")
+    return trajectory

@@ -1,0 +1,32 @@
+"""A policy that is a Python function: for tests, scripted experts and a person at the terminal."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from rro.seeds import derive_seed
+from rro.types import Completion, Message, SamplingParams, Source, Usage
+
+Script = Callable[[Sequence[Message], random.Random], str]
+
+
+class ScriptedPolicy:
+    """Answers with `script(messages, rng)`, where `rng` is seeded by the request, so the result depends on nothing else.
+
+    Tokens are counted as white-space separated words: there is no tokenizer here. A script may raise."""
+
+    def __init__(self, script: Script, name: str = "scripted", source: Source = Source.POLICY) -> None:
+        self.name, self._script, self._source = name, script, source
+
+    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
+        words = sum(len(message.content.split()) for message in messages)
+        return [self._one(messages, words, derive_seed(seed, index)) for index in range(n)]
+
+    def _one(self, messages: Sequence[Message], words: int, seed: int) -> Completion:
+        text = self._script(messages, random.Random(seed))
+        usage = Usage(policy_calls=1, prompt_tokens=words, generated_tokens=len(text.split()))
+        return Completion(Message("assistant", text, self._source), "stop", self.name, usage)
+
+    async def close(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,79 @@
+"""Progress of long work: a bar with rate and cost on a terminal, a quiet log line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rro.types import Usage
+
+log = logging.getLogger("rro")
+
+
+class Progress:
+    """Counts finished pieces of `total` and the cost so far. Use as a context manager; `advance` and `spend` from one thread."""
+
+    def __init__(self, what: str, total: int | None, unit: str, log_every: float = 30.0) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self.done, self.usage, self.note = 0, Usage(), ""
+        self._begun = self._logged = time.perf_counter()
+        self._log_every = log_every
+        self._bar = _bar(what, total) if sys.stderr.isatty() else None
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        self.note = note or self.note
+        self._show()
+
+    def spend(self, usage: Usage) -> None:
+        self.usage += usage
+        self._show()
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._show()
+            self._bar.stop()
+        else:
+            log.info("%s", self._text())
+
+    def _text(self) -> str:
+        seconds = max(time.perf_counter() - self._begun, 1e-9)
+        total = f"/{self.total}" if self.total is not None else ""
+        parts = [f"{self.what}: {self.done}{total} {self.unit}", f"{self.done / seconds:.1f}/s"]
+        if self.usage.policy_calls:
+            tokens = f"{self.usage.generated_tokens / seconds:.0f} tokens/s"
+            parts.append(f"{self.usage.policy_calls} policy calls, {self.usage.generated_tokens} tokens ({tokens})")
+        return ", ".join([*parts, self.note] if self.note else parts)
+
+    def _show(self) -> None:
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=self.done, description=self._text())
+        elif time.perf_counter() - self._logged > self._log_every:
+            self._logged = time.perf_counter()
+            log.info("%s", self._text())
+
+
+def _bar(what: str, total: int | None) -> Any:  # rich is imported only where there is a terminal
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        BarColumn(20),
+        TextColumn("{task.description}", markup=False),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
+    bar.add_task(what, total=total)
+    return bar
