@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rro import __version__
 from rro.errors import RroError, UsageError
+from rro.processes import rank, wait_for_all, world_size
 
 if TYPE_CHECKING:
     from rro.pipeline import Run
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     _set_up(options.verbose)
     try:
-        options.command(options)
+        return options.command(options) or 0
     except RroError as error:
         print(f"rro: {error}", file=sys.stderr)
         return error.exit_code
@@ -46,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"rro: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,7 +107,7 @@ def _data_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
-    function: Callable[[argparse.Namespace], None] | None,
+    function: Callable[[argparse.Namespace], int | None] | None,
     text: str,
     aliases: Sequence[str] = (),
 ) -> argparse.ArgumentParser:
@@ -151,8 +151,15 @@ def _new_run(recipe: Path, overrides: Sequence[str], out: Path | None) -> RunFol
     from rro.config import load_config
     from rro.runfolder import RunFolder
 
+    if world_size() > 1 and out is None:
+        raise UsageError("several processes need one run folder: name it with --out")
     config = load_config(recipe, overrides)
-    folder = RunFolder.create(config, out or Path("runs") / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    path = out or Path("runs") / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if rank() > 0:
+        wait_for_all()
+        return RunFolder.open(path)
+    folder = RunFolder.create(config, path)
+    wait_for_all()
     print(f"run folder: {folder.path}", file=sys.stderr)
     return folder
 
@@ -213,10 +220,10 @@ def _fetch(options: argparse.Namespace) -> None:
     print(fetch(options.name, options.source, options.target))
 
 
-def _verify_webshop(options: argparse.Namespace) -> None:
+def _verify_webshop(options: argparse.Namespace) -> int:
     from rro.envs.webshop.verify import run_verify
 
-    run_verify(options.data, options.episodes, options.search, options.state)
+    return 0 if run_verify(options.data, options.episodes, options.search, options.state) else 1
 
 
 def packaged_recipe(name: str) -> Path:

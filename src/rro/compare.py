@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rro.errors import DataError
-from rro.evaluate import interval_json
+from rro.evaluate import difference_json
 from rro.stats import paired_difference
 
 
@@ -35,7 +35,7 @@ def differences_to_first(runs: Sequence[Mapping[str, Any]], resamples: int, seed
         rewards = _rewards(run)
         found.append(
             {
-                mode: interval_json(paired_difference(rewards[mode], first[mode], resamples, seed).difference)
+                mode: difference_json(paired_difference(rewards[mode], first[mode], resamples, seed))
                 for mode in rewards.keys() & first.keys()
             }
         )

@@ -39,6 +39,13 @@ class TinyConfig(_Section):
     kv_heads: int = 4
     vocabulary: int = 640
     context: int = 1024
+    initializer_range: float = (
+        0.06  # 0.02 is for wide models; at width 160 copying from the page comes far sooner with 0.06
+    )
+    split_digits: bool = True  # single digits as tokens, so that ids and prices are copied digit by digit
+    phrases: list[str] = Field(
+        default_factory=list
+    )  # texts that become one token each (e.g. an environment's page furniture)
 
 
 class LoraConfig(_Section):
@@ -81,18 +88,18 @@ class ExpertsConfig(_Section):
 class TrainingConfig(_Section):
     """What SFT and DPO share. Optimiser AdamW."""
 
-    epochs: float = 3
-    learning_rate: float = 2e-5
-    batch_size: int = 48  # rows per optimiser step, over all devices
-    micro_batch: int = 4  # rows per forward pass and device
-    max_length: int = 4096  # tokens; longer rows are left out, and counted
+    epochs: float = Field(3, gt=0)
+    learning_rate: float = Field(2e-5, gt=0)
+    batch_size: int = Field(48, ge=1)  # rows per optimiser step, over all devices
+    micro_batch: int = Field(4, ge=1)  # rows per forward pass and device
+    max_length: int = Field(4096, ge=1)  # tokens; longer rows are left out, and counted
     scheduler: str = "cosine"
-    warmup: float = 0.03  # share of the steps
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    warmup: float = Field(0.03, ge=0, le=1)  # share of the steps
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
     gradient_checkpointing: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # bf16 autocast where the machine has it
-    save_steps: int | None = None  # None: at the end only
+    save_steps: int | None = Field(None, ge=1)  # None: at the end only
 
 
 class SftConfig(TrainingConfig):
@@ -102,9 +109,9 @@ class SftConfig(TrainingConfig):
 class DpoConfig(TrainingConfig):
     """IPR: lr 3e-6, beta 0.1, 3 epochs, batch 48, constant with warm-up 0.1."""
 
-    learning_rate: float = 3e-6
+    learning_rate: float = Field(3e-6, gt=0)
     scheduler: str = "constant_with_warmup"
-    warmup: float = 0.1
+    warmup: float = Field(0.1, ge=0, le=1)
     beta: float = Field(0.1, gt=0)  # paper: 0.1
     sft_weight: float = Field(0.0, ge=0)  # weight of the SFT term on the chosen side; IPR's mixed loss: 1.0
 

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from rro.envs.base import Environment
-from rro.errors import RroError
+from rro.errors import RroError, UsageError
 from rro.policies.base import Policy
 from rro.seeds import derive_seed
-from rro.types import Message, SamplingParams, Step, StepResult, StopReason, Trajectory, Usage
+from rro.types import Message, SamplingParams, Step, StepResult, StopReason, Task, Trajectory, Usage, storable
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -31,11 +36,73 @@ class Limits:
     retries: int = 2
 
 
+async def begin(environment: Environment, task: Task, seed: int, timeout: float) -> tuple[Message, ...]:
+    """Reset to a task; returns the opening. Raises UsageError where that is not what the contract asks for."""
+    opening = tuple(await bounded(environment, timeout, lambda: environment.reset(task, seed)) or ())
+    if not opening or not all(isinstance(message, Message) for message in opening) or opening[-1].role != "user":
+        raise UsageError(f"{type(environment).__name__}.reset must return Messages that end with the user's")
+    return opening
+
+
 async def act(environment: Environment, action: Message, timeout: float) -> StepResult:
-    """Carry out one action; a blocking environment does so in a thread and raises TimeoutError past `timeout`."""
+    """Carry out one action. Raises ValueError where the reward is no finite number: it would poison every mean."""
+    result = await bounded(environment, timeout, lambda: environment.step(action))
+    if not isinstance(result, StepResult) or not isinstance(result.observation, str):
+        raise UsageError(f"{type(environment).__name__}.step must return a StepResult with a str as its observation")
+    reward, observation = _finite(result.reward), storable(result.observation)
+    return replace(result, observation=observation, reward=reward, done=bool(result.done), invalid=bool(result.invalid))
+
+
+async def truncated_reward(environment: Environment, timeout: float) -> float:
+    """The outcome of an episode that is cut off here."""
+    return _finite(await bounded(environment, timeout, environment.truncated_reward))
+
+
+async def close(environment: Environment, timeout: float) -> None:
+    """Close an environment. A failure to do so costs no episode: it is logged."""
+    try:
+        await bounded(environment, timeout, environment.close)
+    except Exception as error:
+        log.warning("%s did not close: %s: %s", type(environment).__name__, type(error).__name__, error)
+
+
+async def bounded(environment: Environment, timeout: float, call: Callable[[], T]) -> T:
+    """Call into an environment: at once, or where it blocks, in a thread; raises TimeoutError past `timeout` seconds.
+
+    Each call has a daemon thread of its own: one that hangs must neither use up a pool nor keep the process from ending."""
     if not environment.blocking:
-        return environment.step(action)
-    return await asyncio.wait_for(asyncio.to_thread(environment.step, action), timeout)
+        return call()
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def deliver(result: T | None, error: BaseException | None) -> None:
+        if not answer.done():
+            answer.set_exception(error) if error else answer.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        outcome: tuple[T | None, BaseException | None]
+        try:
+            outcome = (call(), None)
+        except BaseException as error:
+            outcome = (None, error)
+        with suppress(RuntimeError):  # the loop has closed: no one waits any more
+            loop.call_soon_threadsafe(deliver, *outcome)
+
+    threading.Thread(target=work, daemon=True, name=type(environment).__name__).start()
+    try:
+        await asyncio.wait({answer}, timeout=timeout)
+        if not answer.done():
+            raise TimeoutError(f"{type(environment).__name__} did not answer within {timeout:g} s")
+        return answer.result()
+    finally:
+        answer.cancel()
+
+
+def _finite(reward: float) -> float:
+    value = float(reward)  # a numpy scalar cannot be journalled
+    if not math.isfinite(value):
+        raise ValueError(f"the environment gave the reward {value}")
+    return value
 
 
 async def run_episode(
@@ -67,7 +134,7 @@ async def run_episode(
             completion = (await policy.sample(messages, 1, params, turn))[0]
             usage += completion.usage
             if completion.finish == "context":
-                return finished(environment.truncated_reward(), StopReason.CONTEXT)
+                return finished(await truncated_reward(environment, limits.step_timeout), StopReason.CONTEXT)
             result = await act(environment, completion.message, limits.step_timeout)
             usage += Usage(environment_steps=1)
             steps.append(Step(completion.message, result.observation, result.reward, result.done, result.invalid))
@@ -76,7 +143,7 @@ async def run_episode(
             if result.done:
                 return finished(result.reward, StopReason.TERMINAL)
             messages += [completion.message, Message("user", result.observation)]
-        return finished(environment.truncated_reward(), StopReason.STEP_LIMIT)
+        return finished(await truncated_reward(environment, limits.step_timeout), StopReason.STEP_LIMIT)
     except RroError:
         raise
     except Exception as error:

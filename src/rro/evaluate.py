@@ -13,13 +13,13 @@ from typing import Any
 
 from rro.codec import to_plain
 from rro.envs.base import Benchmark
-from rro.episode import Limits, attempt_episode, run_episode
+from rro.episode import Limits, attempt_episode, begin, close, run_episode
 from rro.errors import RroError
 from rro.journal import Journal
 from rro.policies.base import Policy
 from rro.progress import Progress
 from rro.seeds import derive_seed
-from rro.stats import Interval, bootstrap_mean
+from rro.stats import Interval, PairedDifference, bootstrap_mean
 from rro.types import SamplingParams, StopReason, Task, Trajectory, Usage
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ async def evaluate(
 ) -> None:
     """Run `episodes` per task into the journal, under `label` and `mode`; those that it holds already are not repeated.
 
-    The seeds depend on task and number, not on the label: two policies meet the same random numbers."""
+    Failed episodes are not journalled: they are missing, and tried again when this is called again. Seeds depend on task
+    and number, not on the label: two policies meet the same random numbers."""
     jobs = iter([(task, number) for number in range(episodes) for task in tasks])
 
     async def worker() -> None:
@@ -73,7 +74,8 @@ async def evaluate(
                     ),
                     limits.retries,
                 )
-                journal.append("evaluation", key, to_plain(replace(trajectory, opening=())))
+                if trajectory.stop is not StopReason.FAILED:
+                    journal.append("evaluation", key, to_plain(replace(trajectory, opening=())))
                 progress.spend(trajectory.usage)
             progress.advance()
 
@@ -85,16 +87,19 @@ async def _episode(
 ) -> Trajectory:
     environment = benchmark.make()
     try:
-        opening = environment.reset(task, derive_seed(run_seed, "environment", task.id))
+        opening = await begin(environment, task, derive_seed(run_seed, "environment", task.id), limits.step_timeout)
         return await run_episode(environment, policy, opening, task=task.id, params=params, limits=limits, seed=seed)
     finally:
-        environment.close()
+        await close(environment, limits.step_timeout)
 
 
-def summarise(journal: Journal, label: str, mode: str, success_reward: float, resamples: int, seed: int) -> Evaluation:
-    """Sum up what the journal holds under `label` and `mode`. Raises RroError where there is no finished episode."""
-    records = list(journal.records("evaluation", f"{label}/{mode}/"))
-    done = [record for record in records if record["reward"] is not None]
+def summarise(
+    journal: Journal, label: str, mode: str, expected: int, success_reward: float, resamples: int, seed: int
+) -> Evaluation:
+    """Sum up what the journal holds under `label` and `mode`; of `expected` episodes, those that it lacks failed.
+
+    Raises RroError where there is no finished episode."""
+    done = list(journal.records("evaluation", f"{label}/{mode}/"))
     if not done:
         raise RroError(f"no episode of {label} ({mode}) came to its end: see the warnings above, then resume the run")
     rewards: dict[str, list[float]] = {}
@@ -109,9 +114,9 @@ def summarise(journal: Journal, label: str, mode: str, success_reward: float, re
         steps=sum(len(record["steps"]) for record in done) / len(done),
         invalid=sum(step["invalid"] for record in done for step in record["steps"]) / len(done),
         episodes=len(done),
-        failed=len(records) - len(done),
-        stops={stop.value: sum(record["stop"] == stop.value for record in records) for stop in StopReason},
-        usage=sum((Usage(**record["usage"]) for record in records), Usage()),
+        failed=expected - len(done),
+        stops={stop.value: sum(record["stop"] == stop.value for record in done) for stop in StopReason},
+        usage=sum((Usage(**record["usage"]) for record in done), Usage()),
         rewards=rewards,
     )
 
@@ -137,3 +142,8 @@ def interval_json(interval: Interval) -> dict[str, float | int | None]:
     """JSON has no infinity: an unbounded end is null."""
     low, high = (None if abs(end) == float("inf") else end for end in (interval.low, interval.high))
     return {"mean": interval.mean, "low": low, "high": high, "n": interval.n}
+
+
+def difference_json(difference: PairedDifference) -> dict[str, float | int | None]:
+    """The interval, and how many tasks only one side has: they are left out of it."""
+    return {**interval_json(difference.difference), "left_out": difference.only_a + difference.only_b}

@@ -15,7 +15,7 @@ from typing import Any
 
 from rro.config import ExpertsConfig
 from rro.envs.base import Benchmark
-from rro.episode import Limits, run_episode
+from rro.episode import Limits, begin, close, run_episode
 from rro.errors import DataError
 from rro.policies.base import Policy
 from rro.policies.scripted import ScriptedPolicy
@@ -44,17 +44,17 @@ def _play(benchmark: Benchmark, task: Task, noise: float, limits: Limits, seed: 
 
 
 def _episode(benchmark: Benchmark, policy: Policy, task: Task, limits: Limits, seed: int) -> Trajectory:
-    environment = benchmark.make()
-    try:
-        opening = environment.reset(task, derive_seed(seed, "environment", task.id))
-        return asyncio.run(
-            run_episode(
-                environment, policy, opening, task=task.id, params=SamplingParams(), limits=limits,
-                seed=derive_seed(seed, "expert-episode", task.id),
-            )
-        )  # fmt: skip
-    finally:
-        environment.close()
+    async def episode() -> Trajectory:
+        environment = benchmark.make()
+        opening = await begin(environment, task, derive_seed(seed, "environment", task.id), limits.step_timeout)
+        episode_seed = derive_seed(seed, "expert-episode", task.id)
+        played = await run_episode(
+            environment, policy, opening, task=task.id, params=SamplingParams(), limits=limits, seed=episode_seed
+        )
+        await close(environment, limits.step_timeout)
+        return played
+
+    return asyncio.run(episode())
 
 
 def _good_enough(episode: Trajectory, min_reward: float | None) -> bool:

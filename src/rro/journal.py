@@ -17,6 +17,7 @@ from typing import Any
 from rro.errors import DataError, RroError, UsageError
 
 SCHEMA = 1
+_HEADER = {"kind": "journal", "key": "", "schema": SCHEMA}
 
 
 class Journal:
@@ -43,7 +44,7 @@ class Journal:
             return
         os.ftruncate(self._file, self._end)
         if self._end == 0:
-            self._write({"kind": "journal", "key": "", "schema": SCHEMA})
+            self._write(_HEADER)
 
     def append(self, kind: str, key: str, record: dict[str, Any]) -> None:
         """Write one record; it survives a crash of this process from the moment that this returns."""
@@ -67,6 +68,7 @@ class Journal:
 
     def close(self) -> None:
         os.close(self._file)
+        self._file = -1  # the number may be another file's soon
 
     def __enter__(self) -> Journal:
         return self
@@ -89,6 +91,8 @@ class Journal:
         with open(self.path, "rb") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
+                    if number == 1 and not _encoded(_HEADER).startswith(line):
+                        raise DataError(f"{self.path}: not a journal")
                     break  # the torn tail of a crash
                 record = self._parse(line, number)
                 if number > 1:
@@ -114,7 +118,7 @@ class Journal:
         return json.loads(os.pread(self._file, length, position))  # type: ignore[no-any-return]
 
     def _write(self, record: dict[str, Any]) -> tuple[int, int]:
-        line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
+        line = _encoded(record)
         try:
             written = os.write(self._file, line)
             if written < len(line):  # a disc that fills up takes a part
@@ -127,3 +131,7 @@ class Journal:
         place = (self._end, len(line))
         self._end += len(line)
         return place
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, separators=(",", ":")) + "\n").encode()

@@ -7,6 +7,7 @@ A stage that the journal calls done is not run again; a stage that was cut off c
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from rro.envs.base import Benchmark
 from rro.envs.registry import open_benchmark
 from rro.episode import Limits
 from rro.errors import RroError, UsageError
-from rro.evaluate import evaluate, interval_json, summarise, to_json
+from rro.evaluate import difference_json, evaluate, summarise, to_json
 from rro.experts import (
     Conversation,
     read_conversations,
@@ -36,13 +37,14 @@ from rro.explore.strategies import NEED_EXPERTS, make_strategy
 from rro.explore.strategies.fixed_size import FixedSizeExploration
 from rro.journal import Journal
 from rro.policies.base import Policy
+from rro.processes import rank, wait_for_all, world_size
 from rro.progress import Progress
 from rro.runfolder import RunFolder
 from rro.stats import paired_difference
 from rro.types import Message, SamplingParams, Source, Task, Trajectory, Usage
 
 if TYPE_CHECKING:
-    from rro.train.common import TrainingReport
+    from rro.train.common import Hooks
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,8 @@ class Run:
         file, count = self.config.experts.file, self.config.experts.episodes
         if file is not None:
             return [conversation for _, conversation in read_conversations(file)[:count]]
-        write_conversations(self.scripted, self.folder.experts)
+        if rank() == 0:
+            write_conversations(self.scripted, self.folder.experts)
         return [episode.messages() for episode in self.scripted]
 
     def expert_episodes(self) -> dict[str, Trajectory]:
@@ -111,19 +114,32 @@ def open_run(folder: RunFolder) -> AbstractContextManager[Run]:
 
 class _Opened(AbstractContextManager[Run]):
     def __init__(self, folder: RunFolder) -> None:
-        self._journal = Journal(folder.journal)
+        if rank() == 0:
+            self._journal = Journal(folder.journal)
+        wait_for_all()
+        if rank() > 0:
+            self._journal = Journal(folder.journal, read_only=True)
         self._run = Run(folder, self._journal)
 
     def __enter__(self) -> Run:
-        threads = self._run.config.threads
-        if threads is not None:
+        _quiet_libraries()
+        if self._run.config.threads is not None:
             import torch
 
-            torch.set_num_threads(threads)
+            torch.set_num_threads(self._run.config.threads)
         return self._run
 
     def __exit__(self, *_: object) -> None:
         self._journal.close()
+
+
+def _quiet_libraries() -> None:
+    """Our own progress bars say what is going on; those of the libraries below would tear them up."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
 
 
 def run_all(run: Run) -> dict[str, Any]:
@@ -143,10 +159,9 @@ def sft(run: Run) -> None:
 
         conversations = run.demonstrations()
         start = _make_base(run, conversations)
-        report = train_sft(
-            run.config, conversations, start, run.folder.checkpoint("sft"), on_metrics=_metrics(run, "sft")
-        )
-        return {"conversations": len(conversations), **_report(report)}
+        output = run.folder.checkpoint("sft")
+        report = _trained(output) or train_sft(run.config, conversations, start, output, _hooks(run)).record()
+        return {"conversations": len(conversations), "training": report}
 
     _stage(run, "sft", work)
 
@@ -155,12 +170,13 @@ def explore(run: Run, iteration: int) -> None:
     """Stage 2: grow every train task's tree with the current policy, and fold the trees into preference pairs."""
 
     def work() -> dict[str, Any]:
+        _single_process("explore")
         tasks, strategy = _exploration(run)
         with closing(_Policies(run, iteration)) as policies:
             scope = _scope(run, policies.explorer, policies.pricer, iteration)
             with Progress(f"explore {iteration}", len(tasks), "tasks") as progress:
                 scope = replace(scope, spent=progress.spend)
-                asyncio.run(_closing(engine.explore(tasks, strategy, scope, run.config.explore.concurrency, progress)))
+                asyncio.run(engine.explore(tasks, strategy, scope, run.config.explore.concurrency, progress))
         records = [run.journal.get("task", scope.key(task)) for task in tasks]
         done = [record for record in records if record is not None]
         if len(done) < len(tasks):
@@ -182,8 +198,8 @@ def optimise(run: Run, iteration: int) -> None:
             from rro.train.sft import train_sft
 
             own = _own_successes(run, iteration)
-            report = train_sft(run.config, own, previous, output, on_metrics=_metrics(run, label))
-            return {"conversations": len(own), **_report(report)}
+            report = _trained(output) or train_sft(run.config, own, previous, output, _hooks(run)).record()
+            return {"conversations": len(own), "training": report}
         from rro.train.dpo import train_dpo
 
         pairs = list(read_pairs(run.folder.pairs(iteration)))
@@ -192,8 +208,9 @@ def optimise(run: Run, iteration: int) -> None:
                 f"{run.folder.pairs(iteration)} is empty: no candidate was worse than a chosen one; explore more tasks, "
                 "raise policy.temperature, or weaken the SFT policy"
             )
-        report = train_dpo(run.config, pairs, previous, _weights(run, 0), output, on_metrics=_metrics(run, label))
-        return {"pairs": len(pairs), **_report(report)}
+        reference = _weights(run, 0)
+        report = _trained(output) or train_dpo(run.config, pairs, previous, reference, output, _hooks(run)).record()
+        return {"pairs": len(pairs), "training": report}
 
     _stage(run, f"optimise-{iteration}", work)
 
@@ -202,6 +219,8 @@ def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any
     """Evaluate the SFT policy and the last one (or `labels`) on the test tasks; writes and returns the results."""
     labels = labels or [run.folder.trained(i) for i in sorted({0, _last_iteration(run)})]
     for label in labels:
+        if ("stage", f"evaluate-{label}") in run.journal and _missing(run, label):
+            _evaluate_policy(run, label)  # its time is not counted twice
         _stage(run, f"evaluate-{label}", lambda label=label: _evaluate_policy(run, label))  # type: ignore[misc]
     results = collect_results(run, labels)
     run.folder.write_results(results)
@@ -211,21 +230,26 @@ def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any
 def collect_results(run: Run, labels: Sequence[str]) -> dict[str, Any]:
     """Everything that a script or a table wants to know of a run, from its journal."""
     config = run.config
-    modes = ["sampled", "greedy"] if config.evaluate.greedy else ["sampled"]
     success, resamples = run.benchmark.success_reward, config.evaluate.bootstrap
     found = {
-        (label, mode): summarise(run.journal, label, mode, success, resamples, config.seed)
+        (label, mode): summarise(
+            run.journal, label, mode, len(run.test_tasks) * episodes, success, resamples, config.seed
+        )
         for label in labels
-        for mode in modes
+        for mode, _, episodes in _modes(run)
     }
-    differences = []
-    for mode in modes:
-        for label in labels[1:]:
-            pair = (found[label, mode].rewards, found[labels[0], mode].rewards)
-            difference = paired_difference(*pair, resamples, config.seed)
-            differences.append(
-                {"mode": mode, "label": label, "against": labels[0], **interval_json(difference.difference)}
-            )
+    differences = [
+        {
+            "mode": mode,
+            "label": label,
+            "against": labels[0],
+            **difference_json(
+                paired_difference(found[label, mode].rewards, found[labels[0], mode].rewards, resamples, config.seed)
+            ),
+        }
+        for mode, _, _ in _modes(run)
+        for label in labels[1:]
+    ]
     return {
         "name": config.name,
         "seed": config.seed,
@@ -247,7 +271,8 @@ def _stage(run: Run, name: str, work: Callable[[], dict[str, Any]]) -> None:
         return
     begun = time.perf_counter()
     record = work()
-    run.journal.append("stage", name, {"seconds": time.perf_counter() - begun, **record})
+    if rank() == 0:
+        run.journal.append("stage", name, {"seconds": time.perf_counter() - begun, **record})
 
 
 def _exploration(run: Run) -> tuple[Sequence[Task], Any]:
@@ -269,8 +294,9 @@ def _scope(run: Run, explorer: Policy, pricer: Policy, iteration: int) -> Scope:
     )
 
 
-async def _closing(work: Any) -> Any:
-    return await work
+def _single_process(stage: str) -> None:
+    if world_size() > 1:
+        raise UsageError(f"{stage} runs in one process: use accelerate launch for rro sft and rro optimise alone")
 
 
 def _last_iteration(run: Run) -> int:
@@ -279,13 +305,10 @@ def _last_iteration(run: Run) -> int:
 
 
 def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
-    config = run.config.evaluate
-    modes = [("sampled", run.params, config.episodes)]
-    if config.greedy:
-        modes.append(("greedy", replace(run.params, temperature=0.0), 1))
-    policy = open_policy(run, label)
+    _single_process("evaluate")
+    config, policy = run.config.evaluate, open_policy(run, label)
     with closing(_Closer(policy)):
-        for mode, params, episodes in modes:
+        for mode, params, episodes in _modes(run):
             with Progress(f"evaluate {label} ({mode})", len(run.test_tasks) * episodes, "episodes") as progress:
                 asyncio.run(
                     evaluate(
@@ -295,6 +318,21 @@ def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
                     )
                 )  # fmt: skip
         return _trend(run, label, policy) if config.trend_tasks else {}
+
+
+def _modes(run: Run) -> list[tuple[str, SamplingParams, int]]:
+    """How policies are measured: (mode, parameters, episodes per task)."""
+    sampled = ("sampled", run.params, run.config.evaluate.episodes)
+    greedy = ("greedy", replace(run.params, temperature=0.0), 1)
+    return [sampled, greedy] if run.config.evaluate.greedy else [sampled]
+
+
+def _missing(run: Run, label: str) -> bool:
+    """Whether episodes of a finished evaluation failed."""
+    return any(
+        sum(1 for _ in run.journal.records("evaluation", f"{label}/{mode}/")) < len(run.test_tasks) * episodes
+        for mode, _, episodes in _modes(run)
+    )
 
 
 def _trend(run: Run, label: str, policy: Policy) -> dict[str, Any]:
@@ -336,10 +374,20 @@ class _Policies:
 
 def open_policy(run: Run, label: str) -> Policy:
     """The policy that acts with the weights called `label`; its name in records is `run name/label`."""
-    from rro.policies.transformers import load_policy
+    from rro.policies.models import load_model
+    from rro.policies.transformers import TransformersPolicy
 
+    config = run.config.policy
     weights = _weights(run, 0) if label == "sft" else run.folder.checkpoint(label)
-    return load_policy(run.config, weights, name=f"{run.config.name}/{label}")
+    model, tokenizer = load_model(run.config.model, weights, train=False)
+    return TransformersPolicy(
+        model,
+        tokenizer,
+        f"{run.config.name}/{label}",
+        max_batch=config.max_batch,
+        prefix_cache_tokens=config.prefix_cache_tokens,
+        max_context=config.max_context,
+    )
 
 
 def _weights(run: Run, iteration: int) -> Path | None:
@@ -361,11 +409,14 @@ def _make_base(run: Run, conversations: Sequence[Conversation]) -> Path | None:
     if run.config.model.name != "tiny":
         return None
     folder = run.folder.checkpoint("base")
-    if not (folder / "config.json").exists():
+    if rank() == 0 and not folder.exists():
         from rro.policies.models import build_tiny
 
         texts = [message.content for turns in conversations for message in turns]
-        build_tiny(run.config.model.tiny, texts, run.config.seed, folder)
+        partial = folder.with_name("base.partial")
+        build_tiny(run.config.model.tiny, texts, run.config.seed, partial)
+        partial.rename(folder)
+    wait_for_all()
     return folder
 
 
@@ -389,12 +440,18 @@ def _own_successes(run: Run, iteration: int) -> list[Conversation]:
     return found
 
 
-def _metrics(run: Run, stage: str) -> Callable[[dict[str, Any]], None]:
-    return lambda metric: run.folder.write_metric({"stage": stage, **metric})
+def _trained(output: Path) -> dict[str, Any] | None:
+    """The report of a training that finished just before a crash kept its stage from being journalled."""
+    from rro.train.workspace import REPORT
+
+    report = output / REPORT
+    return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None
 
 
-def _report(report: TrainingReport) -> dict[str, Any]:
-    return {"training": asdict(report)}
+def _hooks(run: Run) -> Hooks:
+    from rro.train.common import Hooks
+
+    return Hooks(observe=lambda metric: run.folder.write_metric(dict(metric)))
 
 
 def _unkeyed(record: dict[str, Any]) -> dict[str, Any]:

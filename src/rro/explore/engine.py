@@ -1,7 +1,7 @@
 """Many tasks at once: runs a strategy over tasks, journals each finished one, and sums up what it cost.
 
 A fixed number of workers take tasks from one queue, so what is in memory follows the concurrency, not the number of tasks. One
-task's failure leaves that task open and the others running; `--resume` tries it again.
+task's failure leaves the others running: that task is missing from the pairs, and said so.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rro.codec import to_plain
-from rro.errors import RestoreError, UsageError
+from rro.errors import RroError, UsageError
 from rro.explore.pairs import to_row
-from rro.explore.sampler import ContextFull, Sampler, Scope
+from rro.explore.sampler import ContextFull, Missing, Sampler, Scope
 from rro.explore.strategies.base import Strategy
 from rro.explore.tree import Node
 from rro.progress import Progress
 from rro.stats import rising_share_by_stage
-from rro.types import Message, Task, Usage
+from rro.types import Message, Source, Task, Usage
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,10 @@ async def explore(
 ) -> list[str]:
     """Explore every task that the journal does not hold already; returns the ids of those that failed.
 
-    Raises RestoreError (an environment that does not restore makes every price wrong) and UsageError."""
+    Raises every other RroError at once: an environment that does not restore makes all prices wrong, a journal that cannot
+    be written loses all work, and so on."""
+    if twice := [task_id for task_id, count in Counter(task.id for task in tasks).items() if count > 1]:
+        raise UsageError(f"{len(twice)} task ids occur twice ({twice[0]!r} ...): give each task an id of its own")
     queue, failed = iter(tasks), list[str]()
 
     async def worker() -> None:
@@ -40,10 +44,11 @@ async def explore(
             if ("task", key) not in scope.journal:
                 try:
                     scope.journal.append("task", key, await _explore_task(task, strategy, scope))
-                except (RestoreError, UsageError):
-                    raise
                 except Exception as error:
-                    log.warning("task %s stays open: %s", task.id, error)
+                    if isinstance(error, RroError) and not isinstance(error, Missing):
+                        raise
+                    log.warning("task %s failed and is missing: %s: %s", task.id, type(error).__name__, error)
+                    log.debug("task %s", task.id, exc_info=error)
                     failed.append(task.id)
             progress.advance()
 
@@ -60,6 +65,7 @@ async def _explore_task(task: Task, strategy: Strategy, scope: Scope) -> dict[st
     """One task's record: the chosen trajectory, its prices, pairs and cost (candidates and rollouts have their own records)."""
     begun = time.perf_counter()
     sampler = Sampler(scope, task)
+    await sampler.start()
     try:
         await strategy.explore(sampler)
     except ContextFull:
@@ -70,7 +76,7 @@ async def _explore_task(task: Task, strategy: Strategy, scope: Scope) -> dict[st
         "opening": [message.chat() for message in tree.root.opening],
         "start_reward": tree.root.price.mean if tree.root.price else None,
         "committed": [_committed(node) for node in tree.committed()],
-        "candidates": [len(node.parent.children) for node in tree.committed() if node.parent],
+        "candidates": [_drawn(node.parent) for node in tree.committed() if node.parent],
         "pairs": [to_row(pair) for pair in strategy.pairs(tree, scope.iteration)],
         "demonstrations": [[_message(m) for m in turns] for turns in strategy.demonstrations(tree)],
         "usage": to_plain(tree.usage()),
@@ -88,6 +94,10 @@ def _committed(node: Node) -> dict[str, Any]:
         "policy": node.price.policy if node.price else None,
         "outcome": node.reward,
     }
+
+
+def _drawn(node: Node) -> int:
+    return sum(child.action.source is not Source.EXPERT for child in node.children)
 
 
 def _message(message: Message) -> dict[str, Any]:

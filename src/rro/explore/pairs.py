@@ -156,19 +156,37 @@ def write_pairs(rows: Iterable[dict[str, Any]], lines: Path) -> int:
     os.replace(temporary, lines)
     table = lines.with_suffix(".parquet")
     if kept:
-        Dataset.from_list(kept).to_parquet(str(table) + ".partial")
+        Dataset.from_list(kept, features=_features()).to_parquet(str(table) + ".partial")
         os.replace(str(table) + ".partial", table)
     else:
         table.unlink(missing_ok=True)
     return len(kept)
 
 
+def _features() -> Any:
+    """Column types, given so that a column without values (no token ids, say) has the same type in every file."""
+    from datasets import Features, List, Value
+
+    text, number, count = Value("string"), Value("float64"), Value("int64")
+    columns: dict[str, Any] = {"task": text, "step": count, "kind": text, "strategy": text, "iteration": count}
+    for side in ("prompt", "chosen", "rejected"):
+        columns[side] = List({"role": text, "content": text})
+        columns[f"{side}_sources"] = List(text)
+        columns[f"{side}_token_ids"] = List(List(count))
+    for side in ("chosen", "rejected"):
+        columns |= {f"{side}_reward": number, f"{side}_outcomes": List(number), f"{side}_n": count}
+        columns |= {f"{side}_exact": Value("bool"), f"{side}_pricing_policy": text}
+    return Features(columns)
+
+
 def read_pairs(path: Path) -> Iterator[PreferencePair]:
     """Pairs from a pairs.jsonl (ours, or plain TRL rows). Raises DataError that names the line."""
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 where = f"{path}, line {number}"
+                if line.isspace():
+                    continue
                 try:
                     row = json.loads(line)
                 except ValueError:

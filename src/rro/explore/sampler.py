@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from rro.codec import from_plain, to_plain
 from rro.envs.base import Benchmark, Environment, Forkable, replay_checked, restore_checked
-from rro.episode import Limits, act, attempt_episode, run_episode
-from rro.errors import RroError
+from rro.episode import Limits, act, attempt_episode, begin, bounded, close, run_episode, truncated_reward
+from rro.errors import RroError, UsageError
 from rro.explore.tree import Node, Tree
 from rro.journal import Journal
 from rro.policies.base import Policy
@@ -27,7 +29,7 @@ T = TypeVar("T")
 
 
 class Missing(RroError):
-    """Something that a strategy needs could not be had after all retries; the task is left open, to be resumed."""
+    """Something that a strategy needs could not be had after all retries: the task is missing."""
 
 
 class ContextFull(Exception):
@@ -61,11 +63,13 @@ class Sampler:
     def __init__(self, scope: Scope, task: Task) -> None:
         self.scope, self.task = scope, task
         self._environment_seed = derive_seed(scope.seed, "environment", task.id)
-        environment = scope.benchmark.make()
-        opening = tuple(environment.reset(task, self._environment_seed))
-        root = Node("0", None, opening, snapshot=_snapshot(environment))
-        environment.close()
-        self.tree = Tree(task, root)
+        self._timeout = scope.limits.step_timeout
+        self.tree = Tree(task, Node("0", None))
+
+    async def start(self) -> None:
+        """Reset the task: the root gets its opening. Once, before anything else. Raises Missing."""
+        root = self.tree.root
+        root.opening, root.snapshot = await self._retried(self._begin, "start")
 
     def is_open(self, node: Node) -> bool:
         """Whether another action can follow."""
@@ -89,7 +93,7 @@ class Sampler:
             await self.price(candidate, rollouts)
             return candidate
 
-        return await _all(one() for _ in range(candidates))
+        return await together(one() for _ in range(candidates))
 
     async def follow(self, node: Node, action: Message) -> Node:
         """Carry out a given action (an expert's) as a candidate."""
@@ -97,21 +101,26 @@ class Sampler:
         node.children.append(child)
         record = self._known("candidate", child.id)
         if record is None:
-            record = await self._carry_out(node, child, action, action.source.value, Usage())
+            carry_out = partial(self._carry_out, node, child, action, action.source.value, Usage())
+            record = await self._retried(carry_out, f"candidate {child.id}")
             self._keep("candidate", child.id, record)
         return self._settle(child, record)
 
     async def roll_out(self, node: Node, number: int) -> Trajectory:
-        """Rollout `number` from a node: its episode continued to the end in a fork. Its reward is None if it failed."""
-        record = self._known("rollout", f"{node.id}/{number}")
-        if record is None:
-            trajectory = await attempt_episode(lambda: self._fork_and_run(node, number), self.scope.limits.retries)
-            record = to_plain(replace(trajectory, opening=()))
-            self._keep("rollout", f"{node.id}/{number}", record)
-        trajectory = replace(from_plain(Trajectory, _bare(record)), opening=node.history())
-        node.rollouts[number] = trajectory
-        node.usage += trajectory.usage
-        return trajectory
+        """Rollout `number` from a node: its episode continued to the end in a fork, by the model that prices. Its reward is
+        None if it failed."""
+        if number not in node.rollouts:
+            policy, params = self.scope.pricer, self.scope.params
+            node.rollouts[number] = await self._episode("rollout", node, number, policy, params)
+        return node.rollouts[number]
+
+    async def play(self, number: int) -> Trajectory:
+        """Episode `number` of the policy itself, from the start, drawn as candidates are. Its reward is None if it failed."""
+        episodes, root = self.tree.episodes, self.tree.root
+        if number not in episodes:
+            policy, params = self.scope.policy, self.scope.proposal_params
+            episodes[number] = await self._episode("episode", root, number, policy, params)
+        return episodes[number]
 
     async def price(self, node: Node, n: int) -> ProcessReward | None:
         """r(h_t, a_t) from `n` rollouts; the outcome itself where the action ended the episode. None: all failed."""
@@ -119,7 +128,7 @@ class Sampler:
             if node.reward is not None:
                 node.price = ProcessReward((node.reward,), node.policy, exact=True)
             return node.price
-        await _all(self.roll_out(node, number) for number in range(n) if number not in node.rollouts)
+        await together(self.roll_out(node, number) for number in range(n) if number not in node.rollouts)
         rewards = tuple(r for r in (node.rollouts[number].reward for number in range(n)) if r is not None)
         node.price = ProcessReward(rewards, self.scope.pricer.name) if rewards else None
         return node.price
@@ -131,32 +140,33 @@ class Sampler:
     # -- below: forks, failures and the journal; strategies never see them
 
     def _child(self, node: Node) -> Node:
-        if not self.is_open(node):
-            raise ValueError(f"node {node.id} of task {self.task.id} has ended; it takes no further action")
+        self._must_be_open(node)
         return Node(f"{node.id}.{len(node.children)}", node)
 
-    async def _draw(self, node: Node, child: Node, seed: int) -> dict[str, Any]:
-        async def once() -> dict[str, Any]:
-            completion = (await self.scope.policy.sample(node.history(), 1, self.scope.proposal_params, seed))[0]
-            if completion.finish == "context":
-                return {"step": None, "policy": completion.policy, "usage": to_plain(completion.usage)}
-            record = await self._carry_out(node, child, completion.message, completion.policy, completion.usage)
-            return {**record, "logprobs": completion.logprobs}
+    def _must_be_open(self, node: Node) -> None:
+        if not self.is_open(node):
+            raise ValueError(f"node {node.id} of task {self.task.id} has ended; it takes no further action")
 
-        return await self._retried(once, f"candidate {child.id}")
+    async def _draw(self, node: Node, child: Node, seed: int) -> dict[str, Any]:
+        what, scope = f"candidate {child.id}", self.scope
+        sample = partial(scope.policy.sample, node.history(), 1, scope.proposal_params, seed)
+        completion = (await self._retried(sample, what))[0]
+        if completion.finish == "context":
+            return {"step": None, "policy": completion.policy, "usage": to_plain(completion.usage)}
+        carry_out = partial(self._carry_out, node, child, completion.message, completion.policy, completion.usage)
+        return {**await self._retried(carry_out, what), "logprobs": completion.logprobs}
 
     async def _carry_out(self, node: Node, child: Node, action: Message, policy: str, usage: Usage) -> dict[str, Any]:
-        begun = time.perf_counter()
-        environment = await self._fork(node)
-        try:
-            result = await act(environment, action, self.scope.limits.step_timeout)
+        begun, reward = time.perf_counter(), None
+        async with self._fork(node) as (environment, replayed):
+            result = await act(environment, action, self._timeout)
             ended = result.done or node.depth + 1 >= self.scope.limits.max_steps
-            reward = result.reward if result.done else environment.truncated_reward() if ended else None
-            child.snapshot = None if ended else _snapshot(environment)
-        finally:
-            environment.close()
+            if ended:
+                reward = result.reward if result.done else await truncated_reward(environment, self._timeout)
+            else:
+                child.snapshot = await self._snapshot(environment)
         stop = StopReason.TERMINAL if result.done else StopReason.STEP_LIMIT if ended else None
-        usage += Usage(environment_steps=1, seconds=time.perf_counter() - begun)
+        usage += Usage(environment_steps=1 + replayed, seconds=time.perf_counter() - begun)
         step = Step(action, result.observation, result.reward, result.done, result.invalid)
         return {
             "step": to_plain(step),
@@ -166,53 +176,87 @@ class Sampler:
             "usage": to_plain(usage),
         }
 
-    async def _fork_and_run(self, node: Node, number: int) -> Trajectory:
-        environment = await self._fork(node)
-        try:
-            return await run_episode(
-                environment,
-                self.scope.pricer,
-                node.history(),
-                task=self.task.id,
-                params=self.scope.params,
-                limits=self.scope.limits,
-                seed=self._seed("rollout", node.id, number),
-                taken=node.depth,
-            )
-        finally:
-            environment.close()
+    async def _episode(self, kind: str, node: Node, number: int, policy: Policy, params: SamplingParams) -> Trajectory:
+        self._must_be_open(node)
+        key = f"{node.id}/{number}"
+        record = self._known(kind, key)
+        if record is None:
+            once = partial(self._fork_and_run, node, policy, params, self._seed(kind, node.id, number))
+            trajectory = await attempt_episode(once, self.scope.limits.retries)
+            record = to_plain(replace(trajectory, opening=()))
+            if trajectory.stop is not StopReason.FAILED:  # a missing one is not finished: a resumed run tries again
+                self._keep(kind, key, record)
+        trajectory = replace(from_plain(Trajectory, _bare(record)), opening=node.history())
+        node.usage += trajectory.usage
+        return trajectory
 
-    async def _fork(self, node: Node) -> Environment:
-        """A fresh environment that stands where `node` does, checked."""
+    async def _fork_and_run(self, node: Node, policy: Policy, params: SamplingParams, seed: int) -> Trajectory:
+        task, history, limits = self.task.id, node.history(), self.scope.limits
+        try:
+            async with self._fork(node) as (environment, replayed):
+                trajectory = await run_episode(
+                    environment, policy, history, task=task, params=params, limits=limits, seed=seed, taken=node.depth
+                )
+        except RroError:
+            raise
+        except Exception as error:  # the fork failed, not the episode
+            what = f"{type(error).__name__}: {error}"
+            return Trajectory(task, history, (), None, StopReason.FAILED, policy.name, seed, error=what)
+        return replace(trajectory, usage=trajectory.usage + Usage(environment_steps=replayed))
+
+    async def _begin(self) -> tuple[tuple[Message, ...], Any]:
+        async with self._environment() as environment:
+            opening = await begin(environment, self.task, self._environment_seed, self._timeout)
+            return opening, await self._snapshot(environment)
+
+    @asynccontextmanager
+    async def _environment(self) -> AsyncIterator[Environment]:
         environment = self.scope.benchmark.make()
-        if isinstance(environment, Forkable):
-            await self._ensure_snapshot(node)
-            restore_checked(environment, node.snapshot)
-        else:
-            await self._replay(environment, node)
-        return environment
+        try:
+            yield environment
+        finally:
+            await close(environment, self._timeout)
+
+    @asynccontextmanager
+    async def _fork(self, node: Node) -> AsyncIterator[tuple[Environment, int]]:
+        """A fresh environment that stands where `node` does, checked, and the number of steps that were replayed for it."""
+        async with self._environment() as environment:
+            if isinstance(environment, Forkable):
+                await self._ensure_snapshot(node)
+                await bounded(environment, self._timeout, partial(restore_checked, environment, node.snapshot))
+                yield environment, 0
+            else:
+                await self._replay(environment, node)
+                yield environment, node.depth
 
     async def _ensure_snapshot(self, node: Node) -> None:
-        """Nodes keep no snapshot until they are forked: on resume, and where none is ever needed, none is made."""
+        """On resume the nodes have no snapshot until they are forked. Not counted: an undisturbed run has no such cost."""
         if node.snapshot is None:
-            environment = self.scope.benchmark.make()
-            await self._replay(environment, node)
-            node.snapshot = _snapshot(environment)
-            environment.close()
+            async with self._environment() as environment:
+                await self._replay(environment, node)
+                node.snapshot = await self._snapshot(environment)
 
     async def _replay(self, environment: Environment, node: Node) -> None:
         steps = [step for step in (ancestor.step for ancestor in node.path()) if step is not None]
-        replay = (environment, self.task, self._environment_seed, self.tree.root.opening, steps)
-        if environment.blocking:
-            timeout = self.scope.limits.step_timeout * (1 + len(steps))
-            await asyncio.wait_for(asyncio.to_thread(replay_checked, *replay), timeout)
-        else:
-            replay_checked(*replay)
+        opening, seed = self.tree.root.opening, self._environment_seed
+        replay = partial(replay_checked, environment, self.task, seed, opening, steps)
+        await bounded(environment, self._timeout * (1 + len(steps)), replay)
 
-    async def _retried(self, once: Callable[[], Any], what: str) -> dict[str, Any]:
+    async def _snapshot(self, environment: Environment) -> Any:
+        if not isinstance(environment, Forkable):
+            return None
+        snapshot = await bounded(environment, self._timeout, environment.snapshot)
+        try:
+            hash(snapshot)
+        except TypeError:  # a later step would change it, and with it every fork from here, unseen
+            name = type(environment).__name__
+            raise UsageError(f"{name}.snapshot must return an immutable value, such as a tuple of its state") from None
+        return snapshot
+
+    async def _retried(self, once: Callable[[], Awaitable[T]], what: str) -> T:
         for attempt in range(1 + self.scope.limits.retries):
             try:
-                return await once()  # type: ignore[no-any-return]
+                return await once()
             except RroError:
                 raise
             except Exception as error:
@@ -244,17 +288,13 @@ class Sampler:
         self.scope.spent(from_plain(Usage, record["usage"]))
 
 
-async def _all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run together, let every one come to its end (its work is journalled), then raise the first error if any."""
     results = await asyncio.gather(*coroutines, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
     return results  # type: ignore[return-value]
-
-
-def _snapshot(environment: Environment) -> Any:
-    return environment.snapshot() if isinstance(environment, Forkable) else None
 
 
 def _bare(record: dict[str, Any]) -> dict[str, Any]:

@@ -65,10 +65,11 @@ class Node:
 
 @dataclass(eq=False, slots=True)
 class Tree:
-    """A task's exploration; `root.price` is r_0 where it was estimated."""
+    """A task's exploration; `root.price` is r_0 where it was estimated. `episodes` are the policy's own, from the start."""
 
     task: Task
     root: Node
+    episodes: dict[int, Trajectory] = field(default_factory=dict)
 
     def committed(self) -> list[Node]:
         """The chosen trajectory, from the first action on."""

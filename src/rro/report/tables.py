@@ -62,7 +62,8 @@ def _policies(results: Results) -> Table:
         )
     for row in results["differences"]:
         table.add_section()
-        table.add_row(f"{row['label']} - {row['against']}", row["mode"], interval(row), "", "", "", f"{row['n']} tasks")
+        tasks = f"{row['n']} tasks" + (f" ({row['left_out']} left out)" if row["left_out"] else "")
+        table.add_row(f"{row['label']} - {row['against']}", row["mode"], interval(row), "", "", "", tasks)
     return table
 
 

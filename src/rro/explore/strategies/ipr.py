@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from rro.explore.pairs import outcome_pair, step_pair
-from rro.explore.sampler import Sampler
+from rro.explore.sampler import Sampler, together
 from rro.explore.strategies.base import NoDemonstrations
 from rro.explore.strategies.whole import expert_of
 from rro.explore.tree import Node, Tree
@@ -28,12 +27,12 @@ class IterativeStepRefinement(NoDemonstrations):
 
     async def explore(self, sampler: Sampler) -> None:
         node = sampler.tree.root
-        await sampler.roll_out(node, 0)  # the whole trajectory of the outcome pair
+        await sampler.play(0)  # the whole trajectory of the outcome pair
         for step in expert_of(self.experts, sampler.task.id).steps:
             own = await sampler.propose(node)
             expert = await sampler.follow(node, step.action)
             if own.action.content != expert.action.content:
-                await asyncio.gather(sampler.price(own, self.rollouts), sampler.price(expert, self.rollouts))
+                await together(sampler.price(action, self.rollouts) for action in (own, expert))
             sampler.commit(expert, rose=False)
             node = expert
             if not sampler.is_open(node):
@@ -41,7 +40,7 @@ class IterativeStepRefinement(NoDemonstrations):
 
     def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:
         expert = expert_of(self.experts, tree.task.id)
-        outcome = outcome_pair(tree, expert, tree.root.rollouts[0], self.name, iteration)
+        outcome = outcome_pair(tree, expert, tree.episodes[0], self.name, iteration)
         found = [outcome] if outcome else []
         for theirs in tree.committed():
             assert theirs.parent is not None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rro.errors import RroError
 from rro.explore.pairs import outcome_pair
-from rro.explore.sampler import Sampler
+from rro.explore.sampler import Sampler, together
 from rro.explore.strategies.base import NoDemonstrations
 from rro.explore.tree import Tree
 from rro.types import Message, PreferencePair, Trajectory
@@ -29,11 +28,11 @@ class TrajectoryExploration(NoDemonstrations):
     name: str = "eto"
 
     async def explore(self, sampler: Sampler) -> None:
-        await sampler.roll_out(sampler.tree.root, 0)
+        await sampler.play(0)
 
     def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:
         expert = expert_of(self.experts, tree.task.id)
-        pair = outcome_pair(tree, expert, tree.root.rollouts[0], self.name, iteration)
+        pair = outcome_pair(tree, expert, tree.episodes[0], self.name, iteration)
         return [pair] if pair else []
 
 
@@ -46,15 +45,15 @@ class RejectionSampling:
     name: str = "rft"
 
     async def explore(self, sampler: Sampler) -> None:
-        await asyncio.gather(*(sampler.roll_out(sampler.tree.root, number) for number in range(self.rollouts)))
+        await together(sampler.play(number) for number in range(self.rollouts))
 
     def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:
         return []
 
     def demonstrations(self, tree: Tree) -> list[tuple[Message, ...]]:
         distinct: dict[tuple[str, ...], tuple[Message, ...]] = {}
-        for _, rollout in sorted(tree.root.rollouts.items()):
-            if rollout.reward is not None and rollout.reward >= self.success_reward:
-                messages = rollout.messages()
+        for _, episode in sorted(tree.episodes.items()):
+            if episode.reward is not None and episode.reward >= self.success_reward:
+                messages = episode.messages()
                 distinct.setdefault(tuple(message.content for message in messages), messages)
         return list(distinct.values())

@@ -1,0 +1,22 @@
+"""Several processes of one training (`accelerate launch`). Process 0 writes; the others wait for it where they must."""
+
+from __future__ import annotations
+
+import os
+
+
+def rank() -> int:
+    """This process's number; 0 where there is only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def wait_for_all() -> None:
+    """Return once every process has come here; at once where there is only one."""
+    if world_size() > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()

@@ -1,0 +1,68 @@
+"""Recordings of the original WebShop, replayed: every step, every reward, every price and goal."""
+
+import gzip
+import json
+
+import pytest
+
+from rro.envs.webshop.catalogue import build_catalogue, load_raw
+from rro.envs.webshop.goals import draw_goals
+from rro.envs.webshop.reward import purchase_reward
+from rro.envs.webshop.verify import verify
+
+
+@pytest.fixture(scope="module")
+def recordings(shared):
+    return shared / "conformance" / "webshop"
+
+
+@pytest.fixture(scope="module")
+def data(shared):
+    return shared / "data" / "webshop-1k"
+
+
+@pytest.fixture(scope="module")
+def raw(data):
+    return load_raw(data)
+
+
+@pytest.fixture(scope="module")
+def catalogue(raw):
+    return build_catalogue(raw)
+
+
+@pytest.mark.parametrize("states", [(), (0,), (0, 1)])
+def test_every_step_and_final_reward(data, recordings, states):
+    files = [recordings / f"state_seed{seed}.json.gz" for seed in states]
+    found = verify(data, recordings / "episodes.jsonl.gz", state=files)
+    assert found["episodes"] == 300
+    assert found["steps"] == found["steps_equal"] == 2148  # of 2195; the rest follows a step that raised
+    assert found["finals"] == found["finals_equal"] == 248
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_prices_and_goals(raw, catalogue, recordings, seed):
+    state = json.loads(gzip.decompress((recordings / f"state_seed{seed}.json.gz").read_bytes()))
+    drawn = draw_goals(raw, catalogue, "synthetic", seed)
+    assert drawn.prices == state["product_prices"]
+    mine = [
+        {
+            "asin": goal.asin,
+            "goal_options": dict(goal.options),
+            "price_upper": goal.price_limit,
+            "instruction_text": goal.instruction,
+            "weight": goal.weight,
+        }
+        for goal in drawn.goals
+    ]
+    assert mine == state["goals"]
+
+
+def test_goals_that_no_purchase_fulfils(raw, catalogue):
+    goals = draw_goals(raw, catalogue, "synthetic", 0)
+    rewards = [
+        purchase_reward(catalogue, catalogue[goal.asin], goal, goals.prices[goal.asin], goal.option_values())[0]
+        for goal in goals.goals
+    ]
+    assert len(rewards) == 6910
+    assert sum(reward < 1 for reward in rewards) == 458
