@@ -124,11 +124,11 @@ class ExploreConfig(_Section):
     rising: Literal["strict", "weak"] = "strict"  # rise above the previous reward, or reach it
     start: Literal["estimated", "zero"] = "estimated"  # r_0
     siblings: Literal["lowest", "all"] = "lowest"  # which siblings the chosen one is paired with
-    margin: float = Field(0.0, ge=0)  # a sibling must be lower by more than this (IPR: 0.01)
+    margin: float | None = Field(None, ge=0)  # a sibling must be lower by more than this; None: 0, for ipr 0.01
     sides: Literal["continuation", "message"] = (
         "continuation"  # of IPR's step pairs: the rest of both episodes, or one message
     )
-    proposal_temperature: float | None = Field(None, ge=0)  # of candidates; None: policy.temperature (IPR: 0)
+    proposal_temperature: float | None = Field(None, ge=0)  # of candidates; None: policy.temperature, for ipr 0
     pricing: Literal["policy", "sft"] = "policy"  # which model rolls out: the one that explores, or the SFT model (IPR)
     concurrency: int = Field(32, ge=1)  # tasks in flight; results do not depend on it
     retries: int = Field(2, ge=0)  # of a failed rollout, before it counts as missing

@@ -68,21 +68,22 @@ def replayed_experts(
 
     Rows whose id is no task of `tasks`, or whose actions run out before the episode ends, are left out."""
     by_id = {task.id: task for task in tasks}
-    episodes = []
-    for task_id, conversation in rows:
-        if task_id in by_id:
-            opening = len(benchmark.make().reset(by_id[task_id], derive_seed(seed, "environment", task_id)))
-            actions = [message.content for message in conversation[opening:] if message.role == "assistant"]
-            policy = ScriptedPolicy(_reciting(actions, opening), "expert", Source.EXPERT)
-            episodes.append(_episode(benchmark, policy, by_id[task_id], limits, seed))
+    episodes = [
+        _episode(benchmark, _reciting(conversation), by_id[task_id], limits, seed)
+        for task_id, conversation in rows
+        if task_id in by_id
+    ]
     return [episode for episode in episodes if episode.reward is not None]
 
 
-def _reciting(actions: Sequence[str], opening: int) -> Any:
-    def script(messages: Sequence[Message], _: object) -> str:
-        return actions[(len(messages) - opening) // 2]
+def _reciting(conversation: Conversation) -> Policy:
+    """Says a file's assistant turns in their order; those of the opening ("OK") are there already when it is asked."""
+    turns = [message.content for message in conversation if message.role == "assistant"]
 
-    return script
+    def script(messages: Sequence[Message], _: object) -> str:
+        return turns[sum(message.role == "assistant" for message in messages)]
+
+    return ScriptedPolicy(script, "expert", Source.EXPERT)
 
 
 def read_conversations(path: Path) -> list[tuple[str, Conversation]]:

@@ -288,6 +288,8 @@ def _exploration(run: Run) -> tuple[Sequence[Task], Any]:
 
 def _scope(run: Run, explorer: Policy, pricer: Policy, iteration: int) -> Scope:
     temperature = run.config.explore.proposal_temperature
+    if temperature is None and run.config.explore.strategy == "ipr":
+        temperature = 0.0  # IPR section 4: explores greedily, rolls out at temperature 1
     proposals = run.params if temperature is None else replace(run.params, temperature=temperature)
     return Scope(
         run.benchmark, explorer, pricer, run.journal, run.params, proposals, run.limits, run.config.seed, iteration

@@ -17,7 +17,7 @@ from rro.types import Message, SamplingParams, Source, Step, Task, Trajectory
 def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Trajectory:
     """Show the opening, ask for an action, show the answer, and so on to the end. Ends early with EOFError at end of input.
 
-    What is typed without 'Action: ' in it is sent as an action without a thought."""
+    Where actions have a prefix (`Benchmark.action_prefix`), it need not be typed."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
     environment = benchmark.make()
     opening = environment.reset(task, seed)
@@ -27,7 +27,7 @@ def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Traject
 
     def ask(messages: Sequence[Message], _: random.Random) -> str:
         typed = console.input("\n> ")
-        return typed if "Action:" in typed else f"Action: {typed}"
+        return typed if benchmark.action_prefix in typed else benchmark.action_prefix + typed
 
     def show(step: Step) -> None:
         console.print(step.observation)

@@ -67,6 +67,7 @@ class Benchmark(ABC):
     name: str
     max_steps: int = 10
     success_reward: float = 1.0  # an episode at or above this counts as a success
+    action_prefix: str = ""  # what stands before an action in a message, for a person who plays
 
     @abstractmethod
     def tasks(self, split: str) -> Sequence[Task]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,12 +25,17 @@ def register(name: str, factory: Callable[..., Benchmark]) -> None:
 def open_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Benchmark:
     """The benchmark called `name`. Raises UsageError for an unknown name or options that it does not take."""
     factory = _registered.get(name) or _imported(_BUILT_IN.get(name, name))
+    if not callable(factory):
+        raise UsageError(f"environment {name} is a {type(factory).__name__}: name a function that returns a Benchmark")
     try:
-        return factory(**dict(options or {}))
+        benchmark = factory(**dict(options or {}))
     except TypeError as error:
         if "argument" not in str(error):
             raise
         raise UsageError(f"environment {name}: {error}; see environment.options in the recipe") from error
+    if not isinstance(benchmark, Benchmark):
+        raise UsageError(f"environment {name} gave a {type(benchmark).__name__}, not a Benchmark")
+    return benchmark
 
 
 def _imported(target: str) -> Callable[..., Benchmark]:
@@ -36,6 +43,8 @@ def _imported(target: str) -> Callable[..., Benchmark]:
     if not colon:
         known = ", ".join(sorted([*_BUILT_IN, *_registered]))
         raise UsageError(f"unknown environment {target!r}: choose one of {known}, or module:attribute of your own")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as `python -m` does: one's own module lies beside the recipe
     try:
         return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
     except (ImportError, AttributeError) as error:

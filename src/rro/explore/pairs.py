@@ -31,13 +31,18 @@ def step_pairs(
             (sibling.price.mean, sibling)
             for sibling in chosen.parent.children
             if sibling.price is not None
-            and chosen.price.mean - sibling.price.mean > margin
+            and gap(chosen.price, sibling.price) > margin
             and sibling.action.content != chosen.action.content
         ]
         if siblings == "lowest" and worse:
             worse = [min(worse, key=lambda pair: pair[0])]
         found += [step_pair(tree, chosen, sibling, strategy, iteration) for _, sibling in worse]
     return found
+
+
+def gap(higher: ProcessReward, lower: ProcessReward) -> float:
+    """By how much one mean is above another; 0.6 is above 0.4 by 0.2, and not by a little less."""
+    return round(higher.mean - lower.mean, 12)
 
 
 def step_pair(

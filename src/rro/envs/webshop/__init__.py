@@ -29,6 +29,7 @@ class WebShopBenchmark(Benchmark):
     """A shop, its goals by split, and what all visits share."""
 
     name = "webshop"
+    action_prefix = "Action: "
 
     def __init__(
         self,

@@ -17,14 +17,15 @@ NEED_EXPERTS = frozenset({"ipr", "eto"})
 
 def make_strategy(config: ExploreConfig, experts: Mapping[str, Trajectory], success_reward: float) -> Strategy:
     """The strategy that a recipe names. `experts` (by task id) are read by ipr and eto alone."""
+    margin = config.margin if config.margin is not None else 0.01 if config.strategy == "ipr" else 0.0
     if config.strategy == "rro":
         return RisingExploration(
-            config.rollouts, config.candidates, config.rising, config.start, config.siblings, config.margin
+            config.rollouts, config.candidates, config.rising, config.start, config.siblings, margin
         )
     if config.strategy == "fixed":
-        return FixedSizeExploration(config.rollouts, config.candidates, config.siblings, config.margin)
+        return FixedSizeExploration(config.rollouts, config.candidates, config.siblings, margin)
     if config.strategy == "ipr":
-        return IterativeStepRefinement(experts, config.rollouts, config.margin, config.sides)
+        return IterativeStepRefinement(experts, config.rollouts, margin, config.sides)
     if config.strategy == "eto":
         return TrajectoryExploration(experts)
     return RejectionSampling(success_reward, config.rollouts)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from rro.explore.pairs import outcome_pair, step_pair
+from rro.explore.pairs import gap, outcome_pair, step_pair
 from rro.explore.sampler import Sampler, together
 from rro.explore.strategies.base import NoDemonstrations
 from rro.explore.strategies.whole import expert_of
@@ -52,9 +52,10 @@ class IterativeStepRefinement(NoDemonstrations):
     def _compare(self, tree: Tree, own: Node, theirs: Node, expert: Trajectory, iteration: int) -> list[PreferencePair]:
         assert own.price is not None
         assert theirs.price is not None
-        if abs(theirs.price.mean - own.price.mean) <= self.margin:
+        difference = gap(theirs.price, own.price)
+        if abs(difference) <= self.margin:
             return []
-        better, worse = (theirs, own) if theirs.price.mean > own.price.mean else (own, theirs)
+        better, worse = (theirs, own) if difference > 0 else (own, theirs)
         if self.sides == "message":
             return [step_pair(tree, better, worse, self.name, iteration)]
         sides = {id(theirs): _rest(expert, theirs.depth), id(own): _own_rest(own)}

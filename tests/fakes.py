@@ -1,0 +1,247 @@
+"""Small fakes: environments over explicit trees whose values are known, and policies that walk them.
+
+A tree is a reward (the episode ends there) or a mapping from action texts to trees. The environment shows where it stands and
+what can be done ("at b/x: go y z"), so a policy needs nothing but the conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rro.envs.base import Benchmark, Environment
+from rro.episode import Limits
+from rro.explore import engine
+from rro.explore.sampler import Sampler, Scope
+from rro.explore.tree import Tree
+from rro.journal import Journal
+from rro.policies.base import Policy
+from rro.policies.scripted import ScriptedPolicy
+from rro.progress import Progress
+from rro.types import Completion, Message, SamplingParams, Source, StepResult, Task, Usage
+
+Branch = float | Mapping[str, Any]
+Fault = Callable[[str, str], None]  # (path, action): may raise or wait; action "" is a reset
+PROPOSE, ROLL_OUT = SamplingParams(temperature=0.5), SamplingParams(temperature=1.0)
+
+
+@dataclass
+class Calls:
+    """What environments really did."""
+
+    made: int = 0
+    closed: int = 0
+    steps: int = 0
+    resets: int = 0
+    restores: int = 0
+    most_open: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, what: str) -> None:
+        with self.lock:
+            setattr(self, what, getattr(self, what) + 1)
+            self.most_open = max(self.most_open, self.made - self.closed)
+
+
+class TreeEnvironment(Environment):
+    """Walks a tree; has no snapshot, so it is forked by replay."""
+
+    def __init__(self, benchmark: TreeBenchmark) -> None:
+        self.benchmark, self.blocking = benchmark, benchmark.blocking
+        self.task, self.path, self.ended = "", (), False
+        benchmark.calls.count("made")
+
+    def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
+        self.benchmark.calls.count("resets")
+        self.benchmark.fault("", "")
+        self.task, self.path, self.ended = task.id, (), False
+        return [Message("system", "Walk."), Message("user", self.show())]
+
+    def step(self, action: Message) -> StepResult:
+        assert not self.ended, "an episode that ended is never stepped again"
+        self.benchmark.calls.count("steps")
+        self.benchmark.fault("/".join(self.path), action.content)
+        branches = self.here()
+        if action.content not in branches:
+            return StepResult(self.show(), invalid=True)
+        self.path = (*self.path, action.content)
+        here = self.here()
+        if not isinstance(here, Mapping):
+            self.ended = True
+            return StepResult("the end", reward=here, done=True)
+        return StepResult(self.show())
+
+    def truncated_reward(self) -> float:
+        return self.benchmark.truncated
+
+    def close(self) -> None:
+        self.benchmark.calls.count("closed")
+
+    def here(self) -> Any:
+        branch = self.benchmark.trees[self.task]
+        for action in self.path:
+            branch = branch[action]
+        return branch
+
+    def show(self) -> str:
+        return f"at {'/'.join(self.path)}: go {' '.join(self.here())}"
+
+
+class ForkableTreeEnvironment(TreeEnvironment):
+    """The same with snapshot and restore."""
+
+    def snapshot(self) -> tuple[str, tuple[str, ...]]:
+        return self.task, self.path
+
+    def restore(self, snapshot: tuple[str, tuple[str, ...]]) -> None:
+        self.benchmark.calls.count("restores")
+        self.task, self.path = snapshot
+        self.ended = False
+
+
+class TreeBenchmark(Benchmark):
+    """One task per tree. `fault` is called before every step and reset."""
+
+    def __init__(
+        self,
+        trees: Mapping[str, Branch],
+        environment: type[TreeEnvironment] = ForkableTreeEnvironment,
+        *,
+        blocking: bool = False,
+        fault: Fault = lambda path, action: None,
+        truncated: float = 0.0,
+        max_steps: int = 10,
+    ) -> None:
+        self.name, self.trees, self.calls = "trees", trees, Calls()
+        self.environment, self.blocking, self.fault = environment, blocking, fault
+        self.truncated, self.max_steps = truncated, max_steps
+
+    def tasks(self, split: str = "train") -> list[Task]:
+        return [Task(name) for name in self.trees]
+
+    def make(self) -> Environment:
+        return self.environment(self)
+
+
+def value(branch: Branch) -> float:
+    """The exact value of a tree under the policy that takes each action equally often."""
+    if not isinstance(branch, Mapping):
+        return branch
+    return sum(map(value, branch.values())) / len(branch)
+
+
+def place(messages: Sequence[Message]) -> tuple[str, list[str]]:
+    """Where the conversation stands: the path, and the actions there."""
+    path, _, actions = messages[-1].content.removeprefix("at ").partition(": go ")
+    return path, actions.split()
+
+
+def uniform(name: str = "uniform") -> ScriptedPolicy:
+    """Takes each action equally often, by the request's seed alone."""
+    return ScriptedPolicy(lambda messages, rng: rng.choice(place(messages)[1]), name)
+
+
+class Planned:
+    """Proposes what is planned for a path, in that order, and rolls out by a fixed choice per path (default: the first)."""
+
+    def __init__(self, proposals: Mapping[str, Sequence[str]], choices: Mapping[str, str] | None = None) -> None:
+        self.name, self.choices = "planned", choices or {}
+        self.left = {path: list(actions) for path, actions in proposals.items()}
+
+    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
+        path, actions = place(messages)
+        planned = self.left[path] if params == PROPOSE else [self.choices.get(path, actions[0])] * n
+        texts = [planned.pop(0) for _ in range(n)]
+        usage = Usage(policy_calls=1)
+        return [Completion(Message("assistant", text, Source.POLICY), "stop", self.name, usage) for text in texts]
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+class Counted:
+    """A policy around another that counts its calls, keeps others waiting a little, and may fail (`fault(calls, seed)`)."""
+
+    def __init__(self, inner: Policy, fault: Callable[[int, int], None] = lambda calls, seed: None) -> None:
+        self.inner, self.name, self.fault = inner, inner.name, fault
+        self.calls, self.seeds = 0, Counter[int]()
+
+    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
+        self.calls += n
+        self.seeds[seed] += 1
+        for _ in range(seed % 5):  # others overtake
+            await asyncio.sleep(0)
+        self.fault(self.calls, seed)
+        return await self.inner.sample(messages, n, params, seed)
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+class Overflowing:
+    """A policy whose context is full once the conversation has more than `limit` messages."""
+
+    def __init__(self, inner: Policy, limit: int) -> None:
+        self.inner, self.name, self.limit = inner, inner.name, limit
+
+    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
+        if len(messages) <= self.limit:
+            return await self.inner.sample(messages, n, params, seed)
+        empty = Message("assistant", "", Source.POLICY)
+        return [Completion(empty, "context", self.name, Usage(prompt_tokens=1))] * n
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+def make_scope(benchmark: Benchmark, policy: Policy, journal: Journal, **changes: Any) -> Scope:
+    """A scope with the limits of the benchmark and one retry."""
+    limits = Limits(
+        benchmark.max_steps, step_timeout=changes.pop("step_timeout", 5.0), retries=changes.pop("retries", 1)
+    )
+    scope = Scope(benchmark, policy, policy, journal, ROLL_OUT, PROPOSE, limits, seed=7)
+    return replace(scope, **changes)
+
+
+def grow(strategy: Any, scope: Scope, task: Task | None = None) -> Tree:
+    """One task's finished tree."""
+
+    async def work() -> Tree:
+        sampler = Sampler(scope, task or scope.benchmark.tasks("train")[0])
+        await sampler.start()
+        await strategy.explore(sampler)
+        return sampler.tree
+
+    return asyncio.run(work())
+
+
+def explore(strategy: Any, scope: Scope, concurrency: int = 4) -> list[str]:
+    """Explore all tasks of the scope's benchmark; returns the failed ones."""
+    tasks = scope.benchmark.tasks("train")
+    with Progress("explore", len(tasks), "tasks") as progress:
+        return asyncio.run(engine.explore(tasks, strategy, scope, concurrency, progress))
+
+
+@contextmanager
+def fresh_journal(folder: Path, name: str = "journal.jsonl"):
+    """A journal at folder/name."""
+    with Journal(folder / name) as journal:
+        yield journal
+
+
+def timeless(value: Any) -> Any:
+    """Without what differs between two equal runs: seconds."""
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if key != "seconds"}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def task_records(journal: Journal) -> dict[str, Any]:
+    """Every task's record by key, without seconds."""
+    return {record["key"]: timeless(record) for record in journal.records("task")}
