@@ -99,7 +99,7 @@ def summarise(
     """Sum up what the journal holds under `label` and `mode`; of `expected` episodes, those that it lacks failed.
 
     Raises RroError where there is no finished episode."""
-    done = list(journal.records("evaluation", f"{label}/{mode}/"))
+    done = sorted(journal.records("evaluation", f"{label}/{mode}/"), key=lambda record: str(record["key"]))
     if not done:
         raise RroError(f"no episode of {label} ({mode}) came to its end: see the warnings above, then resume the run")
     rewards: dict[str, list[float]] = {}

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rro import __version__
 from rro.config import Config
 from rro.envs.base import Benchmark
 from rro.envs.registry import open_benchmark
@@ -463,7 +464,7 @@ def _unkeyed(record: dict[str, Any]) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("rro", "torch", "transformers", "trl")}
+    return {"rro": __version__} | {name: version(name) for name in ("torch", "transformers", "trl")}
 
 
 def total_usage(results: dict[str, Any]) -> Usage:

@@ -45,10 +45,10 @@ def interval(value: Mapping[str, Any]) -> str:
 
 def _policies(results: Results) -> Table:
     table = Table(title=f"{results['name']} (seed {results['seed']}), 95 % intervals by task", title_justify="left")
-    table.add_column("policy")
+    table.add_column("policy", no_wrap=True)
     table.add_column("mode")
     for name in ("mean reward", "success", "steps", "invalid", "episodes"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in results["evaluations"]:
         episodes = str(row["episodes"]) + (f" ({row['failed']} failed)" if row["failed"] else "")
         table.add_row(
@@ -69,9 +69,9 @@ def _policies(results: Results) -> Table:
 
 def _exploration(results: Results) -> Table:
     table = Table(title="what it took", title_justify="left")
-    table.add_column("stage")
+    table.add_column("stage", no_wrap=True)
     for name in ("pairs", "candidates/step", "policy calls", "generated tokens", "prompt tokens", "seconds"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for name, stage in results["stages"].items():
         usage = stage.get("usage", {})
         table.add_row(

@@ -1,0 +1,135 @@
+"""The whole path with a model that really trains: every stage, its files, and what comes out."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def rro(*arguments, **options):
+    """The command line in a process of its own, where `doors` can be imported."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    command = [sys.executable, "-m", "rro", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    ran = rro("run", HERE / "doors.toml", "--out", folder)
+    assert ran.returncode == 0, ran.stderr
+    return folder, ran.stdout, json.loads((folder / "results.json").read_text())
+
+
+def test_the_table_shows_both_policies_and_the_cost(finished):
+    _, table, _ = finished
+    for word in ("sft", "rro-1", "rro-1 - sft", "pairs", "candidates/step", "policy calls", "seconds", "run folder"):
+        assert word in table
+
+
+def test_the_run_folder_is_complete(finished):
+    folder, _, _ = finished
+    for name in ("config.toml", "journal.jsonl", "experts.jsonl", "pairs-1.jsonl", "pairs-1.parquet", "metrics.jsonl"):
+        assert (folder / name).stat().st_size > 0
+    for label in ("base", "sft", "rro-1"):
+        assert (folder / "checkpoints" / label / "model.safetensors").exists()
+    assert {json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text().splitlines()} == {"sft", "dpo"}
+
+
+def test_rro_improves_on_its_noisy_experts_student(finished):
+    _, _, results = finished
+    reward = {(row["label"], row["mode"]): row["reward"]["mean"] for row in results["evaluations"]}
+    assert 0.3 < reward["sft", "sampled"] < 0.9  # learned something, and left room
+    [difference] = [row for row in results["differences"] if row["mode"] == "sampled"]
+    assert difference["low"] > 0
+
+
+def test_costs_add_up_to_the_journal(finished):
+    folder, _, results = finished
+    records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    ours = [record for record in records if record["key"].startswith("1/")]
+    drawn = [record for record in ours if record["kind"] in ("candidate", "rollout")]
+    assert (
+        sum(record["usage"]["policy_calls"] for record in drawn)
+        == results["stages"]["explore-1"]["usage"]["policy_calls"]
+    )
+    assert (
+        sum(len(record["pairs"]) for record in ours if record["kind"] == "task")
+        == results["stages"]["explore-1"]["pairs"]
+    )
+
+
+def test_pairs_load_with_datasets_and_say_who_priced_them(finished):
+    from datasets import load_dataset
+
+    folder, _, _ = finished
+    for kind, name in (("json", "pairs-1.jsonl"), ("parquet", "pairs-1.parquet")):
+        rows = load_dataset(kind, data_files=str(folder / name), split="train", cache_dir=str(folder / "cache"))
+        assert len(rows) > 10
+        for row in rows:
+            assert row["chosen_reward"] > row["rejected_reward"]
+            assert row["chosen"][0]["role"] == row["rejected"][0]["role"] == "assistant"
+            assert row["prompt"][-1]["role"] == "user"
+            assert row["chosen_pricing_policy"] in ("doors/sft", "expert")
+            assert row["chosen_sources"] == ["policy"]
+
+
+def test_trained_tokens_are_the_sampled_ones(finished):
+    from rro.explore.pairs import read_pairs
+    from rro.policies.chat import ChatFormat
+    from rro.policies.models import load_model
+    from rro.runfolder import RunFolder
+
+    folder, _, _ = finished
+    run = RunFolder.open(folder)
+    _, tokenizer = load_model(run.config.model, run.checkpoint("sft"), train=False)
+    chat = ChatFormat(tokenizer)
+    for pair in read_pairs(run.pairs(1)):
+        for side in (pair.chosen, pair.rejected):
+            encoded = chat.encode([*pair.prompt, *side], add_generation_prompt=False)
+            trained = [token for token, loss in zip(encoded.ids, encoded.mask, strict=True) if loss]
+            sampled = [token for message in (*pair.prompt, *side) for token in message.token_ids or ()]
+            assert trained == sampled
+
+
+def test_share_of_rising_steps_is_reported(finished):
+    _, _, results = finished
+    for label in ("sft", "rro-1"):
+        stage = results["stages"][f"evaluate-{label}"]
+        assert stage["trend_tasks"] == 10
+        assert any(share is not None for share in stage["rising_share_by_stage"])
+
+
+def test_stages_one_by_one_give_the_same_pairs(finished, tmp_path):
+    folder, _, results = finished
+    out = tmp_path / "staged"
+    for arguments in (
+        ("sft", HERE / "doors.toml", "--out", out),
+        ("explore", out),
+        ("optimize", out),
+        ("evaluate", out),
+    ):
+        ran = rro(*arguments)
+        assert ran.returncode == 0, ran.stderr
+    assert (out / "pairs-1.jsonl").read_text() == (folder / "pairs-1.jsonl").read_text()
+    staged = json.loads((out / "results.json").read_text())
+    assert [row["reward"] for row in staged["evaluations"]] == [row["reward"] for row in results["evaluations"]]
+    compared = rro("compare", folder, out)
+    assert compared.returncode == 0, compared.stderr
+    assert "0.000 [0.000, 0.000]" in compared.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fixed", "ipr", "eto", "rft"])
+def test_baselines_run_under_the_same_accounting(strategy, tmp_path):
+    settings = [f"explore.strategy={strategy}", "explore.tasks=20", "evaluate.trend_tasks=0", "iterations=2"]
+    ran = rro("run", HERE / "doors.toml", *settings, "--out", tmp_path / "run")
+    assert ran.returncode == 0, ran.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["evaluations"][-1]["label"] == f"{strategy}-2"
+    assert results["stages"]["explore-2"]["usage"]["policy_calls"] > 0

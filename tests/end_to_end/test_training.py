@@ -1,0 +1,206 @@
+"""Real, small trainings from conversations to a folder that loads again: they learn, and survive being killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from train_toys import build_toy, said, toy_config, toy_conversation, toy_pair
+
+from rro.errors import RroError, UsageError
+from rro.policies.models import load_model
+from rro.train.common import Hooks
+from rro.train.dpo import train_dpo
+from rro.train.sft import train_sft
+
+CONVERSATIONS = [toy_conversation(n) for n in range(50)]
+PAIRS = [toy_pair(n, kind) for n in range(12) for kind in ("message", "trajectory")]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return build_toy(toy_config(), tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def tuned(base, tmp_path_factory):
+    """The folder of an SFT, its report and its metrics."""
+    output, records = tmp_path_factory.mktemp("run") / "sft", []
+    report = train_sft(toy_config(), CONVERSATIONS, base, output, Hooks(observe=records.append))
+    return output, report, records
+
+
+def state(folder, config=None):
+    model, _ = load_model((config or toy_config()).model, folder, train=False)
+    return model.state_dict()
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
+
+
+def test_sft_learns_and_reports(tuned):
+    output, report, records = tuned
+    assert report.last_loss < 0.6 * report.first_loss
+    assert report.steps == 4 * 7  # 50 rows in batches of 8
+    assert report.rows.used == 50
+    assert [record["step"] for record in records] == list(range(1, 29))
+    assert {"stage", "loss", "learning_rate", "grad_norm", "tokens_per_second"} <= records[0].keys()
+    assert all(record["tokens_per_second"] > 0 for record in records)
+    assert json.loads((output / "training.json").read_text(encoding="utf-8")) == json.loads(json.dumps(report.record()))
+    assert not output.with_name("sft.partial").exists()
+
+
+def test_dpo_raises_the_margin_against_the_sft_policy(tuned, tmp_path):
+    sft, records = tuned[0], []
+    report = train_dpo(toy_config(), PAIRS, sft, sft, tmp_path / "dpo", Hooks(observe=records.append))
+    assert records[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)  # policy and reference are one
+    assert records[-1]["rewards/margins"] > 0.1
+    assert report.last_loss < report.first_loss == pytest.approx(0.6931, abs=1e-4)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(state(tmp_path / "dpo").values(), state(sft).values(), strict=True)
+    )
+
+
+def test_next_iteration_starts_from_the_policy_and_keeps_the_reference(tuned, tmp_path):
+    sft = tuned[0]
+    train_dpo(toy_config(), PAIRS, sft, sft, tmp_path / "first")
+    records = []
+    train_dpo(toy_config(), PAIRS, tmp_path / "first", sft, tmp_path / "second", Hooks(observe=records.append))
+    assert records[0]["rewards/margins"] > 0.1  # what the first iteration gained
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_lora_leaves_whole_models(tuned, tmp_path, checkpointing):
+    sft = tuned[0]
+    common = {"gradient_checkpointing": checkpointing, "learning_rate": 1e-2}
+    config = toy_config(model={"lora": {"rank": 4, "alpha": 8}}, sft=common, dpo=common)
+    train_sft(config, CONVERSATIONS, sft, tmp_path / "sft")
+    records = []
+    train_dpo(config, PAIRS, tmp_path / "sft", tmp_path / "sft", tmp_path / "dpo", Hooks(observe=records.append))
+    assert records[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    assert records[-1]["rewards/margins"] > 0.05
+    before, after = state(tmp_path / "sft"), state(tmp_path / "dpo")
+    assert before.keys() == state(sft).keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any("embed" in name or "norm" in name for name in changed)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours handles it."""
+
+
+def kill_at(step):
+    def observe(record):
+        if record["step"] == step:
+            raise Killed
+
+    return Hooks(observe=observe)
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
+def test_killed_training_goes_on_as_if_nothing_had_been(base, tuned, tmp_path, lora):
+    """Killed in the second epoch before the first checkpoint and after it: the weights are equal, bit by bit."""
+    config = toy_config(model={"lora": lora}, sft={"save_steps": 5}, dpo={"save_steps": 2})
+    whole = train_sft(config, CONVERSATIONS, base, tmp_path / "whole")
+    for step, found in ((3, 0), (12, 0), (13, 10)):
+        with pytest.raises(Killed):
+            train_sft(config, CONVERSATIONS, base, tmp_path / "sft", kill_at(step))
+        assert not (tmp_path / "sft").exists(), found
+    report = train_sft(config, CONVERSATIONS, base, tmp_path / "sft")
+    assert (report.resumed_from, report.steps) == (10, whole.steps)
+    assert_same(state(tmp_path / "sft"), state(tmp_path / "whole"))
+
+    train_dpo(config, PAIRS, tuned[0], base, tmp_path / "whole-dpo")
+    with pytest.raises(Killed):
+        train_dpo(config, PAIRS, tuned[0], base, tmp_path / "dpo", kill_at(6))
+    assert train_dpo(config, PAIRS, tuned[0], base, tmp_path / "dpo").resumed_from == 4
+    assert_same(state(tmp_path / "dpo"), state(tmp_path / "whole-dpo"))
+
+
+def test_killed_after_the_last_step(base, tmp_path):
+    """The last checkpoint is whole, nothing is trained twice, the result appears."""
+    config = toy_config(sft={"save_steps": 7, "epochs": 2})
+    train_sft(config, CONVERSATIONS, base, tmp_path / "whole")
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    with pytest.raises(Killed):
+        train_sft(config, CONVERSATIONS, base, tmp_path / "out", kill_at(14))
+    (partial / "final").mkdir(exist_ok=True)
+    (partial / "final" / "model.safetensors").write_bytes(b"torn")
+    assert train_sft(config, CONVERSATIONS, base, tmp_path / "out").resumed_from == 7
+    assert_same(state(tmp_path / "out"), state(tmp_path / "whole"))
+
+
+def test_diverged_training_stops_at_once(base, tmp_path):
+    config = toy_config(sft={"learning_rate": 1e30, "max_grad_norm": 1e30, "scheduler": "constant", "warmup": 0})
+    with pytest.raises(RroError, match=r"no finite number any more: lower sft\.learning_rate"):
+        train_sft(config, CONVERSATIONS, base, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_finished_output_is_not_overwritten(tuned, base):
+    with pytest.raises(UsageError, match="exists already"):
+        train_sft(toy_config(), CONVERSATIONS, base, tuned[0])
+
+
+def test_tuned_model_answers_as_it_was_taught(base, tmp_path):
+    """From text to text: what was learned comes out of the saved folder."""
+    taught = [(toy_conversation(0)[0], said("thought: seven"))] * 8
+    config = toy_config(sft={"epochs": 40, "learning_rate": 1e-2})
+    train_sft(config, taught, base, tmp_path / "out")
+    model, tokenizer = load_model(config.model, tmp_path / "out", train=False)
+    prompt = tokenizer.apply_chat_template([taught[0][0].chat()], add_generation_prompt=True, return_tensors="pt")
+    output = model.generate(**prompt, max_new_tokens=30, do_sample=False)
+    assert tokenizer.decode(output[0, prompt["input_ids"].shape[1] :]) == "thought: seven" + tokenizer.eos_token
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+from train_toys import toy_config, toy_conversation, toy_pair
+from rro.train.common import Hooks
+from rro.train.dpo import train_dpo
+from rro.train.sft import train_sft
+base, folder, kill = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+config = toy_config(sft={"save_steps": 5, "micro_batch": 2}, dpo={"micro_batch": 2, "sft_weight": 0.5})
+hooks = Hooks(observe=lambda record: os.kill(os.getpid(), 9) if record["step"] == kill else None)
+train_sft(config, [toy_conversation(n) for n in range(48)], base, folder / "sft", hooks)
+train_dpo(config, [toy_pair(n) for n in range(16)], folder / "sft", base, folder / "dpo")
+"""
+
+
+def run_script(launcher, base, folder, kill=0):
+    arguments = ["-c", SCRIPT] if launcher == [sys.executable] else [str(folder.parent / "script.py")]
+    (folder.parent / "script.py").write_text(SCRIPT, encoding="utf-8")
+    tests = str(Path(__file__).parents[1])
+    command = [*launcher, *arguments, tests, str(base), str(folder), str(kill)]
+    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_kill_9_and_two_processes(base, tmp_path):
+    """A real process is killed and started again; two processes get the same weights as one, up to rounding."""
+    one = [sys.executable]
+    killed = run_script(one, base, tmp_path / "one", kill=12)
+    assert killed.returncode == -signal.SIGKILL
+    again = run_script(one, base, tmp_path / "one")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "one/sft/training.json").read_text(encoding="utf-8"))["resumed_from"] == 10
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    both = run_script(two, base, tmp_path / "two")
+    assert both.returncode == 0, both.stderr
+    for name in ("sft", "dpo"):
+        mine, theirs = state(tmp_path / "one" / name), state(tmp_path / "two" / name)
+        for key in mine:
+            torch.testing.assert_close(mine[key], theirs[key], atol=1e-4, rtol=1e-3)
