@@ -185,7 +185,8 @@ def _stage(options: argparse.Namespace) -> None:
     }
     with pipeline.open_run(folder) as run:
         stages[options.stage](run)
-    print(f"run folder: {folder.path}")
+    if rank() == 0:
+        print(f"run folder: {folder.path}")
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ def world_size() -> int:
 def wait_for_all() -> None:
     """Return once every process has come here; at once where there is only one."""
     if world_size() > 1:
+        import torch
         from accelerate import PartialState
 
-        PartialState().wait_for_everyone()
+        PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()

@@ -11,10 +11,11 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def rro(*arguments, **options):
+def rro(*arguments, processes=1, **options):
     """The command line in a process of its own, where `doors` can be imported."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-    command = [sys.executable, "-m", "rro", *map(str, arguments)]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    command = [sys.executable, *launcher, "-m", "rro", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, **options)
 
 
@@ -133,3 +134,28 @@ def test_baselines_run_under_the_same_accounting(strategy, tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["evaluations"][-1]["label"] == f"{strategy}-2"
     assert results["stages"]["explore-2"]["usage"]["policy_calls"] > 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(finished, tmp_path):
+    """`accelerate launch` starts processes as torch.distributed.run does (but on a CPU it ignores their number)."""
+    folder, _, _ = finished
+    ran = rro("sft", HERE / "doors.toml", "--out", tmp_path / "run", processes=2)
+    assert ran.returncode == 0, ran.stderr
+    ran = rro("explore", tmp_path / "run")
+    assert ran.returncode == 0, ran.stderr
+    ran = rro("optimise", tmp_path / "run", processes=2)
+    assert ran.returncode == 0, ran.stderr
+    losses = []
+    for journal in (folder / "journal.jsonl", tmp_path / "run" / "journal.jsonl"):
+        stages = [json.loads(line) for line in journal.read_text().splitlines() if '"kind":"stage"' in line]
+        losses.append({stage["key"]: stage["training"]["last_loss"] for stage in stages if "training" in stage})
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+@pytest.mark.slow
+def test_exploring_in_several_processes_is_refused(finished):
+    folder, _, _ = finished
+    ran = rro("explore", folder, "--iteration", 2, processes=2)
+    assert ran.returncode != 0
+    assert "explore runs in one process" in ran.stderr

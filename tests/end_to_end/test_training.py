@@ -16,6 +16,7 @@ from rro.policies.models import load_model
 from rro.train.common import Hooks
 from rro.train.dpo import train_dpo
 from rro.train.sft import train_sft
+from rro.train.workspace import Workspace
 
 CONVERSATIONS = [toy_conversation(n) for n in range(50)]
 PAIRS = [toy_pair(n, kind) for n in range(12) for kind in ("message", "trajectory")]
@@ -107,13 +108,13 @@ def kill_at(step):
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
 def test_killed_training_goes_on_as_if_nothing_had_been(base, tuned, tmp_path, lora):
-    """Killed in the second epoch before the first checkpoint and after it: the weights are equal, bit by bit."""
+    """Killed before the first checkpoint and, in later epochs, after one: the weights are equal, bit by bit."""
     config = toy_config(model={"lora": lora}, sft={"save_steps": 5}, dpo={"save_steps": 2})
     whole = train_sft(config, CONVERSATIONS, base, tmp_path / "whole")
-    for step, found in ((3, 0), (12, 0), (13, 10)):
+    for step in (3, 12, 13):
         with pytest.raises(Killed):
             train_sft(config, CONVERSATIONS, base, tmp_path / "sft", kill_at(step))
-        assert not (tmp_path / "sft").exists(), found
+        assert not (tmp_path / "sft").exists()
     report = train_sft(config, CONVERSATIONS, base, tmp_path / "sft")
     assert (report.resumed_from, report.steps) == (10, whole.steps)
     assert_same(state(tmp_path / "sft"), state(tmp_path / "whole"))
@@ -125,18 +126,24 @@ def test_killed_training_goes_on_as_if_nothing_had_been(base, tuned, tmp_path, l
     assert_same(state(tmp_path / "dpo"), state(tmp_path / "whole-dpo"))
 
 
-def test_killed_after_the_last_step(base, tmp_path):
-    """The last checkpoint is whole, nothing is trained twice, the result appears."""
+def test_killed_while_the_result_is_written(base, tmp_path, monkeypatch):
+    """Nothing is trained twice, and no torn folder is taken for a result."""
     config = toy_config(sft={"save_steps": 7, "epochs": 2})
-    train_sft(config, CONVERSATIONS, base, tmp_path / "whole")
-    partial = tmp_path / "out.partial"
-    partial.mkdir()
+
+    def tear(work, model, tokenizer, report):
+        (work.partial / "final").mkdir()
+        (work.partial / "final" / "model-00001-of-00002.safetensors").write_bytes(b"torn")
+        raise Killed
+
+    monkeypatch.setattr(Workspace, "finish", tear)
     with pytest.raises(Killed):
-        train_sft(config, CONVERSATIONS, base, tmp_path / "out", kill_at(14))
-    (partial / "final").mkdir(exist_ok=True)
-    (partial / "final" / "model.safetensors").write_bytes(b"torn")
-    assert train_sft(config, CONVERSATIONS, base, tmp_path / "out").resumed_from == 7
+        train_sft(config, CONVERSATIONS, base, tmp_path / "out")
+    monkeypatch.undo()
+    assert not (tmp_path / "out").exists()
+    assert train_sft(config, CONVERSATIONS, base, tmp_path / "out").resumed_from == 14
+    train_sft(config, CONVERSATIONS, base, tmp_path / "whole")
     assert_same(state(tmp_path / "out"), state(tmp_path / "whole"))
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(os.listdir(tmp_path / "whole"))
 
 
 def test_diverged_training_stops_at_once(base, tmp_path):
@@ -181,25 +188,32 @@ train_dpo(config, [toy_pair(n) for n in range(16)], folder / "sft", base, folder
 
 
 def run_script(launcher, base, folder, kill=0):
-    arguments = ["-c", SCRIPT] if launcher == [sys.executable] else [str(folder.parent / "script.py")]
-    (folder.parent / "script.py").write_text(SCRIPT, encoding="utf-8")
-    tests = str(Path(__file__).parents[1])
-    command = [*launcher, *arguments, tests, str(base), str(folder), str(kill)]
-    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    """Exit status and standard error. The process group goes when it hangs: a launcher's children outlive it."""
+    script = folder.with_suffix(".py")
+    script.write_text(SCRIPT, encoding="utf-8")
+    command = [sys.executable, *launcher, script, Path(__file__).parents[1], base, folder, str(kill)]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=settings, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        errors = process.communicate(timeout=120)[1]
+        return process.returncode, errors
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
 def test_kill_9_and_two_processes(base, tmp_path):
     """A real process is killed and started again; two processes get the same weights as one, up to rounding."""
-    one = [sys.executable]
-    killed = run_script(one, base, tmp_path / "one", kill=12)
-    assert killed.returncode == -signal.SIGKILL
-    again = run_script(one, base, tmp_path / "one")
-    assert again.returncode == 0, again.stderr
-    assert json.loads((tmp_path / "one/sft/training.json").read_text(encoding="utf-8"))["resumed_from"] == 10
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    both = run_script(two, base, tmp_path / "two")
-    assert both.returncode == 0, both.stderr
+    launchers = {"one": [], "two": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]}
+    for name, launcher in launchers.items():
+        status, _ = run_script(launcher, base, tmp_path / name, kill=12)
+        assert status == (1 if launcher else -signal.SIGKILL)
+        assert not (tmp_path / name / "sft").exists()
+        status, errors = run_script(launcher, base, tmp_path / name)
+        assert status == 0, errors
+        report = json.loads((tmp_path / name / "sft" / "training.json").read_text(encoding="utf-8"))
+        assert report["resumed_from"] == 10
     for name in ("sft", "dpo"):
         mine, theirs = state(tmp_path / "one" / name), state(tmp_path / "two" / name)
         for key in mine:
