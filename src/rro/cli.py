@@ -19,7 +19,7 @@ from rro.errors import RroError, UsageError
 from rro.processes import rank, wait_for_all, world_size
 
 if TYPE_CHECKING:
-    from rro.pipeline import Run
+    from rro.run import Run
     from rro.runfolder import RunFolder
 
 _STAGES = {
@@ -141,8 +141,9 @@ def _start_and_run(recipe: Path, overrides: Sequence[str], out: Path | None) -> 
 def _run_all(folder: RunFolder) -> None:
     from rro import pipeline
     from rro.report.tables import print_results
+    from rro.run import open_run
 
-    with pipeline.open_run(folder) as run:
+    with open_run(folder) as run:
         print_results(pipeline.run_all(run))
     print(f"run folder: {folder.path}")
 
@@ -167,6 +168,7 @@ def _new_run(recipe: Path, overrides: Sequence[str], out: Path | None) -> RunFol
 def _stage(options: argparse.Namespace) -> None:
     from rro import pipeline
     from rro.report.tables import print_results
+    from rro.run import open_run
     from rro.runfolder import RunFolder
 
     if options.target.is_dir():
@@ -183,7 +185,7 @@ def _stage(options: argparse.Namespace) -> None:
         "optimise": lambda run: pipeline.optimise(run, options.iteration),
         "evaluate": lambda run: print_results(pipeline.evaluate_run(run)),
     }
-    with pipeline.open_run(folder) as run:
+    with open_run(folder) as run:
         stages[options.stage](run)
     if rank() == 0:
         print(f"run folder: {folder.path}")

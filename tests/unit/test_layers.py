@@ -20,6 +20,8 @@ LAYERS = (
     ("episode",),
     ("experts", "explore"),
     ("train", "evaluate", "report", "play", "compare"),
+    ("run",),
+    ("weights", "results"),
     ("pipeline",),
     ("cli",),
     ("__main__",),

@@ -13,7 +13,7 @@ Results = Mapping[str, Any]
 
 def print_results(results: Results) -> None:
     """The closing table of a run: policies with intervals, their paired difference, and what exploration cost."""
-    Console(width=100, soft_wrap=True).print(Group(_policies(results), _exploration(results)), markup=False)
+    Console(width=116, soft_wrap=True).print(Group(_policies(results), _exploration(results)), markup=False)
 
 
 def print_comparison(runs: Sequence[Results], differences: Sequence[Mapping[str, Any]]) -> None:
