@@ -87,8 +87,7 @@ def _run_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _data_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     play = _command(commands, "play", _play, "play an episode yourself")
-    play.add_argument("recipe", nargs="?", type=Path, help="whose environment to play (default: the quickstart's shop)")
-    play.add_argument("overrides", nargs="*", metavar="key.sub=value")
+    play.add_argument("recipe", nargs="*", help="whose environment to play (default: the quickstart's shop), and overrides")
     play.add_argument("--split", default="train")
     play.add_argument("--task", help="a task id (default: the first of the split)")
     data = _command(commands, "data", None, "benchmark data")
@@ -205,7 +204,8 @@ def _play(options: argparse.Namespace) -> None:
     from rro.episode import Limits
     from rro.play import play
 
-    config = load_config(options.recipe or packaged_recipe("quickstart"), options.overrides)
+    named = [word for word in options.recipe[:1] if "=" not in word]
+    config = load_config(Path(named[0]) if named else packaged_recipe("quickstart"), options.recipe[len(named) :])
     benchmark = open_benchmark(config.environment.name, config.environment.options)
     tasks = {task.id: task for task in benchmark.tasks(options.split)}
     if options.task is not None and options.task not in tasks:
