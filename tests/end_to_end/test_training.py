@@ -87,6 +87,7 @@ def test_lora_leaves_whole_models(tuned, tmp_path, checkpointing):
     train_dpo(config, PAIRS, tmp_path / "sft", tmp_path / "sft", tmp_path / "dpo", Hooks(observe=records.append))
     assert records[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
     assert records[-1]["rewards/margins"] > 0.05
+    assert not (tmp_path / "dpo" / "adapter_config.json").exists()
     before, after = state(tmp_path / "sft"), state(tmp_path / "dpo")
     assert before.keys() == state(sft).keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -132,7 +133,7 @@ def test_killed_while_the_result_is_written(base, tmp_path, monkeypatch):
 
     def tear(work, model, tokenizer, report):
         (work.partial / "final").mkdir()
-        (work.partial / "final" / "model-00001-of-00002.safetensors").write_bytes(b"torn")
+        (work.partial / "final" / "optimizer.bin").write_bytes(b"torn")
         raise Killed
 
     monkeypatch.setattr(Workspace, "finish", tear)

@@ -13,6 +13,7 @@ from rro.train.data import IGNORED, preference_rows, sft_rows
 from rro.train.dpo import add_reference, dpo_trainer, train_dpo
 from rro.train.sft import sft_trainer, train_sft
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 CONVERSATIONS = [toy_conversation(n) for n in range(13)]
 
 
