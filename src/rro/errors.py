@@ -21,3 +21,8 @@ class DataError(UsageError):
 
 class RestoreError(RroError):
     """A restored or replayed environment differs from the recorded one: the fork would be a different episode."""
+
+
+class PolicyError(Exception):
+    """A policy could not answer. No RroError: it does not end a run. The caller tries again, then what it asked for is
+    missing."""

@@ -109,6 +109,8 @@ class ChatFormat:
 
         encode(m[:k], True).ids is a prefix of encode(m[:k + 1], False).ids if m[k] is an answer. Raises UsageError if
         the template drops, rewrites or refuses one of the messages."""
+        if not messages:
+            raise UsageError("a conversation needs at least one message")
         with self._lock:
             state = self._state(tuple(messages), add_generation_prompt)
         return Encoded(list(state.ids), list(state.mask))

@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as hf_logging
 
 from rro.config import ModelConfig, TinyConfig
 from rro.errors import UsageError
@@ -61,7 +63,8 @@ def build_tiny(config: TinyConfig, texts: Iterable[str], seed: int, folder: Path
                 dtype="float32",
             )
         )
-    model.save_pretrained(folder)
+    with _quiet():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -156,9 +159,22 @@ def _base(config: ModelConfig) -> str:
 
 def _load(source: str, dtype: torch.dtype) -> Any:
     try:
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        with _quiet():
+            return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError) as error:
         raise UsageError(_not_found(source, error)) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bar of a few hundred weights."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def _load_adapter(config: ModelConfig, folder: Path, dtype: torch.dtype, train: bool) -> tuple[Any, str]:
@@ -227,7 +243,8 @@ def _convert(gguf: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         tokenizer.chat_template = SMOLLM2_TEMPLATE
         tokenizer.model_max_length = model.config.max_position_embeddings
-        model.save_pretrained(scratch)
+        with _quiet():
+            model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         scratch.chmod(0o755)
         if not folder.exists():

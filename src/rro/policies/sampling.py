@@ -1,8 +1,9 @@
 """One answer being drawn, how its next token is chosen, and the contract of what draws many of them.
 
 A row's random numbers depend on its seed and the token's number alone, so neither the other rows of a batch nor when it
-joined change them. What still changes is the arithmetic (sums depend on the shape of a batch), which flips a token where
-two are within rounding of each other.
+joined change them. What still changes is the arithmetic (sums depend on the shape of a batch). So each token of the
+vocabulary gets its own random number (the Gumbel-max trick): another token wins only where two are within rounding of
+each other. Inverting the distribution function would let a small change of one probability move all those behind it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch import Tensor
 from rro.types import SamplingParams
 
 Decode = Callable[[Sequence[int]], str]
+_OFFSETS = 2**21  # two draws share their random numbers once in this many
 
 
 @dataclass(slots=True, eq=False)
@@ -46,37 +49,51 @@ class Row:
         return self.prompt + tuple(self.tokens)
 
 
-def uniforms(rows: Sequence[Row]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """One number in (0, 1) per row, a hash (SplitMix64) of its seed and of how many tokens it has."""
+def offsets(rows: Sequence[Row]) -> list[int]:
+    """Where each row's random numbers begin in the table: a hash of its seed and of how many tokens it has."""
     seeds = np.array([row.seed for row in rows], dtype=np.uint64)
     steps = np.array([len(row.tokens) for row in rows], dtype=np.uint64)
-    hashed: np.ndarray[Any, np.dtype[np.uint64]] = _mix(_mix(seeds) + steps) >> np.uint64(32)
-    return hashed.astype(np.float64) / 2**32 + 2**-33
+    hashed: list[int] = (_mix(_mix(seeds) + steps) % np.uint64(_OFFSETS)).tolist()
+    return hashed
 
 
 def _mix(x: Any) -> Any:
+    """SplitMix64, a hash of 64-bit integers that is the same everywhere."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
+@lru_cache(maxsize=4)
+def _gumbel(vocabulary: int, device: torch.device) -> Tensor:
+    """A fixed table of standard Gumbel numbers, seen as (offsets, vocabulary): row i begins at its i-th number. Making
+    fresh numbers for every token of the vocabulary would cost more than the rest of the choice."""
+    hashed = _mix(np.arange(_OFFSETS + vocabulary - 1, dtype=np.uint64)) >> np.uint64(11)
+    gumbel = -np.log(-np.log((hashed.astype(np.float64) + 0.5) / 2**53))
+    table = torch.from_numpy(gumbel.astype(np.float32)).to(device)
+    return table.as_strided((_OFFSETS, vocabulary), (1, 1))
+
+
 def choose(logits: Tensor, rows: Sequence[Row]) -> Tensor:
-    """Draw one token per row from logits (rows, vocabulary) by inverting the distribution function; (rows,) ids."""
+    """Draw one token per row from logits (rows, vocabulary), float32; ids of shape (rows,)."""
     if all(row.params.temperature == 0 for row in rows):
         return logits.argmax(-1)
     temperature = torch.tensor([row.params.temperature for row in rows], device=logits.device)[:, None]
-    probabilities = torch.softmax(logits / temperature.clamp(min=1e-6), -1)
+    scaled = logits / temperature.clamp(min=1e-6)
     if any(row.params.top_p < 1 for row in rows):
-        top_p = torch.tensor([row.params.top_p for row in rows], device=logits.device)[:, None]
-        ordered, order = probabilities.sort(-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= top_p
-        outside[:, 0] = False
-        probabilities = probabilities.masked_fill(outside.scatter(-1, order, outside), 0.0)
-    summed = probabilities.cumsum(-1, dtype=torch.float64)
-    target = torch.from_numpy(uniforms(rows)).to(logits.device)[:, None] * summed[:, -1:]
-    drawn = torch.searchsorted(summed, target, right=True).clamp_(max=logits.shape[-1] - 1)[:, 0]
-    return torch.where(temperature[:, 0] == 0, logits.argmax(-1), drawn)
+        scaled = _keep_top_p(scaled, torch.tensor([row.params.top_p for row in rows], device=logits.device)[:, None])
+    where = torch.tensor(offsets(rows), device=logits.device)
+    noise = _gumbel(logits.shape[-1], logits.device)[where]
+    return torch.where(temperature == 0, logits, scaled + noise).argmax(-1)
+
+
+def _keep_top_p(scaled: Tensor, top_p: Tensor) -> Tensor:
+    """Rule out all but the fewest tokens whose probabilities reach `top_p`."""
+    ordered, order = torch.softmax(scaled, -1).sort(-1, descending=True)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    outside[:, 0] = False
+    return scaled.masked_fill(outside.scatter(-1, order, outside), -torch.inf)
 
 
 class Generator(ABC):

@@ -50,6 +50,7 @@ class SlotGenerator(Generator):
     def reset(self) -> list[Row]:
         inside = [*self.rows, *(row for row in self._joining if row not in self.rows)]
         self.rows, self._joining = [], []
+        self._prefixes.clear()
         self._clear()
         return inside
 
@@ -64,8 +65,8 @@ class SlotGenerator(Generator):
             pending.setdefault(row.ids, []).append(row)
         while pending:
             found = self._next_group(list(pending))
-            logits = self._prefill(found)
-            self._move_in({ids: pending.pop(ids) for ids in found}, logits)
+            logits, computed = self._prefill(found)
+            self._move_in({ids: pending.pop(ids) for ids in found}, logits, computed)
         self._joining = []
         return self._leave()
 
@@ -102,8 +103,9 @@ class SlotGenerator(Generator):
             group[ids] = found[ids]
         return group
 
-    def _prefill(self, found: dict[_Ids, list[Block]]) -> Tensor:
-        """Compute what is new of each sequence, once, in row i of `_aside` for the i-th; logits (sequences, vocabulary)."""
+    def _prefill(self, found: dict[_Ids, list[Block]]) -> tuple[Tensor, int]:
+        """Compute what is new of each sequence, once, in row i of `_aside` for the i-th; logits (sequences, vocabulary),
+        and how many tokens were computed of each."""
         self._aside.reserve(len(found), max(map(len, found)))
         for slot, blocks in enumerate(found.values()):
             self._aside.load(slot, [block.state for block in blocks])
@@ -111,10 +113,9 @@ class SlotGenerator(Generator):
         new = max(len(ids) - BLOCK * len(blocks) for ids, blocks in found.items())
         tokens = [[*[ids[0]] * (new - len(ids)), *ids[-new:]] for ids in found]
         positions = [list(range(len(ids) - new, len(ids))) for ids in found]
-        self._computed = new
-        return self._forward(self._aside, tokens, positions, [0] * len(found))
+        return self._forward(self._aside, tokens, positions, [0] * len(found)), new
 
-    def _move_in(self, group: dict[_Ids, list[Row]], logits: Tensor) -> None:
+    def _move_in(self, group: dict[_Ids, list[Row]], logits: Tensor, computed: int) -> None:
         """Give each row of the computed sequences a slot, and its first token."""
         first, sources = len(self.rows), []
         for number, (ids, rows) in enumerate(group.items()):
@@ -122,7 +123,7 @@ class SlotGenerator(Generator):
             common = self._shared.enter(rows, blocks) if self._shared else []
             for row in rows:
                 if row.cached is None:  # its twins' prompt is computed with that of the first
-                    row.cached = max(0, len(ids) - self._computed) if row is rows[0] else len(row.prompt)
+                    row.cached = max(0, len(ids) - computed) if row is rows[0] else len(row.prompt)
                 self._place(row, BLOCK * len(common), number, len(ids))
                 sources.append(number)
         self._arranged = False
@@ -160,11 +161,8 @@ class SlotGenerator(Generator):
             if row.finish is None:
                 continue
             done.append(row)
-            self._prefixes.store(
-                row.ids[:-1],  # the last token never went through the model
-                self._slots.reader(slot, start),
-                start,
-            )
+            computed = row.ids[:-1]  # the last token never went through the model
+            self._prefixes.store(computed, self._slots.reader(slot, start), start)
             if self._shared:
                 self._shared.leave(row)
             mover, mover_start = self.rows.pop(), self._starts.pop()

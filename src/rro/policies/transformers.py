@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rro.errors import RroError
+from rro.errors import PolicyError, RroError
 from rro.policies.chat import ChatFormat
 from rro.policies.generate import make_generator
 from rro.policies.sampling import Row
@@ -96,8 +96,8 @@ class TransformersPolicy:
         return self._format.end_ids | frozenset([also] if isinstance(also, int) else also or [])
 
     async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
-        """Draw `n` answers. Raises UsageError for messages that the chat template cannot carry, RroError if the model
-        failed or the policy is closed."""
+        """Draw `n` answers. Raises UsageError for messages that the chat template cannot carry, PolicyError if the
+        model failed, RroError if the policy is closed."""
         prompt = tuple(self._format.encode(messages, add_generation_prompt=True).ids)
         room = min(params.max_new_tokens, self._max_context - len(prompt))
         if room < 1:
@@ -196,7 +196,7 @@ class TransformersPolicy:
         else:
             reason = f"{type(error).__name__}: {error}"
         for request in {self._requests[row] for row in rows if row in self._requests}:
-            failure = RroError(f"policy {self.name} failed: {reason}")
+            failure = PolicyError(f"policy {self.name} failed: {reason}")
             failure.__cause__ = error
             request.fail(failure)
             request.abandon()

@@ -30,14 +30,14 @@ STYLES = ("rustic", "folding", "quiet", "woven", "polished", "padded", "vintage"
 BENEFITS = ("easy to clean", "made by hand", "good for travel", "safe for children", "built to last")
 COLORS = ("red", "blue", "green", "black", "white", "yellow", "purple", "orange")
 SIZES = ("small", "medium", "large", "narrow", "wide", "tall")
-COLORS_EACH, SIZES_EACH = 4, 3
+COLORS_EACH, SIZES_EACH = 4, 4
 MAX_PRODUCTS = sum(map(len, KINDS.values())) * len(STYLES)
 
 
-def sample_catalogue(seed: int = 0, products: int = 90, styles: int = 3) -> RawCatalogue:
+def sample_catalogue(seed: int = 0, products: int = 60, styles: int = 2) -> RawCatalogue:
     """A shop of `products` articles, `styles` of each kind of thing as far as they go; the same for the same arguments.
 
-    Every product has an instruction and 4 colours and 3 sizes to choose from, so it makes 12 synthetic goals; there are
+    Every product has an instruction and 4 colours and 4 sizes to choose from, so it makes 16 synthetic goals; there are
     no human instructions. Raises UsageError where the shop has not enough words for that."""
     kinds = [(department, kind) for department, names in KINDS.items() for kind in names]
     if not 1 <= styles <= len(STYLES) or not 1 <= products <= styles * len(kinds):
