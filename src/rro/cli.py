@@ -87,7 +87,9 @@ def _run_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _data_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     play = _command(commands, "play", _play, "play an episode yourself")
-    play.add_argument("recipe", nargs="*", help="whose environment to play (default: the quickstart's shop), and overrides")
+    play.add_argument(
+        "recipe", nargs="*", help="whose environment to play (default: the quickstart's shop), and overrides"
+    )
     play.add_argument("--split", default="train")
     play.add_argument("--task", help="a task id (default: the first of the split)")
     data = _command(commands, "data", None, "benchmark data")
