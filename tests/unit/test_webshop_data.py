@@ -31,7 +31,7 @@ def test_fetched_from_a_folder_it_opens(source, tmp_path, monkeypatch):
     assert folder == tmp_path / "data" / "webshop-1k"
     assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
     shop = open_webshop()
-    assert len(shop.catalogue.products) == 90
+    assert len(shop.catalogue.products) == 60
     assert set(shop.provenance()["files"]) == set(FILES)
 
 

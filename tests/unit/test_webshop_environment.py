@@ -317,7 +317,7 @@ def test_provenance_tells_shops_apart():
     def origin(**options):
         return dict(open_webshop(catalogue="sample", **options).provenance())
 
-    assert origin()["goal_count"] == 1080
+    assert origin()["goal_count"] == 960
     assert origin() == origin()
     assert origin(sample_seed=1)["sample_sha256"] != origin()["sample_sha256"]
     assert origin(price_seed=5)["price_seed"] == 5

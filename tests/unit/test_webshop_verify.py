@@ -127,7 +127,7 @@ def test_goals_that_were_drawn_are_drawn_again(data, tmp_path):
     stream.choices("abcdefghijklmnopqrstuvwxyz", k=10)
     goal = shop.goals.draw(stream)
     nameless = record(data, ["search[red]"], goal=goal, session=None, random_seed=6) | {"session_id": "abc"}
-    last = record(data, ["search[red]"], goal=1079) | {"reset": {"session": -1, "random_seed": None}}
+    last = record(data, ["search[red]"], goal=959) | {"reset": {"session": -1, "random_seed": None}}
     assert counts(data, tmp_path, named, again, nameless, last) == (4, 4, 4, 0, 0)
 
 
@@ -148,7 +148,7 @@ def test_recorded_prices_are_used(data, tmp_path):
     assert verify(data, file, state=[write(tmp_path / "state.json", state)])["finals_equal"] == 1
     state["product_prices"] = dict.fromkeys(goals.prices, 1e9)
     assert verify(data, file, state=[write(tmp_path / "state.json.gz", state)])["finals_equal"] == 0
-    with pytest.raises(DataError, match="1079 goals"):
+    with pytest.raises(DataError, match="959 goals"):
         verify(data, file, state=[write(tmp_path / "state.json", state | {"goals": recorded[1:]})])
     with pytest.raises(DataError, match="not a recorded drawing"):
         verify(data, file, state=[write(tmp_path / "state.json", {"prices": 3})])
@@ -190,6 +190,6 @@ def test_broken_files_are_named(data, tmp_path, content, words):
 
 
 def test_a_goal_out_of_range_names_the_line(data, tmp_path):
-    episode = record(data, ["search[red]"]) | {"reset": {"session": 1080, "random_seed": None}}
+    episode = record(data, ["search[red]"]) | {"reset": {"session": 960, "random_seed": None}}
     with pytest.raises(DataError, match="line 1: not a recording"):
         verify(data, write(tmp_path / "e.jsonl", episode))
