@@ -82,7 +82,7 @@ class ExpertsConfig(_Section):
     file: Path | None = None  # ShareGPT or conversational rows; None: the scripted expert plays the train tasks
     episodes: int | None = Field(None, ge=1)  # None: one for every train task
     noise: float = Field(0.0, ge=0, le=1)  # how often the scripted expert errs where it has a choice
-    min_reward: float | None = None  # leave out worse episodes; None: keep all
+    min_reward: float | None = None  # of the scripted expert: leave out worse episodes; a file is taken as it is
 
 
 class TrainingConfig(_Section):
