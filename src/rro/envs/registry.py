@@ -11,7 +11,10 @@ from typing import Any
 from rro.envs.base import Benchmark
 from rro.errors import UsageError
 
-_BUILT_IN = {"webshop": "rro.envs.webshop:open_webshop"}
+_BUILT_IN = {
+    "webshop": "rro.envs.webshop:open_webshop",
+    "intercode-sql": "rro.envs.intercode_sql:open_intercode_sql",
+}
 _registered: dict[str, Callable[..., Benchmark]] = {}
 
 

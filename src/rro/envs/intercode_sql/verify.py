@@ -1,0 +1,142 @@
+"""Replays recordings of the original InterCode-SQL on an engine here: `rro verify intercode-sql`.
+
+Statements are lines of {"task_index", "db", "sql", "mysql97_obs", "mysql97_reward"}: what MySQL answers, and the published
+reward that it earns. Episodes are {"task_index", "reward_version", "turns": [{"action", "submit", "executed", "observation",
+"reward"}]}. Nothing is taken from them but what the original was given; everything that it answered is compared.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rro.envs.intercode_sql import IntercodeSqlBenchmark, open_engine
+from rro.envs.intercode_sql.data import read_tasks
+from rro.envs.intercode_sql.engine import Result
+from rro.envs.intercode_sql.environment import OBSERVATION_LENGTH, graded
+from rro.envs.intercode_sql.reward import RewardKind
+from rro.errors import DataError
+from rro.progress import Progress
+
+_TOLERANCE = 1e-9
+_REWARDS: dict[str, RewardKind] = {"iou": "iou", "iou_kendall": "published", "published": "published"}
+
+
+@dataclass
+class StatementCounts:
+    """Replayed statements, those with the recorded reward, of them those whose reward is not 0, and those with the recorded
+    observation."""
+
+    statements: int = 0
+    reward_equal: int = 0
+    nonzero: int = 0
+    nonzero_equal: int = 0
+    observation_equal: int = 0
+
+
+@dataclass
+class EpisodeCounts:
+    """Replayed episodes, their turns with a recorded reward, and how many of those are the same."""
+
+    episodes: int = 0
+    steps: int = 0
+    reward_equal: int = 0
+    observation_equal: int = 0
+
+
+def verify_statements(benchmark: IntercodeSqlBenchmark, file: Path) -> dict[str, int]:
+    """Run each statement of a file in its database and compare. Raises DataError that names file and line."""
+    counts = StatementCounts()
+
+    def play(record: Mapping[str, Any]) -> None:
+        result = benchmark.engine.execute(record["db"].lower(), record["sql"])
+        reward = graded(benchmark.engine, benchmark.all_tasks[record["task_index"]], result, "published")
+        equal = abs(reward - record["mysql97_reward"]) < _TOLERANCE
+        counts.statements += 1
+        counts.reward_equal += equal
+        counts.nonzero += record["mysql97_reward"] != 0
+        counts.nonzero_equal += equal and record["mysql97_reward"] != 0
+        counts.observation_equal += _same_text(result, record["mysql97_obs"])
+
+    _replay(file, play)
+    return asdict(counts)
+
+
+def verify_episodes(benchmark: IntercodeSqlBenchmark, file: Path) -> dict[str, int]:
+    """Replay each episode's turns in one session and compare. Raises DataError that names file and line."""
+    counts = EpisodeCounts()
+
+    def play(record: Mapping[str, Any]) -> None:
+        task = benchmark.all_tasks[record["task_index"]]
+        kind = _REWARDS[record["reward_version"]]
+        last = Result(task.database)
+        counts.episodes += 1
+        for turn in record["turns"]:
+            if turn["executed"] is not None and not turn["submit"]:
+                last = benchmark.engine.execute(last.database, turn["executed"])
+            if turn["reward"] is None:
+                continue  # the recording says nothing of it
+            understood = turn["executed"] is not None or turn["submit"]
+            reward = graded(benchmark.engine, task, last, kind) if understood else 0.0
+            counts.steps += 1
+            counts.reward_equal += abs(reward - turn["reward"]) < _TOLERANCE
+            counts.observation_equal += understood and _same_text(last, turn["observation"])
+
+    _replay(file, play)
+    return asdict(counts)
+
+
+def run_verify(
+    data: Path,
+    statements: Path | None = None,
+    episodes: Path | None = None,
+    engine: str = "sqlite",
+    cache: Path | None = None,
+) -> bool:
+    """Replay the files given, and print the counts of each as one JSON line. True if every reward was the same.
+
+    `engine` as in `open_intercode_sql`, but that its URL may hold the password, and its account may write (it only reads)."""
+    runs = open_engine(engine, data, cache, allow_writer=True, password_in_url=True)
+    benchmark = IntercodeSqlBenchmark(runs, read_tasks(data), {})
+    same = True
+    for file, verify, total in ((statements, verify_statements, "statements"), (episodes, verify_episodes, "steps")):
+        if file is not None:
+            counts = verify(benchmark, file)
+            print(json.dumps(counts))
+            same &= counts["reward_equal"] == counts[total]
+    return same
+
+
+def _same_text(result: Result, recorded: str) -> bool:
+    """Whether the observation is the recorded one, which some recordings cut short."""
+    mine, theirs = result.text.strip(), recorded.strip()
+    return mine == theirs or (theirs.endswith("...") and f"{mine[:OBSERVATION_LENGTH]}..." == theirs)
+
+
+def _replay(file: Path, play: Callable[[Mapping[str, Any]], None]) -> None:
+    lines = list(_lines(file))
+    with Progress(f"replaying {file.name}", len(lines), "lines") as progress:
+        for number, record in lines:
+            try:
+                play(record)
+            except (LookupError, TypeError, AttributeError, ValueError) as error:
+                raise DataError(f"{file}, line {number}: not a recording of InterCode-SQL ({error!r})") from None
+            progress.advance()
+
+
+def _lines(file: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        content = file.read_bytes()
+        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from None
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{file}, line {number}: not JSON ({error})") from None
