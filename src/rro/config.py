@@ -64,16 +64,51 @@ class ModelConfig(_Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of inference; training keeps float32 master weights
 
 
+class VllmConfig(_Section):
+    """backend = "vllm": the engine, in this process or in one of its own that rro starts and stops."""
+
+    # the interpreter of an environment with vLLM: the engine runs there, as a server on loopback; None: in this process
+    python: Path | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    options: dict[str, Any] = Field(default_factory=dict)  # further engine arguments, as vLLM names them
+
+
+class OpenAIConfig(_Section):
+    """backend = "openai": a server that speaks OpenAI's API."""
+
+    base_url: str = "http://127.0.0.1:8000/v1"
+    model: str | None = None  # as the server calls it; None: the only one that it lists
+    # names by label of the run's weights (sft, rro-1, ...), where the server has those
+    models: dict[str, str] = Field(default_factory=dict)
+    key_variable: str = "OPENAI_API_KEY"  # environment variable that holds the key; it is never written anywhere
+    tokens: Literal["auto", "require", "none"] = "auto"  # token ids in and out: where the server can, always, never
+    concurrency: int = Field(64, ge=1)  # requests in flight at most; fewer while the server refuses some
+    timeout: float = Field(120.0, gt=0)  # seconds for one request
+    retries: int = Field(6, ge=0)  # of one request, backing off, before its rollout counts as failed
+
+
+class PricesConfig(_Section):
+    """What tokens cost, for accounts and budgets: money for a million of them."""
+
+    prompt: float = Field(0.0, ge=0)
+    cached: float | None = Field(None, ge=0)  # prompt tokens that the server had cached; None: as any other
+    generated: float = Field(0.0, ge=0)
+    currency: str = "USD"
+
+
 class PolicyConfig(_Section):
     """How the policy answers, in exploration and in evaluation."""
 
-    backend: Literal["transformers"] = "transformers"
+    backend: Literal["transformers", "vllm", "openai"] = "transformers"
     temperature: float = Field(1.0, ge=0)  # paper: 1.0
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(128, ge=1)
     max_batch: int = Field(64, ge=1)  # sequences decoded together
     prefix_cache_tokens: int = Field(200_000, ge=0)  # tokens of shared prompt kept as keys and values; 0: none
     max_context: int | None = None  # None: the model's own
+    vllm: VllmConfig = VllmConfig()
+    openai: OpenAIConfig = OpenAIConfig()
+    prices: PricesConfig = PricesConfig()
 
 
 class ExpertsConfig(_Section):

@@ -62,7 +62,8 @@ class Message:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What something cost. Adds up; `policy_calls` counts sampled completions, `prompt_tokens` whole prompts,
-    `cached_tokens` the part of those that a backend did not compute again, `seconds` wall time."""
+    `cached_tokens` the part of those that a backend did not compute again, `seconds` wall time, `cost` money by the
+    recipe's price table."""
 
     policy_calls: int = 0
     prompt_tokens: int = 0
@@ -70,6 +71,7 @@ class Usage:
     generated_tokens: int = 0
     environment_steps: int = 0
     seconds: float = 0.0
+    cost: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -79,6 +81,7 @@ class Usage:
             self.generated_tokens + other.generated_tokens,
             self.environment_steps + other.environment_steps,
             self.seconds + other.seconds,
+            self.cost + other.cost,
         )
 
 

@@ -52,6 +52,8 @@ def open_policy(run: Run, label: str) -> Policy:
     from rro.policies.transformers import TransformersPolicy
 
     config = run.config.policy
+    if config.backend != "transformers":
+        raise UsageError(f"policy.backend = {config.backend!r} is not there yet: use transformers")
     weights = weights_after(run, 0) if label == "sft" else run.folder.checkpoint(label)
     model, tokenizer = load_model(run.config.model, weights, train=False)
     return TransformersPolicy(
