@@ -93,16 +93,31 @@ def _data_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     play.add_argument("--split", default="train")
     play.add_argument("--task", help="a task id (default: the first of the split)")
     data = _command(commands, "data", None, "benchmark data")
-    fetch = _command(data.add_subparsers(required=True, metavar="ACTION"), "fetch", _fetch, "get a benchmark's data")
-    fetch.add_argument("name", help="webshop-1k or webshop")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    fetch = _command(actions, "fetch", _fetch, "get a benchmark's data")
+    fetch.add_argument("name", help="webshop-1k, webshop or intercode-sql")
     fetch.add_argument("--from", dest="source", type=Path, metavar="FOLDER", help="copy from there, no download")
     fetch.add_argument("--to", dest="target", type=Path, metavar="FOLDER")
+    load = _command(actions, "load", _load, "load InterCode-SQL's databases into a MySQL or MariaDB server")
+    load.add_argument("name", choices=["intercode-sql"])
+    load.add_argument("url", help="mysql://user@host:port, the password in $RRO_SQL_PASSWORD")
+    load.add_argument("--data", type=Path, metavar="FOLDER", help="where the dump is (default: the fetched data)")
+    _verify_commands(commands)
+
+
+def _verify_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verify = _command(commands, "verify", None, "replay recorded episodes and compare")
-    shop = _command(verify.add_subparsers(required=True, metavar="BENCHMARK"), "webshop", _verify_webshop, "WebShop")
+    benchmarks = verify.add_subparsers(required=True, metavar="BENCHMARK")
+    shop = _command(benchmarks, "webshop", _verify_webshop, "WebShop")
     shop.add_argument("--data", type=Path, required=True)
     shop.add_argument("--episodes", type=Path)
     shop.add_argument("--search", type=Path)
     shop.add_argument("--state", type=Path, nargs="*", default=[])
+    sql = _command(benchmarks, "intercode-sql", _verify_sql, "InterCode-SQL")
+    sql.add_argument("--data", type=Path, required=True)
+    sql.add_argument("--statements", type=Path)
+    sql.add_argument("--episodes", type=Path)
+    sql.add_argument("--engine", default="sqlite", metavar="URL", help="of a server; default: the embedded engine")
 
 
 def _command(
@@ -220,15 +235,32 @@ def _play(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from rro.envs.webshop.data import fetch
+    from rro.envs.fetching import fetch
 
     print(fetch(options.name, options.source, options.target))
+
+
+def _load(options: argparse.Namespace) -> None:
+    from rro.envs.fetching import data_folder
+    from rro.envs.intercode_sql.data import DUMP_FILE
+    from rro.envs.intercode_sql.server import load_dump
+
+    tables = load_dump(options.url, (options.data or data_folder(options.name)) / DUMP_FILE)
+    print(f"{tables} tables filled")
 
 
 def _verify_webshop(options: argparse.Namespace) -> int:
     from rro.envs.webshop.verify import run_verify
 
     return 0 if run_verify(options.data, options.episodes, options.search, options.state) else 1
+
+
+def _verify_sql(options: argparse.Namespace) -> None:
+    from rro.envs.intercode_sql.verify import run_verify
+
+    if options.statements is None and options.episodes is None:
+        raise UsageError("nothing to replay: give --statements FILE or --episodes FILE")
+    run_verify(options.data, options.statements, options.episodes, options.engine)
 
 
 def packaged_recipe(name: str) -> Path:

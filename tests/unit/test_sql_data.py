@@ -6,12 +6,12 @@ import json
 import pytest
 from sql_toys import TASKS, write_data
 
+from rro.envs.fetching import fetch
 from rro.envs.intercode_sql import open_intercode_sql
 from rro.envs.intercode_sql.data import (
     DUMP_FILE,
     SPLITS_FILE,
     TASKS_FILE,
-    fetch_intercode_sql,
     read_splits,
     read_tasks,
     shares_answer,
@@ -44,29 +44,29 @@ def test_the_first_two_hundred_are_for_testing():
 def test_fetched_from_a_folder_it_opens(source, tmp_path, monkeypatch):
     monkeypatch.setenv("RRO_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("RRO_CACHE", str(tmp_path / "cache"))
-    folder = fetch_intercode_sql(source)
+    folder = fetch("intercode-sql", source)
     assert folder == tmp_path / "data" / "intercode-sql"
     benchmark = open_intercode_sql()
     assert [task.id for task in benchmark.tasks("test")] == ["dev-0", "dev-1"]
     assert len(benchmark.tasks("train")) == 4
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
-    assert fetch_intercode_sql(None) == folder
+    assert fetch("intercode-sql", None) == folder
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
 
 
 def test_splits_are_made_where_there_are_none(source, tmp_path):
     (source / SPLITS_FILE).unlink()
-    folder = fetch_intercode_sql(source, tmp_path / "t")
+    folder = fetch("intercode-sql", source, tmp_path / "t")
     assert read_splits(folder, len(TASKS)) == {"test": [0, 1, 2, 3, 5, 6], "train": []}
 
 
 def test_a_broken_source_leaves_nothing(source, tmp_path):
     (source / TASKS_FILE).write_text('[{"db": "shop"}]')
     with pytest.raises(DataError, match=r"ic_spider_dev\.json, entry 0: db, query, gold and hardness are needed"):
-        fetch_intercode_sql(source, tmp_path / "t")
+        fetch("intercode-sql", source, tmp_path / "t")
     assert not (tmp_path / "t").exists()
     with pytest.raises(DataError, match="is not a folder"):
-        fetch_intercode_sql(tmp_path / "absent", tmp_path / "t")
+        fetch("intercode-sql", tmp_path / "absent", tmp_path / "t")
 
 
 def test_a_download_that_fails_says_what_to_do(source, tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_a_download_that_fails_says_what_to_do(source, tmp_path, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     (source / DUMP_FILE).unlink()
     with pytest.raises(DataError, match=r"ic_spider_dbs\.sql could not be downloaded \(no network\): .*--from FOLDER"):
-        fetch_intercode_sql(source, tmp_path / "t")
+        fetch("intercode-sql", source, tmp_path / "t")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_recorded_experts_are_played_again(source, tmp_path):
         recorded(5, block(TASKS[5][2]), submit),  # shares its answer with one
     ]
     (source / "experts.json.gz").write_bytes(gzip.compress(json.dumps(episodes).encode()))
-    folder = fetch_intercode_sql(source, tmp_path / "t")
+    folder = fetch("intercode-sql", source, tmp_path / "t")
     ((name, messages),) = read_conversations(folder / "experts.jsonl")
     assert (name, len(messages), messages[-1].content) == ("dev-3", 8, submit)
     assert messages[0].content == INSTRUCTION

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
+from rro.envs.fetching import fetch
 from rro.envs.webshop import data, open_webshop
 from rro.envs.webshop.catalogue import COLOR_FILE, HUMAN_FILE, ITEM_FILES, NOUN_FILE
-from rro.envs.webshop.data import color_words, fetch
+from rro.envs.webshop.data import color_words
 from rro.envs.webshop.sample import sample_catalogue
 from rro.errors import DataError, UsageError
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rro.envs.base import Benchmark, ExpertPolicy
+from rro.envs.fetching import data_folder
 from rro.envs.intercode_sql.data import (
     DUMP_FILE,
     HASHES,
+    NAME,
     SqlTask,
-    data_folder,
     read_splits,
     read_tasks,
     shares_answer,
@@ -37,7 +38,7 @@ __all__ = ["IntercodeSqlBenchmark", "IntercodeSqlEnvironment", "open_intercode_s
 class IntercodeSqlBenchmark(Benchmark):
     """The tasks by split, and the engine that all episodes share."""
 
-    name = "intercode-sql"
+    name = NAME
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ def open_intercode_sql(
     user's). Raises UsageError or DataError for what does not fit."""
     _check(reward, get_args(RewardKind), "reward")
     _check(compat, get_args(Compat), "compat")
-    folder = data_folder() if data is None else Path(data)
+    folder = data_folder(NAME) if data is None else Path(data)
     tasks = read_tasks(folder)
     runs = open_engine(engine, folder, None if cache is None else Path(cache), allow_writer)
     splits = read_splits(folder, len(tasks)) or split_tasks(valid_tasks(folder, tasks))

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import tempfile
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rro.envs.fetching import DataSet, download
 from rro.errors import DataError
 
 NAME = "intercode-sql"
@@ -90,59 +88,30 @@ def _answer(task: SqlTask) -> tuple[str, str]:
     return task.database, " ".join(task.gold.lower().split()).rstrip("; ")
 
 
-def data_folder() -> Path:
-    """Where `fetch_intercode_sql` puts the files. Raises DataError where they are not there."""
-    folder = _root() / NAME
-    if not folder.is_dir():
-        raise DataError(f"no data at {folder}: run rro data fetch {NAME} (or set RRO_DATA, or the option data)")
-    return folder
-
-
-def _root() -> Path:
-    return Path(os.environ.get("RRO_DATA") or "data")
-
-
-def fetch_intercode_sql(source: Path | None = None, target: Path | None = None) -> Path:
-    """Put tasks, dump and splits into `target` (default: intercode-sql in the data folder) and return that folder.
-
-    Files are copied from `source`, or downloaded from the original repository; recorded experts come along where `source`
-    has them. The folder appears whole or not at all. Raises DataError for files that cannot be had, or are not usable."""
-    target = target or _root() / NAME
-    if source is not None and not source.is_dir():
-        raise DataError(f"{source} is not a folder with the files of {NAME}")
-    if all((target / file).exists() for file in (TASKS_FILE, DUMP_FILE, SPLITS_FILE)):
-        read_splits(target, len(read_tasks(target)))
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-            folder = Path(scratch) / target.name
-            folder.mkdir()
-            _gather(folder, source)
-            target.mkdir(exist_ok=True)
-            for file in folder.iterdir():
-                os.replace(file, target / file.name)
-    except OSError as error:
-        raise DataError(f"{NAME} could not be put into {target}: {error}") from error
-    return target
-
-
-def _gather(folder: Path, source: Path | None) -> None:
-    for file in (TASKS_FILE, DUMP_FILE, SPLITS_FILE, RECORDED_FILE):
-        if source is not None and (source / file).exists():
-            shutil.copyfile(source / file, folder / file)
-        elif file in HASHES:
-            _download(file, folder / file)
-    tasks = read_tasks(folder)
-    if read_splits(folder, len(tasks)) is None:
-        valid = valid_tasks(folder, tasks)
-        splits = split_tasks(valid)
+def _obtain(file: str, folder: Path) -> None:
+    if file == SPLITS_FILE:
+        splits = split_tasks(valid_tasks(folder, read_tasks(folder)))
         listed = {"test_dev_indices": splits["test"], "nontest_dev_indices": splits["train"]}
-        (folder / SPLITS_FILE).write_text(json.dumps(listed), encoding="utf-8")
+        (folder / file).write_text(json.dumps(listed), encoding="utf-8")
+        return
+    content = download(f"{SOURCE}/{file}")
+    if hashlib.sha256(content).hexdigest() != HASHES[file]:
+        raise DataError(f"{SOURCE}/{file} is not the file that was expected: run rro data fetch {NAME} --from FOLDER")
+    (folder / file).write_bytes(content)
+
+
+def _check(folder: Path) -> None:
+    read_splits(folder, len(read_tasks(folder)))
+
+
+def _derive(folder: Path) -> None:
     if (folder / RECORDED_FILE).exists():
         from rro.envs.intercode_sql.recorded import write_experts
 
         write_experts(folder, folder / RECORDED_FILE, folder / EXPERTS_FILE)
+
+
+DATA_SETS = {NAME: DataSet((TASKS_FILE, DUMP_FILE, SPLITS_FILE), _obtain, _check, (RECORDED_FILE,), _derive)}
 
 
 def valid_tasks(folder: Path, tasks: Sequence[SqlTask]) -> list[int]:
@@ -155,18 +124,6 @@ def valid_tasks(folder: Path, tasks: Sequence[SqlTask]) -> list[int]:
             return [n for n, task in enumerate(tasks) if engine.execute(task.database, task.gold).error is None]
         finally:
             engine.close()
-
-
-def _download(file: str, target: Path) -> None:
-    url = f"{SOURCE}/{file}"
-    try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            content = bytes(answer.read())
-    except OSError as error:
-        raise DataError(f"{url} could not be downloaded ({error}): run rro data fetch {NAME} --from FOLDER") from None
-    if hashlib.sha256(content).hexdigest() != HASHES[file]:
-        raise DataError(f"{url} is not the file that was expected: run rro data fetch {NAME} --from FOLDER")
-    target.write_bytes(content)
 
 
 def _read_json(file: Path) -> Any:

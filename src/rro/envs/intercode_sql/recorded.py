@@ -5,7 +5,6 @@ So what a policy learns from is what it will meet: this environment's rules, its
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rro.envs.intercode_sql import IntercodeSqlBenchmark, open_intercode_sql
+from rro.envs.recordings import read_bytes
 from rro.errors import DataError
 from rro.types import Message, Source, Task
 
@@ -70,9 +70,8 @@ def _play(benchmark: IntercodeSqlBenchmark, task: Task, answers: Sequence[str]) 
 def _episodes(file: Path) -> Iterator[tuple[str, list[str]]]:
     """(id, the agent's answers after the opening "OK") of each row."""
     try:
-        data = file.read_bytes()
-        rows = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    except (OSError, EOFError, ValueError) as error:
+        rows = json.loads(read_bytes(file))
+    except ValueError as error:
         raise DataError(f"{file}: cannot be read as expert episodes: {error}") from None
     for number, row in enumerate(rows, 1):
         try:

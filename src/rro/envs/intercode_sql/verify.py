@@ -7,9 +7,8 @@ reward that it earns. Episodes are {"task_index", "reward_version", "turns": [{"
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ from rro.envs.intercode_sql.data import read_tasks
 from rro.envs.intercode_sql.engine import Result
 from rro.envs.intercode_sql.environment import OBSERVATION_LENGTH, graded
 from rro.envs.intercode_sql.reward import RewardKind
-from rro.errors import DataError
-from rro.progress import Progress
+from rro.envs.recordings import replay
 
 _TOLERANCE = 1e-9
 _REWARDS: dict[str, RewardKind] = {"iou": "iou", "iou_kendall": "published", "published": "published"}
@@ -62,7 +60,7 @@ def verify_statements(benchmark: IntercodeSqlBenchmark, file: Path) -> dict[str,
         counts.nonzero_equal += equal and record["mysql97_reward"] != 0
         counts.observation_equal += _same_text(result, record["mysql97_obs"])
 
-    _replay(file, play)
+    replay(file, play, "InterCode-SQL")
     return asdict(counts)
 
 
@@ -86,7 +84,7 @@ def verify_episodes(benchmark: IntercodeSqlBenchmark, file: Path) -> dict[str, i
             counts.reward_equal += abs(reward - turn["reward"]) < _TOLERANCE
             counts.observation_equal += understood and _same_text(last, turn["observation"])
 
-    _replay(file, play)
+    replay(file, play, "InterCode-SQL")
     return asdict(counts)
 
 
@@ -115,28 +113,3 @@ def _same_text(result: Result, recorded: str) -> bool:
     """Whether the observation is the recorded one, which some recordings cut short."""
     mine, theirs = result.text.strip(), recorded.strip()
     return mine == theirs or (theirs.endswith("...") and f"{mine[:OBSERVATION_LENGTH]}..." == theirs)
-
-
-def _replay(file: Path, play: Callable[[Mapping[str, Any]], None]) -> None:
-    lines = list(_lines(file))
-    with Progress(f"replaying {file.name}", len(lines), "lines") as progress:
-        for number, record in lines:
-            try:
-                play(record)
-            except (LookupError, TypeError, AttributeError, ValueError) as error:
-                raise DataError(f"{file}, line {number}: not a recording of InterCode-SQL ({error!r})") from None
-            progress.advance()
-
-
-def _lines(file: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        content = file.read_bytes()
-        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from None
-    for number, line in enumerate(content.splitlines(), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{file}, line {number}: not JSON ({error})") from None

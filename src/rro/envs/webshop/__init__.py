@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rro.envs.base import Benchmark, ExpertPolicy
+from rro.envs.fetching import data_folder
 from rro.envs.webshop.catalogue import Catalogue, RawCatalogue, build_catalogue, file_hashes, load_raw
-from rro.envs.webshop.data import data_folder
 from rro.envs.webshop.environment import INSTRUCTION, WebShopEnvironment
 from rro.envs.webshop.expert import WebShopExpert
 from rro.envs.webshop.goals import GoalKind, GoalSet, draw_goals, split_goals

@@ -6,22 +6,21 @@ its random stream); everything that the original answered is compared.
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from rro.envs.recordings import read_bytes, replay
 from rro.envs.webshop.analysis import QueryError
 from rro.envs.webshop.catalogue import HITS, Catalogue, RawCatalogue, build_catalogue, load_raw
 from rro.envs.webshop.environment import WebShopEnvironment
 from rro.envs.webshop.goals import GoalKind, GoalSet, draw_goals, with_state
 from rro.envs.webshop.pages import Pages
 from rro.errors import DataError
-from rro.progress import Progress
 from rro.types import StepResult, Task
 
 
@@ -46,14 +45,14 @@ def verify(
     `state` files give the prices and goals of a seed; those of other seeds are drawn. An episode counts up to the first
     step at which the original raised. Raises DataError that names file and line for a recording of another form."""
     raw = load_raw(data)
-    replay = Replay(raw, build_catalogue(raw))
+    shop = Replay(raw, build_catalogue(raw))
     for file in state:
-        replay.add_state(file)
+        shop.add_state(file)
     if episodes is not None:
-        _play(episodes, replay.episode)
+        replay(episodes, shop.episode, "WebShop")
     if search is not None:
-        _play(search, replay.search)
-    return asdict(replay.counts)
+        replay(search, shop.search, "WebShop")
+    return asdict(shop.counts)
 
 
 def run_verify(
@@ -78,7 +77,7 @@ class Replay:
     def add_state(self, file: Path) -> None:
         """Use a recorded drawing for its seed."""
         try:
-            state = json.loads(_read(file))
+            state = json.loads(read_bytes(file))
             kinds = [kind for kind in get_args(GoalKind) if len(self._goals(kind, 0).goals) == len(state["goals"])]
             kind: GoalKind = kinds[0] if kinds else "synthetic"
             self._drawn[kind, state["seed"]] = with_state(self._goals(kind, state["seed"]), state, str(file))
@@ -148,17 +147,6 @@ class Replay:
         return self._visited[visitor]
 
 
-def _play(file: Path, play: Callable[[Mapping[str, Any]], None]) -> None:
-    lines = list(_lines(file))
-    with Progress(f"replaying {file.name}", len(lines), "lines") as progress:
-        for number, record in lines:
-            try:
-                play(record)
-            except (LookupError, TypeError, AttributeError, ValueError) as error:
-                raise DataError(f"{file}, line {number}: not a recording of WebShop ({error!r})") from None
-            progress.advance()
-
-
 def _same_page(environment: WebShopEnvironment, text: str, available: Mapping[str, Any]) -> bool:
     page = environment.page
     offered = {"has_search_bar": page.search_bar, "clickables": list(page.clickables)}
@@ -173,21 +161,3 @@ def _same_final(result: StepResult, final: Mapping[str, Any]) -> bool:
     mine = {"reward": result.reward, **result.info}
     theirs = {key: final[key] for key in ("reward", "asin", "options", "price")}
     return mine == {**theirs, "account": final["info"]}
-
-
-def _read(file: Path) -> bytes:
-    try:
-        content = file.read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from None
-
-
-def _lines(file: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(_read(file).splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{file}, line {number}: not JSON ({error})") from None
