@@ -221,7 +221,9 @@ def _may_write(grant: tuple[str, ...]) -> bool:
 
 def load_dump(url: str, dump: Path) -> int:
     """Load the databases of the dump into a server; returns how many tables were filled. What the dump says of accounts and
-    rights is left out. Warns of a server that tells table names by case. Raises DataError for a dump that cannot be read, RroError for what the server refuses."""
+    rights is left out. Warns of a server that tells table names by case.
+
+    Raises DataError for a dump that cannot be read, RroError for what the server refuses."""
     import pymysql
 
     try:
