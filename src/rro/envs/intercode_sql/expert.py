@@ -1,6 +1,6 @@
 """A scripted analyst with the gold inside: it makes SFT data for every task, and errs where it is told to.
 
-It looks at the columns of each table that the gold reads, runs the gold, and submits. It keeps nothing between calls: the
+It asks which tables there are, looks at the columns of each that the gold reads, runs the gold, and submits. It keeps nothing between calls: the
 conversation and the seeds decide its answer, so it can take over anywhere in an episode.
 """
 
@@ -20,7 +20,7 @@ from rro.types import Completion, Message, SamplingParams, Source, Usage
 
 
 class SqlExpert:
-    """Describes, queries, submits. With probability `noise` it errs at a choice: it skips looking, asks for a table that does
+    """Lists tables, describes, queries, submits. With probability `noise` it errs at a choice: it skips looking, asks for a table that does
     not exist, leaves a clause out of its query, or submits such a query's result without noticing."""
 
     def __init__(self, task: SqlTask, noise: float = 0.0, seed: int = 0) -> None:
@@ -55,6 +55,8 @@ class SqlExpert:
         unseen = [table for table in tables(gold) if _describe(table) not in ran]
         if errs:
             return self._err(unseen, chance)
+        if not ran:
+            return chance.choice(_BEGIN), SHOW
         if unseen:
             return chance.choice(_LOOK).format(table=unseen[0]), _describe(unseen[0])
         return plan(gold), gold
@@ -68,6 +70,12 @@ class SqlExpert:
         return plan(wrong), wrong
 
 
+SHOW = "SHOW TABLES"  # no one can know the tables of a database not seen before
+_BEGIN = (
+    "First I need to know which tables this database has.",
+    "I do not know the database yet, so I list its tables.",
+    "I begin with the names of the tables.",
+)
 _LOOK = (
     "The question is about {table}, so I look at its columns first.",
     "I need to know what the table {table} holds before I can query it.",
