@@ -55,7 +55,7 @@ class SqlExpert:
         unseen = [table for table in tables(gold) if _describe(table) not in ran]
         if errs:
             return self._err(unseen, chance)
-        if not ran:
+        if not any(ran):
             return chance.choice(_BEGIN), SHOW
         if unseen:
             return chance.choice(_LOOK).format(table=unseen[0]), _describe(unseen[0])
