@@ -19,6 +19,7 @@ from rro.errors import RroError, UsageError
 from rro.processes import rank, wait_for_all, world_size
 
 if TYPE_CHECKING:
+    from rro.config import BudgetConfig
     from rro.run import Run
     from rro.runfolder import RunFolder
 
@@ -26,7 +27,7 @@ _STAGES = {
     "sft": "stage 1: fine-tune on expert trajectories",
     "explore": "stage 2: rising exploration, giving preference pairs",
     "optimise": "stage 3: DPO of the pairs (alias: optimize)",
-    "evaluate": "measure the SFT policy and the last one on held-out tasks",
+    "evaluate": "measure the SFT policy and that of each iteration on held-out tasks",
 }
 
 
@@ -81,6 +82,11 @@ def _run_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         stage.add_argument("--out", type=Path, help="run folder of a new run (default: runs/NAME-TIME)")
         if name in ("explore", "optimise"):
             stage.add_argument("--iteration", type=int, default=1)
+        if name == "explore":
+            stage.add_argument(
+                "--budget", action="append", default=[], metavar="LIMIT=N",
+                help="begin nothing new beyond: policy_calls, generated_tokens, tokens, seconds or cost (repeatable)",
+            )  # fmt: skip
     compare = _command(commands, "compare", _compare, "runs side by side, with paired differences to the first")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN")
 
@@ -197,7 +203,7 @@ def _stage(options: argparse.Namespace) -> None:
         folder = _new_run(options.target, options.overrides, options.out)
     stages: dict[str, Callable[[Run], None]] = {
         "sft": pipeline.sft,
-        "explore": lambda run: pipeline.explore(run, options.iteration),
+        "explore": lambda run: pipeline.explore(run, options.iteration, _budget(options.budget)),
         "optimise": lambda run: pipeline.optimise(run, options.iteration),
         "evaluate": lambda run: print_results(pipeline.evaluate_run(run)),
     }
@@ -205,6 +211,17 @@ def _stage(options: argparse.Namespace) -> None:
         stages[options.stage](run)
     if rank() == 0:
         print(f"run folder: {folder.path}")
+
+
+def _budget(limits: Sequence[str]) -> BudgetConfig | None:
+    """The limits of --budget; None: those of the recipe."""
+    from rro.config import parse_config
+
+    if not limits:
+        return None
+    pairs = [limit.partition("=") for limit in limits]
+    tree = {"explore": {"budget": {name: value.replace("_", "") for name, _, value in pairs}}}
+    return parse_config(tree, "--budget").explore.budget
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -151,6 +151,16 @@ class DpoConfig(TrainingConfig):
     sft_weight: float = Field(0.0, ge=0)  # weight of the SFT term on the chosen side; IPR's mixed loss: 1.0
 
 
+class BudgetConfig(_Section):
+    """At what cost an exploration begins nothing new. Unset: no limit. Pairs of what was explored are kept."""
+
+    policy_calls: int | None = Field(None, ge=0)
+    generated_tokens: int | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)  # of prompts and answers
+    seconds: float | None = Field(None, ge=0)  # wall time of one process
+    cost: float | None = Field(None, ge=0)  # money, by policy.prices
+
+
 class ExploreConfig(_Section):
     strategy: Literal["rro", "fixed", "ipr", "eto", "rft"] = "rro"
     tasks: int | None = Field(None, ge=1)  # None: every train task
@@ -167,6 +177,7 @@ class ExploreConfig(_Section):
     pricing: Literal["policy", "sft"] = "policy"  # which model rolls out: the one that explores, or the SFT model (IPR)
     concurrency: int = Field(32, ge=1)  # tasks in flight; results do not depend on it
     retries: int = Field(2, ge=0)  # of a failed rollout, before it counts as missing
+    budget: BudgetConfig = BudgetConfig()
 
 
 class EvaluateConfig(_Section):

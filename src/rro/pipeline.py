@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rro.codec import from_plain
+from rro.config import BudgetConfig
 from rro.errors import RroError, UsageError
 from rro.evaluate import evaluate
 from rro.experts import Conversation
 from rro.explore import engine
+from rro.explore.budget import Account
 from rro.explore.pairs import read_pairs, write_pairs
 from rro.explore.sampler import Scope
 from rro.explore.strategies import NEED_EXPERTS, make_strategy
@@ -30,7 +32,7 @@ from rro.processes import rank, world_size
 from rro.progress import Progress
 from rro.results import collect_results
 from rro.run import Run
-from rro.types import Message, Task, Trajectory
+from rro.types import Message, Task, Trajectory, Usage
 from rro.weights import Policies, make_base, weights_after
 
 if TYPE_CHECKING:
@@ -63,8 +65,10 @@ def sft(run: Run) -> None:
     _stage(run, "sft", work)
 
 
-def explore(run: Run, iteration: int) -> None:
-    """Stage 2: grow every train task's tree with the current policy, and fold the trees into preference pairs."""
+def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> None:
+    """Stage 2: grow every train task's tree with the current policy, and fold the trees into preference pairs. `budget` takes
+    the place of the recipe's."""
+    budget = budget or run.config.explore.budget
 
     def work() -> dict[str, Any]:
         _single_process("explore")
@@ -73,15 +77,20 @@ def explore(run: Run, iteration: int) -> None:
         with closing(Policies(run, acting, frozen_pricer=frozen)) as policies:
             scope = _scope(run, policies.explorer, policies.pricer, iteration)
             with Progress(f"explore {iteration}", len(tasks), "tasks") as progress:
-                scope = replace(scope, spent=progress.spend)
-                asyncio.run(engine.explore(tasks, strategy, scope, run.config.explore.concurrency, progress))
+                account = Account(budget, _spent(run, iteration), progress.spend)
+                scope = replace(scope, account=account)
+                failed = asyncio.run(engine.explore(tasks, strategy, scope, run.config.explore.concurrency, progress))
         records = [run.journal.get("task", scope.key(task)) for task in tasks]
         done = [record for record in records if record is not None]
-        if len(done) < len(tasks):
-            log.warning("%d of %d tasks failed and are missing from the pairs", len(tasks) - len(done), len(tasks))
+        if failed:
+            log.warning("%d of %d tasks failed and are missing from the pairs", len(failed), len(tasks))
+        if account.over:
+            log.info("the budget of %s is spent; %d of %d tasks were explored", account.over, len(done), len(tasks))
         write_pairs((row for record in done for row in record["pairs"]), run.folder.pairs(iteration))
         summary = engine.summarise(done)
-        return {**asdict(summary), "failed_tasks": len(tasks) - len(done)}
+        limits = {"budget": budget.model_dump(exclude_none=True), "ended_by": account.over}
+        left = len(tasks) - len(done) - len(failed)
+        return {**asdict(summary), "failed_tasks": len(failed), "left_tasks": left, **limits}
 
     _stage(run, f"explore-{iteration}", work)
 
@@ -114,8 +123,8 @@ def optimise(run: Run, iteration: int) -> None:
 
 
 def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
-    """Evaluate the SFT policy and the last one (or `labels`) on the test tasks; writes and returns the results."""
-    labels = labels or [run.folder.trained(i) for i in sorted({0, _last_iteration(run)})]
+    """Evaluate the SFT policy and that of each iteration (or `labels`) on the test tasks; writes and returns the results."""
+    labels = labels or [run.folder.trained(i) for i in range(_last_iteration(run) + 1)]
     for label in labels:
         if run.is_done(f"evaluate-{label}") and _missing(run, label):
             _evaluate_policy(run, label)  # its time is not counted twice
@@ -147,6 +156,13 @@ def _exploration(run: Run) -> tuple[Sequence[Task], Any]:
     if not tasks:
         raise UsageError("no task to explore: the expert file has no task of the train split (ids must be task ids)")
     return tasks[: config.tasks], make_strategy(config, experts, run.benchmark.success_reward)
+
+
+def _spent(run: Run, iteration: int) -> Usage:
+    """What earlier processes of this run spent on an exploration."""
+    kinds = ("candidate", "rollout", "episode")
+    records = (record for kind in kinds for record in run.journal.records(kind, f"{iteration}/"))
+    return sum((Usage(**record["usage"]) for record in records), Usage())
 
 
 def _scope(run: Run, explorer: Policy, pricer: Policy, iteration: int) -> Scope:
@@ -201,7 +217,7 @@ def _trend(run: Run, label: str, policy: Policy) -> dict[str, Any]:
     scope = replace(_scope(run, policy, policy, 0), namespace=f"trend-{label}")
     strategy = FixedSizeExploration(rollouts=config.trend_rollouts, candidates=1, price_start=True, name="trend")
     with Progress(f"trend {label}", len(tasks), "tasks") as progress:
-        scope = replace(scope, spent=progress.spend)
+        scope = replace(scope, account=Account(observe=progress.spend))
         asyncio.run(engine.explore(tasks, strategy, scope, config.concurrency, progress))
     records = [record for task in tasks if (record := run.journal.get("task", scope.key(task)))]
     return {"rising_share_by_stage": engine.rising_shares(records), "trend_tasks": len(records)}

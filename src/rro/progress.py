@@ -18,13 +18,15 @@ class Progress:
 
     def __init__(self, what: str, total: int | None, unit: str, log_every: float = 30.0) -> None:
         self.what, self.total, self.unit = what, total, unit
-        self.done, self.usage, self.note = 0, Usage(), ""
+        self.done, self.old, self.usage, self.note = 0, 0, Usage(), ""
         self._begun = self._logged = time.perf_counter()
         self._log_every = log_every
         self._bar = _bar(what, total) if sys.stderr.isatty() else None
 
-    def advance(self, count: int = 1, note: str = "") -> None:
+    def advance(self, count: int = 1, note: str = "", new: bool = True) -> None:
+        """`count` more are finished; those that are not `new` were so before, and say nothing of the rate."""
         self.done += count
+        self.old += 0 if new else count
         self.note = note or self.note
         self._show()
 
@@ -49,11 +51,22 @@ class Progress:
     def _text(self) -> str:
         seconds = max(time.perf_counter() - self._begun, 1e-9)
         total = f"/{self.total}" if self.total is not None else ""
-        parts = [f"{self.what}: {self.done}{total} {self.unit}", f"{self.done / seconds:.1f}/s"]
+        fresh = self.done - self.old
+        parts = [f"{self.what}: {self.done}{total} {self.unit}", f"{fresh / seconds:.1f}/s"]
         if self.usage.policy_calls:
             tokens = f"{self.usage.generated_tokens / seconds:.0f} tokens/s"
             parts.append(f"{self.usage.policy_calls} policy calls, {self.usage.generated_tokens} tokens ({tokens})")
-        return ", ".join([*parts, self.note] if self.note else parts)
+        if self.usage.cost:
+            parts.append(f"cost {self.usage.cost:.2f}")
+        return ", ".join([part for part in (*parts, self._rest(seconds, fresh), self.note) if part])
+
+    def _rest(self, seconds: float, fresh: int) -> str:
+        """What the remaining pieces will take if they are like those so far."""
+        if not self.total or not fresh or not self.usage.policy_calls or self.done >= self.total:
+            return ""
+        ratio = (self.total - self.done) / fresh
+        money = f", cost {self.usage.cost * ratio:.2f}" if self.usage.cost else ""
+        return f"left about {self.usage.policy_calls * ratio:,.0f} calls{money}, {_span(seconds * ratio)}"
 
     def _show(self) -> None:
         if self._bar:
@@ -61,6 +74,16 @@ class Progress:
         elif time.perf_counter() - self._logged > self._log_every:
             self._logged = time.perf_counter()
             log.info("%s", self._text())
+
+
+def _span(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def _bar(what: str, total: int | None) -> Any:  # rich is imported only where there is a terminal

@@ -20,6 +20,7 @@ from fakes import (
 )
 
 from rro.errors import RestoreError, UsageError
+from rro.explore.budget import Account
 from rro.explore.sampler import ContextFull, Missing, Sampler, together
 from rro.explore.strategies.fixed_size import FixedSizeExploration
 from rro.explore.strategies.rising import RisingExploration
@@ -47,7 +48,7 @@ def test_the_cost_is_what_was_really_done(tmp_path, environment, strategy):
     benchmark, policy = TreeBenchmark({"t": TREE}, environment), Counted(uniform())
     with fresh_journal(tmp_path) as journal:
         spent = []
-        tree = grow(strategy, make_scope(benchmark, policy, journal, spent=spent.append))
+        tree = grow(strategy, make_scope(benchmark, policy, journal, account=Account(observe=spent.append)))
     usage, calls = tree.usage(), benchmark.calls
     assert usage.policy_calls == policy.calls > 0
     assert usage.environment_steps == calls.steps > 0

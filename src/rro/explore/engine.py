@@ -16,6 +16,7 @@ from typing import Any
 
 from rro.codec import to_plain
 from rro.errors import RroError, UsageError
+from rro.explore.budget import BudgetSpent
 from rro.explore.pairs import to_row
 from rro.explore.sampler import ContextFull, Missing, Sampler, Scope
 from rro.explore.strategies.base import Strategy
@@ -32,25 +33,28 @@ async def explore(
 ) -> list[str]:
     """Explore every task that the journal does not hold already; returns the ids of those that failed.
 
+    Where the scope's budget ends, tasks under way are recorded as far as they came, and the others are not begun.
+
     Raises every other RroError at once: an environment that does not restore makes all prices wrong, a journal that cannot
     be written loses all work, and so on."""
     if twice := [task_id for task_id, count in Counter(task.id for task in tasks).items() if count > 1]:
         raise UsageError(f"{len(twice)} task ids occur twice ({twice[0]!r} ...): give each task an id of its own")
-    queue, failed = iter(tasks), list[str]()
+    queue, failed, pairs = iter(tasks), list[str](), 0
 
     async def worker() -> None:
+        nonlocal pairs
         for task in queue:
-            key = scope.key(task)
-            if ("task", key) not in scope.journal:
-                try:
-                    scope.journal.append("task", key, await _explore_task(task, strategy, scope))
-                except Exception as error:
-                    if isinstance(error, RroError) and not isinstance(error, Missing):
-                        raise
-                    log.warning("task %s failed and is missing: %s: %s", task.id, type(error).__name__, error)
-                    log.debug("task %s", task.id, exc_info=error)
-                    failed.append(task.id)
-            progress.advance()
+            new = ("task", scope.key(task)) not in scope.journal
+            try:
+                record = await _record_of(task, strategy, scope)
+            except BudgetSpent:
+                return
+            if record is None:
+                failed.append(task.id)
+            pairs += len(record["pairs"]) if record else 0
+            share = scope.account.share()
+            spent = "" if share is None else f", {share:.0%} of the budget"
+            progress.advance(new=new, note=f"{pairs} pairs{spent}")
 
     try:
         async with asyncio.TaskGroup() as workers:
@@ -61,18 +65,43 @@ async def explore(
     return failed
 
 
+async def _record_of(task: Task, strategy: Strategy, scope: Scope) -> dict[str, Any] | None:
+    """The task's record, from the journal or new; None where it failed. Raises BudgetSpent and errors that end a run."""
+    known = scope.journal.get("task", scope.key(task))
+    if known is not None:
+        return known
+    try:
+        record = await _explore_task(task, strategy, scope)
+    except BudgetSpent:
+        raise
+    except Exception as error:
+        if isinstance(error, RroError) and not isinstance(error, Missing):
+            raise
+        log.warning("task %s failed and is missing: %s: %s", task.id, type(error).__name__, error)
+        log.debug("task %s", task.id, exc_info=error)
+        return None
+    scope.journal.append("task", scope.key(task), record)
+    return record
+
+
 async def _explore_task(task: Task, strategy: Strategy, scope: Scope) -> dict[str, Any]:
-    """One task's record: the chosen trajectory, its prices, pairs and cost (candidates and rollouts have their own records)."""
-    begun = time.perf_counter()
+    """One task's record: the chosen trajectory, its prices, pairs and cost (candidates and rollouts have their own records).
+    `cut` says that the budget ended it. Raises BudgetSpent where it ended before anything was chosen."""
+    begun, cut = time.perf_counter(), False
     sampler = Sampler(scope, task)
     await sampler.start()
     try:
         await strategy.explore(sampler)
     except ContextFull:
         log.info("task %s: the context is full; its trajectory ends there", task.id)
+    except BudgetSpent:
+        cut = True
+        if not sampler.tree.committed() and not sampler.tree.episodes:
+            raise
     tree = sampler.tree
     return {
         "strategy": strategy.name,
+        "cut": cut,
         "opening": [message.chat() for message in tree.root.opening],
         "start_reward": tree.root.price.mean if tree.root.price else None,
         "committed": [_committed(node) for node in tree.committed()],

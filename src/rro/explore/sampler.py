@@ -19,6 +19,7 @@ from rro.codec import from_plain, to_plain
 from rro.envs.base import Benchmark, Environment, Forkable, replay_checked, restore_checked
 from rro.episode import Limits, act, attempt_episode, begin, bounded, close, run_episode, truncated_reward
 from rro.errors import RroError, UsageError
+from rro.explore.budget import Account, BudgetSpent
 from rro.explore.tree import Node, Tree
 from rro.journal import Journal
 from rro.policies.base import Policy
@@ -39,7 +40,7 @@ class ContextFull(Exception):
 @dataclass(frozen=True)
 class Scope:
     """What the samplers of one exploration share. `pricer` rolls out (the policy itself unless a frozen model prices);
-    `spent` is told the cost of each new piece of work, for progress."""
+    `account` is asked before each new piece of work, and told its cost."""
 
     benchmark: Benchmark
     policy: Policy
@@ -51,7 +52,7 @@ class Scope:
     seed: int
     iteration: int = 0
     namespace: str = ""  # of the journal's keys and the seeds; the iteration where empty
-    spent: Callable[[Usage], None] = field(default=lambda usage: None)
+    account: Account = field(default_factory=Account)
 
     def key(self, task: Task, *parts: object) -> str:
         return "/".join(str(part) for part in (self.namespace or self.iteration, task.id, *parts))
@@ -76,12 +77,17 @@ class Sampler:
         return node.stop is None and node.depth < self.scope.limits.max_steps
 
     async def propose(self, node: Node) -> Node:
-        """Draw one candidate a_t ~ pi(. | h_t) and carry it out in a fork. Raises ContextFull."""
+        """Draw one candidate a_t ~ pi(. | h_t) and carry it out in a fork. Raises ContextFull, BudgetSpent."""
         child, seed = self._child(node), self._seed("candidate", node.id, len(node.children))
         node.children.append(child)
         record = self._known("candidate", child.id)
         if record is None:
-            record = await self._draw(node, child, seed)
+            try:
+                with self.scope.account.piece("candidate"):
+                    record = await self._draw(node, child, seed)
+            except BudgetSpent:
+                node.children.remove(child)
+                raise
             self._keep("candidate", child.id, record)
         return self._settle(child, record)
 
@@ -182,10 +188,13 @@ class Sampler:
         record = self._known(kind, key)
         if record is None:
             once = partial(self._fork_and_run, node, policy, params, self._seed(kind, node.id, number))
-            trajectory = await attempt_episode(once, self.scope.limits.retries)
+            with self.scope.account.piece(kind):
+                trajectory = await attempt_episode(once, self.scope.limits.retries)
             record = to_plain(replace(trajectory, opening=()))
-            if trajectory.stop is not StopReason.FAILED:  # a missing one is not finished: a resumed run tries again
+            if trajectory.stop is not StopReason.FAILED:
                 self._keep(kind, key, record)
+            else:  # a missing one is paid for, but not finished: a resumed run tries again
+                self.scope.account.spend(kind, trajectory.usage)
         trajectory = replace(from_plain(Trajectory, _bare(record)), opening=node.history())
         node.usage += trajectory.usage
         return trajectory
@@ -285,7 +294,7 @@ class Sampler:
 
     def _keep(self, kind: str, key: str, record: dict[str, Any]) -> None:
         self.scope.journal.append(kind, self.scope.key(self.task, key), record)
-        self.scope.spent(from_plain(Usage, record["usage"]))
+        self.scope.account.spend(kind, from_plain(Usage, record["usage"]))
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -1,7 +1,7 @@
 """A scripted analyst with the gold inside: it makes SFT data for every task, and errs where it is told to.
 
-It asks which tables there are, looks at the columns of each that the gold reads, runs the gold, and submits. It keeps nothing between calls: the
-conversation and the seeds decide its answer, so it can take over anywhere in an episode.
+It asks which tables there are, looks at the columns of each that the gold reads, runs the gold, and submits. It keeps
+nothing between calls: the conversation and the seeds decide its answer, so it can take over anywhere in an episode.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from rro.types import Completion, Message, SamplingParams, Source, Usage
 
 
 class SqlExpert:
-    """Lists tables, describes, queries, submits. With probability `noise` it errs at a choice: it skips looking, asks for a table that does
+    """Lists tables, describes, queries, submits.
+
+    With probability `noise` it errs at a choice: it skips looking, asks for a table that does
     not exist, leaves a clause out of its query, or submits such a query's result without noticing."""
 
     def __init__(self, task: SqlTask, noise: float = 0.0, seed: int = 0) -> None:
