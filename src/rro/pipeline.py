@@ -70,7 +70,7 @@ def explore(run: Run, iteration: int) -> None:
         _single_process("explore")
         tasks, strategy = _exploration(run)
         acting, frozen = run.folder.trained(iteration - 1), run.config.explore.pricing == "sft"
-        with closing(Policies(run, acting, frozen_pricer=frozen)) as policies:
+        with closing(Policies(run, acting, f"explore-{iteration}", frozen_pricer=frozen)) as policies:
             scope = _scope(run, policies.explorer, policies.pricer, iteration)
             with Progress(f"explore {iteration}", len(tasks), "tasks") as progress:
                 scope = replace(scope, spent=progress.spend)
@@ -172,7 +172,7 @@ def _last_iteration(run: Run) -> int:
 def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
     _single_process("evaluate")
     config = run.config.evaluate
-    with closing(Policies(run, label)) as policies:
+    with closing(Policies(run, label, f"evaluate-{label}")) as policies:
         policy = policies.explorer
         for mode, params, episodes in run.modes():
             with Progress(f"evaluate {label} ({mode})", len(run.test_tasks) * episodes, "episodes") as progress:
