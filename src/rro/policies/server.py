@@ -97,7 +97,7 @@ class Server:
         return (
             f"{self.url}: {self.requests} requests; {self.faults.total()} tries failed"
             + (f" ({wrong})" if wrong else "")
-            + f"; {self.given_up} requests given up; at least {self.limit.lowest} requests at once were allowed"
+            + f"; {self.given_up} requests given up; never fewer than {self.limit.lowest} allowed at once"
         )
 
     def shut(self) -> None:
