@@ -234,7 +234,7 @@ _lock = threading.Lock()
 
 def connect(settings: OpenAIConfig) -> Server:
     """The connection with these settings: a new one, or the one that another policy has already."""
-    name = settings.model_dump_json(exclude={"model", "models", "tokens"})
+    name = settings.model_dump_json(exclude={"model", "models", "tokens"})  # a Server reads none of these
     with _lock:
         server, users = _shared.get(name) or (Server(settings), 0)
         _shared[name] = (server, users + 1)
