@@ -10,8 +10,10 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from rro.errors import UsageError
 
@@ -85,6 +87,15 @@ class OpenAIConfig(_Section):
     concurrency: int = Field(64, ge=1)  # requests in flight at most; fewer while the server refuses some
     timeout: float = Field(120.0, gt=0)  # seconds for one request
     retries: int = Field(6, ge=0)  # of one request, backing off, before its rollout counts as failed
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_secrets(cls, url: str) -> str:
+        """The recipe is dumped into the run folder, and addresses stand in messages and journals."""
+        parts = urlsplit(url)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise PydanticCustomError("secret", "an address without user, password, query or fragment is needed here")
+        return url
 
 
 class PricesConfig(_Section):
@@ -253,6 +264,8 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
+    if first["type"] == "secret":  # the value must not be printed
+        return f"{key}: {first['msg']}"
     if first["type"] != "extra_forbidden":
         return f"{key}: {first['msg'].lower()} (got {first['input']!r})"
     section: Any = Config

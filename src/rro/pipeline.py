@@ -74,7 +74,7 @@ def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> Non
         _single_process("explore")
         tasks, strategy = _exploration(run)
         acting, frozen = run.folder.trained(iteration - 1), run.config.explore.pricing == "sft"
-        with closing(Policies(run, acting, frozen_pricer=frozen)) as policies:
+        with closing(Policies(run, acting, f"explore-{iteration}", frozen_pricer=frozen)) as policies:
             scope = _scope(run, policies.explorer, policies.pricer, iteration)
             with Progress(f"explore {iteration}", len(tasks), "tasks") as progress:
                 account = Account(budget, _spent(run, iteration), progress.spend)
@@ -187,7 +187,7 @@ def _last_iteration(run: Run) -> int:
 def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
     _single_process("evaluate")
     config = run.config.evaluate
-    with closing(Policies(run, label)) as policies:
+    with closing(Policies(run, label, f"evaluate-{label}")) as policies:
         policy = policies.explorer
         for mode, params, episodes in run.modes():
             with Progress(f"evaluate {label} ({mode})", len(run.test_tasks) * episodes, "episodes") as progress:
