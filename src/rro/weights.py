@@ -55,8 +55,6 @@ def make_base(run: Run, conversations: Sequence[Conversation]) -> Path | None:
 def open_policy(run: Run, label: str) -> Policy:
     """The policy that acts with the weights called `label`; its name in records is `run name/label`."""
     config = run.config.policy
-    if config.backend not in _BACKENDS:
-        raise UsageError(f"policy.backend = {config.backend!r} is not there yet: use {', '.join(_BACKENDS)}")
     return priced(_BACKENDS[config.backend](run, label), config.prices)
 
 
@@ -92,9 +90,17 @@ def _openai(run: Run, label: str) -> Policy:
         disconnect(server)
 
 
+def _vllm(run: Run, label: str) -> Policy:
+    from rro.policies.vllm import open_vllm
+
+    weights = weights_after(run, 0) if label == "sft" else run.folder.checkpoint(label)
+    return open_vllm(run.config, weights, f"{run.config.name}/{label}", run.folder.logs)
+
+
 # By policy.backend: run and label to the policy. Each imports what it needs when it is called.
 _BACKENDS: dict[str, Callable[[Run, str], Policy]] = {
     "transformers": _transformers,
+    "vllm": _vllm,
     "openai": _openai,
 }
 
