@@ -86,10 +86,8 @@ class LocalEngine:
                 task.cancel()
 
     async def _one(self, prompt: list[int], params: Any, lora: Any) -> Any:
-        number, output = str(next(self._numbers)), None
-        async for output in self._llm.generate({"prompt_token_ids": prompt}, params, number, lora_request=lora):
-            pass
-        return output
+        answers = self._llm.generate({"prompt_token_ids": prompt}, params, str(next(self._numbers)), lora_request=lora)
+        return [output async for output in answers][-1]
 
     @property
     def dead(self) -> bool:

@@ -7,6 +7,7 @@ The process answers OpenAI's API on loopback; token ids go in and out through `o
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import secrets
@@ -18,13 +19,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 from rro.config import OpenAIConfig, VllmConfig
 from rro.errors import PolicyError, RroError, UsageError
 from rro.policies import leash
 from rro.policies.chat import ChatFormat
 from rro.policies.openai import Listed, OpenAIPolicy, open_served
-from rro.policies.server import Refused, Server, connect, disconnect
 from rro.policies.vllm_options import Weights, arguments
 from rro.policies.vllm_shared import give_back
 from rro.types import Completion, Message, SamplingParams
@@ -55,9 +57,8 @@ class ServedEngine:
         self._process = _start(command, variables, log)
         try:
             self._wait(settings.start_timeout)
-            self._server = connect(self.client_settings(1))
         except BaseException:
-            self._end()
+            self.stop()
             raise
 
     def client_settings(self, concurrency: int) -> OpenAIConfig:
@@ -72,9 +73,12 @@ class ServedEngine:
             return
         body = {"lora_name": str(adapter), "lora_path": str(adapter.resolve())}
         try:
-            self._server.do_now(_load(self._server, body))
-        except (Refused, PolicyError) as error:
-            raise RroError(f"vLLM cannot load the adapter {adapter}: {error} (its log is {self.log})") from None
+            _request(f"{self.url}/load_lora_adapter", body)
+        except HTTPError as error:
+            said = " ".join(error.read().decode("utf-8", "replace").split())[:300]
+            raise RroError(f"vLLM cannot load the adapter {adapter}: {said} (its log is {self.log})") from None
+        except OSError as error:
+            raise RroError(f"vLLM cannot load the adapter {adapter}: {error}; {self.last_words()}") from None
         self._adapters.add(adapter)
 
     def check(self) -> None:
@@ -88,10 +92,6 @@ class ServedEngine:
 
     def stop(self) -> None:
         """End the server and its processes; returns when they are gone."""
-        disconnect(self._server)
-        self._end()
-
-    def _end(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()  # the leash
         try:
@@ -152,16 +152,6 @@ class ServedVllmPolicy:
             await asyncio.to_thread(give_back, self._engine)
 
 
-async def _load(server: Server, body: Mapping[str, str]) -> None:
-    """The answer to this request is a sentence, no JSON, so what counts is whether the model is listed afterwards."""
-    try:
-        await server.ask("/load_lora_adapter", body, lambda tree: tree, retries=0)
-    except PolicyError as error:
-        listed = await server.ask("/models", None, lambda tree: [row["id"] for row in tree["data"]], retries=0)
-        if body["lora_name"] not in listed:
-            raise error
-
-
 def _interpreter(settings: VllmConfig) -> Path:
     python = Path(os.path.abspath(settings.python or sys.executable))  # no symbolic links resolved: that leaves a venv
     if not os.access(python, os.X_OK) or python.is_dir():
@@ -188,14 +178,19 @@ def _free_port() -> int:
 
 
 def _answers(url: str) -> bool:
-    from urllib.error import URLError
-    from urllib.request import ProxyHandler, build_opener
-
     try:
-        with build_opener(ProxyHandler({})).open(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (URLError, OSError):
+        _request(url)
+    except OSError:  # nobody there yet, or not ready
         return False
+    return True
+
+
+def _request(url: str, body: Mapping[str, str] | None = None) -> None:
+    """GET, or POST of a body; raises OSError, of which HTTPError is one, unless all is well."""
+    headers = {"Authorization": f"Bearer {os.environ[_KEY]}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    with build_opener(ProxyHandler({})).open(Request(url, data, headers), timeout=300) as response:
+        response.read()
 
 
 def _last_words(log: Path) -> str:
