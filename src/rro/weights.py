@@ -94,7 +94,9 @@ def _vllm(run: Run, label: str) -> Policy:
     from rro.policies.vllm import open_vllm
 
     weights = weights_after(run, 0) if label == "sft" else run.folder.checkpoint(label)
-    return open_vllm(run.config, weights, f"{run.config.name}/{label}", run.folder.logs)
+    # What LoRA made of the SFT policy goes on top of it, so that the frozen pricer needs no engine of its own.
+    start = run.folder.checkpoint("sft") if run.config.model.lora is not None else None
+    return open_vllm(run.config, weights, f"{run.config.name}/{label}", run.folder.logs, start)
 
 
 # By policy.backend: run and label to the policy. Each imports what it needs when it is called.

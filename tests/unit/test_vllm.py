@@ -5,6 +5,7 @@ The engine itself is asked in tests/end_to_end/test_vllm.py."""
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from rro.config import ModelConfig, PolicyConfig, TinyConfig, VllmConfig, parse_config
 from rro.errors import RroError, UsageError
 from rro.policies import vllm_shared
-from rro.policies.models import build_tiny
+from rro.policies.models import build_tiny, load_model
 from rro.policies.vllm import open_vllm
 from rro.policies.vllm_options import Weights, arguments, engine_options, environment, find_weights, lora_options
 from rro.policies.vllm_server import ServedEngine
@@ -143,6 +146,50 @@ def test_an_adapter_that_vllm_would_misread_is_refused(tiny, tmp_path, settings)
     folder = adapter(tmp_path / "a", base_model_name_or_path=str(tiny), **settings)
     with pytest.raises(UsageError, match="vLLM loads no such adapter"):
         find_weights(ModelConfig(), folder)
+
+
+@pytest.fixture(scope="module")
+def iterations(tiny, tmp_path_factory):
+    """checkpoints/sft, and two iterations of LoRA from it, as training leaves them."""
+    folder = tmp_path_factory.mktemp("run") / "checkpoints"
+    shutil.copytree(tiny, folder / "sft")
+    torch.manual_seed(0)
+    for before, after in (("sft", "rro-1"), ("rro-1", "rro-2")):
+        model, tokenizer = load_model(ModelConfig(device="cpu"), folder / before, train=True)
+        model = get_peft_model(
+            model, LoraConfig(r=3, lora_alpha=5, target_modules="all-linear", init_lora_weights=False)
+        )
+        model.save_pretrained(folder / "adapter")
+        model.merge_and_unload().save_pretrained(folder / after)
+        tokenizer.save_pretrained(folder / after)
+        (folder / "adapter").rename(folder / after / "adapter")
+    return folder
+
+
+@pytest.mark.parametrize(("label", "rank"), [("rro-1", 3), ("rro-2", 6)])
+def test_iterations_by_lora_are_one_adapter_on_the_sft_policy(iterations, tmp_path, label, rank):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(iterations, moved)
+    for _ in range(2):  # the second time the stack is there
+        weights = find_weights(ModelConfig(device="cpu"), moved / label, moved / "sft")
+        assert (weights.whole, weights.rank) == (str(moved / "sft"), rank)
+    ids = torch.tensor([[5, 9, 30, 4, 77]])
+    merged, _ = load_model(ModelConfig(device="cpu"), moved / label, train=False)
+    base, _ = load_model(ModelConfig(device="cpu"), moved / "sft", train=False)
+    with torch.inference_mode():
+        alone = base(ids).logits
+        adapted = PeftModel.from_pretrained(base, weights.adapter)(ids).logits
+        assert (adapted - merged(ids).logits).abs().max() < 1e-4
+        assert (adapted - alone).abs().max() > 1e-2
+
+
+def test_without_adapters_in_between_a_checkpoint_is_served_whole(iterations, tiny):
+    for checkpoint, start in (
+        (iterations / "sft", iterations / "sft"),
+        (iterations / "rro-1", tiny),
+        (tiny, iterations / "sft"),
+    ):
+        assert find_weights(ModelConfig(), checkpoint, start) == Weights(str(checkpoint))
 
 
 # -- sharing

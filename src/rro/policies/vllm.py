@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rro.policies.base import Policy
 
 
-def open_vllm(config: Config, checkpoint: Path | None, name: str, logs: Path) -> Policy:
+def open_vllm(config: Config, checkpoint: Path | None, name: str, logs: Path, start: Path | None = None) -> Policy:
     """A policy called `name` of the weights in the folder `checkpoint` (None: those that config.model.name means). A
-    server writes to the folder `logs`. Policies of the same whole model share an engine, whatever their adapters.
+    server writes to the folder `logs`. Policies of the same whole model share an engine, whatever their adapters; where
+    adapters lead from the checkpoint `start` to this one, the whole model is that one.
 
     Waits for the engine, so call it outside any event loop. Raises UsageError where there is no vLLM or the settings do
     not fit, RroError where it does not start."""
@@ -32,7 +33,7 @@ def open_vllm(config: Config, checkpoint: Path | None, name: str, logs: Path) ->
             "docs/policies.md) and name its interpreter in policy.vllm.python"
         )
     chat = ChatFormat(load_tokenizer(config.model, checkpoint))
-    weights = find_weights(config.model, checkpoint)
+    weights = find_weights(config.model, checkpoint, start)
     options, variables = engine_options(config.model, config.policy, weights.whole), environment(config.threads)
     key = json.dumps([options, str(settings.python)], sort_keys=True, default=str)
     options |= lora_options(weights.rank) if "enable_lora" not in options else {}

@@ -14,6 +14,7 @@ from typing import Any
 
 from rro.config import ModelConfig, PolicyConfig
 from rro.errors import UsageError
+from rro.policies.adapters import adapter_between
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -29,12 +30,16 @@ class Weights:
     rank: int = 0
 
 
-def find_weights(config: ModelConfig, checkpoint: Path | None) -> Weights:
-    """What to serve for a checkpoint folder; None is the model that config.name means. Raises UsageError where it is not
-    there, or its adapter is none that vLLM can load beside its base."""
+def find_weights(config: ModelConfig, checkpoint: Path | None, start: Path | None = None) -> Weights:
+    """What to serve for a checkpoint folder; None is the model that config.name means. `start`: a checkpoint that others
+    are served from; if adapters lead from it to this one, they go on top of it. Raises UsageError where the checkpoint is
+    not there, or its adapter is none that vLLM can load beside its base."""
     from rro.policies.models import whole_and_adapter
 
     whole, adapter = whole_and_adapter(config, checkpoint)
+    if adapter is None and start is not None and checkpoint is not None:
+        adapter = adapter_between(start, checkpoint)
+        whole = str(start) if adapter else whole
     if adapter is None:
         return Weights(whole)
     settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
