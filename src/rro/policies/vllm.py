@@ -36,7 +36,7 @@ def open_vllm(config: Config, checkpoint: Path | None, name: str, logs: Path, st
     weights = find_weights(config.model, checkpoint, start)
     options, variables = engine_options(config.model, config.policy, weights.whole), environment(config.threads)
     key = json.dumps([options, str(settings.python)], sort_keys=True, default=str)
-    options |= lora_options(weights.rank) if "enable_lora" not in options else {}
+    options = {**lora_options(weights.rank), **options}
     if settings.python is None:
         from rro.policies.vllm_engine import LocalEngine, VllmPolicy
 

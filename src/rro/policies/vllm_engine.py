@@ -39,7 +39,7 @@ class LocalEngine:
         self._loop, self._tasks, self._closed = asyncio.new_event_loop(), set[asyncio.Task[Any]](), False
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         self._thread.start()
-        os.environ.update(environment)
+        os.environ.update(environment)  # which the engine's processes inherit
         try:
             self._llm = self._now(self._start())
         except Exception as error:
@@ -48,6 +48,9 @@ class LocalEngine:
             raise RroError(
                 f"vLLM did not start: {reason[0]} (its own words are above; policy.vllm.options sets its arguments)"
             ) from error
+        finally:
+            for name in environment:  # none of them was set before
+                os.environ.pop(name, None)
 
     async def _start(self) -> Any:
         from vllm.engine.arg_utils import AsyncEngineArgs
