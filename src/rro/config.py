@@ -73,6 +73,7 @@ class VllmConfig(_Section):
     python: Path | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     options: dict[str, Any] = Field(default_factory=dict)  # further engine arguments, as vLLM names them
+    start_timeout: float = Field(900.0, gt=0)  # seconds until the engine must answer; compiling takes minutes
 
 
 class OpenAIConfig(_Section):

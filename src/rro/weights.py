@@ -55,8 +55,6 @@ def make_base(run: Run, conversations: Sequence[Conversation]) -> Path | None:
 def open_policy(run: Run, label: str) -> Policy:
     """The policy that acts with the weights called `label`; its name in records is `run name/label`."""
     config = run.config.policy
-    if config.backend not in _BACKENDS:
-        raise UsageError(f"policy.backend = {config.backend!r} is not there yet: use {', '.join(_BACKENDS)}")
     return priced(_BACKENDS[config.backend](run, label), config.prices)
 
 
@@ -92,9 +90,19 @@ def _openai(run: Run, label: str) -> Policy:
         disconnect(server)
 
 
+def _vllm(run: Run, label: str) -> Policy:
+    from rro.policies.vllm import open_vllm
+
+    weights = weights_after(run, 0) if label == "sft" else run.folder.checkpoint(label)
+    # What LoRA made of the SFT policy goes on top of it, so that the frozen pricer needs no engine of its own.
+    start = run.folder.checkpoint("sft") if run.config.model.lora is not None else None
+    return open_vllm(run.config, weights, f"{run.config.name}/{label}", run.folder.logs, start)
+
+
 # By policy.backend: run and label to the policy. Each imports what it needs when it is called.
 _BACKENDS: dict[str, Callable[[Run, str], Policy]] = {
     "transformers": _transformers,
+    "vllm": _vllm,
     "openai": _openai,
 }
 

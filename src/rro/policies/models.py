@@ -136,6 +136,18 @@ def load_tokenizer(config: ModelConfig, checkpoint: Path | None) -> Any:
     return _load_tokenizer(config, source)
 
 
+def whole_and_adapter(config: ModelConfig, checkpoint: Path | None) -> tuple[str, Path | None]:
+    """Where the whole model is that answers with `checkpoint` (a folder, or a name on the hub), and the adapter that goes
+    on it: what a serving engine is told. Raises UsageError as `load_model` does."""
+    if checkpoint is None:
+        return _base(config), None
+    if not checkpoint.is_dir():
+        raise UsageError(f"{checkpoint}: no such checkpoint folder")
+    if (checkpoint / "adapter_config.json").is_file():
+        return _adapter_sources(config, checkpoint)[0], checkpoint
+    return str(checkpoint), None
+
+
 def resolve_device(name: str) -> torch.device:
     """A device by name; "auto" is a GPU where there is one. Raises UsageError for one that this machine lacks."""
     if name == "auto":

@@ -104,7 +104,9 @@ class VllmTokens(Way):
         for choice in _choices(tree):
             ids = _ids(choice.get("token_ids"))
             logprobs = (choice.get("logprobs") or {}).get("token_logprobs") if params.logprobs else None
-            answers.append(_from_ids(self._chat, ids, logprobs, _finish(choice.get("finish_reason")), limit, params))
+            answers.append(
+                answer_from_ids(self._chat, ids, logprobs, _finish(choice.get("finish_reason")), limit, params)
+            )
         return _reply(tree, answers)
 
 
@@ -137,7 +139,7 @@ class LlamaTokens(Way):
         finish = _finish({"eos": "stop", "word": "stop", "limit": "length"}.get(str(kind), kind))
         ids = _ids(tree.get("tokens"))
         logprobs = _aligned(tree.get("completion_probabilities"), ids) if params.logprobs else None
-        answer = _from_ids(self._chat, ids, logprobs, finish, limit, params)
+        answer = answer_from_ids(self._chat, ids, logprobs, finish, limit, params)
         prompt, cached = tree.get("tokens_evaluated"), (tree.get("timings") or {}).get("cache_n")
         return Reply(
             (answer,), _count(prompt), _count(cached) or 0, len(answer.ids or ()), str(tree.get("model") or "")
@@ -202,7 +204,7 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
 
 
-def _from_ids(
+def answer_from_ids(
     chat: ChatFormat,
     ids: tuple[int, ...],
     logprobs: Any,
