@@ -81,6 +81,8 @@ def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> Non
                 scope = replace(scope, account=account)
                 failed = asyncio.run(engine.explore(tasks, strategy, scope, run.config.explore.concurrency, progress))
         keys = [scope.key(task) for task in tasks if ("task", scope.key(task)) in run.journal]
+        if failed and not keys:
+            raise RroError("every task failed: see the warnings above, mend the cause, then resume the run")
         if failed:
             log.warning("%d of %d tasks failed and are missing from the pairs", len(failed), len(tasks))
         if account.over:
