@@ -100,8 +100,8 @@ class SamplingParams:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One sampled assistant message. `logprobs` holds one natural-log probability per token of `message.token_ids`,
-    under the model at temperature 1, where asked for. `finish` "context" means that the prompt left no room: the
-    message is empty and must not be acted on."""
+    under the model at temperature 1, where asked for (None where a server left out some of them). `finish` "context"
+    means that the prompt left no room: the message is empty and must not be acted on."""
 
     message: Message
     finish: Literal["stop", "length", "context"]

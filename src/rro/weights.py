@@ -116,8 +116,8 @@ def _trained_weights(run: Run, label: str) -> Path | None:
 
 
 def _served_model(run: Run, label: str, weights: Path | None, models: Sequence[Listed]) -> Listed:
-    """What the server, which lists `models`, calls the weights `label`. Raises UsageError where it does not serve them
-    by name: another model's answers would be taken for theirs."""
+    """What the server, which lists `models`, calls the weights `label`. Raises UsageError where it does not serve them by
+    name: another model's answers would be taken for theirs."""
     from rro.policies.openai import Listed
 
     settings, listed = run.config.policy.openai, {model.id: model for model in models}

@@ -53,7 +53,7 @@ def list_models(server: Server) -> list[Listed]:
     except Refused as refused:
         if refused.status in (404, 405, 501):
             return []
-        raise server.explain(refused, server.settings.model or "") from None
+        raise server.explain(refused, "any") from None
     except PolicyError as error:
         raise UsageError(f"no server to be used: {error}; start it, or set policy.openai.base_url") from None
 
@@ -242,7 +242,7 @@ def open_served(
     token ids where `settings.tokens` requires them."""
     server = connect(settings)
     try:
-        return server.do_now(_open(server, model, name, chat, max_context))
+        return server.do_now(_open(server, settings.tokens, model, name, chat, max_context))
     except Refused as refused:
         error = server.explain(refused, model.id)
         disconnect(server)
@@ -256,9 +256,9 @@ def open_served(
 
 
 async def _open(
-    server: Server, model: Listed, name: str, chat: ChatFormat | None, max_context: int | None
+    server: Server, tokens: str, model: Listed, name: str, chat: ChatFormat | None, max_context: int | None
 ) -> OpenAIPolicy:
-    line = await _choose_way(server, model, chat)
+    line = await _choose_way(server, tokens, model, chat)
     prompt: Sequence[Any] = chat.encode(QUESTION, True).ids if chat and line.way.tokens else QUESTION
 
     async def ask(params: SamplingParams, n: int, seed: int) -> Reply:
@@ -285,8 +285,8 @@ def _same_model(answered: str, asked: str, url: str) -> str:
     return answered
 
 
-async def _choose_way(server: Server, model: Listed, chat: ChatFormat | None) -> Line:
-    wanted, reason = server.settings.tokens, "the run's tokenizer is not there (model.name)"
+async def _choose_way(server: Server, wanted: str, model: Listed, chat: ChatFormat | None) -> Line:
+    reason = "the run's tokenizer is not there (model.name)"
     if wanted != "none" and chat is not None:
         way: Way = LlamaTokens(model.id, chat) if model.owner == "llamacpp" else VllmTokens(model.id, chat)
         line = Line(server, way)

@@ -97,7 +97,7 @@ class Server:
         return (
             f"{self.url}: {self.requests} requests; {self.faults.total()} tries failed"
             + (f" ({wrong})" if wrong else "")
-            + f"; {self.given_up} requests given up; at least {self.limit.lowest} requests at once were allowed"
+            + f"; {self.given_up} requests given up; never fewer than {self.limit.lowest} allowed at once"
         )
 
     def shut(self) -> None:
@@ -234,7 +234,7 @@ _lock = threading.Lock()
 
 def connect(settings: OpenAIConfig) -> Server:
     """The connection with these settings: a new one, or the one that another policy has already."""
-    name = settings.model_dump_json(exclude={"model", "models", "tokens"})
+    name = settings.model_dump_json(exclude={"model", "models", "tokens"})  # a Server reads none of these
     with _lock:
         server, users = _shared.get(name) or (Server(settings), 0)
         _shared[name] = (server, users + 1)

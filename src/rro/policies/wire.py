@@ -113,7 +113,8 @@ class VllmTokens(Way):
 class LlamaTokens(Way):
     """llama.cpp's own /completion with `return_tokens`: ids in and out, one answer a request.
 
-    Its stop strings cut log-probabilities off but not tokens. Where both are asked for we cut by ourselves."""
+    Its stop strings cut log-probabilities off but not tokens: where both are asked for we cut by ourselves. It gives
+    none for tokens that end inside a character: an answer that has such tokens has no log-probabilities."""
 
     name, path, at_root = "tokens (llama.cpp)", "/completion", True
 
@@ -136,9 +137,9 @@ class LlamaTokens(Way):
             raise Fault("half an answer", "the answer has no end")
         kind = tree.get("stop_type")
         finish = _finish({"eos": "stop", "word": "stop", "limit": "length"}.get(str(kind), kind))
-        probabilities = tree.get("completion_probabilities")
-        logprobs = [one.get("logprob") for one in probabilities or ()] if params.logprobs else None
-        answer = answer_from_ids(self._chat, _ids(tree.get("tokens")), logprobs, finish, limit, params)
+        ids = _ids(tree.get("tokens"))
+        logprobs = _aligned(tree.get("completion_probabilities"), ids) if params.logprobs else None
+        answer = answer_from_ids(self._chat, ids, logprobs, finish, limit, params)
         prompt, cached = tree.get("tokens_evaluated"), (tree.get("timings") or {}).get("cache_n")
         return Reply(
             (answer,), _count(prompt), _count(cached) or 0, len(answer.ids or ()), str(tree.get("model") or "")
@@ -226,6 +227,16 @@ def answer_from_ids(
 
 def _are_logprobs(values: Any, count: int) -> bool:
     return isinstance(values, list) and len(values) >= count and all(isinstance(v, int | float) for v in values[:count])
+
+
+def _aligned(entries: Any, ids: Sequence[int]) -> list[Any] | None:
+    """The log-probabilities of `ids`, or None where some are left out. Raises Fault where they are of other tokens."""
+    entries = [entry for entry in entries or () if isinstance(entry, dict)]
+    named = [entry.get("id") for entry in entries]
+    rest = iter(ids)
+    if not all(id_ in rest for id_ in named):  # a subsequence
+        raise Fault("half an answer", "the log-probabilities are not those of the tokens")
+    return [entry.get("logprob") for entry in entries] if len(named) == len(ids) else None
 
 
 def _reply(tree: dict[str, Any], answers: Sequence[Answer]) -> Reply:
