@@ -2,11 +2,11 @@
 
     python -m benchmarks.policies [--vllm PYTHON] [--backends NAME ...] [--repeat 3] [--threads N] [--out FILE]
 
-Every backend runs in a process of its own (their environments differ), which opens the policy, warms it up on prompts of its
-own, and then draws each load `--repeat` times from prompts never seen before. One row a backend: tokens/s as median and range,
-and the ratio to drawing one by one with the Transformers backend of the same run. Only ratios from one run compare: other
-work on the machine changes all of them. With `--logprobs` the answers' log-probabilities are compared with Transformers in
-float32 as well, token by token.
+Every backend has a process of its own (their environments differ), in which it is opened and warmed up. Then all draw each
+load in turn, `--repeat` times, from prompts never seen before, so that other work on the machine hits all alike; the others
+wait meanwhile. One row a backend: tokens/s as median and range, the ratio to the first backend drawing one by one, and tokens
+for each second of CPU time, which depends least on other work. With `--logprobs` the log-probabilities of some answers
+are compared with Transformers in float32 as well, token by token.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from rro.config import Config, parse_config
 from rro.types import Message, SamplingParams
@@ -74,20 +76,20 @@ def open_backend(config: Config, logs: Path) -> Any:
     )
 
 
-async def load(policy: Any, contexts: int, samples: int, rng: random.Random) -> float:
-    """Tokens per second of `contexts` x `samples` answers, each asked for by a call of its own, as the sampler does."""
+async def load(policy: Any, contexts: int, samples: int, rng: random.Random) -> tuple[int, float]:
+    """Tokens and seconds of `contexts` x `samples` answers, each asked for by a call of its own, as the sampler does."""
     prompts = [prompt(rng) for _ in range(contexts)]
     begun = time.perf_counter()
     calls = [policy.sample(one, 1, DRAWN, 1000 * i + j) for i, one in enumerate(prompts) for j in range(samples)]
     done = [one for answers in await asyncio.gather(*calls) for one in answers]
-    return sum(one.usage.generated_tokens for one in done) / (time.perf_counter() - begun)
+    return sum(one.usage.generated_tokens for one in done), time.perf_counter() - begun
 
 
-async def measure(policy: Any, repeat: int) -> dict[str, list[float]]:
-    """Tokens per second by load."""
-    await load(policy, 2, 2, random.Random(-1))
-    rounds = [[await load(policy, *size, random.Random(f"{size}{r}")) for size in LOADS] for r in range(repeat)]
-    return {f"{c}x{s}": [row[i] for row in rounds] for i, (c, s) in enumerate(LOADS)}
+def cpu_seconds() -> float:
+    """CPU time of this process and those below it."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
 
 
 async def answers(policy: Any) -> list[dict[str, Any]]:
@@ -101,16 +103,67 @@ async def answers(policy: Any) -> list[dict[str, Any]]:
 
 
 def work(name: str, model: str, python: str | None, arguments: argparse.Namespace) -> None:
-    """One backend, in this process; the last line that it prints is its result."""
+    """One backend, in this process: reads what to do and prints what came of it, a line of JSON each."""
     backend, dtype, where = BACKENDS[name]
     begun = time.perf_counter()
     config = recipe(model, backend, dtype, python if where == "server" else None, arguments.threads)
     policy = open_backend(config, Path(arguments.out).parent / "benchmark-logs")
     opened = time.perf_counter() - begun
-    rates = asyncio.run(measure(policy, arguments.repeat))
-    said = asyncio.run(answers(policy)) if arguments.logprobs else []
+    asyncio.run(load(policy, 2, 2, random.Random(-1)))
+    print(json.dumps(opened), flush=True)
+    for line in sys.stdin:
+        if (wanted := json.loads(line)) == "answers":
+            print(json.dumps(asyncio.run(answers(policy))), flush=True)
+            continue
+        contexts, samples, _ = wanted  # the third makes prompts new
+        used = cpu_seconds()
+        tokens, seconds = asyncio.run(load(policy, contexts, samples, random.Random(line)))
+        print(json.dumps([tokens, seconds, cpu_seconds() - used]), flush=True)
     asyncio.run(policy.close())
-    print(json.dumps({"backend": name, "start_seconds": opened, "tokens_per_second": rates, "answers": said}))
+
+
+class Worker:
+    """A backend's process."""
+
+    def __init__(self, name: str, model: str, arguments: argparse.Namespace) -> None:
+        self.name = name
+        here = BACKENDS[name][2] == "here"
+        root = Path(__file__).parents[1]
+        source = [str(root), str(root / "src")]  # our own code alone: the other environment has its own packages
+        environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "PYTHONPATH": os.pathsep.join(source)}
+        command = [arguments.vllm if here else sys.executable, "-m", "benchmarks.policies", *sys.argv[1:]]
+        command += ["--worker", name, "--model", model] + (["--vllm", arguments.vllm] if arguments.vllm else [])
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
+        self.row: dict[str, Any] = {"backend": name, "start_seconds": self._read(), "loads": {}}
+
+    def draw(self, contexts: int, samples: int, repeat: int) -> None:
+        """One load; its (tokens, seconds, CPU seconds) go to the row."""
+        self.row["loads"].setdefault(f"{contexts}x{samples}", []).append(self._ask([contexts, samples, repeat]))
+
+    def answers(self) -> None:
+        self.row["answers"] = self._ask("answers")
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _ask(self, what: Any) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line[:1] in "[0123456789":  # engines print other things too
+                try:
+                    return json.loads(line)
+                except ValueError:
+                    continue
+        raise SystemExit(f"{self.name} ended by itself: what it said is above")
 
 
 def errors(rows: list[dict[str, Any]], model: str) -> None:
@@ -124,7 +177,7 @@ def errors(rows: list[dict[str, Any]], model: str) -> None:
     chat = ChatFormat(tokenizer)
     for row in rows:
         found: list[float] = []
-        for one in row.pop("answers"):
+        for one in row.pop("answers", ()):
             ids = chat.encode(prompt(random.Random(f"p{one['prompt']}")), True).ids
             with torch.inference_mode():
                 logits = reference(torch.tensor([[*ids, *one["ids"]]])).logits[0, len(ids) - 1 : -1]
@@ -136,18 +189,16 @@ def errors(rows: list[dict[str, Any]], model: str) -> None:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Median (range) by load, and the ratio to one by one with Transformers."""
-    base = next((row for row in rows if row["backend"].startswith("transformers")), rows[0])
-    one = statistics.median(base["tokens_per_second"]["1x1"])
-    lines = [
-        f"ratios to {base['backend']} at 1x1",
-        "| backend | start s | " + " | ".join(f"{c}x{s}" for c, s in LOADS) + " |",
-    ]
+    """By load: median (range) of tokens/s, the ratio to the first backend at 1x1, tokens per CPU second."""
+    one = statistics.median(tokens / seconds for tokens, seconds, _ in rows[0]["loads"]["1x1"])
+    names = " | ".join(f"{contexts}x{samples}" for contexts, samples in LOADS)
+    lines = [f"| backend | start, s | {names} |", "|---" * (len(LOADS) + 2) + "|"]
     for row in rows:
-        cells = [
-            f"{statistics.median(r):.0f} ({min(r):.0f}-{max(r):.0f}), x{statistics.median(r) / one:.1f}"
-            for r in row["tokens_per_second"].values()
-        ]
+        cells = []
+        for drawn in row["loads"].values():
+            rates = [tokens / seconds for tokens, seconds, _ in drawn]
+            middle, cpu = statistics.median(rates), statistics.median(tokens / used for tokens, _, used in drawn)
+            cells.append(f"{middle:.0f} ({min(rates):.0f}-{max(rates):.0f}), x{middle / one:.1f}, {cpu:.0f}/CPU s")
         lines.append(f"| {row['backend']} | {row['start_seconds']:.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -166,31 +217,32 @@ def main() -> None:
     if arguments.worker:
         work(arguments.worker, arguments.model, arguments.vllm, arguments)
         return
+    compare(arguments)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """All backends in turn; prints the table and writes the figures."""
     from rro.policies.models import smollm2_folder
 
-    model, rows = str(smollm2_folder()), []
-    source = [path for path in sys.path if path]
-    for name in arguments.backends:
-        here = BACKENDS[name][2] == "here"
-        if BACKENDS[name][0] == "vllm" and not arguments.vllm:
-            print(f"{name}: left out, no --vllm", file=sys.stderr)
-            continue
-        environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
-        if here:  # of our own code alone: the other environment has its own packages
-            source = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "src")]
-        environment["PYTHONPATH"] = os.pathsep.join(source)
-        command = [arguments.vllm if here else sys.executable, "-m", "benchmarks.policies", *sys.argv[1:]]
-        command += ["--worker", name, "--model", model] + (["--vllm", arguments.vllm] if arguments.vllm else [])
-        ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-        if ran.returncode:
-            print(f"{name}: failed ({ran.returncode})", file=sys.stderr)
-            continue
-        rows.append(json.loads(ran.stdout.strip().splitlines()[-1]) | {"load_average": os.getloadavg()[0]})
-        print(table(rows[-1:]), flush=True)
+    model, names = str(smollm2_folder()), arguments.backends
+    if not arguments.vllm:
+        names = [name for name in names if BACKENDS[name][0] != "vllm"]
+        print("without --vllm: Transformers alone", file=sys.stderr)
+    workers = [Worker(name, model, arguments) for name in names]
+    for repeat in range(arguments.repeat):
+        for size in LOADS:
+            for worker in workers:
+                worker.draw(*size, repeat)
+        print(table([worker.row for worker in workers]), flush=True)
+    for worker in workers if arguments.logprobs else ():
+        worker.answers()
+    for worker in workers:
+        worker.end()
+    rows = [worker.row for worker in workers]
     if arguments.logprobs:
         errors(rows, model)
-    Path(arguments.out).write_text(json.dumps({"threads": arguments.threads, "rows": rows}, indent=1) + "\n")
-    print(table(rows))
+    result = {"threads": arguments.threads, "load_average": os.getloadavg(), "rows": rows}
+    Path(arguments.out).write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

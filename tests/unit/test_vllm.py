@@ -18,7 +18,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from rro.config import ModelConfig, PolicyConfig, TinyConfig, VllmConfig, parse_config
 from rro.errors import RroError, UsageError
-from rro.policies import vllm_shared
+from rro.policies import leash, vllm_shared
 from rro.policies.models import build_tiny, load_model
 from rro.policies.vllm import open_vllm
 from rro.policies.vllm_options import Weights, arguments, engine_options, environment, find_weights, lora_options
@@ -287,6 +287,23 @@ def test_nothing_is_left_when_rro_is_killed(python, tmp_path):
         assert alive(child)
         process.send_signal(signal.SIGKILL)
     wait_until(lambda: not alive(child))
+
+
+@pytest.mark.parametrize(("last", "lives"), [(b"", False), (b".", True)])
+def test_a_process_that_is_held_ends_with_its_holder_unless_it_lets_go(last, lives):
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    holder = subprocess.Popen([sys.executable, leash.__file__, "hold", str(sleeper.pid)], stdin=subprocess.PIPE)
+    holder.stdin.write(last)
+    holder.stdin.close()
+    try:
+        if lives:
+            assert holder.wait(20) == 0
+            assert sleeper.poll() is None
+        else:
+            assert sleeper.wait(20) == -signal.SIGTERM
+    finally:
+        sleeper.kill()
+        holder.wait()
 
 
 # -- what a user reads

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -17,6 +20,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from rro.errors import PolicyError, RroError
+from rro.policies import leash
 from rro.policies.backoff import Fault
 from rro.policies.chat import ChatFormat
 from rro.policies.vllm_options import Weights
@@ -40,8 +44,10 @@ class LocalEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         self._thread.start()
         os.environ.update(environment)  # which the engine's processes inherit
+        before = set(multiprocessing.active_children())
         try:
             self._llm = self._now(self._start())
+            self._leash = _hold(set(multiprocessing.active_children()) - before)
         except Exception as error:
             self._end_loop()
             reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -104,6 +110,7 @@ class LocalEngine:
         self._closed = True
         asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result()
         self._llm.shutdown()
+        self._leash.communicate(b".")
         self._end_loop()
 
     async def _end_tasks(self) -> None:
@@ -139,6 +146,14 @@ class LocalEngine:
             raise
         finally:
             self._tasks.discard(task)
+
+
+def _hold(children: set[Any]) -> subprocess.Popen[bytes]:
+    """What ends the engine's first process, with which the others end, where this one is killed: vLLM would leave it."""
+    pids = [str(child.pid) for child in children]
+    return subprocess.Popen(
+        [sys.executable, leash.__file__, "hold", *pids], stdin=subprocess.PIPE, start_new_session=True
+    )
 
 
 class VllmPolicy:

@@ -165,7 +165,7 @@ def _start(command: Sequence[str], variables: Mapping[str, str], log: Path) -> s
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     with log.open("ab") as out:
         return subprocess.Popen(
-            [sys.executable, leash.__file__, *command],
+            [sys.executable, leash.__file__, "run", *command],
             stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, env={**inherited, **variables},
             start_new_session=True,  # Ctrl-C is for rro, which then ends the server in order
         )  # fmt: skip
