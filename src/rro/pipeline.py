@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -80,16 +80,15 @@ def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> Non
                 account = Account(budget, _spent(run, iteration), progress.spend)
                 scope = replace(scope, account=account)
                 failed = asyncio.run(engine.explore(tasks, strategy, scope, run.config.explore.concurrency, progress))
-        records = [run.journal.get("task", scope.key(task)) for task in tasks]
-        done = [record for record in records if record is not None]
+        keys = [scope.key(task) for task in tasks if ("task", scope.key(task)) in run.journal]
         if failed:
             log.warning("%d of %d tasks failed and are missing from the pairs", len(failed), len(tasks))
         if account.over:
-            log.info("the budget of %s is spent; %d of %d tasks were explored", account.over, len(done), len(tasks))
-        write_pairs((row for record in done for row in record["pairs"]), run.folder.pairs(iteration))
-        summary = engine.summarise(done)
+            log.info("the budget of %s is spent; %d of %d tasks were explored", account.over, len(keys), len(tasks))
+        write_pairs((row for record in _records(run, keys) for row in record["pairs"]), run.folder.pairs(iteration))
+        summary = engine.summarise(_records(run, keys))
         limits = {"budget": budget.model_dump(exclude_none=True), "ended_by": account.over}
-        left = len(tasks) - len(done) - len(failed)
+        left = len(tasks) - len(keys) - len(failed)
         return {**asdict(summary), "failed_tasks": len(failed), "left_tasks": left, **limits}
 
     _stage(run, f"explore-{iteration}", work)
@@ -219,8 +218,13 @@ def _trend(run: Run, label: str, policy: Policy) -> dict[str, Any]:
     with Progress(f"trend {label}", len(tasks), "tasks") as progress:
         scope = replace(scope, account=Account(observe=progress.spend))
         asyncio.run(engine.explore(tasks, strategy, scope, config.concurrency, progress))
-    records = [record for task in tasks if (record := run.journal.get("task", scope.key(task)))]
-    return {"rising_share_by_stage": engine.rising_shares(records), "trend_tasks": len(records)}
+    summary = engine.summarise(_records(run, [scope.key(task) for task in tasks]))
+    return {"rising_share_by_stage": summary.rising, "trend_tasks": summary.tasks}
+
+
+def _records(run: Run, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The tasks' records, one in memory at a time."""
+    return (record for key in keys if (record := run.journal.get("task", key)) is not None)
 
 
 def _own_successes(run: Run, iteration: int) -> list[Conversation]:

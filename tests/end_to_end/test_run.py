@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,29 @@ def test_stages_one_by_one_give_the_same_pairs(finished, tmp_path):
     compared = rro("compare", folder, out)
     assert compared.returncode == 0, compared.stderr
     assert "0.000 [0.000, 0.000]" in compared.stdout
+
+
+def test_a_second_iteration_within_a_budget_priced_by_the_sft_model(finished, tmp_path):
+    folder, _, _ = finished
+    again = Path(shutil.copytree(folder, tmp_path / "again"))
+    config = (again / "config.toml").read_text()
+    config = config.replace('pricing = "policy"', 'pricing = "sft"').replace("concurrency = 40", "concurrency = 4")
+    (again / "config.toml").write_text(config)
+    ran = rro("explore", again, "--iteration", 2, "--budget", "policy_calls=400")
+    assert ran.returncode == 0, ran.stderr
+    assert "the budget of policy_calls is spent" in ran.stderr
+    records = [json.loads(line) for line in (again / "journal.jsonl").read_text().splitlines()]
+    [stage] = [record for record in records if record["key"] == "explore-2"]
+    assert (stage["ended_by"], stage["budget"]) == ("policy_calls", {"policy_calls": 400})
+    assert stage["left_tasks"] > 0
+    work = [record for record in records if record["key"].startswith("2/") and "usage" in record]
+    assert 300 < sum(record["usage"]["policy_calls"] for record in work if record["kind"] != "task") < 460
+    assert {record["policy"] for record in work if record["kind"] == "candidate"} == {"doors/rro-1"}
+    assert {record["policy"] for record in work if record["kind"] == "rollout"} == {"doors/sft"}
+    rows = [json.loads(line) for line in (again / "pairs-2.jsonl").read_text().splitlines()]
+    assert rows
+    for row in rows:
+        assert row["chosen_pricing_policy"] in (("doors/rro-1",) if row["chosen_exact"] else ("doors/sft",))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from sql_toys import write_data
 
 from rro.envs.intercode_sql import open_intercode_sql
 from rro.envs.intercode_sql.embedded.sqlite import SqliteEngine
-from rro.envs.intercode_sql.server import ServerEngine, connect, load_dump, parse_url
+from rro.envs.intercode_sql.server import ServerEngine, connect, in_lower_case, load_dump, parse_url
 from rro.envs.intercode_sql.verify import run_verify
 from rro.errors import DataError, RroError, UsageError
 from rro.types import Message
@@ -46,6 +46,13 @@ def test_a_recipe_must_not_hold_the_password(tmp_path):
     assert "secret" not in str(raised.value)
 
 
+def test_names_in_lower_case_but_no_text():
+    sql = """SELECT T1.Name, 'It''s "A"', "B\\"C" FROM `Tab` AS t1 -- D's\nWHERE X = 'unclosed Y"""
+    assert (
+        in_lower_case(sql) == """select t1.name, 'It''s "A"', "B\\"C" from `tab` as t1 -- d's\nWHERE X = 'unclosed y"""
+    )
+
+
 def test_no_server():
     with pytest.raises(RroError, match=r"cannot connect to mysql://ann@127\.0\.0\.1:1:"):
         ServerEngine("mysql://ann:secret@127.0.0.1:1")
@@ -73,8 +80,8 @@ def admin(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
-    names = ["--lower-case-table-names=1", "--innodb-buffer-pool-size=32M", "--skip-log-bin"]
-    server = subprocess.Popen([program, *common, *options, *names], **quiet)
+    small = ["--innodb-buffer-pool-size=32M", "--skip-log-bin"]  # and tables told by case, as servers do on Linux
+    server = subprocess.Popen([program, *common, *options, *small], **quiet)
     url = f"mysql://root@127.0.0.1:{port}"
     try:
         for _ in range(100):

@@ -18,7 +18,7 @@ from fakes import (
 )
 
 from rro.errors import RroError, UsageError
-from rro.explore.engine import rising_shares, summarise
+from rro.explore.engine import summarise
 from rro.explore.pairs import from_row
 from rro.explore.strategies.fixed_size import FixedSizeExploration
 from rro.explore.strategies.ipr import IterativeStepRefinement
@@ -214,6 +214,9 @@ def steps(record):
 
 def test_shares_of_rising_steps():
     def record(start, *rewards):
-        return {"start_reward": start, "committed": [{"process_reward": reward} for reward in rewards]}
+        committed = [{"process_reward": reward} for reward in rewards]
+        nothing = dict.fromkeys(("candidates", "pairs", "demonstrations"), ())
+        return {"start_reward": start, "committed": committed, "usage": {}, **nothing}
 
-    assert rising_shares([record(0.5, 0.6, 0.6, 0.7), record(0.5, 0.4, 0.5, 0.1), record(None, 1.0)]) == (0.5, 0.5, 0.5)
+    trend = summarise([record(0.5, 0.6, 0.6, 0.7), record(0.5, 0.4, 0.5, 0.1), record(None, 1.0)])
+    assert (trend.rising, trend.tasks) == ((0.5, 0.5, 0.5), 3)

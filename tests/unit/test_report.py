@@ -11,7 +11,7 @@ from report_toys import HOSTILE, TREE, Long, hostile_trees, make_run, speaker
 
 from rro.cli import main
 from rro.errors import DataError, UsageError
-from rro.explore.engine import rising_shares, summarise
+from rro.explore.engine import summarise
 from rro.explore.strategies.fixed_size import FixedSizeExploration
 from rro.explore.strategies.rising import RisingExploration
 from rro.explore.strategies.whole import RejectionSampling
@@ -55,7 +55,7 @@ def test_the_overview_says_what_the_journal_says(toy):
     assert (group["tasks"], group["finished"], group["steps"]) == (len(FOREST), len(FOREST), summary.steps)
     assert (group["candidates"], group["pairs"]) == (drawn, summary.pairs)
     assert sum(count * times for count, times in group["per_step"]) / summary.steps == summary.candidates_per_step
-    assert [part / whole for part, whole in group["rising"]] == list(rising_shares(records))
+    assert [part / whole for part, whole in group["rising"]] == list(summary.rising)
     cost = dict(zip(head["usage"], group["usage"], strict=True))
     assert (cost["policy_calls"], cost["environment_steps"]) == (
         summary.usage.policy_calls,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,26 +148,27 @@ class ExplorationSummary:
     usage: Usage
 
 
-def summarise(records: Sequence[dict[str, Any]]) -> ExplorationSummary:
-    """Sum up "task" records of one iteration."""
-    candidates = [count for record in records for count in record["candidates"]]
+def summarise(records: Iterable[dict[str, Any]]) -> ExplorationSummary:
+    """Sum up "task" records of one iteration, one at a time."""
+    tasks = steps = pairs = demonstrations = candidates = 0
+    usage, trend = Usage(), list[tuple[float, list[float]]]()
+    for record in records:
+        tasks += 1
+        steps += len(record["candidates"])
+        candidates += sum(record["candidates"])
+        pairs += len(record["pairs"])
+        demonstrations += len(record["demonstrations"])
+        usage += Usage(**record["usage"])
+        trend += _trend(record)
+    shares = rising_share_by_stage([rewards for _, rewards in trend], [start for start, _ in trend])
     return ExplorationSummary(
-        tasks=len(records),
-        steps=len(candidates),
-        pairs=sum(len(record["pairs"]) for record in records),
-        demonstrations=sum(len(record["demonstrations"]) for record in records),
-        candidates_per_step=sum(candidates) / len(candidates) if candidates else 0.0,
-        rising=rising_shares(records),
-        usage=sum((Usage(**record["usage"]) for record in records), Usage()),
+        tasks, steps, pairs, demonstrations, candidates / steps if steps else 0.0, tuple(s.share for s in shares), usage
     )
 
 
-def rising_shares(records: Sequence[dict[str, Any]]) -> tuple[float | None, ...]:
-    """The paper's trend analysis over the chosen trajectories of "task" records whose start was priced."""
-    priced = [record for record in records if record["start_reward"] is not None]
-    rewards = [
-        [step["process_reward"] for step in record["committed"] if step["process_reward"] is not None]
-        for record in priced
-    ]
-    shares = rising_share_by_stage(rewards, [record["start_reward"] for record in priced])
-    return tuple(stage.share for stage in shares)
+def _trend(record: dict[str, Any]) -> list[tuple[float, list[float]]]:
+    """The start's reward and those along the chosen trajectory; nothing where the start was not priced."""
+    if record["start_reward"] is None:
+        return []
+    rewards = [step["process_reward"] for step in record["committed"] if step["process_reward"] is not None]
+    return [(record["start_reward"], rewards)]

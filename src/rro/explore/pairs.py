@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from rro.errors import DataError
 from rro.explore.tree import Node, Tree
 from rro.types import Message, PairKind, PreferencePair, ProcessReward, Source, StopReason, Trajectory
+
+_ROWS = 512  # of pairs in memory while a table is written
 
 
 def step_pairs(
@@ -152,20 +155,31 @@ def _messages(row: dict[str, Any], side: str) -> tuple[Message, ...]:
 
 
 def write_pairs(rows: Iterable[dict[str, Any]], lines: Path) -> int:
-    """Write rows to `lines` (.jsonl) and to the same name in .parquet, each complete or absent; returns how many."""
-    from datasets import Dataset
-
-    kept = list(rows)
-    temporary = lines.with_suffix(".jsonl.partial")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    """Write rows to `lines` (.jsonl) and to the same name in .parquet, each complete or absent; returns how many. Only
+    some hundred rows are in memory at a time."""
+    count, temporary = 0, lines.with_suffix(".jsonl.partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+            count += 1
     os.replace(temporary, lines)
     table = lines.with_suffix(".parquet")
-    if kept:
-        Dataset.from_list(kept, features=_features()).to_parquet(str(table) + ".partial")
-        os.replace(str(table) + ".partial", table)
+    if count:
+        _write_parquet(lines, Path(f"{table}.partial"))
+        os.replace(f"{table}.partial", table)
     else:
         table.unlink(missing_ok=True)
-    return len(kept)
+    return count
+
+
+def _write_parquet(lines: Path, table: Path) -> None:
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    schema = _features().arrow_schema
+    with lines.open("rb") as file, ParquetWriter(table, schema) as writer:
+        while batch := list(islice(file, _ROWS)):
+            writer.write_table(pyarrow.Table.from_pylist([json.loads(line) for line in batch], schema))
 
 
 def _features() -> Any:

@@ -6,7 +6,6 @@ that ask are sent at all, and a connection that may hold something of its sessio
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import re
@@ -34,13 +33,13 @@ from rro.envs.intercode_sql.engine import (
 )
 from rro.errors import DataError, RroError, UsageError
 
-log = logging.getLogger(__name__)
-
 PASSWORD_VARIABLE = "RRO_SQL_PASSWORD"
 SECONDS = 5.0  # for one statement
 CONNECTIONS = 8
 _FIRST_WORD = re.compile(r"(?:\s+|--[ \t\n][^\n]*(?:\n|$)|#[^\n]*(?:\n|$)|/\*(?![!M]).*?\*/)*(\w+)", re.DOTALL)
 _HIDDEN = re.compile(r"/\*M?!")  # a comment that the server executes
+_TABLE = re.compile(r"(?:CREATE TABLE|INSERT INTO|REFERENCES|^USE) `[^`]+`")
+_NAMED = re.compile(r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")|[^'"]+|.""", re.DOTALL)
 _LEAVES_TRACES = re.compile(r"@|\b(?:get_lock|into|for\s+update|lock\s+in|last_insert_id|sleep)\b", re.IGNORECASE)
 _WRITING = words("ALL INSERT UPDATE DELETE CREATE DROP ALTER INDEX TRIGGER EVENT REFERENCES SUPER FILE GRANT")
 
@@ -93,7 +92,9 @@ class ServerEngine:
             self._places.put(None)
         self.cache = Cache()
         with self._connection() as (connection, _):
-            version, grants = _ask(connection, "SELECT version()")[0][0], _ask(connection, "SHOW GRANTS")
+            version, by_case = _ask(connection, "SELECT version(), @@lower_case_table_names = 0")[0]
+            grants = _ask(connection, "SHOW GRANTS")
+        self._by_case = bool(by_case)
         self.name = f"{'mariadb' if 'mariadb' in version.lower() else 'mysql'} {version}"
         if not allow_writer and any(map(_may_write, grants)):
             raise UsageError(
@@ -132,7 +133,8 @@ class ServerEngine:
             if database:
                 connection.select_db(database)
             with connection.cursor(pymysql.cursors.SSCursor) as cursor:
-                cursor.execute(sql.encode("utf-8", "replace").decode())
+                statement = sql.encode("utf-8", "replace").decode()
+                cursor.execute(in_lower_case(statement) if self._by_case else statement)
                 rows = self._fetched(cursor, discard) if cursor.description else None
         except pymysql.MySQLError as error:
             code, message = (*error.args, 0, "")[:2]
@@ -192,6 +194,12 @@ class ServerEngine:
         return connection
 
 
+def in_lower_case(sql: str) -> str:
+    """The statement with all names in lower case, for servers that tell tables and aliases by case: MySQL's recordings are
+    of one that does not, and columns are never told by case."""
+    return _NAMED.sub(lambda found: found[0] if found["text"] else found[0].lower(), sql)
+
+
 def connect(address: Address, read_timeout: float = 60.0) -> Any:
     """A connection of PyMySQL. Raises RroError where there is none, UsageError without PyMySQL."""
     try:
@@ -221,9 +229,7 @@ def _may_write(grant: tuple[str, ...]) -> bool:
 
 def load_dump(url: str, dump: Path) -> int:
     """Load the databases of the dump into a server; returns how many tables were filled. What the dump says of accounts and
-    rights is left out. Warns of a server that tells table names by case.
-
-    Raises DataError for a dump that cannot be read, RroError for what the server refuses."""
+    rights is left out. Raises DataError for a dump that cannot be read, RroError for what the server refuses."""
     import pymysql
 
     try:
@@ -233,11 +239,6 @@ def load_dump(url: str, dump: Path) -> int:
     address = parse_url(url)
     connection = connect(address)
     try:
-        if int(_ask(connection, "SELECT @@lower_case_table_names")[0][0]) == 0:
-            log.warning(
-                "%r tells table names by case, unlike the server of InterCode's recordings: queries that write them in another "
-                "case will fail there; start it with lower_case_table_names = 1 if that matters", address
-            )  # fmt: skip
         loaded = 0
         with connection.cursor() as cursor:
             cursor.execute("SET foreign_key_checks = 0")
@@ -263,11 +264,16 @@ def _statements(text: str) -> Iterator[str]:
             lines = []
             if statement.startswith("CREATE DATABASE"):  # without its options, which servers know by version
                 yield (
-                    re.sub(r"/\*!\d+ .*?\*/", "", statement)
+                    re.sub(r"/\*!\d+ .*?\*/", "", statement).lower()
                     + " DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
                 )
             elif created := re.match(r"CREATE TABLE (`[^`]+`)", statement):
-                yield f"DROP TABLE IF EXISTS {created[1]}"
-                yield statement
+                yield f"DROP TABLE IF EXISTS {created[1].lower()}"
+                yield _TABLE.sub(_lower_name, statement)
             elif statement.startswith(("USE", "INSERT")):
-                yield statement
+                yield _TABLE.sub(_lower_name, statement, count=1)
+
+
+def _lower_name(found: re.Match[str]) -> str:
+    words, quote, name = found[0].partition("`")
+    return words + quote + name.lower()

@@ -1,0 +1,184 @@
+"""What makes exploration fast: `python -m benchmarks.throughput RUN [--tasks 12] [--repeats 3]`, on a run folder that has done SFT.
+
+The same policy, tasks, seeds and strategy three ways, in turn: as IPR's code works (an episode is forked by replaying it from
+the start, one request at a time, every prompt computed whole); with batching alone; and the engine as it is (snapshots,
+batches, shared prefixes). Prints one JSON object: pairs an hour, prompt tokens computed, generated tokens, how many answers
+a decoding pass advances, and the ratios with their range over the repeats. Seconds are wall time; `cpu_seconds`, of all
+threads, say more on a machine that does other work, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rro.envs.base import Benchmark, Environment
+from rro.envs.registry import open_benchmark
+from rro.episode import Limits
+from rro.explore import engine
+from rro.explore.sampler import Scope
+from rro.explore.strategies import make_strategy
+from rro.journal import Journal
+from rro.policies.models import load_model
+from rro.policies.transformers import TransformersPolicy
+from rro.progress import Progress
+from rro.runfolder import RunFolder
+from rro.types import Message, SamplingParams, StepResult, Task
+
+
+class Unforkable(Environment):
+    """An environment without its snapshots: the engine forks it by replay."""
+
+    def __init__(self, inner: Environment) -> None:
+        self._inner, self.blocking = inner, inner.blocking
+
+    def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
+        return self._inner.reset(task, seed)
+
+    def step(self, action: Message) -> StepResult:
+        return self._inner.step(action)
+
+
+class UnforkableBenchmark(Benchmark):
+    def __init__(self, inner: Benchmark) -> None:
+        self._inner, self.max_steps, self.success_reward = inner, inner.max_steps, inner.success_reward
+        self.name = inner.name
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        return self._inner.tasks(split)
+
+    def make(self) -> Environment:
+        return Unforkable(self._inner.make())
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to work: forking, tasks in flight, answers drawn together, tokens of prompts kept."""
+
+    snapshots: bool
+    concurrency: int
+    max_batch: int
+    prefix_cache_tokens: int
+
+
+WAYS = {
+    "one at a time": Way(False, 1, 1, 0),
+    "batching": Way(False, 32, 64, 0),
+    "engine": Way(True, 32, 64, 200_000),
+}
+
+
+class Passes:
+    """Counts a model's forward passes, apart for those that decode (one token a row)."""
+
+    def __init__(self, model: Any) -> None:
+        self.decoding = self.all = 0
+        model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        self.all += 1
+        self.decoding += kwargs["input_ids"].shape[1] == 1
+
+
+def main() -> None:
+    arguments = _arguments()
+    folder = RunFolder.open(arguments.run)
+    if folder.config.threads:
+        import torch
+
+        torch.set_num_threads(folder.config.threads)
+    measured: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    for _ in range(arguments.repeats):
+        for name, way in WAYS.items():
+            measured[name].append(_measure(folder, way, arguments.tasks))
+    print(json.dumps({"tasks": arguments.tasks, "repeats": arguments.repeats, **_report(measured)}, indent=2))
+
+
+def _measure(folder: RunFolder, way: Way, count: int) -> dict[str, Any]:
+    """Explore the first `count` train tasks once."""
+    config = folder.config
+    benchmark = open_benchmark(config.environment.name, config.environment.options)
+    model, tokenizer = load_model(config.model, folder.checkpoint("sft"), train=False)
+    policy = TransformersPolicy(
+        model, tokenizer, "sft", max_batch=way.max_batch, prefix_cache_tokens=way.prefix_cache_tokens
+    )
+    passes = Passes(model)
+    tasks = benchmark.tasks(config.environment.train_split)[:count]
+    strategy = make_strategy(config.explore, {}, benchmark.success_reward)
+    params = SamplingParams(config.policy.temperature, config.policy.top_p, config.policy.max_new_tokens)
+    limits = Limits(config.environment.max_steps or benchmark.max_steps, 60.0, 2)
+    used = benchmark if way.snapshots else UnforkableBenchmark(benchmark)
+    with tempfile.TemporaryDirectory() as scratch, Journal(Path(scratch) / "journal.jsonl") as journal:
+        scope = Scope(used, policy, policy, journal, params, params, limits, config.seed)
+        wall, processor = time.perf_counter(), time.process_time()
+        with Progress(str(way), count, "tasks") as progress:
+            asyncio.run(engine.explore(tasks, strategy, scope, way.concurrency, progress))
+        seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - processor
+        summary = engine.summarise(journal.records("task"))
+        pairs = [(row["prompt"], row["chosen"], row["rejected"]) for r in journal.records("task") for row in r["pairs"]]
+    asyncio.run(policy.close())
+    usage = summary.usage
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "pairs": summary.pairs,
+        "policy_calls": usage.policy_calls,
+        "prompt_tokens": usage.prompt_tokens,
+        "prompt_tokens_computed": usage.prompt_tokens - usage.cached_tokens,
+        "generated_tokens": usage.generated_tokens,
+        "environment_steps": usage.environment_steps,
+        "answers_per_decoding_pass": usage.generated_tokens / max(1, passes.decoding),
+        "found": {json.dumps(pair) for pair in pairs},
+    }
+
+
+def _report(measured: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    slow = measured["one at a time"]
+    report: dict[str, Any] = {}
+    for name, runs in measured.items():
+        first = runs[0]
+        ratios = {
+            key: [one[key] / other[key] for one, other in zip(slow, runs, strict=True)]
+            for key in ("seconds", "cpu_seconds", "prompt_tokens_computed")
+        }
+        same = [
+            len(one["found"] & other["found"]) / max(1, len(one["found"]))
+            for one, other in zip(slow, runs, strict=True)
+        ]
+        report[name] = {
+            **{key: value for key, value in first.items() if key not in ("seconds", "cpu_seconds", "found")},
+            "seconds": _spread([run["seconds"] for run in runs]),
+            "cpu_seconds": _spread([run["cpu_seconds"] for run in runs]),
+            "pairs_per_hour": _spread([3600 * run["pairs"] / run["seconds"] for run in runs]),
+            **{f"times_fewer_{key}": _spread(values) for key, values in ratios.items()},
+            "share_of_same_pairs": _spread(same),
+        }
+    return report
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "median": round(statistics.median(values), 3),
+        "low": round(min(values), 3),
+        "high": round(max(values), 3),
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder with checkpoints/sft")
+    parser.add_argument("--tasks", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
