@@ -89,6 +89,17 @@ def _run_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
             )  # fmt: skip
     compare = _command(commands, "compare", _compare, "runs side by side, with paired differences to the first")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    _report_commands(commands)
+
+
+def _report_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    report = _command(commands, "report", _report, "a page to look at: overview, trees, pairs; opens from disc")
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    report.add_argument("--out", type=Path, metavar="FILE|FOLDER", help="where to (default: RUN/report.html)")
+    report.add_argument("--plots", type=Path, metavar="FOLDER", help="also write plots and tables there, for papers")
+    view = _command(commands, "view", _view, "the same page while a run goes on, served to this machine alone")
+    view.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    view.add_argument("--port", type=int, default=0, help="default: any that is free")
 
 
 def _data_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -230,6 +241,28 @@ def _compare(options: argparse.Namespace) -> None:
 
     runs = [load_results(run) for run in options.runs]
     print_comparison(runs, differences_to_first(runs, resamples=10_000, seed=0))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from rro.report.gather import Gatherer
+    from rro.report.page import write_report
+
+    with Gatherer(options.runs) as gatherer:
+        head, chunks = gatherer.whole()
+    print(write_report(head, chunks, options.out or options.runs[0] / "report.html"))
+    if options.plots:
+        from rro.report.papers import write_tables
+        from rro.report.plots import write_plots
+
+        write_plots(head, options.plots)
+        write_tables(head, options.plots)
+        print(options.plots)
+
+
+def _view(options: argparse.Namespace) -> None:
+    from rro.report.viewer import serve
+
+    serve(options.runs, options.port, lambda address: print(f"{address} (Ctrl-C ends it)", flush=True))
 
 
 def _play(options: argparse.Namespace) -> None:

@@ -206,6 +206,8 @@ class Config(_Section):
     name: str = "run"
     seed: int = 0
     threads: int | None = Field(None, ge=1)  # CPU threads of torch; None: torch's own choice
+    # experiment trackers that get the metrics of training, exploration and evaluation, besides the run folder
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
     iterations: int = Field(1, ge=1)  # of explore -> optimise; the reference stays the SFT policy
     environment: EnvironmentConfig = EnvironmentConfig()
     model: ModelConfig = ModelConfig()

@@ -7,6 +7,7 @@ journal is opened again. The journal does not know what its records mean.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ class Journal:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._index: dict[tuple[str, str], tuple[int, int]] = {}
+        self._end, self._lines = 0, 0
         flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT | os.O_APPEND
         try:
             self._file = os.open(path, flags, 0o644)
@@ -39,7 +41,7 @@ class Journal:
             raise DataError(f"{path}: no journal there") from None
         if not read_only:
             self._lock()
-        self._end = self._scan()
+        self.refresh()
         if read_only:
             return
         os.ftruncate(self._file, self._end)
@@ -66,6 +68,29 @@ class Journal:
             if its_kind == kind and key.startswith(prefix):
                 yield self._read(*place)
 
+    def keys(self, start: int = 0) -> Iterator[tuple[str, str]]:
+        """(kind, key) of every record, in the order in which they were written, from number `start` on."""
+        return itertools.islice(list(self._index), start, None)
+
+    def refresh(self) -> None:
+        """Take in the complete records after the last one known: what another process has written to a journal that is open
+        read-only."""
+        with open(self.path, "rb") as lines:
+            lines.seek(self._end)
+            for number, line in enumerate(lines, self._lines + 1):
+                if not line.endswith(b"\n"):
+                    if number == 1 and not _encoded(_HEADER).startswith(line):
+                        raise DataError(f"{self.path}: not a journal")
+                    break  # the torn tail of a crash
+                record = self._parse(line, number)
+                if number > 1:
+                    self._index[record["kind"], record["key"]] = (self._end, len(line))
+                elif record.get("schema") != SCHEMA:
+                    raise DataError(
+                        f"{self.path}: not a journal of schema {SCHEMA}; use the version of rro that wrote it"
+                    )
+                self._end, self._lines = self._end + len(line), number
+
     def close(self) -> None:
         os.close(self._file)
         self._file = -1  # the number may be another file's soon
@@ -84,25 +109,6 @@ class Journal:
         except BlockingIOError:
             os.close(self._file)
             raise UsageError(f"{self.path}: another process is writing this run; wait for it or stop it") from None
-
-    def _scan(self) -> int:
-        """Index the complete records; returns where the last one ends."""
-        position = 0
-        with open(self.path, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    if number == 1 and not _encoded(_HEADER).startswith(line):
-                        raise DataError(f"{self.path}: not a journal")
-                    break  # the torn tail of a crash
-                record = self._parse(line, number)
-                if number > 1:
-                    self._index[record["kind"], record["key"]] = (position, len(line))
-                elif record.get("schema") != SCHEMA:
-                    raise DataError(
-                        f"{self.path}: not a journal of schema {SCHEMA}; use the version of rro that wrote it"
-                    )
-                position += len(line)
-        return position
 
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         try:

@@ -24,6 +24,7 @@ from rro.experts import Conversation
 from rro.explore import engine
 from rro.explore.budget import Account
 from rro.explore.pairs import read_pairs, write_pairs
+from rro.explore.running import RunningFigures
 from rro.explore.sampler import Scope
 from rro.explore.strategies import NEED_EXPERTS, make_strategy
 from rro.explore.strategies.fixed_size import FixedSizeExploration
@@ -32,6 +33,7 @@ from rro.processes import rank, world_size
 from rro.progress import Progress
 from rro.results import collect_results
 from rro.run import Run
+from rro.trackers import tracked_training, tracking
 from rro.types import Message, Task, Trajectory, Usage
 from rro.weights import Policies, make_base, weights_after
 
@@ -76,10 +78,14 @@ def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> Non
         acting, frozen = run.folder.trained(iteration - 1), run.config.explore.pricing == "sft"
         with closing(Policies(run, acting, f"explore-{iteration}", frozen_pricer=frozen)) as policies:
             scope = _scope(run, policies.explorer, policies.pricer, iteration)
-            with Progress(f"explore {iteration}", len(tasks), "tasks") as progress:
+            with (
+                Progress(f"explore {iteration}", len(tasks), "tasks") as progress,
+                tracking(run.config.report_to, run.folder.path, _tracked_name(run, f"explore-{iteration}")) as track,
+            ):
                 account = Account(budget, _spent(run, iteration), progress.spend)
                 scope = replace(scope, account=account)
-                failed = asyncio.run(engine.explore(tasks, strategy, scope, run.config.explore.concurrency, progress))
+                watch, concurrency = RunningFigures(track).add, run.config.explore.concurrency
+                failed = asyncio.run(engine.explore(tasks, strategy, scope, concurrency, progress, watch))
         keys = [scope.key(task) for task in tasks if ("task", scope.key(task)) in run.journal]
         if failed and not keys:
             raise RroError("every task failed: see the warnings above, mend the cause, then resume the run")
@@ -132,6 +138,10 @@ def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any
         _stage(run, f"evaluate-{label}", lambda label=label: _evaluate_policy(run, label))  # type: ignore[misc]
     results = collect_results(run, labels)
     run.folder.write_results(results)
+    with tracking(run.config.report_to, run.folder.path, _tracked_name(run, "evaluate")) as track:
+        for row in results["evaluations"]:
+            figures = {f"evaluate/{row['mode']}/{name}": row[name]["mean"] for name in ("reward", "success")}
+            track(figures, list(labels).index(row["label"]))
     return results
 
 
@@ -143,9 +153,14 @@ def _stage(run: Run, name: str, work: Callable[[], dict[str, Any]]) -> None:
         log.info("%s: done before", name)
         return
     begun = time.perf_counter()
-    record = work()
+    with tracked_training(run.config.report_to, run.folder.path, _tracked_name(run, name)):
+        record = work()
     if rank() == 0:
         run.journal.append("stage", name, {"seconds": time.perf_counter() - begun, **record})
+
+
+def _tracked_name(run: Run, stage: str) -> str:
+    return f"{run.config.name}-{stage}"
 
 
 def _exploration(run: Run) -> tuple[Sequence[Task], Any]:

@@ -24,6 +24,7 @@ from rro.experts import (
 from rro.journal import Journal
 from rro.processes import rank, wait_for_all
 from rro.runfolder import RunFolder
+from rro.trackers import require
 from rro.types import SamplingParams, Task, Trajectory
 
 
@@ -95,7 +96,8 @@ class Run:
 
 
 def open_run(folder: RunFolder) -> AbstractContextManager[Run]:
-    """Open a run for work. Raises UsageError where another process works on it."""
+    """Open a run for work. Raises UsageError where another process works on it, or a tracker that it names is not installed."""
+    require(folder.config.report_to)
     return _Opened(folder)
 
 

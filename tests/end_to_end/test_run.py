@@ -183,3 +183,49 @@ def test_exploring_in_several_processes_is_refused(finished):
     ran = rro("explore", folder, "--iteration", 2, processes=2)
     assert ran.returncode != 0
     assert "explore runs in one process" in ran.stderr
+
+
+@pytest.mark.slow
+def test_tensorboard_gets_every_stage(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    ran = rro(
+        "run", HERE / "doors.toml", 'report_to=["tensorboard"]', "evaluate.trend_tasks=0", "--out", tmp_path / "run"
+    )
+    assert ran.returncode == 0, ran.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    tags = {}
+    for folder in (tmp_path / "run" / "tensorboard").iterdir():
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        tags[folder.name] = {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
+    assert tags.keys() == {"doors-sft", "doors-explore-1", "doors-optimise-1", "doors-evaluate"}
+    assert "train/loss" in tags["doors-sft"]
+    assert "train/rewards/margins" in tags["doors-optimise-1"]
+    assert tags["doors-explore-1"]["explore/pairs"] == results["stages"]["explore-1"]["pairs"]
+    last = [row for row in results["evaluations"] if row["label"] == "rro-1" and row["mode"] == "greedy"]
+    assert tags["doors-evaluate"]["evaluate/greedy/reward"] == pytest.approx(last[0]["reward"]["mean"])
+
+
+def test_a_report_of_a_real_run(finished, tmp_path):
+    folder, _, results = finished
+    ran = rro("report", folder, "--out", tmp_path / "report.html")
+    assert ran.returncode == 0, ran.stderr
+    from rro.report.gather import Gatherer
+
+    with Gatherer([folder]) as gatherer:
+        head, _ = gatherer.whole()
+    [run] = head["runs"]
+    said = {(row["label"], row["mode"]): (row["reward"], row["success"]) for row in run["evaluations"]}
+    assert said == {(row["label"], row["mode"]): (row["reward"], row["success"]) for row in results["evaluations"]}
+    ours = {(row["label"], row["mode"], row["mean"], row["low"], row["high"]) for row in run["differences"]}
+    assert ours == {(row["label"], row["mode"], row["mean"], row["low"], row["high"]) for row in results["differences"]}
+    assert [group["name"] for group in run["groups"]] == ["1", "trend-sft", "trend-rro-1"]
+    explored = results["stages"]["explore-1"]
+    assert (run["groups"][0]["pairs"], run["groups"][0]["usage"][0]) == (
+        explored["pairs"],
+        explored["usage"]["policy_calls"],
+    )
+    shares = [part / whole if whole else None for part, whole in run["groups"][1]["rising"]]
+    assert shares == results["stages"]["evaluate-sft"]["rising_share_by_stage"]

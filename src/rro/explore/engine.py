@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,15 @@ log = logging.getLogger(__name__)
 
 
 async def explore(
-    tasks: Sequence[Task], strategy: Strategy, scope: Scope, concurrency: int, progress: Progress
+    tasks: Sequence[Task],
+    strategy: Strategy,
+    scope: Scope,
+    concurrency: int,
+    progress: Progress,
+    observe: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> list[str]:
-    """Explore every task that the journal does not hold already; returns the ids of those that failed.
+    """Explore every task that the journal does not hold already; returns the ids of those that failed. `observe` is told each
+    task's record, old and new.
 
     Where the scope's budget ends, tasks under way are recorded as far as they came, and the others are not begun.
 
@@ -51,7 +57,9 @@ async def explore(
                 return
             if record is None:
                 failed.append(task.id)
-            pairs += len(record["pairs"]) if record else 0
+            else:
+                pairs += len(record["pairs"])
+                observe(record)
             share = scope.account.share()
             spent = "" if share is None else f", {share:.0%} of the budget"
             progress.advance(new=new, note=f"{pairs} pairs{spent}")

@@ -23,6 +23,7 @@ from rro.errors import UsageError
 from rro.policies.models import load_model, resolve_device
 from rro.processes import world_size
 from rro.seeds import derive_seed
+from rro.trackers import PROJECT
 from rro.train.data import LengthOrder, Rows
 
 Observe = Callable[[Mapping[str, float | int | str]], None]
@@ -125,7 +126,9 @@ def training_arguments(
         save_steps=stage.save_steps or 500,
         save_total_limit=1,
         seed=derive_seed(config.seed, name) % 2**32,
-        report_to="none",
+        report_to=list(config.report_to) or "none",
+        run_name=f"{config.name}-{folder.name.removesuffix('.partial')}",
+        project=PROJECT,
         disable_tqdm=True,
         **extra,
     )

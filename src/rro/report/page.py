@@ -1,0 +1,105 @@
+"""The report as files: one HTML file with its data in it, or a folder where that would be too large for one.
+
+The page loads nothing but its own files. Its policy (Content-Security-Policy) allows the one script and style whose hashes it
+names. Data stands in it as base64, which cannot end a script or begin a tag whatever the messages say.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rro.errors import UsageError
+from rro.report.pack import pack
+from rro.runfolder import write_atomically
+
+MOST_BYTES = 5_000_000  # of one file; above, the report is a folder
+_SCRIPTS = ("dom", "data", "charts", "overview", "list", "tree", "pairs", "app")  # in this order
+
+
+def write_report(head: dict[str, Any], chunks: Sequence[str], out: Path) -> Path:
+    """Write the report to `out`, and return the file to open. Above MOST_BYTES, or where `out` does not end in .html, it is a
+    folder with an index.html. Raises UsageError where `out` cannot be written."""
+    page = single_page(head, chunks)
+    try:
+        if out.suffix == ".html" and len(page) <= MOST_BYTES:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(out, page)
+            return out
+        return _write_folder(head, chunks, out.with_suffix("") if out.suffix == ".html" else out)
+    except OSError as error:
+        raise UsageError(f"{error.filename or out}: cannot write the report: {error.strerror}") from None
+
+
+def single_page(head: dict[str, Any], chunks: Sequence[str]) -> str:
+    """The whole report as one page."""
+    blocks = [_block("head", pack(head)), *(_block(f"chunk-{number}", text) for number, text in enumerate(chunks))]
+    return _page("\n".join(blocks))
+
+
+def live_page() -> str:
+    """The page of `rro view`, which asks the server for its data."""
+    return _page("", "connect-src 'self'")
+
+
+def policy(*more: str, nonce: str = "") -> str:
+    """What the page may do: run this script, use this style, show its empty icon. `nonce` is for the data files of a folder."""
+    scripts = f"'sha256-{_hash(_script())}'" + (f" 'nonce-{nonce}'" if nonce else "")
+    rules = (
+        "default-src 'none'",
+        f"script-src {scripts}",
+        f"style-src 'sha256-{_hash(_asset('style.css'))}'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        *more,
+    )
+    return "; ".join(rules)
+
+
+def _write_folder(head: dict[str, Any], chunks: Sequence[str], folder: Path) -> Path:
+    """A script file per chunk: a page on disc may load scripts, but not read files."""
+    packed = pack(head)
+    nonce = _hash(packed + "".join(chunks))  # nobody whose text is in the data can know it
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    for number, text in enumerate(chunks):
+        write_atomically(folder / "data" / f"chunk-{number}.js", f'rroChunk("{number}","{text}");\n')
+    write_atomically(folder / "index.html", _page(_block("head", packed), nonce=nonce))
+    return folder / "index.html"
+
+
+def _page(data: str, *rules: str, nonce: str = "") -> str:
+    parts = {
+        "@POLICY@": policy(*rules, nonce=nonce),
+        "@STYLE@": _asset("style.css"),
+        "@NONCE@": f' nonce="{nonce}"' if nonce else "",
+        "@SCRIPT@": _script(),
+        "@DATA@": data,
+    }
+    page = _asset("page.html")
+    for name, text in parts.items():
+        page = page.replace(name, text, 1)
+    return page
+
+
+def _block(name: str, packed: str) -> str:
+    return f'<script type="text/plain" id="{name}">{packed}</script>'
+
+
+@cache
+def _script() -> str:
+    return "\n".join(_asset(f"{name}.js") for name in _SCRIPTS)
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("rro.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

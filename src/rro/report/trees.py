@@ -1,0 +1,265 @@
+"""One task's records as plain data for the page: its tree, rollouts and pairs. Texts are numbers in a table of strings.
+
+Nothing is sampled or decided here; what the journal does not say (a task under way has no chosen path yet) is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rro.report.source import Exploration, Record, TaskRecords
+from rro.seeds import derive_seed
+from rro.types import ProcessReward, Usage
+
+Intern = Callable[[str], int]  # a text -> its number in the table
+USAGE = ("policy_calls", "prompt_tokens", "cached_tokens", "generated_tokens", "environment_steps", "seconds", "cost")
+_SNIPPET = 240  # characters of the instruction that the list of tasks shows and searches
+
+
+@dataclass
+class Found:
+    """One task as data: `tree` for the viewer, `listed` for the list of tasks, `figures` for the overview."""
+
+    tree: dict[str, Any]
+    listed: dict[str, Any]
+    figures: dict[str, Any]
+
+
+@dataclass
+class _Node:
+    id: str
+    parent: _Node | None
+    step: Mapping[str, Any] | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    rollouts: Mapping[int, Record] = field(default_factory=dict)
+    committed: Mapping[str, Any] | None = None
+    price: dict[str, Any] | None = None
+    sides: set[str] = field(default_factory=set)
+
+    @property
+    def depth(self) -> int:
+        return self.id.count(".")
+
+    def passages(self) -> list[Sequence[Mapping[str, Any]]]:
+        """The steps that follow this state in the rollouts that begin here, or above and pass through."""
+        own = [rollout["steps"] for rollout in self.rollouts.values()]
+        if self.parent is None or self.step is None:
+            return own
+        text = self.step["action"]["content"]
+        through = [steps[1:] for steps in self.parent.passages() if steps and steps[0]["action"]["content"] == text]
+        return own + through
+
+
+def build(exploration: Exploration, records: TaskRecords, intern: Intern) -> Found:
+    """A task's tree, its entry in the list, and what it adds to the overview."""
+    nodes = _grow(records)
+    end = records.end or {}
+    for node in nodes.values():
+        node.price = _price(node)
+    if nodes["0"].price is None:  # strategies over whole episodes have no other figure
+        nodes["0"].price = _mean(records.episodes)
+    pairs = [_pair(row, nodes, end, intern) for row in end.get("pairs", [])]
+    opening = end.get("opening", [])
+    usage, numbers = _total(records), {name: number for number, name in enumerate(nodes)}
+    tree = {
+        "strategy": end.get("strategy"),
+        "finished": records.end is not None,
+        "cut": end.get("cut", False),
+        "seconds": end.get("seconds"),
+        "opening": _messages(opening, intern),
+        "nodes": [_node(node, numbers, intern) for node in nodes.values()],
+        "episodes": [_rollout(number, record, intern) for number, record in sorted(records.episodes.items())],
+        "pairs": pairs,
+        "usage": _usage(usage),
+    }
+    return Found(tree, _listed(exploration, end, nodes, opening, usage), _figures(exploration, records, usage))
+
+
+def _grow(records: TaskRecords) -> dict[str, _Node]:
+    """All nodes, parents first. Ids that only rollouts or the chosen path name are nodes too: candidates that were recycled
+    from a rollout have no record of their own."""
+    committed = {step["node"]: step for step in (records.end or {}).get("committed", [])}
+    drawn = {name: record for name, record in records.candidates.items() if record["step"] is not None}
+    nodes = {"0": _Node("0", None, rollouts=records.rollouts.get("0", {}))}
+    for name in sorted({*drawn, *records.rollouts, *committed}, key=_place):
+        _add(name, nodes, records, drawn, committed)
+    return nodes
+
+
+def _add(
+    name: str,
+    nodes: dict[str, _Node],
+    records: TaskRecords,
+    drawn: Mapping[str, Record],
+    committed: Mapping[str, Any],
+) -> _Node:
+    if name in nodes:
+        return nodes[name]
+    above, _, last = name.rpartition(".")
+    parent = _add(above, nodes, records, drawn, committed)
+    record = drawn.get(name, {})
+    step = record["step"] if record else _recycled(parent, last)
+    nodes[name] = _Node(name, parent, step, record, records.rollouts.get(name, {}), committed.get(name))
+    return nodes[name]
+
+
+def _recycled(parent: _Node, last: str) -> Mapping[str, Any] | None:
+    """The step of a candidate that came out of a rollout: its id is "~" and a digest of its action."""
+    firsts = (steps[0] for steps in parent.passages() if steps)
+    return next((step for step in firsts if f"~{derive_seed(step['action']['content']):016x}"[:11] == last), None)
+
+
+def _place(name: str) -> tuple[tuple[int, float, str], ...]:
+    """Sorts "0.10" after "0.9", and recycled nodes after the drawn ones."""
+    return tuple((0, int(part), "") if part.isdecimal() else (1, math.inf, part) for part in name.split("."))
+
+
+def _price(node: _Node) -> dict[str, Any] | None:
+    """r(h_t, a_t) as the strategy had it. Where that used more outcomes than are on this node, it has no interval here."""
+    if node.record.get("stop") is not None:
+        reward = node.record.get("reward")
+        return None if reward is None else _priced(ProcessReward((reward,), node.record["policy"], exact=True))
+    own, chosen = _mean(node.rollouts), node.committed or {}
+    said = chosen.get("process_reward")
+    if said is None or (own is not None and own["mean"] == said):
+        return own
+    return {"mean": said, "low": None, "high": None, "n": chosen["n"], "policy": chosen["policy"]}
+
+
+def _mean(rollouts: Mapping[int, Record]) -> dict[str, Any] | None:
+    """The mean outcome of those that did not fail."""
+    kept = [record for _, record in sorted(rollouts.items()) if record["reward"] is not None]
+    return _priced(ProcessReward(tuple(r["reward"] for r in kept), kept[0]["policy"])) if kept else None
+
+
+def _priced(reward: ProcessReward) -> dict[str, Any]:
+    low, high = (end if math.isfinite(end) else None for end in reward.interval)
+    return {
+        "mean": reward.mean,
+        "low": low,
+        "high": high,
+        "n": reward.n,
+        "exact": reward.exact,
+        "policy": reward.policy,
+        "outcomes": list(reward.outcomes),
+    }
+
+
+def _node(node: _Node, numbers: Mapping[str, int], intern: Intern) -> dict[str, Any]:
+    data: dict[str, Any] = {"id": node.id, "parent": -1 if node.parent is None else numbers[node.parent.id]}
+    data |= {"price": node.price, "sides": sorted(node.sides)}
+    data["rollouts"] = [_rollout(number, record, intern) for number, record in sorted(node.rollouts.items())]
+    if node.step is not None:
+        data["step"] = _step(node.step, intern)
+    if node.record:
+        data |= {name: node.record.get(name) for name in ("policy", "stop", "reward")}
+        data["usage"] = _usage(Usage(**node.record["usage"]))
+    elif node.parent is not None:
+        data["recycled"] = True
+    if node.committed is not None:
+        data |= {"committed": True, "rose": node.committed["rose"]}
+    return data
+
+
+def _rollout(number: int, record: Record, intern: Intern) -> dict[str, Any]:
+    return {
+        "number": number,
+        "steps": [_step(step, intern) for step in record["steps"]],
+        "usage": _usage(Usage(**record["usage"])),
+        **{name: record.get(name) for name in ("reward", "stop", "policy", "error")},
+    }
+
+
+def _step(step: Mapping[str, Any], intern: Intern) -> list[Any]:
+    """[action, observation, 1 if invalid, who wrote the action, its tokens]; the page's `stepOf` reads it."""
+    action = step["action"]
+    tokens = len(action["token_ids"]) if action.get("token_ids") else None
+    return [intern(action["content"]), intern(step["observation"]), int(step["invalid"]), action["source"], tokens]
+
+
+def _messages(messages: Sequence[Mapping[str, str]], intern: Intern) -> list[list[Any]]:
+    return [[message["role"], intern(message["content"])] for message in messages]
+
+
+def _pair(row: Mapping[str, Any], nodes: Mapping[str, _Node], end: Mapping[str, Any], intern: Intern) -> dict[str, Any]:
+    data: dict[str, Any] = {"step": row["step"], "kind": row["kind"], "prompt": _messages(row["prompt"], intern)}
+    path = ["0", *(step["node"] for step in end["committed"])]
+    parent = path[row["step"] - 1] if row["kind"] != "trajectory" and row["step"] <= len(path) else None
+    for side in ("chosen", "rejected"):
+        node = _side(row, side, [node for node in nodes.values() if node.parent and node.parent.id == parent])
+        if node is not None:
+            node.sides.add(side)
+        data[side] = {
+            "messages": _messages(row[side], intern),
+            "node": node.id if node else None,
+            **{name: row[f"{side}_{name}"] for name in ("reward", "outcomes", "n", "exact")},
+            "policy": row[f"{side}_pricing_policy"],
+        }
+    return data
+
+
+def _side(row: Mapping[str, Any], side: str, candidates: Sequence[_Node]) -> _Node | None:
+    """The candidate that says what this side says, at this price."""
+    text, reward = row[side][0]["content"], row[f"{side}_reward"]
+    same = [node for node in candidates if node.step and node.step["action"]["content"] == text]
+    priced = [node for node in same if node.price and node.price["mean"] == reward]
+    return next(iter(priced or same), None)
+
+
+def _listed(
+    exploration: Exploration,
+    end: Mapping[str, Any],
+    nodes: Mapping[str, _Node],
+    opening: Sequence[Mapping[str, str]],
+    usage: Usage,
+) -> dict[str, Any]:
+    """What the list of tasks shows and filters by. `nodes` is flat: depth, process reward in thousandths (null: none), and 1
+    where the node is a side of a pair, for each node in turn."""
+    whole = any(row["kind"] == "trajectory" for row in end.get("pairs", []))
+    root, *rest = nodes.values()
+    listed = [(root, whole), *((node, bool(node.sides)) for node in rest)]
+    return {
+        "group": exploration.group,
+        "id": exploration.task,
+        "text": opening[-1]["content"][:_SNIPPET] if opening else "",
+        "finished": bool(end),
+        "start": root.price["mean"] if root.price else None,
+        "line": [step["process_reward"] for step in end.get("committed", [])],
+        "nodes": [figure for node, paired in listed for figure in (node.depth, _thousandths(node), int(paired))],
+        "pairs": len(end.get("pairs", [])),
+        "calls": usage.policy_calls,
+    }
+
+
+def _figures(exploration: Exploration, records: TaskRecords, usage: Usage) -> dict[str, Any]:
+    """What `rro.report.overview` adds up."""
+    end = records.end or {}
+    return {
+        "group": exploration.group,
+        "finished": bool(end),
+        "start_reward": end.get("start_reward"),
+        "line": [step["process_reward"] for step in end.get("committed", [])],
+        "per_step": end.get("candidates", []),
+        "candidates": len(records.candidates),
+        "rollouts": sum(map(len, records.rollouts.values())) + len(records.episodes),
+        "pairs": len(end.get("pairs", [])),
+        "usage": _usage(usage),
+    }
+
+
+def _thousandths(node: _Node) -> int | None:
+    return None if node.price is None else round(node.price["mean"] * 1000)
+
+
+def _total(records: TaskRecords) -> Usage:
+    rollouts = [record for by_number in records.rollouts.values() for record in by_number.values()]
+    everything = [*records.candidates.values(), *rollouts, *records.episodes.values()]
+    return sum((Usage(**record["usage"]) for record in everything), Usage())
+
+
+def _usage(usage: Usage) -> list[float]:
+    """In the order of USAGE."""
+    return [round(getattr(usage, name), 4) for name in USAGE]

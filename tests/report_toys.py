@@ -1,0 +1,100 @@
+"""Small runs to look at: real explorations of trees whose pages are long, with evaluations, in run folders."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+from fakes import ForkableTreeEnvironment, TreeBenchmark, explore, make_scope
+
+from rro.config import Config, parse_config
+from rro.evaluate import evaluate
+from rro.explore.engine import summarise
+from rro.explore.strategies.rising import RisingExploration
+from rro.journal import Journal
+from rro.policies.scripted import ScriptedPolicy
+from rro.progress import Progress
+from rro.runfolder import RunFolder
+from rro.types import SamplingParams, storable
+
+TREE = {"a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}}, "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}}, "c": 0.5}
+WORDS = (
+    "quiet",
+    "sturdy",
+    "folding",
+    "rustic",
+    "glossy",
+    "vintage",
+    "woven",
+    "tent",
+    "quilt",
+    "lantern",
+    "kettle",
+    "mirror",
+)
+
+
+class Wordy(ForkableTreeEnvironment):
+    """Its observations begin with a page of words that no other task or place has."""
+
+    length = 0
+
+    def show(self) -> str:
+        page = " ".join(random.Random(f"{self.task} {self.path}").choices(WORDS, k=self.length))
+        return f"{page}at {'/'.join(self.path)}: go {' '.join(self.here())}"
+
+
+class Long(Wordy):
+    length = 180
+
+
+def speaker(messages, rng) -> str:
+    """Takes each action equally often, wherever in the observation they stand."""
+    return rng.choice(messages[-1].content.rpartition(": go ")[2].split())
+
+
+def make_run(
+    folder: Path, trees, *, environment=Wordy, strategy=None, evaluated=("sft", "rro-1"), name="toy", seed=0
+) -> RunFolder:
+    """A finished run: explored once, both policies evaluated (they are the same one, at two temperatures)."""
+    config: Config = parse_config({"name": name, "seed": seed, "evaluate": {"bootstrap": 200}}, "toy")
+    run, benchmark = RunFolder.create(config, folder), TreeBenchmark(trees, environment)
+    with Journal(run.journal) as journal:
+        scope = make_scope(benchmark, ScriptedPolicy(speaker, f"{name}/sft"), journal, iteration=1, seed=seed)
+        assert explore(strategy or RisingExploration(3, 4), scope) == []
+        done = list(journal.records("task", "1/"))
+        journal.append("stage", "explore-1", {"seconds": 2.5, "pairs": summarise(done).pairs, "failed_tasks": 0})
+        for label in evaluated:
+            _evaluate(benchmark, journal, label, scope)
+    return run
+
+
+def _evaluate(benchmark, journal, label, scope) -> None:
+    tasks = benchmark.tasks("test")
+    with Progress("evaluate", len(tasks), "episodes") as progress:
+        asyncio.run(
+            evaluate(
+                tasks, benchmark, ScriptedPolicy(speaker, label), journal, label=label, mode="sampled", episodes=1,
+                params=SamplingParams(), limits=scope.limits, seed=len(label), concurrency=8, progress=progress,
+            )
+        )  # fmt: skip
+
+
+HOSTILE = (
+    "</script><script>window.owned = 1</script>",
+    "<img src=x onerror=window.owned=1>",
+    "<!-- <script>",
+    "]]> \u2028 \u2029 \\u003c/script\\u003e",
+    "javascript:window.owned=1",
+    "@SCRIPT@ @DATA@ ${window.owned=1} {{constructor.constructor('window.owned=1')()}}",
+    "\x00\x1b[2J\ud800\u202e&lt;b&gt;&amp;",
+    "'\"><svg onload=window.owned=1>",
+)
+
+
+def hostile_trees():
+    """Tasks, actions and observations that try to be more than text. An action has no space: the toy's policy splits there."""
+    actions = {text.replace(" ", "_"): reward / 10 for reward, text in enumerate(HOSTILE)}
+    ids = [storable(f"{text} #{number}") for number, text in enumerate(HOSTILE)]
+    return {task: {**actions, "deeper": dict(actions)} for task in ids}
