@@ -10,7 +10,7 @@ import json
 import zlib
 from typing import Any
 
-CHUNK_CHARACTERS = 1_500_000  # of distinct text; one chunk is decoded when one of its tasks is opened
+CHUNK_CHARACTERS = 250_000  # of distinct text; one chunk is decoded when one of its tasks is opened
 
 
 class Chunk:

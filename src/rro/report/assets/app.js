@@ -1,7 +1,7 @@
 // Where one is (the address after #), the keys, and what is drawn when.
 
 const VIEWS = { overview: "Overview", trees: "Trees", pairs: "Pairs" };
-const POLL = 3000; // milliseconds between questions to `rro view`
+const POLL = 3000; // milliseconds between questions to `rro view`, more where an answer takes long
 const NONCE = document.currentScript.nonce;
 let head = null; // the overview and the list of tasks, see rro.report.gather
 let place = { view: "overview" }; // what the address says
@@ -49,15 +49,17 @@ async function draw() {
     main.replaceChildren(el("aside", { id: "side", "aria-label": "Tasks" }, filterForm(filterChanged), el("div", { id: "list" })), el("div", { id: "work" }));
     main.className = "browser";
   }
-  drawList();
+  drawList(place.task !== opened?.entry.id);
   await drawTask();
 }
 
-function drawList() {
+function drawList(follow = false) {
   const list = document.getElementById("list"), scroll = list.scrollTop;
   const focused = [...list.querySelectorAll("button")].indexOf(document.activeElement);
   list.replaceChildren(taskList(fitting(), entryHere(), goTo));
   list.scrollTop = scroll;
+  const current = list.querySelector("[aria-current]"), top = current ? current.offsetTop : 0;
+  if (follow && current && (top < scroll || top + current.offsetHeight > scroll + list.clientHeight)) list.scrollTop = top - list.clientHeight / 3;
   list.querySelectorAll("button")[focused]?.focus();
 }
 
@@ -68,7 +70,7 @@ function filterChanged(name) {
   if (name !== "text") return;
   searched = null;
   clearTimeout(waiting);
-  waiting = setTimeout(() => searchMessages(drawList).catch(complain), 300);
+  waiting = setTimeout(() => searchMessages(() => drawList()).catch(complain), 300);
 }
 
 async function drawTask() {
@@ -123,6 +125,7 @@ function complain(error) {
 
 /** Ask `rro view` for what is new. */
 async function poll() {
+  const asked = performance.now();
   try {
     const answer = await fetch(`head?seen=${head.records}`);
     if (answer.status === 200) {
@@ -132,7 +135,7 @@ async function poll() {
   } catch (error) {
     document.getElementById("status").textContent = "rro view has ended; this is what it last said";
   }
-  setTimeout(poll, POLL);
+  setTimeout(poll, Math.max(POLL, 10 * (performance.now() - asked)));
 }
 
 async function start() {

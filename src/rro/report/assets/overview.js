@@ -52,7 +52,8 @@ function rewardFigure() {
 function differences(heading, remark, rows) {
   if (!rows.length) return null;
   const ends = rows.flatMap((row) => [row.low ?? row.mean, row.high ?? row.mean, 0]);
-  return figure(heading, remark, intervals(rows, [Math.min(...ends), Math.max(...ends)], 0), ["", "difference in reward", "tasks"],
+  const [low, high] = [Math.min(...ends), Math.max(...ends)], margin = 0.05 * (high - low);
+  return figure(heading, remark, intervals(rows, [low - margin, high + margin], 0), ["", "difference in reward", "tasks"],
     rows.map((row) => [row.label, interval(row), row.left_out ? `${row.n} (${row.left_out} left out)` : row.n]));
 }
 

@@ -30,9 +30,15 @@ function badges(node) {
   ];
 }
 
-/** The line that tells most of a message: the last that is not empty. */
+/** What tells most of a message: its last line, without a label such as "Action:". */
 function gist(text) {
-  return text.trim().split("\n").at(-1).slice(0, 300);
+  return text.trim().split("\n").at(-1).replace(/^\w{1,12}: +(?=\S)/, "").slice(0, 300);
+}
+
+/** How a candidate is called among those of its step, from 1. */
+function candidateName(node) {
+  const last = node.id.split(".").at(-1);
+  return last.startsWith("~") ? `candidate ${last}` : `candidate ${Number(last) + 1}`;
 }
 
 function treeView(task, chosen, choose) {
@@ -157,7 +163,7 @@ function nodeDetails(task, node) {
     node: node.id,
   };
   return [
-    el("h3", { tabindex: -1 }, step ? `Step ${depthOf(node)}, candidate ${node.id.split(".").at(-1)}` : "Start"),
+    el("h3", { tabindex: -1 }, step ? `Step ${depthOf(node)}, ${candidateName(node)}` : "Start"),
     el("dl", {}, Object.entries(facts).filter(([, value]) => value !== null).map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
     pair >= 0 ? el("p", {}, el("a", { href: address({ view: "pairs", pair }) }, "compare the pair side by side")) : null,
     ...(step ? turns(task, [node.step]).flat() : task.opening.map(([role, i]) => message(role === "user" ? "environment" : role, task.text(i)))),
