@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from rro import weights
 from rro.config import ModelConfig, PolicyConfig, TinyConfig, VllmConfig, parse_config
 from rro.errors import RroError, UsageError
 from rro.policies import leash, vllm_shared
@@ -24,6 +26,7 @@ from rro.policies.vllm import open_vllm
 from rro.policies.vllm_options import Weights, arguments, engine_options, environment, find_weights, lora_options
 from rro.policies.vllm_server import ServedEngine
 from rro.policies.vllm_shared import borrow, give_back
+from rro.runfolder import RunFolder
 
 FAKE = Path(__file__).with_name("fake_vllm.py")
 
@@ -171,14 +174,14 @@ def test_iterations_by_lora_are_one_adapter_on_the_sft_policy(iterations, tmp_pa
     moved = tmp_path / "elsewhere"
     shutil.copytree(iterations, moved)
     for _ in range(2):  # the second time the stack is there
-        weights = find_weights(ModelConfig(device="cpu"), moved / label, moved / "sft")
-        assert (weights.whole, weights.rank) == (str(moved / "sft"), rank)
+        found = find_weights(ModelConfig(device="cpu"), moved / label, moved / "sft")
+        assert (found.whole, found.rank) == (str(moved / "sft"), rank)
     ids = torch.tensor([[5, 9, 30, 4, 77]])
     merged, _ = load_model(ModelConfig(device="cpu"), moved / label, train=False)
     base, _ = load_model(ModelConfig(device="cpu"), moved / "sft", train=False)
     with torch.inference_mode():
         alone = base(ids).logits
-        adapted = PeftModel.from_pretrained(base, weights.adapter)(ids).logits
+        adapted = PeftModel.from_pretrained(base, found.adapter)(ids).logits
         assert (adapted - merged(ids).logits).abs().max() < 1e-4
         assert (adapted - alone).abs().max() > 1e-2
 
@@ -331,3 +334,13 @@ def test_an_interpreter_without_vllm_says_so(tiny, tmp_path):
         pytest.skip("this environment has vLLM")
     with pytest.raises(RroError, match="No module named 'vllm'"):
         open_vllm(recipe(tiny, python=sys.executable), None, "t/sft", tmp_path)
+
+
+@pytest.mark.parametrize(("lora", "start"), [(None, None), ({"rank": 4}, "checkpoints/sft")])
+def test_a_run_serves_its_own_checkpoints(tmp_path, monkeypatch, lora, start):
+    config = parse_config({"name": "t", "model": {"lora": lora}, "policy": {"backend": "vllm"}}, "test")
+    run = SimpleNamespace(config=config, folder=RunFolder(tmp_path, config))
+    monkeypatch.setattr("rro.policies.vllm.open_vllm", lambda *given: SimpleNamespace(given=given))
+    policy = weights.open_policy(run, "rro-1")
+    where = tmp_path / "checkpoints" / "rro-1"
+    assert policy.given == (config, where, "t/rro-1", tmp_path / "logs", tmp_path / start if start else None)

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -44,10 +45,11 @@ class LocalEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         self._thread.start()
         os.environ.update(environment)  # which the engine's processes inherit
-        before = set(multiprocessing.active_children())
+        before = multiprocessing.active_children()
         try:
             self._llm = self._now(self._start())
-            self._leash = _hold(set(multiprocessing.active_children()) - before)
+            self._below = _below([one for one in multiprocessing.active_children() if one not in before])
+            self._leash = _hold(self._below)
         except Exception as error:
             self._end_loop()
             reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -110,6 +112,7 @@ class LocalEngine:
         self._closed = True
         asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result()
         self._llm.shutdown()
+        _wait_for(self._below)
         self._leash.communicate(b".")
         self._end_loop()
 
@@ -148,12 +151,32 @@ class LocalEngine:
             self._tasks.discard(task)
 
 
-def _hold(children: set[Any]) -> subprocess.Popen[bytes]:
-    """What ends the engine's first process, with which the others end, where this one is killed: vLLM would leave it."""
-    pids = [str(child.pid) for child in children]
-    return subprocess.Popen(
-        [sys.executable, leash.__file__, "hold", *pids], stdin=subprocess.PIPE, start_new_session=True
-    )
+def _below(children: Sequence[Any]) -> list[Any]:
+    """The processes of multiprocessing's `children`, and all that these have started."""
+    import psutil  # vLLM needs it too
+
+    found = []
+    for child in children:
+        own = psutil.Process(child.pid)
+        found += [own, *own.children(recursive=True)]
+    return found
+
+
+def _hold(processes: Sequence[Any]) -> subprocess.Popen[bytes]:
+    """What ends the engine's processes where this one is killed: vLLM would leave them."""
+    command = [sys.executable, leash.__file__, "hold", *(str(one.pid) for one in processes)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _wait_for(processes: Sequence[Any]) -> None:
+    """Return when the engine's processes are gone; vLLM only asks them to go. The last ones are killed."""
+    import psutil
+
+    _, left = psutil.wait_procs(processes, timeout=leash.GRACE)
+    for one in left:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(left, timeout=leash.GRACE)
 
 
 class VllmPolicy:
