@@ -151,8 +151,21 @@ class DpoConfig(TrainingConfig):
     sft_weight: float = Field(0.0, ge=0)  # weight of the SFT term on the chosen side; IPR's mixed loss: 1.0
 
 
+class AdaptiveConfig(_Section):
+    """strategy = "adaptive": recycling, racing, and a budget (docs/exploration.md). Switches are for ablations."""
+
+    error: float = Field(0.1, gt=0, lt=0.5)  # a pair is kept if P(chosen is worth more than rejected) >= 1 - error
+    prior: float = Field(2.0, gt=0)  # outcomes that the prior counts as: an action is worth what its state is worth
+    step_rollouts: int = Field(10, ge=0)  # at most, that a race directs at the candidates of one step
+    budget: int | None = Field(None, ge=1)  # per task; nothing new begins once it is spent
+    budget_unit: Literal["policy_calls", "generated_tokens", "rollouts"] = "policy_calls"
+    recycle: bool = True  # rollouts from a state supply its candidates
+    race: bool = True  # direct rollouts at open orders
+    share: bool = True  # candidates that do the same share outcomes
+
+
 class ExploreConfig(_Section):
-    strategy: Literal["rro", "fixed", "ipr", "eto", "rft"] = "rro"
+    strategy: Literal["rro", "adaptive", "fixed", "ipr", "eto", "rft"] = "rro"
     tasks: int | None = Field(None, ge=1)  # None: every train task
     rollouts: int = Field(5, ge=1)  # N, per process reward
     candidates: int = Field(5, ge=1)  # K, at most, per step

@@ -38,6 +38,7 @@ class IntercodeSqlBenchmark(Benchmark):
     """The tasks by split, and the engine that all episodes share."""
 
     name = "intercode-sql"
+    reward_range = (-1.0, 1.0)
 
     def __init__(
         self,
