@@ -14,18 +14,20 @@ import asyncio
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from benchmarks.trees import SHAPES, Forest, Shape
 from rro.config import AdaptiveConfig
 from rro.episode import Limits
 from rro.explore import engine
-from rro.explore.sampler import Sampler, Scope
 from rro.explore.beliefs import Prior
+from rro.explore.sampler import Sampler, Scope
 from rro.explore.strategies.adaptive import AdaptiveExploration
 from rro.explore.strategies.base import Strategy
 from rro.explore.strategies.fixed_size import FixedSizeExploration
@@ -47,6 +49,17 @@ def strategies() -> dict[str, Make]:
         "rro": lambda forest: RisingExploration(),
         "rro, all siblings": lambda forest: RisingExploration(siblings="all"),
         "adaptive": lambda forest: adaptive(forest),
+        "adaptive, all siblings": lambda forest: adaptive(forest, "all"),
+        "adaptive, error 0.05": lambda forest: adaptive(forest, error=0.05),
+        "adaptive, error 0.3": lambda forest: adaptive(forest, error=0.3),
+        "adaptive, budget 20": lambda forest: adaptive(forest, budget=20),
+        "recycling alone": lambda forest: adaptive(
+            forest, race=False, share=False, weigh=False, error=0.5, first=5, most=5
+        ),
+        "racing alone": lambda forest: adaptive(forest, recycle=False),
+        "no race": lambda forest: adaptive(forest, race=False),
+        "no sharing": lambda forest: adaptive(forest, share=False),
+        "no weighing": lambda forest: adaptive(forest, weigh=False),
         "fixed": lambda forest: FixedSizeExploration(),
         "ipr": lambda forest: IterativeStepRefinement(experts(forest)),
         "eto": lambda forest: TrajectoryExploration(experts(forest)),
@@ -54,9 +67,9 @@ def strategies() -> dict[str, Make]:
     }
 
 
-def adaptive(forest: Forest, siblings: Any = "lowest", rollouts: int = 5, **options: Any) -> Strategy:
+def adaptive(forest: Forest, siblings: Literal["lowest", "all"] = "lowest", **options: Any) -> Strategy:
     config = AdaptiveConfig(**options)
-    return AdaptiveExploration(rollouts, siblings, options=config, prior=Prior(config.prior, *forest.shape.range))
+    return AdaptiveExploration(config, siblings, prior=Prior(config.prior, *forest.shape.range))
 
 
 def experts(forest: Forest) -> dict[str, Any]:
@@ -105,14 +118,13 @@ class Counts:
     values: list[list[float]] = field(default_factory=list)  # V after each committed step, start first, by task
 
 
-def explore(shape: Shape, make: Make, tasks: int, seed: int, concurrency: int = 16) -> Counts:
-    """One exploration of `tasks` trees, measured."""
-    forest = Forest(shape, tasks, seed)
+def explore(forest: Forest, make: Make, seed: int, concurrency: int = 16) -> Counts:
+    """One exploration of a forest, measured."""
     strategy, policy = Watched(make(forest)), forest.policy()
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.jsonl") as journal:
         params = SamplingParams()
-        scope = Scope(forest, policy, policy, journal, params, params, Limits(shape.depth), seed)
-        with Progress("explore", tasks, "tasks", log_every=1e9) as progress:
+        scope = Scope(forest, policy, policy, journal, params, params, Limits(forest.max_steps), seed)
+        with Progress("explore", len(forest.trees), "tasks", log_every=1e9) as progress:
             failed = asyncio.run(engine.explore(forest.tasks(), strategy, scope, concurrency, progress))
     assert not failed, failed
     counts = Counts()
@@ -133,7 +145,7 @@ def _count(counts: Counts, forest: Forest, task: str, tree: Tree, pairs: list[Pr
         counts.correct += gap > 1e-9
         counts.gap += gap
         counts.early += 2 * pair.step <= forest.shape.depth + 1
-        counts.claimed += getattr(pair, "credibility", None) or 0.0
+        counts.claimed += pair.credibility or 0.0
     values, place = [root.value], root
     for node in committed:
         place = place.by_text[node.action.content].leads_to
@@ -156,21 +168,34 @@ def _gap(forest: Forest, pair: PreferencePair) -> float:
 # -- figures: ratios of sums over seeds, with intervals
 
 
-def ratio(counts: list[Counts], over: str, under: str, seed: int = 0) -> dict[str, float | None]:
-    """sum(over) / sum(under) with a percentile interval from resampled seeds; null where there is nothing below."""
-    import numpy as np
+def ratio(counts: Sequence[Counts], over: str, under: str) -> dict[str, float | None]:
+    """sum(over) / sum(under), with an interval; null where there is nothing below."""
+    return _interval(_sums(counts, over), _sums(counts, under))
 
-    above, below = (np.array([getattr(c, name) for c in counts], float) for name in (over, under))
-    if not below.sum():
-        return {"mean": None, "low": None, "high": None}
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(4000, len(counts)))
+
+def times_fewer(paper: Sequence[Counts], counts: Sequence[Counts]) -> dict[str, float | None]:
+    """By how many times the policy calls per correct pair are fewer than the paper's, on the same trees."""
+    over, under = ((_sums(those, "calls"), _sums(those, "correct")) for those in (paper, counts))
+    return _interval(over[0], over[1], under[1], under[0])
+
+
+def _sums(counts: Sequence[Counts], name: str) -> Any:
+    """By seed: the sum itself, then 4,000 resamples of seeds (the same for every strategy and figure)."""
+    values = np.array([getattr(c, name) for c in counts], float)
+    drawn = np.random.default_rng(0).integers(len(values), size=(4000, len(values)))
+    return np.concatenate([[values.sum()], values[drawn].sum(1)])
+
+
+def _interval(over: Any, under: Any, times: Any = 1.0, by: Any = 1.0) -> dict[str, float | None]:
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = above[drawn].sum(1) / below[drawn].sum(1)
-    low, high = np.quantile(ratios[np.isfinite(ratios)], [0.025, 0.975])
-    return {"mean": float(above.sum() / below.sum()), "low": float(low), "high": float(high)}
+        ratios = over / under * times / by
+    if not np.isfinite(ratios[0]):
+        return {"mean": None, "low": None, "high": None}
+    low, high = np.quantile(ratios[1:][np.isfinite(ratios[1:])], [0.025, 0.975])
+    return {"mean": float(ratios[0]), "low": float(low), "high": float(high)}
 
 
-def figures(counts: list[Counts]) -> dict[str, Any]:
+def figures(counts: Sequence[Counts]) -> dict[str, Any]:
     """What one strategy did on one shape, over seeds."""
     gained = {str(n): [(c.end - c.start) / c.tasks] for n, c in enumerate(counts)}
     return {
@@ -192,39 +217,45 @@ def figures(counts: list[Counts]) -> dict[str, Any]:
     }
 
 
-def _by_step(counts: list[Counts]) -> list[float]:
+def _by_step(counts: Sequence[Counts]) -> list[float]:
     """Mean true V after 0, 1, ... committed steps; an episode that has ended keeps its outcome."""
     walks = [walk for c in counts for walk in c.values]
     longest = max(map(len, walks))
     return [sum(walk[min(step, len(walk) - 1)] for walk in walks) / len(walks) for step in range(longest)]
 
 
-def _one(job: tuple[Shape, str, int, int]) -> Counts:
-    shape, name, tasks, seed = job
+def _explore_all(job: tuple[Shape, list[str], int, int]) -> list[Counts]:
+    """Every strategy on the same trees."""
+    shape, names, tasks, seed = job
     logging.disable(logging.WARNING)
-    return explore(shape, strategies()[name], tasks, seed)
+    forest = Forest(shape, tasks, seed)
+    return [explore(forest, strategies()[name], seed) for name in names]
 
 
-def measure(shapes: Iterable[Shape], names: Iterable[str], tasks: int, seeds: int, processes: int) -> dict[str, Any]:
+def measure(shapes: list[Shape], names: list[str], tasks: int, seeds: int, processes: int) -> dict[str, Any]:
     """Figures by shape and strategy."""
-    keys = [(shape, name) for shape in shapes for name in names]
-    jobs = [(shape, name, tasks, seed) for shape, name in keys for seed in range(seeds)]
+    jobs = [(shape, names, tasks, seed) for shape in shapes for seed in range(seeds)]
     with ProcessPoolExecutor(processes) as pool:
-        done = list(pool.map(_one, jobs, chunksize=seeds))
+        done = list(pool.map(_explore_all, jobs))
     found: dict[str, Any] = {}
-    for index, (shape, name) in enumerate(keys):
-        found.setdefault(shape.name, {})[name] = figures(done[index * seeds : (index + 1) * seeds])
+    for index, shape in enumerate(shapes):
+        by_name = list(zip(*done[index * seeds : (index + 1) * seeds], strict=True))
+        found[shape.name] = {name: figures(list(counts)) for name, counts in zip(names, by_name, strict=True)}
+        for name, counts in zip(names, by_name, strict=True):
+            found[shape.name][name]["times_fewer_calls"] = times_fewer(by_name[0], counts)
     return found
 
 
 def table(found: dict[str, Any]) -> str:
     """The figures that matter most, for reading."""
-    lines = [f"{'shape':17} {'strategy':24} {'calls/correct':>16} {'accuracy':>16} {'pairs':>6} {'calls':>6} {'gain':>6} {'cand':>5}"]
+    lines = [
+        f"{'shape':17} {'strategy':24} {'calls/correct':>20} {'fewer':>14} {'accuracy':>16} {'pairs':>6} {'calls':>6} {'gain':>6} {'cand':>5}"
+    ]
     for shape, by_name in found.items():
         for name, row in by_name.items():
             cost, accuracy = row["calls_per_correct_pair"], row["pair_accuracy"]
             lines.append(
-                f"{shape:17} {name:24} {_range(cost, 1):>16} {_range(accuracy, 2):>16} "
+                f"{shape:17} {name:24} {_range(cost, 1):>20} {_range(row['times_fewer_calls'], 1):>14} {_range(accuracy, 2):>16} "
                 f"{row['pairs_per_task']['mean']:6.2f} {row['calls_per_task']['mean']:6.0f} "
                 f"{row['gain_in_value']['mean']:6.2f} {row['candidates_per_step']['mean'] or 0:5.2f}"
             )

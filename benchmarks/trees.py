@@ -97,7 +97,9 @@ def grow(shape: Shape, seed: int) -> Place:
             here.reward = _outcome(shape, quality, rng)
         else:
             odds = _odds(shape, rng)
-            here.actions = [Action(share, _texts(shape, n, rng), after(step + 1, quality)) for n, share in enumerate(odds)]
+            here.actions = [
+                Action(share, _texts(shape, n, rng), after(step + 1, quality)) for n, share in enumerate(odds)
+            ]
         return here
 
     def after(step: int, quality: float) -> Place:

@@ -152,16 +152,19 @@ class DpoConfig(TrainingConfig):
 
 
 class AdaptiveConfig(_Section):
-    """strategy = "adaptive": recycling, racing, and a budget (docs/exploration.md). Switches are for ablations."""
+    """strategy = "adaptive": recycling, racing and a budget (docs/exploration.md). The last four are for ablations."""
 
-    error: float = Field(0.1, gt=0, lt=0.5)  # a pair is kept if P(chosen is worth more than rejected) >= 1 - error
+    error: float = Field(0.15, gt=0, le=0.5)  # a pair is kept if P(chosen is worth more than rejected) >= 1 - error
     prior: float = Field(2.0, gt=0)  # outcomes that the prior counts as: an action is worth what its state is worth
-    step_rollouts: int = Field(10, ge=0)  # at most, that a race directs at the candidates of one step
-    budget: int | None = Field(None, ge=1)  # per task; nothing new begins once it is spent
+    first: int = Field(3, ge=1)  # draws of an action at each step before any decision; those seen in rollouts count
+    most: int = Field(8, ge=1)  # draws at a step while no race is worth running
+    step_calls: int = Field(10, ge=0)  # policy calls that a step may take beyond its first draws
+    budget: int | None = Field(None, ge=1)  # per task; once it is spent nothing new begins
     budget_unit: Literal["policy_calls", "generated_tokens", "rollouts"] = "policy_calls"
-    recycle: bool = True  # rollouts from a state supply its candidates
-    race: bool = True  # direct rollouts at open orders
-    share: bool = True  # candidates that do the same share outcomes
+    recycle: bool = True  # rollouts from a state supply its candidates and their first outcomes
+    race: bool = True  # rollouts go where an order is open
+    share: bool = True  # candidates that do the same share their outcomes
+    weigh: bool = True  # outcomes that vary less than coins count for more
 
 
 class ExploreConfig(_Section):
@@ -177,6 +180,7 @@ class ExploreConfig(_Section):
         "continuation"  # of IPR's step pairs: the rest of both episodes, or one message
     )
     proposal_temperature: float | None = Field(None, ge=0)  # of candidates; None: policy.temperature, for ipr 0
+    adaptive: AdaptiveConfig = AdaptiveConfig()
     pricing: Literal["policy", "sft"] = "policy"  # which model rolls out: the one that explores, or the SFT model (IPR)
     concurrency: int = Field(32, ge=1)  # tasks in flight; results do not depend on it
     retries: int = Field(2, ge=0)  # of a failed rollout, before it counts as missing

@@ -239,7 +239,13 @@ class Sampler:
         }
 
     async def _episode(
-        self, kind: str, node: Node, number: int, policy: Policy, params: SamplingParams, states: list[Any] | None = None
+        self,
+        kind: str,
+        node: Node,
+        number: int,
+        policy: Policy,
+        params: SamplingParams,
+        states: list[Any] | None = None,
     ) -> Trajectory:
         self._must_be_open(node)
         key = f"{node.id}/{number}"
