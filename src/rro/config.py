@@ -158,7 +158,7 @@ class AdaptiveConfig(_Section):
     prior: float = Field(2.0, gt=0)  # outcomes that the prior counts as: an action is worth what its state is worth
     first: int = Field(3, ge=1)  # draws of an action at each step before any decision; those seen in rollouts count
     most: int = Field(8, ge=1)  # draws at a step while no race is worth running
-    step_calls: int = Field(10, ge=0)  # policy calls that a step may take beyond its first draws
+    step_calls: int = Field(8, ge=0)  # policy calls that a step may take beyond its first draws
     budget: int | None = Field(None, ge=1)  # per task; once it is spent nothing new begins
     budget_unit: Literal["policy_calls", "generated_tokens", "rollouts"] = "policy_calls"
     recycle: bool = True  # rollouts from a state supply its candidates and their first outcomes

@@ -77,7 +77,9 @@ class AdaptiveExploration(NoDemonstrations):
     async def _field(self, sampler: Sampler, here: tuple[Node, ...]) -> list[Candidate]:
         """The candidates at a state, priced; those that do the same are one."""
         node, weight = here[0], self._weight(sampler.tree)
-        sampler.reprice(node, [passage for twin in here for passage in twin.passages()])
+        seen = [passage for twin in here for passage in twin.passages()]
+        for twin in here:
+            sampler.reprice(twin, seen)
         if self.options.recycle:
             sampler.recycle(node)
         alike: dict[Hashable, list[Node]] = {}
@@ -101,7 +103,7 @@ class AdaptiveExploration(NoDemonstrations):
     def _weight(self, tree: Tree) -> float:
         if not self.options.weigh:
             return 1.0
-        rollouts = [rollout for node in tree.root.walk() for rollout in node.rollouts.values()]
+        rollouts = [rollout for node in tree.root.walk() for _, rollout in sorted(node.rollouts.items())]
         return self.prior.weight([rollout.reward for rollout in rollouts if rollout.reward is not None])
 
     def _is_spent(self, tree: Tree) -> bool:
