@@ -42,6 +42,7 @@ from rro.stats import bootstrap_mean
 from rro.types import PreferencePair, SamplingParams
 
 FIRST_SEED = 1000  # those below served to choose the defaults of adaptive exploration
+ALL = ", all siblings"
 Make = Callable[[Forest], Strategy]
 
 
@@ -122,15 +123,26 @@ class Counts:
 
 def explore(forest: Forest, make: Make, seed: int, concurrency: int = 16) -> Counts:
     """One exploration of a forest, measured."""
-    strategy, policy = Watched(make(forest)), forest.policy()
+    strategy = make(forest)
+    return count(forest, strategy, grow(forest, strategy, seed, concurrency))
+
+
+def grow(forest: Forest, explored: Strategy, seed: int, concurrency: int = 16) -> dict[str, Tree]:
+    """The finished trees by task."""
+    strategy, policy = Watched(explored), forest.policy()
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.jsonl") as journal:
         params = SamplingParams()
         scope = Scope(forest, policy, policy, journal, params, params, Limits(forest.max_steps), seed)
         with Progress("explore", len(forest.trees), "tasks", log_every=1e9) as progress:
             failed = asyncio.run(engine.explore(forest.tasks(), strategy, scope, concurrency, progress))
     assert not failed, failed
+    return strategy.trees
+
+
+def count(forest: Forest, strategy: Strategy, trees: dict[str, Tree]) -> Counts:
+    """What a strategy makes of finished trees, against the true values."""
     counts = Counts()
-    for task, tree in strategy.trees.items():
+    for task, tree in sorted(trees.items()):
         _count(counts, forest, task, tree, strategy.pairs(tree, 1))
     return counts
 
@@ -231,7 +243,12 @@ def _explore_all(job: tuple[Shape, list[str], int, int]) -> list[Counts]:
     shape, names, tasks, seed = job
     logging.disable(logging.WARNING)
     forest = Forest(shape, tasks, seed)
-    return [explore(forest, strategies()[name], seed) for name in names]
+    made = {name: strategies()[name](forest) for name in names}
+    grown: dict[str, dict[str, Tree]] = {}
+    for name in names:
+        same = grown.get(name.removesuffix(ALL))  # which siblings are paired does not change what is explored
+        grown[name] = same if same is not None else grow(forest, made[name], seed)
+    return [count(forest, made[name], grown[name]) for name in names]
 
 
 def measure(shapes: list[Shape], names: list[str], tasks: int, seeds: int, processes: int) -> dict[str, Any]:
