@@ -173,8 +173,24 @@ class BudgetConfig(_Section):
     cost: float | None = Field(None, ge=0)  # money, by policy.prices
 
 
+class AdaptiveConfig(_Section):
+    """strategy = "adaptive": recycling, racing and a budget (docs/exploration.md). The last four are for ablations."""
+
+    error: float = Field(0.15, gt=0, le=0.5)  # a pair is kept if P(chosen is worth more than rejected) >= 1 - error
+    prior: float = Field(2.0, gt=0)  # outcomes that the prior counts as: an action is worth what its state is worth
+    first: int = Field(3, ge=1)  # draws of an action at each step before any decision; those seen in rollouts count
+    most: int = Field(8, ge=1)  # draws at a step while no race is worth running
+    step_calls: int = Field(8, ge=0)  # policy calls that a step may take beyond its first draws
+    budget: int | None = Field(None, ge=1)  # per task; once it is spent nothing new begins
+    budget_unit: Literal["policy_calls", "generated_tokens", "rollouts"] = "policy_calls"
+    recycle: bool = True  # rollouts from a state supply its candidates and their first outcomes
+    race: bool = True  # rollouts go where an order is open
+    share: bool = True  # candidates that do the same share their outcomes
+    weigh: bool = True  # outcomes that vary less than coins count for more
+
+
 class ExploreConfig(_Section):
-    strategy: Literal["rro", "fixed", "ipr", "eto", "rft"] = "rro"
+    strategy: Literal["rro", "adaptive", "fixed", "ipr", "eto", "rft"] = "rro"
     tasks: int | None = Field(None, ge=1)  # None: every train task
     rollouts: int = Field(5, ge=1)  # N, per process reward
     candidates: int = Field(5, ge=1)  # K, at most, per step
@@ -186,6 +202,7 @@ class ExploreConfig(_Section):
         "continuation"  # of IPR's step pairs: the rest of both episodes, or one message
     )
     proposal_temperature: float | None = Field(None, ge=0)  # of candidates; None: policy.temperature, for ipr 0
+    adaptive: AdaptiveConfig = AdaptiveConfig()
     pricing: Literal["policy", "sft"] = "policy"  # which model rolls out: the one that explores, or the SFT model (IPR)
     concurrency: int = Field(32, ge=1)  # tasks in flight; results do not depend on it
     retries: int = Field(2, ge=0)  # of a failed rollout, before it counts as missing

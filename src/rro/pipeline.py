@@ -171,7 +171,8 @@ def _exploration(run: Run) -> tuple[Sequence[Task], Any]:
         tasks = [task for task in tasks if task.id in experts]
     if not tasks:
         raise UsageError("no task to explore: the expert file has no task of the train split (ids must be task ids)")
-    return tasks[: config.tasks], make_strategy(config, experts, run.benchmark.success_reward)
+    benchmark = run.benchmark
+    return tasks[: config.tasks], make_strategy(config, experts, benchmark.success_reward, benchmark.reward_range)
 
 
 def _spent(run: Run, iteration: int) -> Usage:

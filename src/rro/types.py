@@ -210,7 +210,8 @@ PairKind = Literal["step", "continuation", "trajectory"]
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
     """Chosen and rejected answers under one shared prompt h_t. `kind` says what the sides are: one assistant message
-    ("step"), the rest of an episode from there ("continuation"), or a whole episode ("trajectory")."""
+    ("step"), the rest of an episode from there ("continuation"), or a whole episode ("trajectory"). `credibility` is the
+    probability that chosen is worth more than rejected, where the strategy reckons it."""
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
@@ -222,6 +223,7 @@ class PreferencePair:
     strategy: str
     kind: PairKind = "step"
     iteration: int = 0
+    credibility: float | None = None
 
 
 def _t975(df: int) -> float:
