@@ -108,7 +108,12 @@ class TaskList(Benchmark):
         expert: Callable[[Task, float, int], ExpertPolicy] | None = None,
         reward_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        self.name, self.max_steps, self.success_reward, self.reward_range = name, max_steps, success_reward, reward_range
+        self.name, self.max_steps, self.success_reward, self.reward_range = (
+            name,
+            max_steps,
+            success_reward,
+            reward_range,
+        )
         self._environment, self._tasks, self._expert = environment, tasks, expert
 
     def tasks(self, split: str) -> Sequence[Task]:

@@ -157,7 +157,9 @@ def write_pairs(rows: Iterable[dict[str, Any]], lines: Path) -> int:
     """Write rows to `lines` (.jsonl) and to the same name in .parquet, each complete or absent; returns how many."""
     from datasets import Dataset
 
-    kept = [{**row, "credibility": row.get("credibility")} for row in rows]  # journals of older versions have no such column
+    kept = [
+        {**row, "credibility": row.get("credibility")} for row in rows
+    ]  # journals of older versions have no such column
     temporary = lines.with_suffix(".jsonl.partial")
     temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
     os.replace(temporary, lines)
