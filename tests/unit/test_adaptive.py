@@ -197,13 +197,16 @@ def test_failed_rollouts_are_missing_and_never_zero(tmp_path):
     assert adaptive().pairs(tree, 1) == []
 
 
-def test_nothing_but_failures_leaves_the_task_open(tmp_path):
+@pytest.mark.parametrize(
+    ("recycle", "said"), [(True, "every rollout from node 0 failed"), (False, "no candidate at node 0 could be priced")]
+)
+def test_nothing_but_failures_leaves_the_task_open(tmp_path, recycle, said):
     def fault(path, action):
-        if action:
+        if path:
             raise ConnectionError("gone")
 
-    with pytest.raises(Missing, match="every rollout from node 0 failed"):
-        grown(tmp_path, adaptive(), fault=fault)
+    with pytest.raises(Missing, match=said):
+        grown(tmp_path, adaptive(recycle=recycle), EARLY, fault=fault)
 
 
 def test_failures_that_cost_nothing_do_not_go_on_for_ever(tmp_path):

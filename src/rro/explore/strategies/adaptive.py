@@ -58,7 +58,9 @@ class AdaptiveExploration(NoDemonstrations):
                 await self._draw(sampler, node, 1)
             else:
                 return running.best
-        return None
+        if node.children:
+            raise Missing(f"task {sampler.task.id}: no candidate at node {node.id} could be priced")
+        return None  # the context is full, or the budget spent and no rollout came here
 
     async def _draw(self, sampler: Sampler, node: Node, count: int) -> None:
         """New candidates: the first actions of rollouts from here. Without recycling, proposals with a rollout each."""
