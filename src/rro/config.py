@@ -10,8 +10,10 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from rro.errors import UsageError
 
@@ -71,6 +73,7 @@ class VllmConfig(_Section):
     python: Path | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     options: dict[str, Any] = Field(default_factory=dict)  # further engine arguments, as vLLM names them
+    start_timeout: float = Field(900.0, gt=0)  # seconds until the engine must answer; compiling takes minutes
 
 
 class OpenAIConfig(_Section):
@@ -85,6 +88,15 @@ class OpenAIConfig(_Section):
     concurrency: int = Field(64, ge=1)  # requests in flight at most; fewer while the server refuses some
     timeout: float = Field(120.0, gt=0)  # seconds for one request
     retries: int = Field(6, ge=0)  # of one request, backing off, before its rollout counts as failed
+
+    @field_validator("base_url")
+    @classmethod
+    def _without_secrets(cls, url: str) -> str:
+        """The recipe is dumped into the run folder, and addresses stand in messages and journals."""
+        parts = urlsplit(url)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise PydanticCustomError("secret", "an address without user, password, query or fragment is needed here")
+        return url
 
 
 class PricesConfig(_Section):
@@ -161,8 +173,24 @@ class BudgetConfig(_Section):
     cost: float | None = Field(None, ge=0)  # money, by policy.prices
 
 
+class AdaptiveConfig(_Section):
+    """strategy = "adaptive": recycling, racing and a budget (docs/exploration.md). The last four are for ablations."""
+
+    error: float = Field(0.15, gt=0, le=0.5)  # a pair is kept if P(chosen is worth more than rejected) >= 1 - error
+    prior: float = Field(2.0, gt=0)  # outcomes that the prior counts as: an action is worth what its state is worth
+    first: int = Field(3, ge=1)  # draws of an action at each step before any decision; those seen in rollouts count
+    most: int = Field(8, ge=1)  # draws at a step while no race is worth running
+    step_calls: int = Field(8, ge=0)  # policy calls that a step may take beyond its first draws
+    budget: int | None = Field(None, ge=1)  # per task; once it is spent nothing new begins
+    budget_unit: Literal["policy_calls", "generated_tokens", "rollouts"] = "policy_calls"
+    recycle: bool = True  # rollouts from a state supply its candidates and their first outcomes
+    race: bool = True  # rollouts go where an order is open
+    share: bool = True  # candidates that do the same share their outcomes
+    weigh: bool = True  # outcomes that vary less than coins count for more
+
+
 class ExploreConfig(_Section):
-    strategy: Literal["rro", "fixed", "ipr", "eto", "rft"] = "rro"
+    strategy: Literal["rro", "adaptive", "fixed", "ipr", "eto", "rft"] = "rro"
     tasks: int | None = Field(None, ge=1)  # None: every train task
     rollouts: int = Field(5, ge=1)  # N, per process reward
     candidates: int = Field(5, ge=1)  # K, at most, per step
@@ -174,6 +202,7 @@ class ExploreConfig(_Section):
         "continuation"  # of IPR's step pairs: the rest of both episodes, or one message
     )
     proposal_temperature: float | None = Field(None, ge=0)  # of candidates; None: policy.temperature, for ipr 0
+    adaptive: AdaptiveConfig = AdaptiveConfig()
     pricing: Literal["policy", "sft"] = "policy"  # which model rolls out: the one that explores, or the SFT model (IPR)
     concurrency: int = Field(32, ge=1)  # tasks in flight; results do not depend on it
     retries: int = Field(2, ge=0)  # of a failed rollout, before it counts as missing
@@ -255,6 +284,8 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
+    if first["type"] == "secret":  # the value must not be printed
+        return f"{key}: {first['msg']}"
     if first["type"] != "extra_forbidden":
         return f"{key}: {first['msg'].lower()} (got {first['input']!r})"
     section: Any = Config

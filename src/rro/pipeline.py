@@ -76,7 +76,7 @@ def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> Non
         _single_process("explore")
         tasks, strategy = _exploration(run)
         acting, frozen = run.folder.trained(iteration - 1), run.config.explore.pricing == "sft"
-        with closing(Policies(run, acting, frozen_pricer=frozen)) as policies:
+        with closing(Policies(run, acting, f"explore-{iteration}", frozen_pricer=frozen)) as policies:
             scope = _scope(run, policies.explorer, policies.pricer, iteration)
             with (
                 Progress(f"explore {iteration}", len(tasks), "tasks") as progress,
@@ -87,6 +87,8 @@ def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> Non
                 watch, concurrency = RunningFigures(track).add, run.config.explore.concurrency
                 failed = asyncio.run(engine.explore(tasks, strategy, scope, concurrency, progress, watch))
         keys = [scope.key(task) for task in tasks if ("task", scope.key(task)) in run.journal]
+        if failed and not keys:
+            raise RroError("every task failed: see the warnings above, mend the cause, then resume the run")
         if failed:
             log.warning("%d of %d tasks failed and are missing from the pairs", len(failed), len(tasks))
         if account.over:
@@ -169,7 +171,8 @@ def _exploration(run: Run) -> tuple[Sequence[Task], Any]:
         tasks = [task for task in tasks if task.id in experts]
     if not tasks:
         raise UsageError("no task to explore: the expert file has no task of the train split (ids must be task ids)")
-    return tasks[: config.tasks], make_strategy(config, experts, run.benchmark.success_reward)
+    benchmark = run.benchmark
+    return tasks[: config.tasks], make_strategy(config, experts, benchmark.success_reward, benchmark.reward_range)
 
 
 def _spent(run: Run, iteration: int) -> Usage:
@@ -202,7 +205,7 @@ def _last_iteration(run: Run) -> int:
 def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
     _single_process("evaluate")
     config = run.config.evaluate
-    with closing(Policies(run, label)) as policies:
+    with closing(Policies(run, label, f"evaluate-{label}")) as policies:
         policy = policies.explorer
         for mode, params, episodes in run.modes():
             with Progress(f"evaluate {label} ({mode})", len(run.test_tasks) * episodes, "episodes") as progress:

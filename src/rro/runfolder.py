@@ -52,6 +52,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def logs(self) -> Path:
+        """What processes that rro starts have to say."""
+        return self.path / "logs"
+
+    @property
     def results(self) -> Path:
         return self.path / "results.json"
 

@@ -100,8 +100,8 @@ class SamplingParams:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One sampled assistant message. `logprobs` holds one natural-log probability per token of `message.token_ids`,
-    under the model at temperature 1, where asked for. `finish` "context" means that the prompt left no room: the
-    message is empty and must not be acted on."""
+    under the model at temperature 1, where asked for (None where a server left out some of them). `finish` "context"
+    means that the prompt left no room: the message is empty and must not be acted on."""
 
     message: Message
     finish: Literal["stop", "length", "context"]
@@ -210,7 +210,8 @@ PairKind = Literal["step", "continuation", "trajectory"]
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
     """Chosen and rejected answers under one shared prompt h_t. `kind` says what the sides are: one assistant message
-    ("step"), the rest of an episode from there ("continuation"), or a whole episode ("trajectory")."""
+    ("step"), the rest of an episode from there ("continuation"), or a whole episode ("trajectory"). `credibility` is the
+    probability that chosen is worth more than rejected, where the strategy reckons it."""
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
@@ -222,6 +223,7 @@ class PreferencePair:
     strategy: str
     kind: PairKind = "step"
     iteration: int = 0
+    credibility: float | None = None
 
 
 def _t975(df: int) -> float:

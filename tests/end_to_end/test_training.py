@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from train_toys import build_toy, said, toy_config, toy_conversation, toy_pair
 
 from rro.errors import RroError, UsageError
+from rro.policies.adapters import adapter_between
 from rro.policies.models import load_model
 from rro.train.common import Hooks
 from rro.train.dpo import train_dpo
@@ -93,6 +95,10 @@ def test_lora_leaves_whole_models(tuned, tmp_path, checkpointing):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert not any("embed" in name or "norm" in name for name in changed)
+    adapter = adapter_between(tmp_path / "sft", tmp_path / "dpo")  # what a serving engine puts on the SFT policy
+    again = load_model(config.model, tmp_path / "sft", train=False)[0]
+    again = PeftModel.from_pretrained(again, adapter).merge_and_unload().state_dict()
+    assert all((after[name] - again[name].float()).abs().max() < 1e-5 for name in after)
 
 
 class Killed(BaseException):
@@ -176,6 +182,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
+from peft import PeftModel
 from train_toys import toy_config, toy_conversation, toy_pair
 from rro.train.common import Hooks
 from rro.train.dpo import train_dpo

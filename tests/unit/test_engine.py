@@ -17,9 +17,11 @@ from fakes import (
     uniform,
 )
 
+from rro.config import AdaptiveConfig
 from rro.errors import RroError, UsageError
 from rro.explore.engine import summarise
 from rro.explore.pairs import from_row
+from rro.explore.strategies.adaptive import AdaptiveExploration
 from rro.explore.strategies.fixed_size import FixedSizeExploration
 from rro.explore.strategies.ipr import IterativeStepRefinement
 from rro.explore.strategies.rising import RisingExploration
@@ -46,6 +48,8 @@ STRATEGIES = [
     IterativeStepRefinement(experts(FOREST), 2),
     TrajectoryExploration(experts(FOREST)),
     RejectionSampling(0.5, 3),
+    AdaptiveExploration(),
+    AdaptiveExploration(AdaptiveConfig(recycle=False, error=0.3, budget=12), "all"),
 ]
 BY_NAME = [f"{number}-{strategy.name}" for number, strategy in enumerate(STRATEGIES)]
 

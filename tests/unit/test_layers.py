@@ -27,7 +27,20 @@ LAYERS = (
     ("__main__",),
 )
 STRANGERS = {("envs", "policies"), ("policies", "envs")}  # what acts and what answers do not know each other
-HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "pyarrow", "pandas", "ray", "numpy", "nltk")
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "pyarrow",
+    "pandas",
+    "ray",
+    "numpy",
+    "nltk",
+    "httpx2",
+)
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

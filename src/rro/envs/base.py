@@ -67,6 +67,7 @@ class Benchmark(ABC):
     name: str
     max_steps: int = 10
     success_reward: float = 1.0  # an episode at or above this counts as a success
+    reward_range: tuple[float, float] = (0.0, 1.0)  # of outcomes: what adaptive exploration reckons with
     action_prefix: str = ""  # what stands before an action in a message, for a person who plays
 
     @abstractmethod
@@ -76,6 +77,11 @@ class Benchmark(ABC):
     @abstractmethod
     def make(self) -> Environment:
         """A new environment; cheap, as the shared part is held by the benchmark."""
+
+    def action_of(self, message: Message) -> str:
+        """The part of a message that the environment carries out: messages that agree in it do the same. Consulted only where
+        there are no snapshots to compare."""
+        return message.content
 
     def expert(self, task: Task, noise: float, seed: int) -> ExpertPolicy:
         """A scripted expert for `task` that errs with probability `noise` where it has a choice."""
@@ -100,8 +106,14 @@ class TaskList(Benchmark):
         max_steps: int = 10,
         success_reward: float = 1.0,
         expert: Callable[[Task, float, int], ExpertPolicy] | None = None,
+        reward_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        self.name, self.max_steps, self.success_reward = name, max_steps, success_reward
+        self.name, self.max_steps, self.success_reward, self.reward_range = (
+            name,
+            max_steps,
+            success_reward,
+            reward_range,
+        )
         self._environment, self._tasks, self._expert = environment, tasks, expert
 
     def tasks(self, split: str) -> Sequence[Task]:
@@ -114,6 +126,37 @@ class TaskList(Benchmark):
 
     def expert(self, task: Task, noise: float, seed: int) -> ExpertPolicy:
         return self._expert(task, noise, seed) if self._expert else super().expert(task, noise, seed)
+
+
+def immutable_snapshot(environment: Environment) -> Any:
+    """The state of an environment that is Forkable. Raises UsageError where a later step could change it, and with it every
+    fork from here, unseen."""
+    assert isinstance(environment, Forkable)
+    snapshot = environment.snapshot()
+    try:
+        hash(snapshot)
+    except TypeError:
+        name = type(environment).__name__
+        raise UsageError(f"{name}.snapshot must return an immutable value, such as a tuple of its state") from None
+    return snapshot
+
+
+class Watched(Environment):
+    """An environment whose state after each step is put into `states` (None at the end): each may become a fork."""
+
+    def __init__(self, inner: Environment, states: list[Any]) -> None:
+        self._inner, self._states, self.blocking = inner, states, inner.blocking
+
+    def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
+        return self._inner.reset(task, seed)
+
+    def step(self, action: Message) -> StepResult:
+        result = self._inner.step(action)
+        self._states.append(None if result.done else immutable_snapshot(self._inner))
+        return result
+
+    def truncated_reward(self) -> float:
+        return self._inner.truncated_reward()
 
 
 def restore_checked(environment: Environment, snapshot: Any) -> None:

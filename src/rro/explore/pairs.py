@@ -94,6 +94,7 @@ def to_row(pair: PreferencePair) -> dict[str, Any]:
         "kind": pair.kind,
         "strategy": pair.strategy,
         "iteration": pair.iteration,
+        "credibility": pair.credibility,
     }
     for side in ("chosen", "rejected"):
         reward: ProcessReward = getattr(pair, f"{side}_reward")
@@ -132,6 +133,7 @@ def from_row(row: dict[str, Any], where: str = "pair") -> PreferencePair:
             strategy=row.get("strategy", ""),
             kind=row.get("kind", "step" if len(sides[1]) == 1 else "continuation"),
             iteration=row.get("iteration", 0),
+            credibility=row.get("credibility"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
@@ -160,6 +162,7 @@ def write_pairs(rows: Iterable[dict[str, Any]], lines: Path) -> int:
     count, temporary = 0, lines.with_suffix(".jsonl.partial")
     with temporary.open("w", encoding="utf-8") as file:
         for row in rows:
+            row = {**row, "credibility": row.get("credibility")}  # journals of older versions have no such column
             file.write(json.dumps(row) + "\n")
             count += 1
     os.replace(temporary, lines)
@@ -188,6 +191,7 @@ def _features() -> Any:
 
     text, number, count = Value("string"), Value("float64"), Value("int64")
     columns: dict[str, Any] = {"task": text, "step": count, "kind": text, "strategy": text, "iteration": count}
+    columns["credibility"] = number
     for side in ("prompt", "chosen", "rejected"):
         columns[side] = List({"role": text, "content": text})
         columns[f"{side}_sources"] = List(text)

@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from rro.codec import from_plain, to_plain
-from rro.envs.base import Benchmark, Environment, Forkable, replay_checked, restore_checked
+from rro.envs.base import (
+    Benchmark,
+    Environment,
+    Forkable,
+    Watched,
+    immutable_snapshot,
+    replay_checked,
+    restore_checked,
+)
 from rro.episode import Limits, act, attempt_episode, begin, bounded, close, run_episode, truncated_reward
-from rro.errors import RroError, UsageError
+from rro.errors import RestoreError, RroError
 from rro.explore.budget import Account, BudgetSpent
-from rro.explore.tree import Node, Tree
+from rro.explore.tree import Node, Passage, Tree
 from rro.journal import Journal
 from rro.policies.base import Policy
 from rro.seeds import derive_seed
@@ -78,7 +86,7 @@ class Sampler:
 
     async def propose(self, node: Node) -> Node:
         """Draw one candidate a_t ~ pi(. | h_t) and carry it out in a fork. Raises ContextFull, BudgetSpent."""
-        child, seed = self._child(node), self._seed("candidate", node.id, len(node.children))
+        child, seed = self._child(node), self._seed("candidate", node.id, _drawn(node))
         node.children.append(child)
         record = self._known("candidate", child.id)
         if record is None:
@@ -112,13 +120,52 @@ class Sampler:
             self._keep("candidate", child.id, record)
         return self._settle(child, record)
 
-    async def roll_out(self, node: Node, number: int) -> Trajectory:
+    async def roll_out(self, node: Node, number: int, *, keep_states: bool = False) -> Trajectory:
         """Rollout `number` from a node: its episode continued to the end in a fork, by the model that prices. Its reward is
-        None if it failed."""
+        None if it failed. `keep_states` spares what is recycled of it a replay where the environment has snapshots."""
         if number not in node.rollouts:
             policy, params = self.scope.pricer, self.scope.params
-            node.rollouts[number] = await self._episode("rollout", node, number, policy, params)
+            states: list[Any] | None = [] if keep_states else None
+            node.rollouts[number] = await self._episode("rollout", node, number, policy, params, states)
+            node.states[number] = tuple(states or ())
         return node.rollouts[number]
+
+    def recycle(self, node: Node) -> list[Node]:
+        """The first actions of all rollouts through a node as candidates, each text once; the rest of each rollout is a
+        rollout of its candidate. Costs nothing. A second call adds what has come since."""
+        heirs = {child.id: child for child in node.children if child.recycled}
+        for heir in heirs.values():
+            heir.inherited = []
+        for passage in node.passages():
+            if passage.next is None:
+                continue
+            heir_id = f"{node.id}.~{_digest(passage.next.action.content)}"
+            if heir_id not in heirs:
+                heirs[heir_id] = self._heir(heir_id, node, passage, passage.next)
+                node.children.append(heirs[heir_id])
+            self._must_agree(heirs[heir_id], passage.next)
+            heirs[heir_id].inherited.append(replace(passage, taken=passage.taken + 1))
+        return list(heirs.values())
+
+    async def outcome_of(self, node: Node) -> Hashable:
+        """What an action did: equal for two candidates of one node that the environment cannot tell apart from here on.
+
+        With snapshots: observation, reward and state. Without: what the benchmark says that a message does."""
+        assert node.step is not None
+        seen = (node.step.observation, node.step.reward, node.stop, node.reward)
+        if node.stop is not None:
+            return seen
+        if self.tree.root.snapshot is None:
+            return (*seen, self.scope.benchmark.action_of(node.action))
+        await self._retried(partial(self._ensure_snapshot, node), f"the state of {node.id}")
+        return (*seen, node.snapshot)
+
+    def reprice(self, node: Node, passages: Sequence[Passage]) -> None:
+        """r(h_t, a_t) from all that has been seen to follow it, here or after an action that does the same."""
+        if node.stop is not None and node.reward is not None:
+            node.price = ProcessReward((node.reward,), node.policy, exact=True)
+        elif passages:
+            node.price = ProcessReward(tuple(passage.reward for passage in passages), self.scope.pricer.name)
 
     async def play(self, number: int) -> Trajectory:
         """Episode `number` of the policy itself, from the start, drawn as candidates are. Its reward is None if it failed."""
@@ -147,7 +194,22 @@ class Sampler:
 
     def _child(self, node: Node) -> Node:
         self._must_be_open(node)
-        return Node(f"{node.id}.{len(node.children)}", node)
+        return Node(f"{node.id}.{_drawn(node)}", node)
+
+    def _heir(self, heir_id: str, node: Node, passage: Passage, step: Step) -> Node:
+        heir = Node(heir_id, node, step=step, policy=passage.rollout.policy, recycled=True)
+        if passage.is_last:
+            heir.stop, heir.reward = passage.rollout.stop, passage.reward
+        elif passage.taken < len(passage.states):
+            heir.snapshot = passage.states[passage.taken]
+        return heir
+
+    def _must_agree(self, heir: Node, again: Step) -> None:
+        first = heir.step
+        assert first is not None
+        if (first.observation, first.reward, first.done) != (again.observation, again.reward, again.done):
+            what = f"task {self.task.id}: the same action at node {heir.id} had two answers"
+            raise RestoreError(f"{what}; the environment is not deterministic")
 
     def _must_be_open(self, node: Node) -> None:
         if not self.is_open(node):
@@ -182,12 +244,20 @@ class Sampler:
             "usage": to_plain(usage),
         }
 
-    async def _episode(self, kind: str, node: Node, number: int, policy: Policy, params: SamplingParams) -> Trajectory:
+    async def _episode(
+        self,
+        kind: str,
+        node: Node,
+        number: int,
+        policy: Policy,
+        params: SamplingParams,
+        states: list[Any] | None = None,
+    ) -> Trajectory:
         self._must_be_open(node)
         key = f"{node.id}/{number}"
         record = self._known(kind, key)
         if record is None:
-            once = partial(self._fork_and_run, node, policy, params, self._seed(kind, node.id, number))
+            once = partial(self._fork_and_run, node, policy, params, self._seed(kind, node.id, number), states)
             with self.scope.account.piece(kind):
                 trajectory = await attempt_episode(once, self.scope.limits.retries)
             record = to_plain(replace(trajectory, opening=()))
@@ -199,12 +269,18 @@ class Sampler:
         node.usage += trajectory.usage
         return trajectory
 
-    async def _fork_and_run(self, node: Node, policy: Policy, params: SamplingParams, seed: int) -> Trajectory:
+    async def _fork_and_run(
+        self, node: Node, policy: Policy, params: SamplingParams, seed: int, states: list[Any] | None
+    ) -> Trajectory:
         task, history, limits = self.task.id, node.history(), self.scope.limits
         try:
             async with self._fork(node) as (environment, replayed):
+                watched = environment
+                if states is not None and isinstance(environment, Forkable):
+                    states.clear()  # of a try that failed
+                    watched = Watched(environment, states)
                 trajectory = await run_episode(
-                    environment, policy, history, task=task, params=params, limits=limits, seed=seed, taken=node.depth
+                    watched, policy, history, task=task, params=params, limits=limits, seed=seed, taken=node.depth
                 )
         except RroError:
             raise
@@ -254,13 +330,7 @@ class Sampler:
     async def _snapshot(self, environment: Environment) -> Any:
         if not isinstance(environment, Forkable):
             return None
-        snapshot = await bounded(environment, self._timeout, environment.snapshot)
-        try:
-            hash(snapshot)
-        except TypeError:  # a later step would change it, and with it every fork from here, unseen
-            name = type(environment).__name__
-            raise UsageError(f"{name}.snapshot must return an immutable value, such as a tuple of its state") from None
-        return snapshot
+        return await bounded(environment, self._timeout, partial(immutable_snapshot, environment))
 
     async def _retried(self, once: Callable[[], Awaitable[T]], what: str) -> T:
         for attempt in range(1 + self.scope.limits.retries):
@@ -295,6 +365,15 @@ class Sampler:
     def _keep(self, kind: str, key: str, record: dict[str, Any]) -> None:
         self.scope.journal.append(kind, self.scope.key(self.task, key), record)
         self.scope.account.spend(kind, from_plain(Usage, record["usage"]))
+
+
+def _drawn(node: Node) -> int:
+    """Candidates that were drawn or given, which is what numbers the next one; recycled ones have no number."""
+    return sum(not child.recycled for child in node.children)
+
+
+def _digest(text: str) -> str:
+    return f"{derive_seed(text):016x}"[:10]
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -6,16 +6,21 @@ alike. Backends gather concurrent calls into batches themselves; callers just aw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from rro.types import Completion, Message, SamplingParams
 
 
 class Policy(Protocol):
-    """`name` identifies the model (and its weights) wherever a price or a pair is recorded."""
+    """`name` identifies the model (and its weights) wherever a price or a pair is recorded. `provenance` says what answers:
+    plain values by name, among them `backend`, and whether completions hold `token_ids` and can hold `logprobs`. It
+    holds no secrets; a run journals it."""
 
     name: str
+
+    @property
+    def provenance(self) -> Mapping[str, Any]: ...
 
     async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
         """Draw `n` independent assistant messages after `messages`, which end with a user message.

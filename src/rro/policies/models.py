@@ -126,6 +126,28 @@ def load_model(config: ModelConfig, checkpoint: Path | None, *, train: bool) -> 
     return model, tokenizer
 
 
+def load_tokenizer(config: ModelConfig, checkpoint: Path | None) -> Any:
+    """The tokenizer that `load_model` would give, chat template set, without the weights. Raises UsageError likewise."""
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise UsageError(f"{checkpoint}: no such checkpoint folder")
+    source = str(checkpoint) if checkpoint is not None else _base(config)
+    if checkpoint is not None and (checkpoint / "adapter_config.json").is_file():
+        source = _adapter_sources(config, checkpoint)[1]
+    return _load_tokenizer(config, source)
+
+
+def whole_and_adapter(config: ModelConfig, checkpoint: Path | None) -> tuple[str, Path | None]:
+    """Where the whole model is that answers with `checkpoint` (a folder, or a name on the hub), and the adapter that goes
+    on it: what a serving engine is told. Raises UsageError as `load_model` does."""
+    if checkpoint is None:
+        return _base(config), None
+    if not checkpoint.is_dir():
+        raise UsageError(f"{checkpoint}: no such checkpoint folder")
+    if (checkpoint / "adapter_config.json").is_file():
+        return _adapter_sources(config, checkpoint)[0], checkpoint
+    return str(checkpoint), None
+
+
 def resolve_device(name: str) -> torch.device:
     """A device by name; "auto" is a GPU where there is one. Raises UsageError for one that this machine lacks."""
     if name == "auto":
@@ -181,13 +203,18 @@ def _load_adapter(config: ModelConfig, folder: Path, dtype: torch.dtype, train: 
     """A LoRA adapter on its base, and where its tokenizer is. Merged in float32 (bfloat16 would round it away)."""
     from peft import PeftModel
 
-    recorded = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    base = recorded if recorded and Path(recorded).is_dir() else _base(config)
+    base, tokenizer_source = _adapter_sources(config, folder)
     model = PeftModel.from_pretrained(_load(base, torch.float32), folder, is_trainable=train)
-    own_tokenizer = (folder / "tokenizer_config.json").is_file()
     if not train:
         model = model.merge_and_unload().to(dtype)
-    return model, str(folder) if own_tokenizer else base
+    return model, tokenizer_source
+
+
+def _adapter_sources(config: ModelConfig, folder: Path) -> tuple[str, str]:
+    """Where an adapter's base is, and its tokenizer."""
+    recorded = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    base = recorded if recorded and Path(recorded).is_dir() else _base(config)
+    return base, str(folder) if (folder / "tokenizer_config.json").is_file() else base
 
 
 def _load_tokenizer(config: ModelConfig, source: str) -> Any:

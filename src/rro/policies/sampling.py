@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rro.policies.cut import cut
 from rro.types import SamplingParams
 
 Decode = Callable[[Sequence[int]], str]
@@ -143,11 +144,9 @@ class Generator(ABC):
         tail = max(len(stop.encode()) for stop in row.params.stop) + 4
         if not any(stop in self._decode(row.tokens[-tail:]) for stop in row.params.stop):
             return False
-        text = self._decode(row.tokens)
-        ends = [text.find(stop) for stop in row.params.stop if stop in text]
-        if not ends:
+        found = cut(row.tokens, row.params.stop, self._decode)
+        if found is None:
             return False
-        row.text = text[: min(ends)]
-        keep = next(n for n in range(len(row.tokens) + 1) if len(self._decode(row.tokens[:n])) >= len(row.text))
+        keep, row.text = found
         del row.tokens[keep:], row.logprobs[keep:]
         return True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from rro.seeds import derive_seed
 from rro.types import Completion, Message, SamplingParams, Source, Usage
@@ -18,6 +20,9 @@ class ScriptedPolicy:
 
     def __init__(self, script: Script, name: str = "scripted", source: Source = Source.POLICY) -> None:
         self.name, self._script, self._source = name, script, source
+        self.provenance: Mapping[str, Any] = MappingProxyType(
+            {"backend": "scripted", "token_ids": False, "logprobs": False}
+        )
 
     async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
         words = sum(len(message.content.split()) for message in messages)

@@ -10,8 +10,9 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -79,6 +80,9 @@ class TransformersPolicy:
         self._model = (model if device is None else model.to(device)).eval()
         own = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
         self._max_context = min(max_context or own, own)
+        what = {"backend": "transformers", "token_ids": True, "logprobs": True}
+        where = {"device": str(self._model.device), "dtype": str(self._model.dtype).removeprefix("torch.")}
+        self.provenance: Mapping[str, Any] = MappingProxyType({**what, **where, "context": self._max_context})
         with torch.inference_mode():
             self._generator = make_generator(
                 self._model, self._end_ids(), self._format.decode, max_batch, self._max_context, prefix_cache_tokens

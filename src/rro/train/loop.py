@@ -108,9 +108,11 @@ def _report(trainer: Any, stage: str, output: Path, rows: Rows, resumed: int, se
 
 def _save(trainer: Any, work: Workspace, report: TrainingReport) -> None:
     """Write the result, in the main process, and let no process go on before it is there. An adapter is merged into
-    the weights that it was trained on, so a result is always a whole model."""
+    the weights that it was trained on, so a result is always a whole model; it lies beside them for serving engines."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):
+        if trainer.accelerator.is_main_process:
+            model.save_pretrained(work.adapter)
         model = model.merge_and_unload()
     if trainer.accelerator.is_main_process:
         work.finish(model, trainer.processing_class, report)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rro.errors import UsageError
+from rro.policies import adapters
 from rro.train.data import RowCounts
 
 REPORT = "training.json"
@@ -65,6 +66,11 @@ class Workspace:
             own.write_text(identity, encoding="utf-8")
             os.replace(own, mark)
 
+    @property
+    def adapter(self) -> Path:
+        """Where to put an adapter that is to lie beside the result's weights."""
+        return self.partial / adapters.FOLDER
+
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written to its end: Transformers writes the trainer's state last."""
         steps = {int(path.name.rpartition("-")[2]): path for path in self.partial.glob("checkpoint-*")}
@@ -82,6 +88,8 @@ class Workspace:
         shutil.rmtree(final, ignore_errors=True)
         model.save_pretrained(final)
         tokenizer.save_pretrained(final)
+        if self.adapter.is_dir():
+            os.replace(self.adapter, final / adapters.FOLDER)
         (final / REPORT).write_text(json.dumps(report.record(), indent=1), encoding="utf-8")
         os.replace(final, self.output)
         shutil.rmtree(self.partial, ignore_errors=True)

@@ -39,6 +39,7 @@ class IntercodeSqlBenchmark(Benchmark):
     """The tasks by split, and the engine that all episodes share."""
 
     name = NAME
+    reward_range = (-1.0, 1.0)
 
     def __init__(
         self,

@@ -1,0 +1,310 @@
+"""What a good pair costs: every strategy on random trees whose values are known (benchmarks/trees.py).
+
+`python -m benchmarks.exploration [--seeds 20] [--tasks 8] [--out FILE.json] [--plot FILE.png] [--only NAME ...]`
+
+Strategies run through the real sampler, engine and journal, in a temporary folder; only the policy is a script. A pair is
+correct if the true value of its chosen side is above that of its rejected side, and counted once however often it is
+found. Intervals are 95 %, over seeds: each seed draws its own trees. The same seed gives the same figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from benchmarks.exploration_plot import plot
+from benchmarks.trees import SHAPES, Forest, Shape
+from rro.config import AdaptiveConfig
+from rro.episode import Limits
+from rro.explore import engine
+from rro.explore.beliefs import Prior
+from rro.explore.sampler import Sampler, Scope
+from rro.explore.strategies.adaptive import AdaptiveExploration
+from rro.explore.strategies.base import Strategy
+from rro.explore.strategies.fixed_size import FixedSizeExploration
+from rro.explore.strategies.ipr import IterativeStepRefinement
+from rro.explore.strategies.rising import RisingExploration
+from rro.explore.strategies.whole import RejectionSampling, TrajectoryExploration
+from rro.explore.tree import Tree
+from rro.journal import Journal
+from rro.progress import Progress
+from rro.stats import bootstrap_mean
+from rro.types import PreferencePair, SamplingParams
+
+FIRST_SEED = 1000  # those below served to choose the defaults of adaptive exploration
+ALL = ", all siblings"
+Make = Callable[[Forest], Strategy]
+
+
+def strategies() -> dict[str, Make]:
+    """What is compared, by name. The first one is the paper's procedure."""
+    return {
+        "rro": lambda forest: RisingExploration(),
+        "rro, all siblings": lambda forest: RisingExploration(siblings="all"),
+        "adaptive": lambda forest: adaptive(forest),
+        "adaptive, all siblings": lambda forest: adaptive(forest, "all"),
+        "adaptive, error 0.05": lambda forest: adaptive(forest, error=0.05),
+        "adaptive, error 0.3": lambda forest: adaptive(forest, error=0.3),
+        "adaptive, budget 20": lambda forest: adaptive(forest, budget=20),
+        "recycling alone": lambda forest: adaptive(
+            forest, race=False, share=False, weigh=False, error=0.5, first=5, most=5
+        ),
+        "racing alone": lambda forest: adaptive(forest, recycle=False),
+        "no race": lambda forest: adaptive(forest, race=False),
+        "no sharing": lambda forest: adaptive(forest, share=False),
+        "no weighing": lambda forest: adaptive(forest, weigh=False),
+        "fixed": lambda forest: FixedSizeExploration(),
+        "ipr": lambda forest: IterativeStepRefinement(experts(forest)),
+        "eto": lambda forest: TrajectoryExploration(experts(forest)),
+        "rft": lambda forest: RejectionSampling(forest.shape.range[1]),
+    }
+
+
+def adaptive(forest: Forest, siblings: Literal["lowest", "all"] = "lowest", **options: Any) -> Strategy:
+    config = AdaptiveConfig(**options)
+    return AdaptiveExploration(config, siblings, prior=Prior(config.prior, *forest.shape.range))
+
+
+def experts(forest: Forest) -> dict[str, Any]:
+    return {task: forest.expert_episode(task) for task in forest.trees}
+
+
+@dataclass
+class Watched:
+    """A strategy whose trees are kept."""
+
+    inner: Strategy
+    trees: dict[str, Tree] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    async def explore(self, sampler: Sampler) -> None:
+        self.trees[sampler.task.id] = sampler.tree
+        await self.inner.explore(sampler)
+
+    def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:
+        return self.inner.pairs(tree, iteration)
+
+    def demonstrations(self, tree: Tree) -> list[Any]:
+        return self.inner.demonstrations(tree)
+
+
+@dataclass
+class Counts:
+    """Sums over the tasks of one exploration."""
+
+    tasks: int = 0
+    calls: int = 0
+    tokens: int = 0
+    environment_steps: int = 0
+    pairs: int = 0
+    correct: int = 0
+    gap: float = 0.0  # true value of chosen minus that of rejected
+    early: int = 0  # pairs of the first half of the step limit
+    start: float = 0.0  # V of the start
+    end: float = 0.0  # V where the committed trajectory ends
+    candidates: int = 0
+    steps: int = 0
+    claimed: float = 0.0  # credibility, over the pairs that state one
+    values: list[list[float]] = field(default_factory=list)  # V after each committed step, start first, by task
+
+
+def explore(forest: Forest, make: Make, seed: int, concurrency: int = 16) -> Counts:
+    """One exploration of a forest, measured."""
+    strategy = make(forest)
+    return count(forest, strategy, grow(forest, strategy, seed, concurrency))
+
+
+def grow(forest: Forest, explored: Strategy, seed: int, concurrency: int = 16) -> dict[str, Tree]:
+    """The finished trees by task."""
+    strategy, policy = Watched(explored), forest.policy()
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.jsonl") as journal:
+        params = SamplingParams()
+        scope = Scope(forest, policy, policy, journal, params, params, Limits(forest.max_steps), seed)
+        with Progress("explore", len(forest.trees), "tasks", log_every=1e9) as progress:
+            failed = asyncio.run(engine.explore(forest.tasks(), strategy, scope, concurrency, progress))
+    assert not failed, failed
+    return strategy.trees
+
+
+def count(forest: Forest, strategy: Strategy, trees: dict[str, Tree]) -> Counts:
+    """What a strategy makes of finished trees, against the true values."""
+    counts = Counts()
+    for task, tree in sorted(trees.items()):
+        _count(counts, forest, task, tree, strategy.pairs(tree, 1))
+    return counts
+
+
+def _count(counts: Counts, forest: Forest, task: str, tree: Tree, pairs: list[PreferencePair]) -> None:
+    usage, committed, root = tree.usage(), tree.committed(), forest.trees[task]
+    counts.tasks += 1
+    counts.calls += usage.policy_calls
+    counts.tokens += usage.generated_tokens
+    counts.environment_steps += usage.environment_steps
+    for pair in {(p.prompt, p.chosen, p.rejected): p for p in pairs}.values():
+        gap = _gap(forest, pair)
+        counts.pairs += 1
+        counts.correct += gap > 1e-9
+        counts.gap += gap
+        counts.early += 2 * pair.step <= forest.shape.depth + 1
+        counts.claimed += pair.credibility or 0.0
+    values, place = [root.value], root
+    for node in committed:
+        place = place.by_text[node.action.content].leads_to
+        values.append(place.value)
+    counts.values.append(values)
+    counts.start += root.value
+    counts.end += values[-1]
+    counts.steps += len(committed)
+    counts.candidates += sum(len(node.parent.children) for node in committed if node.parent)
+
+
+def _gap(forest: Forest, pair: PreferencePair) -> float:
+    """True difference: of the actions that the sides begin with, or of two whole trajectories' outcomes."""
+    if pair.kind == "trajectory":
+        return pair.chosen_reward.mean - pair.rejected_reward.mean
+    actions = forest.at(pair.prompt).by_text
+    return actions[pair.chosen[0].content].leads_to.value - actions[pair.rejected[0].content].leads_to.value
+
+
+# -- figures: ratios of sums over seeds, with intervals
+
+
+def ratio(counts: Sequence[Counts], over: str, under: str) -> dict[str, float | None]:
+    """sum(over) / sum(under), with an interval; null where there is nothing below."""
+    return _interval(_sums(counts, over), _sums(counts, under))
+
+
+def times_fewer(paper: Sequence[Counts], counts: Sequence[Counts]) -> dict[str, float | None]:
+    """By how many times the policy calls per correct pair are fewer than the paper's, on the same trees."""
+    over, under = ((_sums(those, "calls"), _sums(those, "correct")) for those in (paper, counts))
+    return _interval(over[0], over[1], under[1], under[0])
+
+
+def _sums(counts: Sequence[Counts], name: str) -> Any:
+    """By seed: the sum itself, then 4,000 resamples of seeds (the same for every strategy and figure)."""
+    values = np.array([getattr(c, name) for c in counts], float)
+    drawn = np.random.default_rng(0).integers(len(values), size=(4000, len(values)))
+    return np.concatenate([[values.sum()], values[drawn].sum(1)])
+
+
+def _interval(over: Any, under: Any, times: Any = 1.0, by: Any = 1.0) -> dict[str, float | None]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = over / under * times / by
+    if not np.isfinite(ratios[0]):
+        return {"mean": None, "low": None, "high": None}
+    low, high = np.quantile(ratios[1:][np.isfinite(ratios[1:])], [0.025, 0.975])
+    return {"mean": float(ratios[0]), "low": float(low), "high": float(high)}
+
+
+def figures(counts: Sequence[Counts]) -> dict[str, Any]:
+    """What one strategy did on one shape, over seeds."""
+    gained = {str(n): [(c.end - c.start) / c.tasks] for n, c in enumerate(counts)}
+    return {
+        "calls_per_task": ratio(counts, "calls", "tasks"),
+        "calls_per_correct_pair": ratio(counts, "calls", "correct"),
+        "tokens_per_task": ratio(counts, "tokens", "tasks"),
+        "tokens_per_correct_pair": ratio(counts, "tokens", "correct"),
+        "environment_steps_per_task": ratio(counts, "environment_steps", "tasks"),
+        "environment_steps_per_correct_pair": ratio(counts, "environment_steps", "correct"),
+        "pairs_per_task": ratio(counts, "pairs", "tasks"),
+        "pair_accuracy": ratio(counts, "correct", "pairs"),
+        "mean_true_gap": ratio(counts, "gap", "pairs"),
+        "mean_credibility": ratio(counts, "claimed", "pairs"),
+        "early_share_of_pairs": ratio(counts, "early", "pairs"),
+        "candidates_per_step": ratio(counts, "candidates", "steps"),
+        "end_value": ratio(counts, "end", "tasks"),
+        "gain_in_value": asdict(bootstrap_mean(gained, 4000, 0)),
+        "value_after_step": _by_step(counts),
+    }
+
+
+def _by_step(counts: Sequence[Counts]) -> list[float]:
+    """Mean true V after 0, 1, ... committed steps; an episode that has ended keeps its outcome."""
+    walks = [walk for c in counts for walk in c.values]
+    longest = max(map(len, walks))
+    return [sum(walk[min(step, len(walk) - 1)] for walk in walks) / len(walks) for step in range(longest)]
+
+
+def _explore_all(job: tuple[Shape, list[str], int, int]) -> list[Counts]:
+    """Every strategy on the same trees."""
+    shape, names, tasks, seed = job
+    logging.disable(logging.WARNING)
+    forest = Forest(shape, tasks, seed)
+    made = {name: strategies()[name](forest) for name in names}
+    grown: dict[str, dict[str, Tree]] = {}
+    for name in names:
+        same = grown.get(name.removesuffix(ALL))  # which siblings are paired does not change what is explored
+        grown[name] = same if same is not None else grow(forest, made[name], seed)
+    return [count(forest, made[name], grown[name]) for name in names]
+
+
+def measure(shapes: list[Shape], names: list[str], tasks: int, seeds: int, processes: int) -> dict[str, Any]:
+    """Figures by shape and strategy."""
+    jobs = [(shape, names, tasks, seed) for shape in shapes for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
+    with ProcessPoolExecutor(processes) as pool:
+        done = list(pool.map(_explore_all, jobs))
+    found: dict[str, Any] = {}
+    for index, shape in enumerate(shapes):
+        by_name = list(zip(*done[index * seeds : (index + 1) * seeds], strict=True))
+        found[shape.name] = {name: figures(list(counts)) for name, counts in zip(names, by_name, strict=True)}
+        for name, counts in zip(names, by_name, strict=True):
+            found[shape.name][name]["times_fewer_calls"] = times_fewer(by_name[0], counts)
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures that matter most, for reading."""
+    head = f"{'shape':17} {'strategy':24} {'calls/correct':>20} {'fewer':>14} {'accuracy':>16}"
+    lines = [f"{head} {'pairs':>6} {'calls':>6} {'gain':>6} {'cand':>5}"]
+    for shape, by_name in found.items():
+        for name, row in by_name.items():
+            cost, accuracy = row["calls_per_correct_pair"], row["pair_accuracy"]
+            lines.append(
+                f"{shape:17} {name:24} {_range(cost, 1):>20} {_range(row['times_fewer_calls'], 1):>14} {_range(accuracy, 2):>16} "
+                f"{row['pairs_per_task']['mean']:6.2f} {row['calls_per_task']['mean']:6.0f} "
+                f"{row['gain_in_value']['mean']:6.2f} {row['candidates_per_step']['mean'] or 0:5.2f}"
+            )
+    return "\n".join(lines)
+
+
+def _range(interval: dict[str, float | None], digits: int) -> str:
+    if interval["mean"] is None:
+        return "-"
+    return f"{interval['mean']:.{digits}f} ({interval['low']:.{digits}f}-{interval['high']:.{digits}f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--tasks", type=int, default=8, help="trees per seed")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--only", nargs="*", help="strategies, by name")
+    parser.add_argument("--shapes", nargs="*", help="shapes, by name")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    shapes = [shape for shape in SHAPES if not options.shapes or shape.name in options.shapes]
+    names = [name for name in strategies() if not options.only or name in options.only]
+    found = measure(shapes, names, options.tasks, options.seeds, options.processes)
+    print(table(found))
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    if options.plot:
+        plot(found, options.plot)
+
+
+if __name__ == "__main__":
+    main()
