@@ -13,15 +13,16 @@ from rro.cli import main
 from rro.errors import DataError, UsageError
 from rro.explore.engine import summarise
 from rro.explore.strategies.fixed_size import FixedSizeExploration
+from rro.explore.strategies.ipr import IterativeStepRefinement
 from rro.explore.strategies.rising import RisingExploration
-from rro.explore.strategies.whole import RejectionSampling
+from rro.explore.strategies.whole import RejectionSampling, TrajectoryExploration
 from rro.journal import Journal
 from rro.policies.scripted import ScriptedPolicy
 from rro.report import page
 from rro.report.gather import Gatherer
 from rro.report.pack import pack, unpack
 from rro.report.papers import write_tables
-from rro.types import Usage
+from rro.types import Message, Source, Step, StopReason, Trajectory, Usage
 
 FOREST = {f"task/{number}": TREE for number in range(12)}
 
@@ -114,14 +115,45 @@ def test_each_text_stands_once_in_its_chunk(toy):
         assert len(set(chunk["strings"])) == len(chunk["strings"])
 
 
-@pytest.mark.parametrize("strategy", [FixedSizeExploration(2, 2), RejectionSampling(0.5, 3)], ids=lambda one: one.name)
-def test_other_strategies_have_trees_too(tmp_path, strategy):
+def expert(task):
+    """Goes to b, then x: 0.6."""
+    steps = (
+        Step(Message("assistant", "b", Source.EXPERT), "at b: go x y", 0.0, False),
+        Step(Message("assistant", "x", Source.EXPERT), "the end", 0.6, True),
+    )
+    opening = (Message("system", "Walk."), Message("user", "at : go a b c"))
+    return Trajectory(task, opening, steps, 0.6, StopReason.TERMINAL, "expert", 0)
+
+
+EXPERTS = {task: expert(task) for task in FOREST}
+OTHERS = [
+    FixedSizeExploration(2, 2),
+    IterativeStepRefinement(EXPERTS, 2),
+    TrajectoryExploration(EXPERTS),
+    RejectionSampling(0.5, 3),
+]
+
+
+@pytest.mark.parametrize("strategy", OTHERS, ids=lambda one: one.name)
+def test_other_strategies_have_trees_and_pairs_too(tmp_path, strategy):
     run = make_run(tmp_path / "run", FOREST, strategy=strategy, evaluated=())
     head, chunks = gathered(run.path)
-    for _, tree, _ in trees(head, chunks):
+    pairs = 0
+    for entry, tree, text in trees(head, chunks):
+        nodes = {node["id"]: node for node in tree["nodes"]}
+        pairs += len(tree["pairs"])
         assert tree["strategy"] == strategy.name
-        assert tree["episodes"] if strategy.name == "rft" else any(node.get("committed") for node in tree["nodes"])
-        assert tree["nodes"][0]["price"] or strategy.name == "fixed"
+        assert bool(tree["episodes"]) == (strategy.name != "fixed")
+        assert any(node.get("committed") for node in tree["nodes"]) == (strategy.name in ("fixed", "ipr"))
+        for pair in tree["pairs"]:
+            for side in (pair["chosen"], pair["rejected"]):
+                if pair["kind"] == "trajectory":
+                    assert side["node"] is None
+                    assert entry["nodes"][2] == 1  # the filter "pairs only" finds it at the start
+                else:
+                    assert nodes[side["node"]]["price"]["mean"] == side["reward"]
+                    assert text(nodes[side["node"]]["step"][0]) == text(side["messages"][0][1])
+    assert (pairs > 0) == (strategy.name != "rft")
 
 
 def test_a_run_under_way_is_shown_as_far_as_it_came(tmp_path, toy):

@@ -1,7 +1,11 @@
 """`rro view`: loopback, GET, its own name, and nothing else."""
 
 import http.client
+import signal
+import subprocess
+import sys
 import threading
+import urllib.request
 
 import pytest
 from report_toys import TREE, make_run
@@ -92,3 +96,17 @@ def test_a_taken_port(server):
         make_server(server.answers._gatherer, server.server_port)
     with pytest.raises(UsageError, match="port 99999"):
         make_server(server.answers._gatherer, 99999)
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path):
+    (tmp_path / "config.toml").write_text("")
+    command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"]
+    command[-1] += f"from rro.cli import main; raise SystemExit(main(['view', {str(tmp_path)!r}]))"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as viewer:
+        address = viewer.stdout.readline().split()[0]
+        with urllib.request.urlopen(f"{address}head") as answer:
+            assert unpack(answer.read().decode())["tasks"] == []
+        viewer.send_signal(signal.SIGINT)
+        assert viewer.wait(20) == 0
+        assert viewer.stderr.read() == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
