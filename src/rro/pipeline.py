@@ -77,6 +77,8 @@ def explore(run: Run, iteration: int) -> None:
                 asyncio.run(engine.explore(tasks, strategy, scope, run.config.explore.concurrency, progress))
         records = [run.journal.get("task", scope.key(task)) for task in tasks]
         done = [record for record in records if record is not None]
+        if not done:
+            raise RroError("every task failed: see the warnings above, mend the cause, then resume the run")
         if len(done) < len(tasks):
             log.warning("%d of %d tasks failed and are missing from the pairs", len(tasks) - len(done), len(tasks))
         write_pairs((row for record in done for row in record["pairs"]), run.folder.pairs(iteration))

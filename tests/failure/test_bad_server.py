@@ -8,13 +8,16 @@ import pytest
 from bad_server import KEY, in_http_date, serving
 from fakes import TreeBenchmark, explore, fresh_journal, make_scope, task_records, timeless
 
-from rro.config import OpenAIConfig
+from rro import pipeline
+from rro.config import Config, OpenAIConfig
 from rro.errors import PolicyError, RroError, UsageError
 from rro.explore.strategies.rising import RisingExploration
 from rro.journal import Journal
 from rro.policies import backoff
 from rro.policies.openai import Listed, list_models, open_served
 from rro.policies.server import connect, disconnect
+from rro.run import Run
+from rro.runfolder import RunFolder
 from rro.types import Message, SamplingParams
 
 ASK = (Message("user", "at : go left right"),)
@@ -273,3 +276,24 @@ def test_what_fails_for_good_is_missing_and_accounted_for(tmp_path, caplog):
     assert {1, 2} & {step["n"] for step in steps}  # some rollouts are missing
     assert "requests given up" in caplog.text
     assert all(f"task {task} failed and is missing" in caplog.text for task in failed)
+
+
+def test_a_run_whose_server_went_away_is_resumed_when_it_is_back(tmp_path, monkeypatch):
+    benchmark = TreeBenchmark({f"t{number}": TREE for number in range(3)})
+    monkeypatch.setattr("rro.run.open_benchmark", lambda name, options: benchmark)
+    with serving() as server:
+        openai = settings(server, retries=1).model_dump()
+        explore = {"rollouts": 2, "candidates": 2, "retries": 0, "tasks": 3}
+        config = Config.model_validate({"policy": {"backend": "openai", "openai": openai}, "explore": explore})
+        folder = RunFolder.create(config, tmp_path / "run")
+        with Journal(folder.journal) as journal:
+            run = Run(folder, journal)
+            server.fault = lambda number, body: "503" if "go" in body["messages"][-1]["content"] else None
+            with pytest.raises(RroError, match="every task failed"):
+                pipeline.explore(run, 1)
+            assert not run.is_done("explore-1")
+            server.fault = lambda number, body: None
+            pipeline.explore(run, 1)
+            stage = journal.get("stage", "explore-1")
+            assert (stage["tasks"], stage["failed_tasks"]) == (3, 0)
+            assert [record["token_ids"] for record in journal.records("policy")] == [False, False]

@@ -21,7 +21,7 @@ from rro.policies.backoff import Fault
 from rro.policies.capabilities import QUESTION, TOKENS, Capabilities, probe
 from rro.policies.chat import ChatFormat
 from rro.policies.server import Refused, Server, connect, disconnect
-from rro.policies.wire import OPTIONAL, Chat, LlamaTokens, Reply, VllmTokens, Way
+from rro.policies.wire import LLAMA_SAMPLERS, OPTIONAL, Chat, LlamaTokens, Reply, VllmTokens, Way
 from rro.seeds import derive_seed
 from rro.types import Completion, Message, SamplingParams, Source, Usage
 
@@ -300,7 +300,7 @@ async def _choose_way(server: Server, wanted: str, model: Listed, chat: ChatForm
         )
     if wanted == "auto":
         log.warning("%s (model %r): messages and text, no token ids: %s", server.url, model.id, reason)
-    return Line(server, Chat(model.id))
+    return Line(server, Chat(model.id, LLAMA_SAMPLERS if model.owner == "llamacpp" else None))
 
 
 async def _why_no_tokens(line: Line, chat: ChatFormat) -> str:

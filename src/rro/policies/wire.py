@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from rro.types import Message, SamplingParams, Usage, storable
 # model's generation_config.json says). A server that does not know one of these, or a seed, is asked without it.
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 OPTIONAL = ("seed", *NEUTRAL)
+# llama.cpp's chain of samplers, cut down to ours: first the temperature, then top_p.
+LLAMA_SAMPLERS = {"samplers": ["temperature", "top_p"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class LlamaTokens(Way):
     ) -> dict[str, Any]:
         body = {"model": self.model, "prompt": list(prompt), "n_predict": limit, "return_tokens": True}
         body |= {"n_probs": 1} if params.logprobs else {}
-        body |= {"samplers": ["temperature", "top_p"], "cache_prompt": True, **_sampling(params, seed)}
+        body |= {**LLAMA_SAMPLERS, "cache_prompt": True, **_sampling(params, seed)}
         if params.logprobs:
             body.pop("stop", None)
         return body
@@ -155,11 +157,17 @@ class Chat(Way):
     name, path, tokens = "chat", "/chat/completions", False
     limit_name = "max_tokens"
 
+    def __init__(self, model: str, extras: Mapping[str, Any] | None = None) -> None:
+        """`extras` are further fields of each request."""
+        super().__init__(model)
+        self._extras = extras or {}
+
     def body(
         self, prompt: Sequence[int] | Sequence[Message], limit: int, params: SamplingParams, n: int, seed: int
     ) -> dict[str, Any]:
         messages = [message.chat() for message in prompt if isinstance(message, Message)]
-        return {"model": self.model, "messages": messages, self.limit_name: limit, "n": n, **_sampling(params, seed)}
+        body = {"model": self.model, "messages": messages, self.limit_name: limit, "n": n}
+        return {**body, **_sampling(params, seed), **self._extras}
 
     def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
         answers = []
