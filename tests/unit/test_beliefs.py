@@ -105,11 +105,13 @@ def test_the_posterior_holds_what_it_says_when_the_prior_is_right():
     assert abs(claimed - right) / held < 0.035  # three standard errors
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 1.0]), max_size=20))
 def test_coins_count_for_one(outcomes):
     assert abs(Prior().weight(outcomes) - 1) < 1e-9
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_what_varies_less_counts_for_no_less(outcomes):
     assert Prior().weight(outcomes) >= 1.0
