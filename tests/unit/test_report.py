@@ -12,6 +12,7 @@ from report_toys import HOSTILE, TREE, Long, hostile_trees, make_run, speaker
 from rro.cli import main
 from rro.errors import DataError, UsageError
 from rro.explore.engine import summarise
+from rro.explore.strategies.adaptive import AdaptiveExploration
 from rro.explore.strategies.fixed_size import FixedSizeExploration
 from rro.explore.strategies.ipr import IterativeStepRefinement
 from rro.explore.strategies.rising import RisingExploration
@@ -130,6 +131,7 @@ OTHERS = [
     FixedSizeExploration(2, 2),
     IterativeStepRefinement(EXPERTS, 2),
     TrajectoryExploration(EXPERTS),
+    AdaptiveExploration(),
     RejectionSampling(0.5, 3),
 ]
 
@@ -143,8 +145,8 @@ def test_other_strategies_have_trees_and_pairs_too(tmp_path, strategy):
         nodes = {node["id"]: node for node in tree["nodes"]}
         pairs += len(tree["pairs"])
         assert tree["strategy"] == strategy.name
-        assert bool(tree["episodes"]) == (strategy.name != "fixed")
-        assert any(node.get("committed") for node in tree["nodes"]) == (strategy.name in ("fixed", "ipr"))
+        assert bool(tree["episodes"]) == (strategy.name not in ("fixed", "adaptive"))
+        assert any(node.get("committed") for node in tree["nodes"]) == (strategy.name in ("fixed", "ipr", "adaptive"))
         for pair in tree["pairs"]:
             for side in (pair["chosen"], pair["rejected"]):
                 if pair["kind"] == "trajectory":
@@ -152,6 +154,7 @@ def test_other_strategies_have_trees_and_pairs_too(tmp_path, strategy):
                     assert entry["nodes"][2] == 1  # the filter "pairs only" finds it at the start
                 else:
                     assert nodes[side["node"]]["price"]["mean"] == side["reward"]
+                    assert all(node["step"] for name, node in nodes.items() if name != "0")
                     assert text(nodes[side["node"]]["step"][0]) == text(side["messages"][0][1])
     assert (pairs > 0) == (strategy.name != "rft")
 

@@ -6,13 +6,13 @@ Nothing is sampled or decided here; what the journal does not say (a task under 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rro.report.source import Exploration, Record, TaskRecords
 from rro.seeds import derive_seed
-from rro.types import ProcessReward, Usage
+from rro.types import ProcessReward, StopReason, Usage
 
 Intern = Callable[[str], int]  # a text -> its number in the table
 USAGE = ("policy_calls", "prompt_tokens", "cached_tokens", "generated_tokens", "environment_steps", "seconds", "cost")
@@ -43,14 +43,14 @@ class _Node:
     def depth(self) -> int:
         return self.id.count(".")
 
-    def passages(self) -> list[Sequence[Mapping[str, Any]]]:
-        """The steps that follow this state in the rollouts that begin here, or above and pass through."""
-        own = [rollout["steps"] for rollout in self.rollouts.values()]
+    def passages(self) -> list[tuple[Sequence[Mapping[str, Any]], Record]]:
+        """(the steps that follow this state, the rollout) for the rollouts that begin here, or above and pass through."""
+        own = [(rollout["steps"], rollout) for _, rollout in sorted(self.rollouts.items())]
         if self.parent is None or self.step is None:
             return own
         text = self.step["action"]["content"]
-        through = [steps[1:] for steps in self.parent.passages() if steps and steps[0]["action"]["content"] == text]
-        return own + through
+        above = self.parent.passages()
+        return own + [(steps[1:], r) for steps, r in above if steps and steps[0]["action"]["content"] == text]
 
 
 def build(exploration: Exploration, records: TaskRecords, intern: Intern) -> Found:
@@ -60,7 +60,7 @@ def build(exploration: Exploration, records: TaskRecords, intern: Intern) -> Fou
     for node in nodes.values():
         node.price = _price(node)
     if nodes["0"].price is None:  # strategies over whole episodes have no other figure
-        nodes["0"].price = _mean(records.episodes)
+        nodes["0"].price = _mean(records.episodes.values())
     pairs = [_pair(row, nodes, end, intern) for row in end.get("pairs", [])]
     opening = end.get("opening", [])
     usage, numbers = _total(records), {name: number for number, name in enumerate(nodes)}
@@ -75,17 +75,24 @@ def build(exploration: Exploration, records: TaskRecords, intern: Intern) -> Fou
         "pairs": pairs,
         "usage": _usage(usage),
     }
-    return Found(tree, _listed(exploration, end, nodes, opening, usage), _figures(exploration, records, usage))
+    return Found(
+        tree, _listed(exploration, end, nodes, opening, usage), _figures(exploration, records, len(nodes) - 1, usage)
+    )
 
 
 def _grow(records: TaskRecords) -> dict[str, _Node]:
-    """All nodes, parents first. Ids that only rollouts or the chosen path name are nodes too: candidates that were recycled
-    from a rollout have no record of their own."""
+    """All nodes, parents first. Where a strategy recycles, the first actions of the rollouts through a node are its candidates,
+    too: they have no record of their own."""
     committed = {step["node"]: step for step in (records.end or {}).get("committed", [])}
     drawn = {name: record for name, record in records.candidates.items() if record["step"] is not None}
     nodes = {"0": _Node("0", None, rollouts=records.rollouts.get("0", {}))}
     for name in sorted({*drawn, *records.rollouts, *committed}, key=_place):
         _add(name, nodes, records, drawn, committed)
+    if any("~" in name for name in nodes):
+        for name in ["0", *committed]:
+            for steps, _ in nodes[name].passages():
+                if steps:
+                    _add(f"{name}.{_recycled_name(steps[0])}", nodes, records, drawn, committed)
     return nodes
 
 
@@ -101,15 +108,26 @@ def _add(
     above, _, last = name.rpartition(".")
     parent = _add(above, nodes, records, drawn, committed)
     record = drawn.get(name, {})
-    step = record["step"] if record else _recycled(parent, last)
+    step = record.get("step")
+    if not record:
+        step, record = _recycled(parent, last)
     nodes[name] = _Node(name, parent, step, record, records.rollouts.get(name, {}), committed.get(name))
     return nodes[name]
 
 
-def _recycled(parent: _Node, last: str) -> Mapping[str, Any] | None:
-    """The step of a candidate that came out of a rollout: its id is "~" and a digest of its action."""
-    firsts = (steps[0] for steps in parent.passages() if steps)
-    return next((step for step in firsts if f"~{derive_seed(step['action']['content']):016x}"[:11] == last), None)
+def _recycled(parent: _Node, last: str) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
+    """The step of a candidate that came out of a rollout, and what its record would be."""
+    for (step, *rest), rollout in (passage for passage in parent.passages() if passage[0]):
+        if _recycled_name(step) == last:
+            ended = not rest and rollout["stop"] != StopReason.CONTEXT
+            last_of_all = {"stop": rollout["stop"], "reward": rollout["reward"]} if ended else {}
+            return step, {"policy": rollout["policy"], **last_of_all}
+    return None, {}
+
+
+def _recycled_name(step: Mapping[str, Any]) -> str:
+    """The last part of its id, as rro.explore.sampler gives it: "~" and a digest of its action."""
+    return f"~{derive_seed(step['action']['content']):016x}"[:11]
 
 
 def _place(name: str) -> tuple[tuple[int, float, str], ...]:
@@ -122,16 +140,19 @@ def _price(node: _Node) -> dict[str, Any] | None:
     if node.record.get("stop") is not None:
         reward = node.record.get("reward")
         return None if reward is None else _priced(ProcessReward((reward,), node.record["policy"], exact=True))
-    own, chosen = _mean(node.rollouts), node.committed or {}
+    chosen = node.committed or {}
     said = chosen.get("process_reward")
-    if said is None or (own is not None and own["mean"] == said):
-        return own
+    own, through = _mean(node.rollouts.values()), _mean(rollout for _, rollout in node.passages())
+    if said is None:
+        return through if "usage" not in node.record else own
+    if price := next((price for price in (own, through) if price and price["mean"] == said), None):
+        return price
     return {"mean": said, "low": None, "high": None, "n": chosen["n"], "policy": chosen["policy"]}
 
 
-def _mean(rollouts: Mapping[int, Record]) -> dict[str, Any] | None:
+def _mean(rollouts: Iterable[Record]) -> dict[str, Any] | None:
     """The mean outcome of those that did not fail."""
-    kept = [record for _, record in sorted(rollouts.items()) if record["reward"] is not None]
+    kept = [record for record in rollouts if record["reward"] is not None]
     return _priced(ProcessReward(tuple(r["reward"] for r in kept), kept[0]["policy"])) if kept else None
 
 
@@ -154,8 +175,8 @@ def _node(node: _Node, numbers: Mapping[str, int], intern: Intern) -> dict[str, 
     data["rollouts"] = [_rollout(number, record, intern) for number, record in sorted(node.rollouts.items())]
     if node.step is not None:
         data["step"] = _step(node.step, intern)
-    if node.record:
         data |= {name: node.record.get(name) for name in ("policy", "stop", "reward")}
+    if "usage" in node.record:
         data["usage"] = _usage(Usage(**node.record["usage"]))
     elif node.parent is not None:
         data["recycled"] = True
@@ -192,6 +213,9 @@ def _pair(row: Mapping[str, Any], nodes: Mapping[str, _Node], end: Mapping[str, 
         node = _side(row, side, [node for node in nodes.values() if node.parent and node.parent.id == parent])
         if node is not None:
             node.sides.add(side)
+            if node.price is None or node.price["mean"] != row[f"{side}_reward"]:  # it used outcomes of others, too
+                outcomes = tuple(row[f"{side}_outcomes"])
+                node.price = _priced(ProcessReward(outcomes, row[f"{side}_pricing_policy"], row[f"{side}_exact"]))
         data[side] = {
             "messages": _messages(row[side], intern),
             "node": node.id if node else None,
@@ -234,7 +258,7 @@ def _listed(
     }
 
 
-def _figures(exploration: Exploration, records: TaskRecords, usage: Usage) -> dict[str, Any]:
+def _figures(exploration: Exploration, records: TaskRecords, candidates: int, usage: Usage) -> dict[str, Any]:
     """What `rro.report.overview` adds up."""
     end = records.end or {}
     return {
@@ -243,7 +267,7 @@ def _figures(exploration: Exploration, records: TaskRecords, usage: Usage) -> di
         "start_reward": end.get("start_reward"),
         "line": [step["process_reward"] for step in end.get("committed", [])],
         "per_step": end.get("candidates", []),
-        "candidates": len(records.candidates),
+        "candidates": candidates,
         "rollouts": sum(map(len, records.rollouts.values())) + len(records.episodes),
         "pairs": len(end.get("pairs", [])),
         "usage": _usage(usage),

@@ -83,7 +83,7 @@ function funnelFigures(groups) {
   return groups.map((group) => {
     const rows = ["tasks", "steps", "candidates", "pairs"].map((name) => [name, group[name]]);
     const under = group.finished < group.tasks ? `${group.tasks - group.finished} of the tasks are under way. ` : "";
-    return figure(`From tasks to pairs: ${group.label}`, `${under}Steps are those of the chosen trajectories; a candidate is one drawn action.`,
+    return figure(`From tasks to pairs: ${group.label}`, `${under}Steps are those of the chosen trajectories; a candidate is one action that was weighed.`,
       bars(rows.map(([label, value]) => ({ label, value, text: number(value), series: 0 })), Math.max(...rows.map(([, value]) => value), 1)),
       ["", "count"], [...rows.map(([name, value]) => [name, number(value)]), ["rollouts", number(group.rollouts)]]);
   });

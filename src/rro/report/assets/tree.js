@@ -125,7 +125,7 @@ function fate(task, node) {
   const before = node.parent >= 0 ? task.nodes[node.parent].price : null;
   if (node.rose) return `chosen: it rose${before ? ` above ${number(before.mean)}` : ""}`;
   if (node.committed) return "chosen, though it did not rise: the best of its step, or the expert's";
-  return node.parent < 0 ? "the start of the task" : "drawn, not chosen";
+  return node.parent < 0 ? "the start of the task" : "weighed, not chosen";
 }
 
 function turns(task, steps) {
