@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from rro.envs.intercode_sql.embedded.show import WRITES
-from rro.envs.intercode_sql.embedded.stopping import words
-from rro.envs.intercode_sql.embedded.syntax import cleaned
 from rro.envs.intercode_sql.engine import (
     CHARACTERS,
     EMPTY,
@@ -27,8 +24,10 @@ from rro.envs.intercode_sql.engine import (
     READ_ONLY,
     ROWS,
     TOO_LONG,
+    WRITES,
     Cache,
     Result,
+    cleaned,
     too_many_rows,
 )
 from rro.errors import DataError, RroError, UsageError
@@ -39,7 +38,9 @@ CONNECTIONS = 8
 _FIRST_WORD = re.compile(r"(?:\s+|--[ \t\n][^\n]*(?:\n|$)|#[^\n]*(?:\n|$)|/\*(?![!M]).*?\*/)*(\w+)", re.DOTALL)
 _HIDDEN = re.compile(r"/\*M?!")  # a comment that the server executes
 _LEAVES_TRACES = re.compile(r"@|\b(?:get_lock|into|for\s+update|lock\s+in|last_insert_id|sleep)\b", re.IGNORECASE)
-_WRITING = words("ALL INSERT UPDATE DELETE CREATE DROP ALTER INDEX TRIGGER EVENT REFERENCES SUPER FILE GRANT")
+_WRITING = frozenset(
+    "ALL INSERT UPDATE DELETE CREATE DROP ALTER INDEX TRIGGER EVENT REFERENCES SUPER FILE GRANT".split()
+)
 
 
 @dataclass(frozen=True)

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rro.envs.intercode_sql.embedded import routines
-from rro.envs.intercode_sql.embedded.queries import Queries
-from rro.envs.intercode_sql.embedded.rendering import rendered
-from rro.envs.intercode_sql.embedded.show import answer
+from sqlglot import exp
+from sqlglot.dialects.mysql import MySQL
+from sqlglot.errors import ParseError, SqlglotError
+
+from rro.envs.intercode_sql.embedded.functions import ALLOWED, register
+from rro.envs.intercode_sql.embedded.names import SqlError
+from rro.envs.intercode_sql.embedded.queries import TOO_DEEP, Queries
+from rro.envs.intercode_sql.embedded.show import shown
 from rro.envs.intercode_sql.embedded.store import open_store
-from rro.envs.intercode_sql.embedded.syntax import TOO_DEEP, SqlError, cleaned, parse
-from rro.envs.intercode_sql.engine import CHARACTERS, INTERRUPTED, ROWS, Cache, Result, too_many_rows
+from rro.envs.intercode_sql.embedded.values import renderer
+from rro.envs.intercode_sql.engine import CHARACTERS, EMPTY, INTERRUPTED, MAX_LENGTH, ROWS, TOO_LONG, Cache, Result, cleaned, too_many_rows
 
 log = logging.getLogger(__name__)
 
-STEPS = 5_000_000  # of SQLite's machine for one statement; no recorded one takes more than 700,000
-SECONDS = 3.0  # of processor time for one statement, whose steps may be long ones
+STEPS = 3_000_000  # of SQLite's machine for one statement; no recorded one takes more than 700,000
+SECONDS = 1.0  # of processor time for one statement, whose steps may be long ones
 MAX_TEXT = 2_000_000  # bytes of one value within SQLite
+MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = 60, 4_000, 8  # SQLGlot's parser recurses, and takes exponential time for the last
 _LOOK = 2_000  # steps between two looks at the limits
-_READS = frozenset({sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE})
-_FORBIDDEN = frozenset({"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "zeroblob", "randomblob"})
-_TOO_LARGE = ("stack overflow", "too big", "too many", "too large", "disk is full")
+_DIALECT = MySQL()
+_RESERVED = MySQL.Generator.RESERVED_KEYWORDS
+_READS = (sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT)
+_MESSAGES = {
+    "interrupted": INTERRUPTED,
+    "integer overflow": "BIGINT value is out of range",
+    "aggregate's 'finalize'": "Subquery returns more than 1 row",
+    "user-defined function raised": "Illegal argument to a regular expression.",
+}
 
 
 class SqliteEngine:
@@ -40,11 +53,13 @@ class SqliteEngine:
         SQLite's machine, the same on every computer, and give `rows`. Raises DataError for a file that is no dump."""
         self.catalogue, self._connection = open_store(dump, cache)
         self._steps, self._rows = steps, rows
-        self._left, self._deadline, self._failure = 0, 0.0, ""
+        self._left, self._deadline = 0, 0.0
         self._lock = threading.RLock()
         self.cache = Cache()
-        _confine(self._connection)
-        routines.register(self._connection, self._fail)
+        register(self._connection)
+        self._connection.execute("PRAGMA query_only=ON")
+        self._connection.set_authorizer(_authorise)
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT)
         self._connection.set_progress_handler(self._look, min(_LOOK, steps))
 
     def execute(self, database: str, sql: str) -> Result:
@@ -62,80 +77,111 @@ class SqliteEngine:
 
     def _run(self, database: str, sql: str) -> Result:
         try:
-            shown = answer(self.catalogue, database, sql)
-            if shown is not None:
-                return Result(shown[0], shown[1])
-            return Result(database, self._select(database, sql))
+            return shown(self.catalogue, database, sql) or Result(database, self._selected(database, sql))
         except SqlError as error:
-            return Result(database, error=str(error).replace("{database}", database))
+            return Result(database, error=str(error))
         except RecursionError:
             return Result(database, error=TOO_DEEP)
         except Exception as error:  # an agent's text must never end a run: what is not foreseen is an answer, too
             log.warning("not foreseen: %s in %r", repr(error)[:200], sql[:500])
             return Result(database, error="Unknown error")
 
-    def _select(self, database: str, sql: str) -> tuple[tuple[Any, ...], ...]:
-        query = Queries(self.catalogue, database).statement(parse(sql))
-        self._failure, self._left = "", self._steps // min(_LOOK, self._steps)
-        self._deadline = time.thread_time() + SECONDS
+    def _selected(self, database: str, sql: str) -> tuple[tuple[Any, ...], ...]:
+        tree = _parsed(sql)
+        query = Queries(self.catalogue, database, tree).query(tree)
+        self._left, self._deadline = self._steps // min(_LOOK, self._steps), time.thread_time() + SECONDS
         try:
             rows = self._fetched(query.sql)
         except sqlite3.Error as error:
-            raise SqlError(self._failure or _message(error)) from None
+            raise _translated(error, database) from None
         except MemoryError:
             raise SqlError("Out of memory; the statement needs too much of it") from None
-        return rendered(rows, [expr.type for _, expr in query.columns])
+        shows = [renderer(column.type) for column in query.columns]
+        try:
+            return tuple(tuple(v if v is None else show(v) for v, show in zip(row, shows, strict=True)) for row in rows)
+        except (ValueError, ArithmeticError):  # infinity, and dates that are none
+            raise SqlError("A value is out of range") from None
 
     def _fetched(self, sql: str) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(sql)
-        try:
-            rows: list[tuple[Any, ...]] = []
-            size = 0
-            while batch := cursor.fetchmany(1000):
-                rows += batch
-                size += sum(len(value) for row in batch for value in row if isinstance(value, str))
-                if len(rows) > self._rows or size > CHARACTERS:
-                    raise SqlError(too_many_rows(self._rows))
-            return rows
-        finally:
-            cursor.close()
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        while batch := cursor.fetchmany(1000):
+            rows += batch
+            size += sum(len(value) for row in batch for value in row if isinstance(value, str))
+            if len(rows) > self._rows or size > CHARACTERS:
+                cursor.close()
+                raise SqlError(too_many_rows(self._rows))
+        return rows
 
     def _look(self) -> int:
         """Called back from within a statement: not 0 stops it."""
         self._left -= 1
         return int(self._left < 0 or time.thread_time() > self._deadline)
 
-    def _fail(self, message: str) -> None:
-        """Called back from within a statement that MySQL gives up with this message: stop it at the next look."""
-        self._failure, self._left = message, 0
-        raise ValueError(message)
+
+def _authorise(action: int, one: str | None, other: str | None, *rest: str | None) -> int:
+    allowed = action in _READS or (action == sqlite3.SQLITE_FUNCTION and str(other).lower() in ALLOWED)
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _confine(connection: sqlite3.Connection) -> None:
-    """No writing, no other files, bounded memory for what a statement sorts and joins."""
-    connection.execute("PRAGMA query_only=ON")
-    connection.execute("PRAGMA trusted_schema=OFF")
-    connection.execute("PRAGMA cache_size=-16000")
-    connection.set_authorizer(_authorise)
-    if hasattr(connection, "setlimit"):
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-
-
-def _authorise(action: int, one: str | None, other: str | None, database: str | None, trigger: str | None) -> int:
-    if action not in _READS or (action == sqlite3.SQLITE_FUNCTION and str(other).lower() in _FORBIDDEN):
-        return sqlite3.SQLITE_DENY
-    return sqlite3.SQLITE_OK
-
-
-def _message(error: sqlite3.Error) -> str:
-    """SQLite's words in MySQL's."""
+def _translated(error: sqlite3.Error, database: str) -> SqlError:
+    """SQLite's error in MySQL's words."""
     text = str(error)
-    if "interrupted" in text:
-        return INTERRUPTED
-    if "integer overflow" in text:
-        return "BIGINT value is out of range"
-    if any(words in text for words in _TOO_LARGE):
-        return "The statement is too large"
-    log.warning("SQLite refused a translated statement: %s", text[:300])
-    return "Unknown error"
+    for part, message in _MESSAGES.items():
+        if part in text:
+            return SqlError(message)
+    if match := re.search(r"(?:no such function: |not authorized to use function: )(\w+)", text):
+        return SqlError(f"FUNCTION {database}.{match[1]} does not exist")
+    if match := re.search(r"wrong number of arguments to function (\w+)", text):
+        return SqlError(f"Incorrect parameter count in the call to native function '{match[1]}'")
+    return SqlError(f"This version of MySQL doesn't yet support '{text[:80]}'")
+
+
+def _parsed(sql: str) -> Any:
+    """The tree of one statement. Raises SqlError for what MySQL's grammar refuses, as far as SQLGlot's does, or what is too large."""
+    if not sql or len(sql) > MAX_LENGTH:
+        raise SqlError(TOO_LONG if sql else EMPTY)
+    try:
+        tokens = list(_DIALECT.tokenize(sql))
+        _measure(tokens)
+        _check_calls(tokens)
+        trees = _DIALECT.parser().parse(tokens, sql)
+    except ParseError as error:
+        found = error.errors[0]
+        raise _near(f"{found['highlight']}{found['end_context']}", found["line"]) from None
+    except SqlglotError:
+        raise _near(sql, 1) from None
+    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+        raise _near(sql, 1)
+    for name in trees[0].find_all(exp.Identifier):  # SQLGlot takes MySQL's reserved words for names
+        if not name.quoted and name.name.lower() in _RESERVED and not name.parent.args.get("table"):
+            start = name.meta.get("start", 0)
+            raise _near(sql[start:], 1 + sql.count("\n", 0, start))
+    return trees[0]
+
+
+def _check_calls(tokens: list[Any]) -> None:
+    """COUNT (*): with its bracket torn off, the name is that of a stored function, which there is not."""
+    for token, following in pairwise(tokens):
+        if following.text == "(" and following.start > token.end + 1 and token.text.upper() in ("COUNT", "SUM", "AVG", "MIN", "MAX"):
+            raise SqlError(f"FUNCTION {token.text.upper()} does not exist")
+
+
+def _measure(tokens: list[Any]) -> None:
+    """Refuse what would overrun SQLGlot's parser."""
+    words = [token.text.upper() for token in tokens]
+    bare = words.count("JOIN") - words.count("ON") - words.count("USING")
+    depth = nested = 0
+    for word in words:
+        nested += (word == "(") - (word == ")")
+        depth = max(depth, nested) + (word in ("NOT", "CASE", "-", "~", "+"))
+    if depth > 400 or nested > MAX_DEPTH or len(tokens) > MAX_TOKENS or bare > MAX_BARE_JOINS:
+        raise SqlError(TOO_DEEP)
+
+
+def _near(text: str, line: int) -> SqlError:
+    return SqlError(
+        "You have an error in your SQL syntax; check the manual that corresponds to your MySQL server version for the right "
+        f"syntax to use near '{text[:80]}' at line {line}"
+    )
