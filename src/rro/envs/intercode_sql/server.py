@@ -29,6 +29,7 @@ from rro.envs.intercode_sql.engine import (
     Result,
     cleaned,
     too_many_rows,
+    words,
 )
 from rro.errors import DataError, RroError, UsageError
 
@@ -38,9 +39,7 @@ CONNECTIONS = 8
 _FIRST_WORD = re.compile(r"(?:\s+|--[ \t\n][^\n]*(?:\n|$)|#[^\n]*(?:\n|$)|/\*(?![!M]).*?\*/)*(\w+)", re.DOTALL)
 _HIDDEN = re.compile(r"/\*M?!")  # a comment that the server executes
 _LEAVES_TRACES = re.compile(r"@|\b(?:get_lock|into|for\s+update|lock\s+in|last_insert_id|sleep)\b", re.IGNORECASE)
-_WRITING = frozenset(
-    "ALL INSERT UPDATE DELETE CREATE DROP ALTER INDEX TRIGGER EVENT REFERENCES SUPER FILE GRANT".split()
-)
+_WRITING = words("ALL INSERT UPDATE DELETE CREATE DROP ALTER INDEX TRIGGER EVENT REFERENCES SUPER FILE GRANT")
 
 
 @dataclass(frozen=True)

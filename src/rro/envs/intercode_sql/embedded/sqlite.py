@@ -7,6 +7,9 @@ import re
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,29 +18,36 @@ from sqlglot import exp
 from sqlglot.dialects.mysql import MySQL
 from sqlglot.errors import ParseError, SqlglotError
 
-from rro.envs.intercode_sql.embedded.functions import ALLOWED, register
+from rro.envs.intercode_sql import engine
+from rro.envs.intercode_sql.embedded.functions import ALLOWED, number_text, register
 from rro.envs.intercode_sql.embedded.names import SqlError
-from rro.envs.intercode_sql.embedded.queries import TOO_DEEP, Queries
+from rro.envs.intercode_sql.embedded.queries import Queries
 from rro.envs.intercode_sql.embedded.show import shown
-from rro.envs.intercode_sql.embedded.store import open_store
-from rro.envs.intercode_sql.embedded.values import renderer
-from rro.envs.intercode_sql.engine import CHARACTERS, EMPTY, INTERRUPTED, MAX_LENGTH, ROWS, TOO_LONG, Cache, Result, cleaned, too_many_rows
+from rro.envs.intercode_sql.embedded.store import DATE, DATETIME, DOUBLE, INT, Type, open_store
+from rro.envs.intercode_sql.engine import Cache, Result
 
 log = logging.getLogger(__name__)
 
 STEPS = 3_000_000  # of SQLite's machine for one statement; no recorded one takes more than 700,000
 SECONDS = 1.0  # of processor time for one statement, whose steps may be long ones
 MAX_TEXT = 2_000_000  # bytes of one value within SQLite
-MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = 60, 4_000, 8  # SQLGlot's parser recurses, and takes exponential time for the last
+MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = (
+    60,
+    4_000,
+    8,
+)  # SQLGlot's parser recurses, and takes exponential time for the last
 _LOOK = 2_000  # steps between two looks at the limits
 _DIALECT = MySQL()
-_RESERVED = MySQL.Generator.RESERVED_KEYWORDS
 _READS = (sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT)
-_MESSAGES = {
-    "interrupted": INTERRUPTED,
+_TOO_DEEP = "Thread stack overrun: the statement is nested too deeply"
+_MESSAGES = {  # of SQLite, and what MySQL says instead
+    "interrupted": engine.INTERRUPTED,
     "integer overflow": "BIGINT value is out of range",
     "aggregate's 'finalize'": "Subquery returns more than 1 row",
     "user-defined function raised": "Illegal argument to a regular expression.",
+    r"(?:no such function:|use function:) (\w+)": "FUNCTION {} does not exist",
+    r"arguments to function (\w+)": "Incorrect parameter count in the call to native function '{}'",
+    "(.{,80})": "This version of MySQL doesn't yet support '{}'",
 }
 
 
@@ -48,7 +58,7 @@ class SqliteEngine:
     name = "sqlite"
     blocking = False
 
-    def __init__(self, dump: Path, cache: Path | None = None, steps: int = STEPS, rows: int = ROWS) -> None:
+    def __init__(self, dump: Path, cache: Path | None = None, steps: int = STEPS, rows: int = engine.ROWS) -> None:
         """`dump`: MySQL's dump of all databases; `cache`: the folder for the built file. A statement may take `steps` of
         SQLite's machine, the same on every computer, and give `rows`. Raises DataError for a file that is no dump."""
         self.catalogue, self._connection = open_store(dump, cache)
@@ -64,7 +74,7 @@ class SqliteEngine:
 
     def execute(self, database: str, sql: str) -> Result:
         """Run one statement with `database` in use."""
-        sql = cleaned(sql)
+        sql = engine.cleaned(sql)
         with self._lock:
             known = self.cache.get((database, sql))
             if known is None:
@@ -80,8 +90,11 @@ class SqliteEngine:
             return shown(self.catalogue, database, sql) or Result(database, self._selected(database, sql))
         except SqlError as error:
             return Result(database, error=str(error))
-        except RecursionError:
-            return Result(database, error=TOO_DEEP)
+        except sqlite3.Error as error:
+            found = ((re.search(part, str(error)), message) for part, message in _MESSAGES.items())
+            return Result(database, error=next(m.format(*match.groups()) for match, m in found if match))
+        except (RecursionError, MemoryError):
+            return Result(database, error=_TOO_DEEP)
         except Exception as error:  # an agent's text must never end a run: what is not foreseen is an answer, too
             log.warning("not foreseen: %s in %r", repr(error)[:200], sql[:500])
             return Result(database, error="Unknown error")
@@ -90,29 +103,18 @@ class SqliteEngine:
         tree = _parsed(sql)
         query = Queries(self.catalogue, database, tree).query(tree)
         self._left, self._deadline = self._steps // min(_LOOK, self._steps), time.thread_time() + SECONDS
-        try:
-            rows = self._fetched(query.sql)
-        except sqlite3.Error as error:
-            raise _translated(error, database) from None
-        except MemoryError:
-            raise SqlError("Out of memory; the statement needs too much of it") from None
-        shows = [renderer(column.type) for column in query.columns]
+        rows: list[tuple[Any, ...]] = []
+        size, cursor = 0, self._connection.execute(query.sql)
+        while batch := cursor.fetchmany(1000):
+            rows += batch
+            size += sum(len(value) for row in batch for value in row if isinstance(value, str))
+            if len(rows) > self._rows or size > engine.CHARACTERS:
+                raise SqlError(engine.too_many_rows(self._rows))
+        shows = [_renderer(column.type) for column in query.columns]
         try:
             return tuple(tuple(v if v is None else show(v) for v, show in zip(row, shows, strict=True)) for row in rows)
         except (ValueError, ArithmeticError):  # infinity, and dates that are none
             raise SqlError("A value is out of range") from None
-
-    def _fetched(self, sql: str) -> list[tuple[Any, ...]]:
-        cursor = self._connection.execute(sql)
-        rows: list[tuple[Any, ...]] = []
-        size = 0
-        while batch := cursor.fetchmany(1000):
-            rows += batch
-            size += sum(len(value) for row in batch for value in row if isinstance(value, str))
-            if len(rows) > self._rows or size > CHARACTERS:
-                cursor.close()
-                raise SqlError(too_many_rows(self._rows))
-        return rows
 
     def _look(self) -> int:
         """Called back from within a statement: not 0 stops it."""
@@ -120,64 +122,55 @@ class SqliteEngine:
         return int(self._left < 0 or time.thread_time() > self._deadline)
 
 
+def _renderer(kind: Type) -> Callable[[Any], Any]:
+    """From SQLite's values of a type to those of Python's MySQL drivers."""
+    if kind.kind == "decimal":
+        return lambda value: Decimal(number_text(value, kind.scale or 0))
+    if kind.kind in ("float", "double") and kind.scale is not None:
+        return lambda value: float(number_text(float(value), kind.scale or 0))
+    if kind.kind == "float":
+        return lambda value: float(f"{value:.6g}")
+    shows: dict[Type, Callable[[Any], Any]] = {INT: int, DOUBLE: float, DATE: date.fromisoformat}
+    return shows.get(kind, datetime.fromisoformat if kind == DATETIME else str)
+
+
 def _authorise(action: int, one: str | None, other: str | None, *rest: str | None) -> int:
     allowed = action in _READS or (action == sqlite3.SQLITE_FUNCTION and str(other).lower() in ALLOWED)
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _translated(error: sqlite3.Error, database: str) -> SqlError:
-    """SQLite's error in MySQL's words."""
-    text = str(error)
-    for part, message in _MESSAGES.items():
-        if part in text:
-            return SqlError(message)
-    if match := re.search(r"(?:no such function: |not authorized to use function: )(\w+)", text):
-        return SqlError(f"FUNCTION {database}.{match[1]} does not exist")
-    if match := re.search(r"wrong number of arguments to function (\w+)", text):
-        return SqlError(f"Incorrect parameter count in the call to native function '{match[1]}'")
-    return SqlError(f"This version of MySQL doesn't yet support '{text[:80]}'")
-
-
 def _parsed(sql: str) -> Any:
-    """The tree of one statement. Raises SqlError for what MySQL's grammar refuses, as far as SQLGlot's does, or what is too large."""
-    if not sql or len(sql) > MAX_LENGTH:
-        raise SqlError(TOO_LONG if sql else EMPTY)
+    """The tree of one query. Raises SqlError for what MySQL's grammar refuses, as far as SQLGlot's does, or what is too large."""
+    if not sql or len(sql) > engine.MAX_LENGTH:
+        raise SqlError(engine.TOO_LONG if sql else engine.EMPTY)
     try:
         tokens = list(_DIALECT.tokenize(sql))
-        _measure(tokens)
-        _check_calls(tokens)
-        trees = _DIALECT.parser().parse(tokens, sql)
+        _check_tokens(tokens)
+        (tree,) = _DIALECT.parser().parse(tokens, sql)
     except ParseError as error:
         found = error.errors[0]
         raise _near(f"{found['highlight']}{found['end_context']}", found["line"]) from None
-    except SqlglotError:
+    except (SqlglotError, ValueError):
         raise _near(sql, 1) from None
-    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+    if not isinstance(tree, exp.Query):
         raise _near(sql, 1)
-    for name in trees[0].find_all(exp.Identifier):  # SQLGlot takes MySQL's reserved words for names
-        if not name.quoted and name.name.lower() in _RESERVED and not name.parent.args.get("table"):
-            start = name.meta.get("start", 0)
-            raise _near(sql[start:], 1 + sql.count("\n", 0, start))
-    return trees[0]
+    for name in tree.find_all(exp.Identifier):  # SQLGlot takes MySQL's reserved words for names
+        reserved = not name.quoted and name.name.lower() in MySQL.Generator.RESERVED_KEYWORDS
+        if reserved and name.parent is not None and not name.parent.args.get("table"):
+            raise _near(sql[name.meta.get("start", 0) :], name.meta.get("line", 1))
+    return tree
 
 
-def _check_calls(tokens: list[Any]) -> None:
-    """COUNT (*): with its bracket torn off, the name is that of a stored function, which there is not."""
+def _check_tokens(tokens: list[Any]) -> None:
+    """Refuse what would overrun the parser, and COUNT (*): a name torn off its bracket is not MySQL's own function."""
+    words, depth = [token.text.upper() for token in tokens], 0
     for token, following in pairwise(tokens):
-        if following.text == "(" and following.start > token.end + 1 and token.text.upper() in ("COUNT", "SUM", "AVG", "MIN", "MAX"):
+        depth += (token.text == "(") - (token.text == ")")
+        torn = following.text == "(" and following.start > token.end + 1
+        if torn and token.text.upper() in ("COUNT", "SUM", "AVG", "MIN", "MAX"):
             raise SqlError(f"FUNCTION {token.text.upper()} does not exist")
-
-
-def _measure(tokens: list[Any]) -> None:
-    """Refuse what would overrun SQLGlot's parser."""
-    words = [token.text.upper() for token in tokens]
-    bare = words.count("JOIN") - words.count("ON") - words.count("USING")
-    depth = nested = 0
-    for word in words:
-        nested += (word == "(") - (word == ")")
-        depth = max(depth, nested) + (word in ("NOT", "CASE", "-", "~", "+"))
-    if depth > 400 or nested > MAX_DEPTH or len(tokens) > MAX_TOKENS or bare > MAX_BARE_JOINS:
-        raise SqlError(TOO_DEEP)
+        if depth > MAX_DEPTH or len(tokens) > MAX_TOKENS or words.count("JOIN") - words.count("ON") > MAX_BARE_JOINS:
+            raise SqlError(_TOO_DEEP)
 
 
 def _near(text: str, line: int) -> SqlError:
