@@ -90,7 +90,7 @@ class Expressions:
     def _shared(self, node: Any, scope: Scope) -> Type:
         """A node that means the same in both dialects, once its parts are translated."""
         kinds = [value.type for value in self.values(node.iter_expressions(), scope)]
-        if isinstance(node, exp.Predicate | exp.Connector | exp.Not | exp.Boolean):
+        if isinstance(node, exp.Predicate | exp.Connector | exp.Not | exp.Boolean | exp.DateDiff):
             return INT
         returned = MySQL.EXPRESSION_METADATA.get(type(node), {}).get("returns")
         return _TYPES.get(returned.name, TEXT) if returned is not None else common_type(kinds)
@@ -114,8 +114,8 @@ class Expressions:
 
     def on_between(self, node: Any, scope: Scope) -> Value:
         value, low, high = self.values((node.args[part] for part in ("this", "low", "high")), scope)
-        both = exp.and_(_compared(exp.GTE, value, low).node, _compared(exp.LTE, value, high).node)
-        return Value(exp.paren(both), INT)
+        (left, least), (_, most) = comparable(value, low), comparable(value, high)
+        return Value(exp.Between(this=left.copy(), low=least.copy(), high=most.copy()), INT)
 
     def on_add(self, node: Any, scope: Scope) -> Type:
         if isinstance(node.expression, exp.Interval):

@@ -54,11 +54,13 @@ def _like(pattern: str, escape: str) -> re.Pattern[str]:
 
 
 def regexp(pattern: Any, text: Any) -> bool | None:
-    """text REGEXP pattern. Raises for a bad pattern, and for one that takes too long."""
+    """text REGEXP pattern. Raises OverflowError, which ends the statement, for a bad pattern or one that takes too long."""
     if pattern is None or text is None:
         return None
-    found = regex.search(str(pattern), str(text), regex.VERSION0 | regex.IGNORECASE, timeout=PATTERN_SECONDS)
-    return found is not None
+    try:
+        return bool(regex.search(str(pattern), str(text), regex.V0 | regex.IGNORECASE, timeout=PATTERN_SECONDS))
+    except (regex.error, TimeoutError, RecursionError):
+        raise OverflowError from None
 
 
 @lru_cache(maxsize=8192)

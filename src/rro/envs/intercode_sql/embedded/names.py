@@ -117,7 +117,8 @@ class Scope:
         for number, node in enumerate(nodes, 1):
             if (loose := self._loose(node, known)) is not None:
                 source = next(source for source in self.sources if source.alias == loose.table)
-                name = f"{source.table.database + '.' if source.table else ''}{source.name}.{loose.name}"
+                column = next(value.name for value in source.columns.values() if value.node == loose)
+                name = f"{source.table.database + '.' if source.table else ''}{source.name}.{column}"
                 raise SqlError((NOT_GROUPED if self.groups else NOT_AGGREGATED).format(number, clause, name))
 
     def _determined(self) -> set[Any]:

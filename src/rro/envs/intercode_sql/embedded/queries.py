@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlglot import exp
 from sqlglot.dialects.sqlite import SQLite
+from sqlglot.errors import ErrorLevel
 
 from rro.envs.intercode_sql.embedded import names
 from rro.envs.intercode_sql.embedded.expressions import Expressions, common_type, comparable, key
@@ -15,9 +16,8 @@ from rro.envs.intercode_sql.embedded.order import reading_order
 from rro.envs.intercode_sql.embedded.store import Catalogue, Table
 
 MAX_SOURCES = 61  # tables of one statement; one of WITH counts wherever it is used
-MAX_LENGTH = 200_000  # characters of a translated query
 _SECOND = 1 << 40  # added to the row numbers of a set operation's second query
-_generate = SQLite().generator().generate
+_sql = SQLite().generator(unsupported_level=ErrorLevel.IGNORE).generate
 
 
 class Query(NamedTuple):
@@ -237,13 +237,6 @@ def _columns(query: Query) -> list[str]:
 
 def _stored(name: str, alias: str) -> Any:
     return exp.Column(this=exp.to_identifier(name, quoted=True), table=exp.to_identifier(alias), stored=True)
-
-
-def _sql(node: Any) -> str:
-    text = _generate(node)
-    if len(text) > MAX_LENGTH:
-        raise RecursionError
-    return text
 
 
 def _number(keys: Sequence[str]) -> str:

@@ -43,9 +43,10 @@ _TOO_DEEP = "Thread stack overrun: the statement is nested too deeply"
 _MESSAGES = {  # of SQLite, and what MySQL says instead
     "interrupted": engine.INTERRUPTED,
     "integer overflow": "BIGINT value is out of range",
-    "aggregate's 'finalize'": "Subquery returns more than 1 row",
-    "user-defined function raised": "Illegal argument to a regular expression.",
-    r"(?:no such function:|use function:) (\w+)": "FUNCTION {} does not exist",
+    "user-defined function raised": "Subquery returns more than 1 row",
+    "too big": "Illegal argument to a regular expression, or a text that is too long.",
+    "aggregate": "Invalid use of group function",
+    r"(?:no such function:|use function:) (\w+)": "FUNCTION {database}.{} does not exist",
     r"arguments to function (\w+)": "Incorrect parameter count in the call to native function '{}'",
     "(.{,80})": "This version of MySQL doesn't yet support '{}'",
 }
@@ -92,7 +93,9 @@ class SqliteEngine:
             return Result(database, error=str(error))
         except sqlite3.Error as error:
             found = ((re.search(part, str(error)), message) for part, message in _MESSAGES.items())
-            return Result(database, error=next(m.format(*match.groups()) for match, m in found if match))
+            return Result(
+                database, error=next(m.format(*match.groups(), database=database) for match, m in found if match)
+            )
         except (RecursionError, MemoryError):
             return Result(database, error=_TOO_DEEP)
         except Exception as error:  # an agent's text must never end a run: what is not foreseen is an answer, too
@@ -152,7 +155,7 @@ def _parsed(sql: str) -> Any:
         raise _near(f"{found['highlight']}{found['end_context']}", found["line"]) from None
     except (SqlglotError, ValueError):
         raise _near(sql, 1) from None
-    if not isinstance(tree, exp.Query):
+    if not isinstance(tree, exp.Query) or tree.find(exp.Into, exp.Lock):
         raise _near(sql, 1)
     for name in tree.find_all(exp.Identifier):  # SQLGlot takes MySQL's reserved words for names
         reserved = not name.quoted and name.name.lower() in MySQL.Generator.RESERVED_KEYWORDS
@@ -164,11 +167,13 @@ def _parsed(sql: str) -> Any:
 def _check_tokens(tokens: list[Any]) -> None:
     """Refuse what would overrun the parser, and COUNT (*): a name torn off its bracket is not MySQL's own function."""
     words, depth = [token.text.upper() for token in tokens], 0
+    if not words or words[0] not in ("SELECT", "WITH", "("):
+        raise ValueError(words)
     for token, following in pairwise(tokens):
         depth += (token.text == "(") - (token.text == ")")
         torn = following.text == "(" and following.start > token.end + 1
         if torn and token.text.upper() in ("COUNT", "SUM", "AVG", "MIN", "MAX"):
-            raise SqlError(f"FUNCTION {token.text.upper()} does not exist")
+            raise SqlError(f"FUNCTION {token.text.upper()} does not exist: its bracket must follow at once")
         if depth > MAX_DEPTH or len(tokens) > MAX_TOKENS or words.count("JOIN") - words.count("ON") > MAX_BARE_JOINS:
             raise SqlError(_TOO_DEEP)
 
