@@ -176,6 +176,7 @@ class Expressions:
         """COUNT, SUM, AVG, MIN, MAX and GROUP_CONCAT."""
         if scope.in_aggregate or scope.clause in (WHERE, ON, GROUP):
             raise SqlError("Invalid use of group function")
+        scope.aggregated |= not isinstance(node.parent, exp.Window)
         if isinstance(node.this, exp.Star):
             return INT
         distinct = isinstance(node.this, exp.Distinct)

@@ -20,6 +20,10 @@ NOT_AGGREGATED = (
     "In aggregated query without GROUP BY, expression #{} of {} contains nonaggregated column '{}'; this is incompatible with "
     "sql_mode=only_full_group_by"
 )
+NOT_LISTED = (
+    "Expression #{} of {} is not in SELECT list, references column '{}' which is not in SELECT list; this is incompatible with "
+    "DISTINCT"
+)
 
 
 class SqlError(Exception):
@@ -63,6 +67,7 @@ class Scope:
     equal: list[tuple[Any, Any]] = field(default_factory=list)
     optional: str = ""
     in_aggregate: bool = False
+    aggregated: bool = False
     sorts: bool = False
 
     def find(self, node: Any) -> Value:
@@ -111,17 +116,16 @@ class Scope:
         outside = isinstance(node, exp.Column) and all(source.alias != node.table for source in self.sources)
         return isinstance(node, exp.Literal) or outside
 
-    def check_groups(self, clause: str, nodes: Iterable[Any]) -> None:
-        """MySQL's only_full_group_by: raises SqlError for the first expression that may differ within a group."""
-        known = self._determined()
+    def check(self, clause: str, nodes: Iterable[Any], known: set[Any], message: str) -> None:
+        """Raises SqlError for the first expression with a column that `known` ones do not determine."""
         for number, node in enumerate(nodes, 1):
             if (loose := self._loose(node, known)) is not None:
                 source = next(source for source in self.sources if source.alias == loose.table)
                 column = next(value.name for value in source.columns.values() if value.node == loose)
                 name = f"{source.table.database + '.' if source.table else ''}{source.name}.{column}"
-                raise SqlError((NOT_GROUPED if self.groups else NOT_AGGREGATED).format(number, clause, name))
+                raise SqlError(message.format(number, clause, name))
 
-    def _determined(self) -> set[Any]:
+    def determined(self) -> set[Any]:
         """The expressions that the groups determine, by equalities and keys."""
         known, before = {group.node for group in self.groups}, -1
         while before < len(known):
@@ -134,14 +138,13 @@ class Scope:
         return known
 
     def _loose(self, node: Any, known: set[Any]) -> Any:
-        if is_aggregate(node) or node in known or self.is_fixed(node):
+        if (
+            (isinstance(node, exp.AggFunc) and not isinstance(node.parent, exp.Window))
+            or node in known
+            or self.is_fixed(node)
+        ):
             return None
         if isinstance(node, exp.Column):
             return node
         parts = node.iter_expressions()
         return next((loose for part in parts if (loose := self._loose(part, known)) is not None), None)
-
-
-def is_aggregate(node: Any) -> bool:
-    """Whether a node is a call of an aggregate function over a group."""
-    return isinstance(node, exp.AggFunc) and not isinstance(node.parent, exp.Window)

@@ -11,7 +11,7 @@ from sqlglot.errors import ErrorLevel
 
 from rro.envs.intercode_sql.embedded import names
 from rro.envs.intercode_sql.embedded.expressions import Expressions, common_type, comparable, key
-from rro.envs.intercode_sql.embedded.names import Scope, Source, SqlError, Value, is_aggregate
+from rro.envs.intercode_sql.embedded.names import Scope, Source, SqlError, Value
 from rro.envs.intercode_sql.embedded.order import reading_order
 from rro.envs.intercode_sql.embedded.store import Catalogue, Table
 
@@ -32,9 +32,10 @@ class Queries(Expressions):
 
     def __init__(self, catalogue: Catalogue, database: str, tree: Any) -> None:
         self.database, self._catalogue, self._opened = database, catalogue, 0
-        self._common_tables = {cte.alias.lower(): cte.this for cte in tree.find_all(exp.CTE)}
-        for node in tree.find_all(exp.Table):  # MySQL looks at all tables before it looks at names
-            if node.db or node.name.lower() not in self._common_tables:
+        nodes = list(tree.find_all(exp.CTE, exp.Table))
+        self._common_tables = {node.alias.lower(): node.this for node in nodes if isinstance(node, exp.CTE)}
+        for node in nodes:  # MySQL looks at all tables before it looks at names
+            if isinstance(node, exp.Table) and (node.db or node.name.lower() not in self._common_tables):
                 self._table(node)
 
     def query(self, node: Any, outer: Scope | None = None, numbered: bool = False) -> Query:
@@ -115,14 +116,15 @@ class Queries(Expressions):
     def _check(self, node: Any, scope: Scope, order: Sequence[Any]) -> bool:
         """Check the groups. Whether all rows are one group."""
         shown, having = [value.node for value in scope.output], node.args.get("having")
-        nodes = [*shown, *order, *filter(None, [having])]
-        aggregated = any(is_aggregate(part) for node in nodes for part in node.walk())
-        if having is not None and not aggregated and not scope.groups:  # then it is one more condition on rows
+        if scope.groups or scope.aggregated:
+            message, known = names.NOT_GROUPED if scope.groups else names.NOT_AGGREGATED, scope.determined()
+            scope.check("SELECT list", shown, known, message)
+            scope.check("ORDER BY clause", order if scope.groups else (), known, message)
+        elif having is not None:  # then it is one more condition on rows
             node.where(having.this, copy=False).set("having", None)
-        if scope.groups or aggregated:
-            scope.check_groups("SELECT list", shown)
-            scope.check_groups("ORDER BY clause", order if scope.groups else ())
-        return aggregated and not scope.groups
+        if node.args.get("distinct") and not scope.groups:
+            scope.check("ORDER BY clause", order, set(shown), names.NOT_LISTED)
+        return scope.aggregated and not scope.groups
 
     # --- FROM
 

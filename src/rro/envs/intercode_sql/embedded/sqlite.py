@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = (
 )  # SQLGlot's parser recurses, and takes exponential time for the last
 _LOOK = 2_000  # steps between two looks at the limits
 _DIALECT = MySQL()
+_RESERVED = MySQL.Generator.RESERVED_KEYWORDS
 _READS = (sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT)
 _TOO_DEEP = "Thread stack overrun: the statement is nested too deeply"
 _MESSAGES = {  # of SQLite, and what MySQL says instead
@@ -155,12 +155,14 @@ def _parsed(sql: str) -> Any:
         raise _near(f"{found['highlight']}{found['end_context']}", found["line"]) from None
     except (SqlglotError, ValueError):
         raise _near(sql, 1) from None
-    if not isinstance(tree, exp.Query) or tree.find(exp.Into, exp.Lock):
+    if not isinstance(tree, exp.Query):
         raise _near(sql, 1)
-    for name in tree.find_all(exp.Identifier):  # SQLGlot takes MySQL's reserved words for names
-        reserved = not name.quoted and name.name.lower() in MySQL.Generator.RESERVED_KEYWORDS
-        if reserved and name.parent is not None and not name.parent.args.get("table"):
-            raise _near(sql[name.meta.get("start", 0) :], name.meta.get("line", 1))
+    for node in tree.walk():
+        if isinstance(node, exp.Into | exp.Lock):
+            raise SqlError(engine.READ_ONLY)
+        reserved = isinstance(node, exp.Identifier) and not node.quoted and node.name.lower() in _RESERVED
+        if reserved and node.parent is not None and not node.parent.args.get("table"):  # SQLGlot takes it for a name
+            raise _near(sql[node.meta.get("start", 0) :], node.meta.get("line", 1))
     return tree
 
 
@@ -169,13 +171,15 @@ def _check_tokens(tokens: list[Any]) -> None:
     words, depth = [token.text.upper() for token in tokens], 0
     if not words or words[0] not in ("SELECT", "WITH", "("):
         raise ValueError(words)
-    for token, following in pairwise(tokens):
-        depth += (token.text == "(") - (token.text == ")")
-        torn = following.text == "(" and following.start > token.end + 1
-        if torn and token.text.upper() in ("COUNT", "SUM", "AVG", "MIN", "MAX"):
-            raise SqlError(f"FUNCTION {token.text.upper()} does not exist: its bracket must follow at once")
-        if depth > MAX_DEPTH or len(tokens) > MAX_TOKENS or words.count("JOIN") - words.count("ON") > MAX_BARE_JOINS:
+    for place, word in enumerate(words[1:], 1):
+        depth += (word == "(") - (word == ")")
+        torn = word == "(" and tokens[place].start > tokens[place - 1].end + 1
+        if torn and words[place - 1] in ("COUNT", "SUM", "AVG", "MIN", "MAX"):
+            raise SqlError(f"FUNCTION {words[place - 1]} does not exist: its bracket must follow at once")
+        if depth > MAX_DEPTH:
             raise SqlError(_TOO_DEEP)
+    if len(tokens) > MAX_TOKENS or words.count("JOIN") - words.count("ON") > MAX_BARE_JOINS:
+        raise SqlError(_TOO_DEEP)
 
 
 def _near(text: str, line: int) -> SqlError:
