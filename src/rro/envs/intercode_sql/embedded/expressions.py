@@ -80,7 +80,6 @@ class Expressions:
         found = getattr(self, f"on_{node.key}", self._shared)(node, scope)
         value = found if isinstance(found, Value) else Value(node, found)
         if value.node is not node:
-            value = value._replace(node=value.node.copy())
             node.replace(value.node)
         return value
 
@@ -102,7 +101,8 @@ class Expressions:
         return DOUBLE if "e" in node.this.lower() else number(True, len(node.this.partition(".")[2]))
 
     def on_column(self, node: Any, scope: Scope) -> Value:
-        return scope.find(node)
+        found = scope.find(node)
+        return found._replace(node=found.node.copy())
 
     def on_eq(self, node: Any, scope: Scope) -> Value:
         one, other = self.values((node.this, node.expression), scope)
@@ -115,7 +115,7 @@ class Expressions:
     def on_between(self, node: Any, scope: Scope) -> Value:
         value, low, high = self.values((node.args[part] for part in ("this", "low", "high")), scope)
         (left, least), (_, most) = comparable(value, low), comparable(value, high)
-        return Value(exp.Between(this=left.copy(), low=least.copy(), high=most.copy()), INT)
+        return Value(exp.Between(this=left, low=least, high=most), INT)
 
     def on_add(self, node: Any, scope: Scope) -> Type:
         if isinstance(node.expression, exp.Interval):
@@ -211,7 +211,7 @@ class Expressions:
         if inner is None:
             value, *items = self.values((node.this, *node.expressions), scope)
             pairs = [comparable(value, item) for item in items]
-            return Value(exp.In(this=pairs[0][0].copy(), expressions=[item.copy() for _, item in pairs]), INT)
+            return Value(exp.In(this=pairs[0][0], expressions=[item for _, item in pairs]), INT)
         if inner.unnest().args.get("limit"):
             raise SqlError("This version of MySQL doesn't yet support 'LIMIT & IN/ALL/ANY/SOME subquery'")
         nodes = wanted.expressions if isinstance(wanted, exp.Tuple) else [wanted]
@@ -229,7 +229,7 @@ class Expressions:
 
 def _compared(sign: Any, one: Value, other: Value) -> Value:
     left, right = comparable(one, other)
-    return Value(sign(this=left.copy(), expression=right.copy()), INT)
+    return Value(sign(this=left, expression=right), INT)
 
 
 def _quotient(kind: Type) -> Type:

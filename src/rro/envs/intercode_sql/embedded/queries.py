@@ -28,11 +28,10 @@ class Query(NamedTuple):
 
 
 class Queries(Expressions):
-    """Translates the statement `tree`, which runs with `database` in use."""
+    """Translates a statement of these nodes, which runs with `database` in use."""
 
-    def __init__(self, catalogue: Catalogue, database: str, tree: Any) -> None:
+    def __init__(self, catalogue: Catalogue, database: str, nodes: Sequence[Any]) -> None:
         self.database, self._catalogue, self._opened = database, catalogue, 0
-        nodes = list(tree.find_all(exp.CTE, exp.Table))
         self._common_tables = {node.alias.lower(): node.this for node in nodes if isinstance(node, exp.CTE)}
         for node in nodes:  # MySQL looks at all tables before it looks at names
             if isinstance(node, exp.Table) and (node.db or node.name.lower() not in self._common_tables):

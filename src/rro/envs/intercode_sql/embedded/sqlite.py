@@ -103,8 +103,8 @@ class SqliteEngine:
             return Result(database, error="Unknown error")
 
     def _selected(self, database: str, sql: str) -> tuple[tuple[Any, ...], ...]:
-        tree = _parsed(sql)
-        query = Queries(self.catalogue, database, tree).query(tree)
+        nodes = _parsed(sql)
+        query = Queries(self.catalogue, database, nodes).query(nodes[0])
         self._left, self._deadline = self._steps // min(_LOOK, self._steps), time.thread_time() + SECONDS
         rows: list[tuple[Any, ...]] = []
         size, cursor = 0, self._connection.execute(query.sql)
@@ -142,8 +142,8 @@ def _authorise(action: int, one: str | None, other: str | None, *rest: str | Non
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _parsed(sql: str) -> Any:
-    """The tree of one query. Raises SqlError for what MySQL's grammar refuses, as far as SQLGlot's does, or what is too large."""
+def _parsed(sql: str) -> list[Any]:
+    """The nodes of one query, the root first. Raises SqlError for what SQLGlot's grammar refuses, and for what is too large."""
     if not sql or len(sql) > engine.MAX_LENGTH:
         raise SqlError(engine.TOO_LONG if sql else engine.EMPTY)
     try:
@@ -157,13 +157,14 @@ def _parsed(sql: str) -> Any:
         raise _near(sql, 1) from None
     if not isinstance(tree, exp.Query):
         raise _near(sql, 1)
-    for node in tree.walk():
+    nodes = list(tree.walk())
+    for node in nodes:
         if isinstance(node, exp.Into | exp.Lock):
             raise SqlError(engine.READ_ONLY)
         reserved = isinstance(node, exp.Identifier) and not node.quoted and node.name.lower() in _RESERVED
         if reserved and node.parent is not None and not node.parent.args.get("table"):  # SQLGlot takes it for a name
             raise _near(sql[node.meta.get("start", 0) :], node.meta.get("line", 1))
-    return tree
+    return nodes
 
 
 def _check_tokens(tokens: list[Any]) -> None:
