@@ -16,7 +16,7 @@ from sql_toys import write_data
 from rro.envs.intercode_sql import open_intercode_sql
 from rro.types import Message, StepResult, Task
 
-SECONDS = 6.0  # of processor time: twice what a statement may take, as parsing and rendering count too
+SECONDS = 6.0  # of processor time: parsing and rendering count, too
 
 
 @pytest.fixture(scope="module")

@@ -3,94 +3,78 @@
 import pytest
 from sql_toys import DUMP
 
-from rro.envs.intercode_sql.embedded.dump import read_rows, read_schema, stored
-from rro.envs.intercode_sql.embedded.schema import Kind, Type, declared_type
+from rro.envs.intercode_sql.embedded.store import Type, declared_type, open_store, read_dump
 from rro.errors import DataError
 
 
 @pytest.fixture(scope="module")
 def catalogue():
-    return read_schema(DUMP, "dump")
+    return read_dump(DUMP, "dump")[0]
 
 
 def test_databases_and_tables_are_in_lower_case_and_sorted(catalogue):
-    assert {name: list(tables) for name, tables in catalogue.databases.items()} == {
+    assert {name: list(tables) for name, tables in catalogue.items()} == {
         "shop": ["customer", "empty_one", "purchase"],
         "zoo": ["animal"],
     }
-    assert catalogue.table("SHOP", "Customer").rows == 5
-    assert catalogue.table("shop", "cust") is None
+    assert catalogue["shop"]["customer"].rows == 5
 
 
 def test_columns_as_declared(catalogue):
-    columns = {column.name: column for column in catalogue.table("shop", "purchase").columns}
-    assert columns["price"].type == Type(Kind.DECIMAL, 2)
-    assert (columns["amount"].default, columns["amount"].nullable) == ("1", False)
+    columns = catalogue["shop"]["purchase"].columns
+    assert columns["price"].type == Type("decimal", 2)
+    assert (columns["amount"].default, columns["amount"].null) == ("1", "NO")
     assert (columns["item"].default, columns["item"].declared) == ("", "varchar(20)")
-    assert (columns["purchase_id"].key, columns["purchase_id"].extra) == ("PRI", "auto_increment")
-    assert columns["customer_id"].key == "MUL"
-    seen = catalogue.table("zoo", "animal").by_name["seen"]
+    assert columns["purchase_id"].extra == "auto_increment"
+    seen = catalogue["zoo"]["animal"].columns["seen"]
     assert (seen.default, seen.extra) == ("CURRENT_TIMESTAMP", "DEFAULT_GENERATED on update CURRENT_TIMESTAMP")
 
 
-def test_keys(catalogue):
-    animal = catalogue.table("zoo", "animal")
-    assert [(index.parts, index.unique, index.primary) for index in animal.indexes] == [
-        (("name", "keeper"), True, True),
-        (("legs",), True, False),
-        (("keeper",), False, False),
-    ]
-    assert {column.name: column.key for column in animal.columns} == {
-        "name": "PRI", "keeper": "PRI", "legs": "UNI", "seen": "",
-    }  # fmt: skip
-    assert catalogue.table("shop", "empty_one").primary is None
+def test_indexes(catalogue):
+    animal = catalogue["zoo"]["animal"]
+    assert animal.indexes == {"#": ("name", "keeper"), "#2": ("legs",), "#3": ("keeper",)}
+    assert animal.unique == [("name", "keeper"), ("legs",)]
+    assert catalogue["shop"]["empty_one"].indexes == {}
 
 
 @pytest.mark.parametrize(
     ("declared", "expected"),
     [
-        ("int", Type(Kind.INT)),
-        ("int(11)", Type(Kind.INT)),
-        ("tinyint(1)", Type(Kind.INT)),
-        ("decimal(19,4)", Type(Kind.DECIMAL, 4)),
-        ("decimal(5)", Type(Kind.DECIMAL, 0)),
-        ("float(10,2)", Type(Kind.FLOAT, 2)),
-        ("float", Type(Kind.FLOAT)),
-        ("double", Type(Kind.DOUBLE)),
-        ("varchar(255)", Type(Kind.TEXT)),
-        ("timestamp", Type(Kind.DATETIME)),
-        ("enum('a','b')", Type(Kind.TEXT)),
-        ("blob", Type(Kind.BYTES)),
+        ("int", Type("int", 0)),
+        ("tinyint(1)", Type("int", 0)),
+        ("decimal(19,4)", Type("decimal", 4)),
+        ("decimal(5)", Type("decimal", 0)),
+        ("float(10,2)", Type("float", 2)),
+        ("float", Type("float")),
+        ("double", Type("double")),
+        ("varchar(255)", Type("text")),
+        ("timestamp", Type("datetime")),
+        ("enum('a','b')", Type("text")),
     ],
 )
 def test_declared_types(declared, expected):
     assert declared_type(declared) == expected
 
 
-def test_values_with_quotes_escapes_and_nulls():
+def test_values_with_quotes_escapes_and_nulls(tmp_path):
     dump = r"""USE `d`;
 CREATE TABLE `t` (
-  `a` text
+  `a` text,
+  `b` float DEFAULT NULL
 ) ENGINE=InnoDB;
-INSERT INTO `t` VALUES ('it''s'),('a\'b'),('tab\there'),('(1,2),(3)'),(NULL),('NULL'),('back\\slash'),('é 😀'),(-1.5e3),(-7);
+INSERT INTO `t` VALUES ('it''s',1),('a\'b',0.1),('tab\there',-7),('(1,2),(3)',NULL),(NULL,2),('NULL',2),('back\\slash',2);
+INSERT INTO `t` VALUES ('é 😀',-1.5e3);
 """
-    ((database, table, rows),) = read_rows(dump)
-    assert (database, table) == ("d", "t")
-    assert [row[0] for row in rows] == [
-        "it's", "a'b", "tab\there", "(1,2),(3)", None, "NULL", "back\\slash", "é 😀", -1500.0, -7,
+    (tmp_path / "dump.sql").write_text(dump, encoding="utf-8")
+    _, connection = open_store(tmp_path / "dump.sql", tmp_path)
+    assert connection.execute('SELECT a, b FROM "d.t"').fetchall() == [
+        ("it's", 1.0), ("a'b", 0.10000000149011612), ("tab\there", -7.0), ("(1,2),(3)", None), (None, 2.0), ("NULL", 2.0),
+        ("back\\slash", 2.0), ("é 😀", -1500.0),
     ]  # fmt: skip
-
-
-def test_stored_values():
-    assert stored(0.1, Type(Kind.FLOAT)) == 0.10000000149011612
-    assert stored("2001-2-3", Type(Kind.TEXT)) == "2001-2-3"
-    assert stored("2001-02-03 04:05:06", Type(Kind.DATETIME)) == "2001-02-03 04:05:06"
-    assert stored("0000-00-00", Type(Kind.DATE)) == "0000-00-00"
-    assert stored(None, Type(Kind.INT)) is None
 
 
 def test_what_is_no_dump_says_so():
     with pytest.raises(DataError, match="here: not a dump"):
-        read_schema("hello", "here")
+        read_dump("hello", "here")
     with pytest.raises(DataError, match="rows for the table t"):
-        read_schema("USE `d`;\nINSERT INTO `t` VALUES (1);", "here")
+        read_dump("USE `d`;\nINSERT INTO `t` VALUES (1);", "here")

@@ -52,9 +52,8 @@ def test_a_damaged_file_costs_only_time(dump, tmp_path):
     open_store(dump, tmp_path / "cache")
     (file,) = (tmp_path / "cache").iterdir()
     file.write_bytes(b"not a database")
-    catalogue, connection = open_store(dump, tmp_path / "cache")
+    _, connection = open_store(dump, tmp_path / "cache")
     assert rows(connection, 'SELECT count(*) FROM "shop.customer"') == [(5,)]
-    assert catalogue.statistics["shop.purchase", "#2"] == pytest.approx((7 / 4,))
 
 
 def test_many_build_at_once(dump, tmp_path):

@@ -23,6 +23,22 @@ CACHED_STATEMENTS = 20_000
 CACHED_CELLS = 2_000_000
 
 
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+WRITES = words(
+    """INSERT UPDATE DELETE REPLACE CREATE ALTER DROP TRUNCATE RENAME GRANT REVOKE LOAD LOCK UNLOCK SET CALL DO HANDLER BEGIN START
+    COMMIT ROLLBACK SAVEPOINT PREPARE EXECUTE DEALLOCATE KILL FLUSH RESET ANALYZE OPTIMIZE REPAIR CHECK IMPORT INSTALL
+    UNINSTALL SHUTDOWN RESTART PURGE CHANGE XA SIGNAL RESIGNAL GET BINLOG CACHE CLONE STOP"""
+)  # first words of statements that do not ask
+
+
+def cleaned(sql: str) -> str:
+    """The text that the server parses: without blanks around it and semicolons behind it."""
+    return sql.strip().rstrip("; \t\r\n")
+
+
 def too_many_rows(limit: int) -> str:
     return f"Result set exceeds the limit of {limit} rows"
 

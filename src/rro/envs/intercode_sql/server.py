@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from rro.envs.intercode_sql.embedded.show import WRITES
-from rro.envs.intercode_sql.embedded.stopping import words
-from rro.envs.intercode_sql.embedded.syntax import cleaned
 from rro.envs.intercode_sql.engine import (
     CHARACTERS,
     EMPTY,
@@ -27,9 +24,12 @@ from rro.envs.intercode_sql.engine import (
     READ_ONLY,
     ROWS,
     TOO_LONG,
+    WRITES,
     Cache,
     Result,
+    cleaned,
     too_many_rows,
+    words,
 )
 from rro.errors import DataError, RroError, UsageError
 

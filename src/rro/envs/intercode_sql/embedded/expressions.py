@@ -1,398 +1,245 @@
-"""Expressions of a statement: names resolved, types inferred, written in SQLite's SQL. In MySQL's order of resolution, so
-that of several mistakes the same one is reported."""
+"""Expressions of a statement: names resolved, types inferred, and what means another thing in SQLite replaced.
+
+A method `on_` with the key of SQLGlot's node takes care of it. A node that means the same in both dialects needs none, and
+functions are SQLGlot's to translate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from sqlglot import exp
+from sqlglot.dialects.mysql import MySQL
 
-from rro.envs.intercode_sql.embedded import aggregates, calls, dates
-from rro.envs.intercode_sql.embedded.calls import call, canonical, choice
-from rro.envs.intercode_sql.embedded.names import HAVING, IN_SUBQUERY, WHERE, Block, Expr, Query, made
-from rro.envs.intercode_sql.embedded.schema import Kind, Type
-from rro.envs.intercode_sql.embedded.syntax import Node, SqlError, called
-from rro.envs.intercode_sql.embedded.values import (
-    BYTES,
-    DATE,
-    DATETIME,
-    DOUBLE,
-    INT,
-    NULL,
-    TEXT,
-    TIME,
-    arithmetic,
-    as_number,
-    as_text,
-    comparable,
-    compared,
-    number_literal,
-    number_type,
-    string,
-    text_literal,
-    truth,
-)
+from rro.envs.intercode_sql.embedded import functions
+from rro.envs.intercode_sql.embedded.names import GROUP, ON, WHERE, Scope, SqlError, Value
+from rro.envs.intercode_sql.embedded.store import DATE, DATETIME, DOUBLE, INT, NULL, TEXT, Type
 
-_SIGNS: Mapping[type[Node], str] = {
-    exp.EQ: "=", exp.NEQ: "<>", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<=", exp.NullSafeEQ: "IS",
-}  # fmt: skip
-_ARITHMETIC: Mapping[type[Node], str] = {
-    exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.IntDiv: "DIV", exp.Mod: "%",
-}  # fmt: skip
-_CASTS = {
-    exp.DType.CHAR: TEXT, exp.DType.NCHAR: TEXT, exp.DType.BINARY: BYTES, exp.DType.VARBINARY: BYTES, exp.DType.DATE: DATE,
-    exp.DType.DATETIME: DATETIME, exp.DType.TIMESTAMP: DATETIME, exp.DType.TIMESTAMPTZ: DATETIME, exp.DType.TIME: TIME,
-    exp.DType.DOUBLE: DOUBLE, exp.DType.FLOAT: Type(Kind.FLOAT), exp.DType.YEAR: INT,
-}  # fmt: skip
-_WHOLE = frozenset({exp.DType.BIGINT, exp.DType.UBIGINT, exp.DType.INT, exp.DType.UINT})
-_NOW: Mapping[type[Node], str] = {exp.CurrentDate: "CURDATE", exp.CurrentTime: "CURTIME", exp.CurrentUser: "USER"}
-_FOREIGN_TO_ALIASES = (
-    "field list",
-    WHERE,
-    "on clause",
-    IN_SUBQUERY,
-)  # places where no name of the select list is known
+_TYPES = {"INT": INT, "TINYINT": INT, "BIGINT": INT, "UBIGINT": INT, "DOUBLE": DOUBLE, "NULL": NULL}
+_TYPES |= {"DATE": DATE, "DATETIME": DATETIME, "TIMESTAMP": DATETIME}
+
+
+def call(name: str, *operands: Any) -> Any:
+    return exp.Anonymous(this=name, expressions=[operand.copy() for operand in operands])
+
+
+def key(value: Value) -> Any:
+    """What a value is compared, grouped and sorted by: of a stored text, the column beside it."""
+    if value.type != TEXT:
+        return value.node
+    if isinstance(value.node, exp.Literal):
+        return exp.Literal.string(functions.key(value.node.this))
+    if value.node.args.get("stored"):
+        return exp.column(f"{value.node.name}#", value.node.table, quoted=True)
+    return call("ci", value.node)
+
+
+def as_number(value: Value) -> Value:
+    """The value in arithmetic: of a text, the number it begins with."""
+    kind = DOUBLE if value.type == TEXT else INT if value.type in (DATE, DATETIME, NULL) else value.type
+    return Value(exp.cast(value.node, "real") if value.type == TEXT else value.node, kind)
+
+
+def number(exact: bool, scale: int | None) -> Type:
+    return Type("double", scale) if not exact else Type("decimal", min(scale, 30)) if scale else INT
+
+
+def common_type(types: Iterable[Type]) -> Type:
+    """Of CASE, COALESCE, UNION, arithmetic: what can hold all of them."""
+    kinds = {kind for kind in types if kind != NULL}
+    if len(kinds) <= 1 or kinds & {TEXT, DATE, DATETIME}:
+        return kinds.pop() if len(kinds) == 1 else TEXT if kinds else NULL
+    scales = [kind.scale for kind in kinds if kind.scale is not None]
+    return number(all(kind.exact for kind in kinds), max(scales) if len(scales) == len(kinds) else None)
+
+
+def comparable(one: Value, other: Value) -> list[Any]:
+    """Two values in forms that SQLite compares as MySQL would: texts by collation, dates as dates, all else as numbers."""
+    kinds = {one.type, other.type} - {NULL}
+    if kinds <= {TEXT}:
+        return [key(one), key(other)]
+    if not kinds <= {TEXT, DATE, DATETIME}:
+        return [as_number(one).node, as_number(other).node]
+    days = DATETIME not in kinds and all(len(value.node.name) <= 10 for value in (one, other) if value.node.is_string)
+    kind, name = (DATE, "date") if days else (DATETIME, "timestamp")
+    return [value.node if value.type in (kind, NULL) else call(name, value.node) for value in (one, other)]
 
 
 class Expressions:
-    """Translates expressions; `subquery` translates the queries in them."""
+    """Translates expressions of a statement that runs with `database` in use."""
 
-    def __init__(self, database: str, subquery: Callable[[Node, Block], Query]) -> None:
-        self._database, self._subquery = database, subquery
+    database: str
 
-    def translate(self, node: Any, block: Block) -> Expr:
-        """One expression with one value. Raises SqlError."""
-        method = _METHODS.get(type(node))
-        if method is None:
-            raise _unsupported(type(node).__name__.upper())
-        return method(self, node, block)
+    def query(self, node: Any, outer: Scope | None, numbered: bool = False) -> Any:
+        """Translate a subquery: `sql`, and `columns` called c1, c2 ... (see the subclass)."""
+        raise AssertionError
 
-    # --- leaves
+    def value(self, node: Any, scope: Scope) -> Value:
+        """Translate an expression in its place in the tree. Raises SqlError."""
+        found = getattr(self, f"on_{node.key}", self._shared)(node, scope)
+        value = found if isinstance(found, Value) else Value(node, found)
+        if value.node is not node:
+            node.replace(value.node)
+        return value
 
-    def _literal(self, node: Any, block: Block) -> Expr:
-        return text_literal(node.this) if node.is_string else number_literal(node.this)
+    def values(self, nodes: Iterable[Any], scope: Scope) -> list[Value]:
+        return [self.value(node, scope) for node in list(nodes)]
 
-    def _constant(self, node: Any, block: Block) -> Expr:
-        if isinstance(node, exp.Boolean):
-            return number_literal(str(int(node.this)))
-        return Expr("NULL", NULL, constant=True)
+    def _shared(self, node: Any, scope: Scope) -> Type:
+        """A node that means the same in both dialects, once its parts are translated."""
+        kinds = [value.type for value in self.values(node.iter_expressions(), scope)]
+        if isinstance(node, exp.Predicate | exp.Connector | exp.Not | exp.Boolean | exp.DateDiff):
+            return INT
+        returned = MySQL.EXPRESSION_METADATA.get(type(node), {}).get("returns")
+        return _TYPES.get(returned.name, TEXT) if returned is not None else common_type(kinds)
 
-    def _digits(self, node: Any, block: Block) -> Expr:
-        return number_literal(str(int(node.this, 2 if isinstance(node, exp.BitString) else 16)))
+    def on_literal(self, node: Any, scope: Scope) -> Type:
+        if node.is_string:  # SQLite's statements end at NUL, and hold no lone surrogates
+            node.set("this", node.this.replace("\0", "\ufffd").encode("utf-8", "replace").decode())
+            return TEXT
+        return DOUBLE if "e" in node.this.lower() else number(True, len(node.this.partition(".")[2]))
 
-    def _adjacent(self, node: Any, block: Block) -> Expr:
-        """'a' 'b' is one text."""
-        return text_literal("".join(str(piece.this) for piece in node.expressions))
+    def on_column(self, node: Any, scope: Scope) -> Value:
+        found = scope.find(node)
+        return found._replace(node=found.node.copy())
 
-    def _column(self, node: Any, block: Block) -> Expr:
-        name, table = node.name, node.table
-        database = node.args["db"].name if node.args.get("db") else ""
-        if isinstance(node.this, exp.Star):
-            raise SqlError(_columns_error(1))
-        if block.place == HAVING and not block.inside_aggregate:
-            found = block.selected(name, table) or block.grouped(name, table)
-            if found is None and block.own(name, table, database, block.place) is not None:
-                written = ".".join(part for part in (database, table, name) if part)
-                raise SqlError(f"Unknown column '{written}' in '{HAVING}'")
-        elif table or block.place in _FOREIGN_TO_ALIASES:
-            found = None
-        else:
-            found = block.own(name, table, database, block.place) or block.selected(name)
-        return found or block.column(name, table, database)
+    def on_eq(self, node: Any, scope: Scope) -> Value:
+        one, other = self.values((node.this, node.expression), scope)
+        if isinstance(node, exp.EQ) and _must_hold(node):
+            scope.equate(one.node, other.node)
+        return _compared(type(node), one, other)
 
-    def _paren(self, node: Any, block: Block) -> Expr:
-        return self.translate(node.this, block)
+    on_neq = on_gt = on_gte = on_lt = on_lte = on_nullsafeeq = on_eq
 
-    # --- operators
+    def on_between(self, node: Any, scope: Scope) -> Value:
+        value, low, high = self.values((node.args[part] for part in ("this", "low", "high")), scope)
+        (left, least), (_, most) = comparable(value, low), comparable(value, high)
+        return Value(exp.Between(this=left, low=least, high=most), INT)
 
-    def _both(self, node: Any, block: Block) -> tuple[Expr, Expr]:
-        return self.translate(node.this, block), self.translate(node.expression, block)
-
-    def _logical(self, node: Any, block: Block) -> Expr:
-        """AND and OR, however long the chain."""
-        word = " AND " if isinstance(node, exp.And) else " OR "
-        operands = [self.translate(operand, block) for operand in node.flatten(unnest=False)]
-        return made("(" + word.join(map(truth, operands)) + ")", INT, *operands)
-
-    def _xor(self, node: Any, block: Block) -> Expr:
-        one, other = self._both(node, block)
-        return made(f"(({truth(one)} <> 0) <> ({truth(other)} <> 0))", INT, one, other)
-
-    def _not(self, node: Any, block: Block) -> Expr:
-        operand = self.translate(node.this, block)
-        return made(f"(NOT {truth(operand)})", INT, operand)
-
-    def _negative(self, node: Any, block: Block) -> Expr:
-        operand = self.translate(node.this, block)
-        return made(f"(- {as_number(operand)})", number_type(operand), operand)
-
-    def _arithmetic(self, node: Any, block: Block) -> Expr:
+    def on_add(self, node: Any, scope: Scope) -> Type:
         if isinstance(node.expression, exp.Interval):
-            return self._moved(node.this, node.expression, -1 if isinstance(node, exp.Sub) else 1, block)
-        if isinstance(node.this, exp.Interval):
-            return self._moved(node.expression, node.this, 1, block)
-        return arithmetic(_ARITHMETIC[type(node)], *self._both(node, block))
+            raise SqlError("This version of MySQL doesn't yet support 'INTERVAL'")
+        one, other = map(as_number, self.values((node.this, node.expression), scope))
+        kind = common_type((one.type, other.type))
+        if isinstance(node, exp.Mul) and kind.exact:
+            return number(True, (one.type.scale or 0) + (other.type.scale or 0))
+        if isinstance(node, exp.Div):
+            return _quotient(one.type if kind.exact else kind)
+        return INT if isinstance(node, exp.IntDiv) else kind
 
-    def _comparison(self, node: Any, block: Block) -> Expr:
-        if isinstance(node.expression, exp.All | exp.Any):
-            if isinstance(node, exp.EQ) and isinstance(node.expression, exp.Any):
-                return self._in_subquery(node.this, node.expression.this, block)
-            if isinstance(node, exp.NEQ) and isinstance(node.expression, exp.All):
-                inside = self._in_subquery(node.this, node.expression.this, block)
-                return made(f"(NOT {inside.sql})", INT, inside)
-            return self._quantified(node, block)
-        if _width(node.this) > 1:
-            return self._rows_compared(_SIGNS[type(node)], node.this, node.expression, block)
-        return compared(_SIGNS[type(node)], *self._both(node, block))
+    on_sub = on_mul = on_div = on_intdiv = on_mod = on_add
 
-    def _rows_compared(self, sign: str, one: Any, other: Any, block: Block) -> Expr:
-        mine, theirs = self._row(one, block), self._row(other, block)
-        if len(mine) != len(theirs) or sign not in ("=", "<>", "IS"):
-            raise SqlError(_columns_error(len(mine)))
-        pairs = [compared(sign, *pair) for pair in zip(mine, theirs, strict=True)]
-        return made("(" + (" OR " if sign == "<>" else " AND ").join(pair.sql for pair in pairs) + ")", INT, *pairs)
+    def on_if(self, node: Any, scope: Scope) -> Type:
+        """IF, and a branch of CASE: of the type of its results."""
+        return common_type(value.type for value in self.values(node.iter_expressions(), scope)[1:])
 
-    def _row(self, node: Any, block: Block) -> list[Expr]:
-        return [self.translate(item, block) for item in (node.expressions if _width(node) > 1 else [node])]
+    def on_cast(self, node: Any, scope: Scope) -> Value:
+        value, to = self.value(node.this, scope), node.args["to"]
+        kind = _TYPES.get(to.this.name, TEXT)
+        if to.this.name == "DECIMAL":
+            return Value(
+                as_number(value).node, number(True, int(to.expressions[1].name) if len(to.expressions) > 1 else 0)
+            )
+        if kind in (DATE, DATETIME):
+            return Value(call("date" if kind == DATE else "timestamp", value.node), kind)
+        return Value(exp.cast(call("round", as_number(value).node), "bigint") if kind == INT else node, kind)
 
-    def _is(self, node: Any, block: Block) -> Expr:
-        operand = self.translate(node.this, block)
-        if isinstance(node.expression, exp.Null):
-            return made(f"({operand.sql} IS NULL)", INT, operand)
-        return made(f"(coalesce({truth(operand)} {'<> 0' if node.expression.this else '= 0'}, 0))", INT, operand)
+    def on_round(self, node: Any, scope: Scope) -> Value | Type:
+        value, *places = self.values(node.iter_expressions(), scope)
+        kind = as_number(value).type
+        if kind == INT or isinstance(node, exp.Ceil | exp.Floor):
+            return Value(exp.cast(node, "bigint"), INT)
+        return Type(kind.kind, int(places[0].node.name) if places and places[0].node.is_int else 0)
 
-    def _like(self, node: Any, block: Block) -> Expr:
-        escape = string("\\")
-        if isinstance(node, exp.Escape):
-            escape, node = self.translate(node.expression, block).sql, node.this
-        one, pattern = self._both(node, block)
-        binary = int(Kind.BYTES in (one.type.kind, pattern.type.kind))
-        test = f"like_text({as_text(one)}, {as_text(pattern)}, {escape}, {binary})"
-        return made(f"(NOT {test})" if node.args.get("negate") else test, INT, one, pattern)
+    on_ceil = on_floor = on_round
 
-    def _regexp(self, node: Any, block: Block) -> Expr:
-        one, pattern = self._both(node, block)
-        binary = int(Kind.BYTES in (one.type.kind, pattern.type.kind))
-        return made(f"regexp_found({as_text(one)}, {as_text(pattern)}, {binary})", INT, one, pattern)
+    def on_currentschema(self, node: Any, scope: Scope) -> Value:
+        return Value(exp.Literal.string(self.database), TEXT)
 
-    def _between(self, node: Any, block: Block) -> Expr:
-        value, low, high = (self.translate(node.args[part], block) for part in ("this", "low", "high"))
-        sql = f"({compared('>=', value, low).sql} AND {compared('<=', value, high).sql})"
-        return made(sql, INT, value, low, high)
+    def on_currentdate(self, node: Any, scope: Scope) -> Value:
+        return Value(exp.Literal.string(functions.TODAY), DATE)
 
-    def _in(self, node: Any, block: Block) -> Expr:
-        if node.args.get("query") is not None:
-            return self._in_subquery(node.this, node.args["query"], block)
-        if _width(node.this) > 1:
-            tests = [self._rows_compared("=", node.this, item, block) for item in node.expressions]
-        else:
-            value = self.translate(node.this, block)
-            items = [self.translate(item, block) for item in node.expressions]
+    def on_currenttimestamp(self, node: Any, scope: Scope) -> Value:
+        return Value(exp.Literal.string(f"{functions.TODAY} 12:00:00"), DATETIME)
+
+    def on_anonymous(self, node: Any, scope: Scope) -> Value | Type:
+        return self.on_currenttimestamp(node, scope) if node.name.upper() == "NOW" else self._shared(node, scope)
+
+    def on_left(self, node: Any, scope: Scope) -> Value:
+        values = self.values((node.this, node.expression), scope)
+        return Value(call(f"{node.key}_of", *(value.node for value in values)), TEXT)
+
+    on_right = on_left
+
+    def on_count(self, node: Any, scope: Scope) -> Type:
+        """COUNT, SUM, AVG, MIN, MAX and GROUP_CONCAT."""
+        if scope.in_aggregate or scope.clause in (WHERE, ON, GROUP):
+            raise SqlError("Invalid use of group function")
+        scope.aggregated |= not isinstance(node.parent, exp.Window)
+        if isinstance(node.this, exp.Star):
+            return INT
+        distinct = isinstance(node.this, exp.Distinct)
+        scope.in_aggregate, scope.sorts = True, scope.sorts or distinct
+        value = self.value(node.this.expressions[0] if distinct else node.this, scope)
+        scope.in_aggregate = False
+        kind = as_number(value).type
+        if isinstance(node, exp.Avg):
+            return _quotient(kind)
+        if isinstance(node, exp.Sum):
+            return Type("decimal" if kind.exact else "double", kind.scale)
+        if isinstance(node, exp.Count) and distinct:
+            value.node.replace(key(value).copy())
+        return INT if isinstance(node, exp.Count) else TEXT if isinstance(node, exp.GroupConcat) else value.type
+
+    on_sum = on_avg = on_min = on_max = on_groupconcat = on_count
+
+    def on_window(self, node: Any, scope: Scope) -> Type:
+        return self.values(node.iter_expressions(), scope)[0].type
+
+    def on_subquery(self, node: Any, scope: Scope) -> Value:
+        query = self._inner(node, scope)
+        return Value(exp.Var(this=f"(SELECT only(c1, count(*)) FROM ({query.sql}))"), query.columns[0].type)
+
+    on_select = on_union = on_subquery
+
+    def on_exists(self, node: Any, scope: Scope) -> Value:
+        return Value(exp.Var(this=f"EXISTS ({self.query(node.this, scope).sql})"), INT)
+
+    def on_in(self, node: Any, scope: Scope) -> Value:
+        wanted, inner = node.this.unnest(), node.args.get("query")
+        if inner is None:
+            value, *items = self.values((node.this, *node.expressions), scope)
             pairs = [comparable(value, item) for item in items]
-            if len({left for left, _ in pairs}) == 1:
-                return made(f"({pairs[0][0]} IN ({', '.join(right for _, right in pairs)}))", INT, value, *items)
-            tests = [compared("=", value, item) for item in items]
-        return made("(" + " OR ".join(test.sql for test in tests) + ")", INT, *tests)
+            return Value(exp.In(this=pairs[0][0], expressions=[item for _, item in pairs]), INT)
+        if inner.unnest().args.get("limit"):
+            raise SqlError("This version of MySQL doesn't yet support 'LIMIT & IN/ALL/ANY/SOME subquery'")
+        nodes = wanted.expressions if isinstance(wanted, exp.Tuple) else [wanted]
+        query = self._inner(inner, scope, len(nodes))
+        pairs = [comparable(*pair) for pair in zip(self.values(nodes, scope), query.columns, strict=True)]
+        left, right = (", ".join(part.sql("sqlite") for part in side) for side in zip(*pairs, strict=True))
+        return Value(exp.Var(this=f"(({left}) IN (SELECT {right} FROM ({query.sql})))"), INT)
 
-    # --- subqueries; MySQL resolves them before what stands to their left
-
-    def _inner(self, node: Any, block: Block, width: int) -> Query:
-        query = self._subquery(node, block)
+    def _inner(self, node: Any, scope: Scope, width: int = 1) -> Any:
+        query = self.query(node, scope)
         if len(query.columns) != width:
-            raise SqlError(_columns_error(width))
+            raise SqlError(f"Operand should contain {width} column(s)")
         return query
 
-    def _left(self, node: Any, block: Block) -> list[Expr]:
-        place, block.place = block.place, IN_SUBQUERY if block.place == WHERE else block.place
-        try:
-            return self._row(node, block)
-        finally:
-            block.place = place
 
-    def _in_subquery(self, wanted: Any, subquery: Any, block: Block) -> Expr:
-        wanted = wanted.unnest() if isinstance(wanted, exp.Paren) else wanted
-        query = self._inner(subquery, block, _width(wanted))
-        mine = self._left(wanted, block)
-        pairs = [comparable(one, _column_of(query, place)) for place, one in enumerate(mine)]
-        lefts, rights = ", ".join(left for left, _ in pairs), ", ".join(right for _, right in pairs)
-        return made(f"(({lefts}) IN (SELECT {rights} FROM ({query.sql}) AS q))", INT, *mine)
-
-    def _quantified(self, node: Any, block: Block) -> Expr:
-        """< ANY, > ALL and the like: over the rows of a subquery, the least or the greatest of the comparisons."""
-        query = self._inner(node.expression.this, block, 1)
-        left = self._left(node.this, block)[0]
-        test = compared(_SIGNS[type(node)], left, _column_of(query, 0)).sql
-        least, empty = ("min", 1) if isinstance(node.expression, exp.All) else ("max", 0)
-        decided = f"coalesce({least}({test}), {empty})"
-        unknown = f"CASE WHEN count(*) > count({test}) AND {decided} = {empty} THEN NULL ELSE {decided} END"
-        return made(f"(SELECT {unknown} FROM ({query.sql}) AS q)", INT, left)
-
-    def _scalar(self, node: Any, block: Block) -> Expr:
-        query = self._inner(node, block, 1)
-        sql = query.sql if query.one_row else f"SELECT one_value(c1) FROM ({query.sql})"
-        return Expr(f"({sql})", query.columns[0][1].type)
-
-    def _exists(self, node: Any, block: Block) -> Expr:
-        return Expr(f"EXISTS ({self._subquery(node.this, block).sql})", INT)
-
-    # --- choices, casts and calls
-
-    def _case(self, node: Any, block: Block) -> Expr:
-        subject = self.translate(node.this, block) if node.this is not None else None
-        cases, tested = [], [subject] if subject else []
-        for branch in node.args["ifs"]:
-            test = self.translate(branch.this, block)
-            tested.append(test)
-            wanted = truth(test) if subject is None else compared("=", subject, test).sql
-            cases.append((wanted, self.translate(branch.args["true"], block)))
-        default = node.args.get("default")
-        otherwise = self.translate(default, block) if default is not None else Expr("NULL", NULL, constant=True)
-        return choice(cases, otherwise, *tested)
-
-    def _cast(self, node: Any, block: Block) -> Expr:
-        operand, sort = self.translate(node.this, block), node.args["to"].this
-        sizes = [int(size.name) for size in node.args["to"].expressions if size.name.isdigit()]
-        number = as_number(operand)
-        if sort in _WHOLE:  # a text up to its first character that is no digit, a number rounded
-            whole = operand.sql if operand.type.kind is Kind.TEXT else f"rounded({number}, 0, 1)"
-            return made(f"CAST({whole} AS INTEGER)", INT, operand)
-        if sort in (exp.DType.DECIMAL, exp.DType.UDECIMAL):
-            scale = min(sizes[1] if len(sizes) > 1 else 0, 30)
-            return made(f"rounded({number}, {scale}, 1)", Type(Kind.DECIMAL, scale), operand)
-        if sort not in _CASTS:
-            raise _unsupported(f"CAST AS {sort.name}")
-        kind = _CASTS[sort]
-        if kind.numeric:
-            return made(f"CAST({number} AS {'INTEGER' if kind is INT else 'REAL'})", kind, operand)
-        if kind.temporal:
-            return made(f"to_{kind.kind}({as_text(operand)})", kind, operand)
-        return made(f"substring({as_text(operand)}, 1, {sizes[0]})" if sizes else as_text(operand), kind, operand)
-
-    def _collate(self, node: Any, block: Block) -> Expr:
-        operand = self.translate(node.this, block)
-        return made(as_text(operand), BYTES if node.expression.name.lower().endswith("_bin") else TEXT, operand)
-
-    def _trim(self, node: Any, block: Block) -> Expr:
-        operand = self.translate(node.this, block)
-        piece = self.translate(node.expression, block) if node.expression is not None else text_literal(" ")
-        where = string(str(node.args.get("position") or "BOTH").upper())
-        return made(f"stripped({as_text(operand)}, {as_text(piece)}, {where})", TEXT, operand, piece)
-
-    def _shaped(self, node: Any, block: Block) -> Expr:
-        """Functions with a syntax of their own."""
-        name, parts = _SHAPES[type(node)]
-        given = [node.args[part] for part in parts if node.args.get(part) is not None]
-        return call(name, [self.translate(part, block) for part in given], self._database)
-
-    def _today(self, node: Any, block: Block) -> Expr:
-        return call(_NOW.get(type(node), "NOW"), [], self._database)
-
-    def _extract(self, node: Any, block: Block) -> Expr:
-        return call(_unit(node.this.name), [self.translate(node.expression, block)], self._database)
-
-    def _moved(self, moment: Any, interval: Any, sign: int, block: Block) -> Expr:
-        operand, amount = self.translate(moment, block), self.translate(interval.this, block)
-        unit = _unit(interval.unit.name if interval.unit is not None else "")
-        kind = operand.type if operand.type.temporal else TEXT
-        if kind.kind is Kind.DATE and unit in ("HOUR", "MINUTE", "SECOND"):
-            kind = DATETIME
-        sql = f"date_plus({as_text(operand)}, {as_number(amount)}, {string(unit)}, {sign})"
-        return made(sql, kind, operand, amount)
-
-    def _call(self, node: Any, block: Block) -> Expr:
-        name, operands = canonical(called(node)), node.expressions
-        if name in calls.AGGREGATES:
-            return aggregates.aggregate(self.translate, name, operands, block)
-        if name in calls.WINDOWED:
-            raise SqlError(f"You cannot use the window function '{name.lower()}' in this context.'")
-        if name == "ROW":
-            return self._tuple(node, block)
-        if name in calls.DATE_ARITHMETIC:
-            return self._date_arithmetic(name, operands, block)
-        given = [self.translate(operand, block) for operand in operands]
-        return arithmetic("%", *given) if name == "MOD" and len(given) == 2 else call(name, given, self._database)
-
-    def _date_arithmetic(self, name: str, operands: Sequence[Any], block: Block) -> Expr:
-        if name in ("DATE_ADD", "DATE_SUB") and len(operands) == 2:
-            moment, interval = operands
-            if not isinstance(interval, exp.Interval):
-                interval = exp.Interval(this=interval, unit=exp.Var(this="DAY"))
-            return self._moved(moment, interval, 1 if name == "DATE_ADD" else -1, block)
-        if name == "TIMESTAMPDIFF" and len(operands) == 3:
-            unit = string(_unit(operands[0].name))
-            one, other = self.translate(operands[1], block), self.translate(operands[2], block)
-            return made(f"date_difference({unit}, {as_text(one)}, {as_text(other)})", INT, one, other)
-        raise calls.wrong_count(name)
-
-    def _tuple(self, node: Any, block: Block) -> Expr:
-        raise SqlError(_columns_error(1))
-
-    def _group_concat(self, node: Any, block: Block) -> Expr:
-        return aggregates.group_concat(self.translate, node, block)
-
-    def _window(self, node: Any, block: Block) -> Expr:
-        return aggregates.window(self.translate, node, block)
+def _compared(sign: Any, one: Value, other: Value) -> Value:
+    left, right = comparable(one, other)
+    return Value(sign(this=left, expression=right), INT)
 
 
-def _unsupported(what: str) -> SqlError:
-    return SqlError(f"This version of MySQL doesn't yet support '{what}'")
+def _quotient(kind: Type) -> Type:
+    """Of a division or an average: four digits more after the point."""
+    return number(kind.exact, None if kind.scale is None else kind.scale + 4)
 
 
-def _columns_error(width: int) -> str:
-    return f"Operand should contain {width} column(s)"
-
-
-def _unit(name: str) -> str:
-    if name.upper() not in dates.UNITS:
-        raise _unsupported(f"INTERVAL {name.upper()}")
-    return name.upper()
-
-
-def _width(node: Any) -> int:
-    """How many values an operand has."""
-    is_row = isinstance(node, exp.Tuple) or (isinstance(node, exp.Anonymous) and called(node) == "ROW")
-    return len(node.expressions) if is_row else 1
-
-
-def _column_of(query: Query, place: int) -> Expr:
-    return Expr(f"q.c{place + 1}", query.columns[place][1].type)
-
-
-_SHAPES: Mapping[type[Node], tuple[str, tuple[str, ...]]] = {
-    exp.If: ("IF", ("this", "true", "false")),
-    exp.Substring: ("SUBSTRING", ("this", "start", "length")),
-    exp.StrPosition: ("LOCATE", ("substr", "this")),
-}
-_METHODS: Mapping[type[Node], Callable[[Expressions, Any, Block], Expr]] = {
-    exp.Literal: Expressions._literal,
-    exp.Concat: Expressions._adjacent,
-    exp.Column: Expressions._column,
-    exp.Paren: Expressions._paren,
-    exp.Xor: Expressions._xor,
-    exp.Not: Expressions._not,
-    exp.Neg: Expressions._negative,
-    exp.Is: Expressions._is,
-    exp.RegexpLike: Expressions._regexp,
-    exp.Between: Expressions._between,
-    exp.In: Expressions._in,
-    exp.Exists: Expressions._exists,
-    exp.Case: Expressions._case,
-    exp.Cast: Expressions._cast,
-    exp.Collate: Expressions._collate,
-    exp.Trim: Expressions._trim,
-    exp.Extract: Expressions._extract,
-    exp.Tuple: Expressions._tuple,
-    exp.Anonymous: Expressions._call,
-    exp.GroupConcat: Expressions._group_concat,
-    exp.Window: Expressions._window,
-    **dict.fromkeys((exp.Null, exp.Boolean, exp.Parameter), Expressions._constant),
-    **dict.fromkeys((exp.HexString, exp.BitString), Expressions._digits),
-    **dict.fromkeys((exp.And, exp.Or), Expressions._logical),
-    **dict.fromkeys((exp.Like, exp.Escape), Expressions._like),
-    **dict.fromkeys((exp.Subquery, exp.Select), Expressions._scalar),
-    **dict.fromkeys((exp.CurrentDate, exp.CurrentTime, exp.CurrentTimestamp, exp.CurrentUser), Expressions._today),
-    **dict.fromkeys(_SIGNS, Expressions._comparison),
-    **dict.fromkeys(_ARITHMETIC, Expressions._arithmetic),
-    **dict.fromkeys(_SHAPES, Expressions._shaped),
-}
+def _must_hold(node: Any) -> bool:
+    """Whether a comparison is one of those that AND joins to a WHERE or ON."""
+    parent = node.parent
+    while isinstance(parent, exp.And | exp.Paren):
+        parent = parent.parent
+    return isinstance(parent, exp.Where | exp.Join)

@@ -1,156 +1,150 @@
-"""What a name in a statement means: the sources of a query block, its blocks around it, and MySQL's errors for the rest."""
+"""What a name in a statement means: the sources of a SELECT, its scope, and MySQL's errors for what means nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from rro.envs.intercode_sql.embedded.schema import Kind, Table, Type
-from rro.envs.intercode_sql.embedded.syntax import TOO_DEEP, SqlError
+from sqlglot import exp
 
-MAX_LENGTH = 200_000  # of the text of a translated expression or query
-SELECT_LIST, WHERE, ON, GROUP, HAVING, ORDER = (
-    "field list", "where clause", "on clause", "group statement", "having clause", "order clause",
-)  # fmt: skip
-IN_SUBQUERY = "IN/ALL/ANY subquery"
+from rro.envs.intercode_sql.embedded.store import Table, Type
+
+SELECT_LIST, WHERE, ON = "field list", "where clause", "on clause"
+GROUP, HAVING, ORDER = "group statement", "having clause", "order clause"
+NOT_GROUPED = (
+    "Expression #{} of {} is not in GROUP BY clause and contains nonaggregated column '{}' which is not functionally dependent on "
+    "columns in GROUP BY clause; this is incompatible with sql_mode=only_full_group_by"
+)
+NOT_AGGREGATED = (
+    "In aggregated query without GROUP BY, expression #{} of {} contains nonaggregated column '{}'; this is incompatible with "
+    "sql_mode=only_full_group_by"
+)
+NOT_LISTED = (
+    "Expression #{} of {} is not in SELECT list, references column '{}' which is not in SELECT list; this is incompatible with "
+    "DISTINCT"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Expr:
-    """A translated expression. `key` is what it is compared, grouped and sorted by; `parts` are its operands, `column` the
-    source and the column (in lower case) where it is one, `literal` a constant's text. `aggregate`: it is a call of an
-    aggregate function; `aggregated`: there is one in it."""
+class SqlError(Exception):
+    """A statement that MySQL answers with an error; the text is MySQL's message."""
 
-    sql: str
+
+class Value(NamedTuple):
+    """An expression: SQLGlot's node of it in SQLite's SQL, the type that MySQL gives it, and the name of a column of it."""
+
+    node: Any
     type: Type
-    key: str = ""
-    parts: tuple[Expr, ...] = ()
-    column: tuple[Source, str] | None = None
-    literal: str | None = None
-    aggregate: bool = False
-    aggregated: bool = False
-    constant: bool = False
-
-    @property
-    def by(self) -> str:
-        if self.key:
-            return self.key
-        return f"ci({self.sql})" if self.type.kind is Kind.TEXT else self.sql
-
-
-@dataclass
-class Query:
-    """A translated query: its columns are called c1, c2 ...; with row numbers asked for, one more is called #. `unique` are
-    sets of names that identify a row."""
-
-    sql: str
-    columns: list[tuple[str, Expr]]  # name, expression
-    one_row: bool = False
-    unique: list[list[str]] = field(default_factory=list)
-
-
-def made(sql: str, kind: Type, *parts: Expr, aggregate: bool = False) -> Expr:
-    """An expression of `parts`. Raises SqlError for one that has grown too long: some forms write an operand twice."""
-    if len(sql) > MAX_LENGTH:
-        raise SqlError(TOO_DEEP)
-    aggregated = aggregate or any(part.aggregated for part in parts)
-    constant = bool(parts) and not aggregate and all(part.constant for part in parts)
-    return Expr(sql, kind, "", parts, None, None, aggregate, aggregated, constant)
+    name: str = ""
 
 
 @dataclass(eq=False)
 class Source:
-    """A table or a subquery in FROM. `columns` are its columns by name in lower case, as (name, expression); `order` is the
-    number of a row in the order in which MySQL reads it, `rows` about how many there are. `unique` sets of columns identify a row.
-    `optional`: on the inner side of an outer join."""
+    """A table or subquery in FROM. `columns` are by name in lower case; `used`: those that the statement uses; `after`: the
+    sources that an outer join reads before it."""
 
-    alias: str
-    database: str
+    alias: str  # in SQLite
     name: str
-    columns: Mapping[str, tuple[str, Expr]]
-    order: str
-    rows: int
-    unique: Sequence[Sequence[str]] = ()
+    columns: Mapping[str, Value]
     table: Table | None = None
-    optional: bool = False
-    used: set[str] = field(default_factory=set)  # columns, in lower case
-
-    def full_name(self, column: str) -> str:
-        """How MySQL's messages name a column of it."""
-        parts = (self.database, self.name, self.columns[column][0])
-        return ".".join(part for part in parts if part)
+    used: set[str] = field(default_factory=set)
+    after: Sequence[Source] = ()
 
 
 @dataclass(eq=False)
-class Block:
-    """One SELECT while it is translated. `place` is the clause at hand, `visible` what its names may come from (ON sees only
-    the tables that it joins), `shared` the columns that USING or NATURAL made one of."""
+class Scope:
+    """One SELECT while it is translated: its sources, those in sight, the clause at hand, the select list, and the groups.
+    `merged`: columns that USING made one; `equal`: pairs of what is known, None for a constant, and what it determines;
+    `optional`: the inner side of the outer join whose ON is at hand; `sorts`: an aggregate of distinct values sorts by groups."""
 
-    outer: Block | None = None
+    outer: Scope | None = None
     sources: list[Source] = field(default_factory=list)
-    visible: list[Source] | None = None
-    shared: dict[str, Expr] = field(default_factory=dict)
-    place: str = SELECT_LIST
-    output: list[tuple[str, Expr]] = field(default_factory=list)  # name, expression
-    later: Sequence[str] = ()  # names of the select list, for references too early
-    groups: list[Expr] = field(default_factory=list)
-    inside_aggregate: bool = False
-    aggregates: bool = False
-    sorts_groups: bool = False  # an aggregate that MySQL sorts for: DISTINCT, GROUP_CONCAT
-    windows: list[str] = field(default_factory=list)
+    visible: Sequence[Source] = ()
+    clause: str = SELECT_LIST
+    output: list[Value] = field(default_factory=list)
+    groups: list[Value] = field(default_factory=list)
+    merged: dict[str, Value] = field(default_factory=dict)
+    equal: list[tuple[Any, Any]] = field(default_factory=list)
+    optional: str = ""
+    in_aggregate: bool = False
+    aggregated: bool = False
+    sorts: bool = False
 
-    def column(self, name: str, table: str = "", database: str = "") -> Expr:
-        """The column that a name means here, in this block or one around it. Raises SqlError as MySQL would."""
-        written = ".".join(part for part in (database, table, name) if part)
-        block: Block | None = self
-        while block is not None:
-            found = block.own(name, table, database, self.place)
-            if found is not None:
+    def find(self, node: Any) -> Value:
+        """The expression that a column's name means here, or in a scope around this one. Raises SqlError as MySQL would."""
+        scope: Scope | None = self
+        while scope is not None:
+            if found := scope._own(node.name.lower(), node.table.lower(), self.clause):
                 return found
-            if block is not self and not table:
-                found = block.selected(name)
-                if found is not None:
-                    return found
-                if block.place == SELECT_LIST and name.lower() in block.later:
-                    raise SqlError(f"Reference '{name}' not supported (forward reference in item list)")
-            block = block.outer
-        raise SqlError(f"Unknown column '{written}' in '{self.place}'")
+            scope = scope.outer
+        raise SqlError(f"Unknown column '{'.'.join(part.name for part in node.parts)}' in '{self.clause}'")
 
-    def own(self, name: str, table: str, database: str, place: str) -> Expr | None:
-        """A column of this block's own sources."""
-        lowered = name.lower()
-        if not table and lowered in self.shared:
-            return self.shared[lowered]
-        found = [s.columns[lowered][1] for s in self.named(table, database) if lowered in s.columns]
-        if len(found) > 1:
-            written = f"{table}.{name}" if table else name
-            raise SqlError(f"Column '{written}' in {place} is ambiguous")
-        for expr in found:
-            expr.column[0].used.add(lowered)  # type: ignore[index]
-        return found[0] if found else None
+    def _own(self, name: str, table: str, clause: str) -> Value | None:
+        found = [source for source in self.named(table) if name in source.columns]
+        if len(found) > 1 and (table or name not in self.merged):
+            raise SqlError(f"Column '{name}' in {clause} is ambiguous")
+        for source in found:
+            source.used.add(name)
+        column = self.merged.get(name, found[0].columns[name]) if found else None
+        if self.in_aggregate or self.clause in (SELECT_LIST, WHERE, ON):
+            return column
+        if self.clause == HAVING and not any(column and group.node == column.node for group in self.groups):
+            column = None  # HAVING knows no other columns
+        return (self.selected(name) or column) if self.clause == HAVING else (column or self.selected(name))
 
-    def named(self, table: str, database: str = "") -> Iterator[Source]:
-        """The visible sources of that name, all for none."""
-        for source in self.sources if self.visible is None else self.visible:
-            if table and source.name.lower() != table.lower():
-                continue
-            if not database or source.database == database.lower():
-                yield source
+    def named(self, table: str) -> list[Source]:
+        """The sources in sight of that name, all for none."""
+        return [source for source in self.visible if not table or source.name.lower() == table]
 
-    def selected(self, name: str, table: str = "") -> Expr | None:
-        """The item of the select list with that name."""
-        for known, expr in self.output:
-            if known.lower() == name.lower() and _is_of(expr, table):
-                return expr
-        return None
+    def selected(self, name: str) -> Value | None:
+        """The first item of the select list with that name."""
+        return next((item for item in self.output if item.name.lower() == name), None)
 
-    def grouped(self, name: str, table: str = "") -> Expr | None:
-        """The expression of GROUP BY that is the column of that name."""
-        for expr in self.groups:
-            if expr.column and expr.column[1] == name.lower() and _is_of(expr, table):
-                return expr
-        return None
+    def equate(self, one: Any, other: Any) -> None:
+        """Note that two translated expressions are equal in all rows."""
+        for known, to in ((one, other), (other, one)):
+            if (
+                isinstance(to, exp.Column)
+                and isinstance(known, exp.Column | exp.Literal)
+                and self.optional in ("", to.table)
+            ):
+                self.equal.append((None if isinstance(known, exp.Literal) else known.copy(), to.copy()))
 
+    def is_fixed(self, node: Any) -> bool:
+        """Whether an expression is a constant, or a column of a scope around this one. SQLite would take the one for a position
+        in GROUP BY and ORDER BY, and does not know the other there."""
+        outside = isinstance(node, exp.Column) and all(source.alias != node.table for source in self.sources)
+        return isinstance(node, exp.Literal) or outside
 
-def _is_of(expr: Expr, table: str) -> bool:
-    return not table or (expr.column is not None and expr.column[0].name.lower() == table.lower())
+    def check(self, clause: str, nodes: Iterable[Any], known: set[Any], message: str) -> None:
+        """Raises SqlError for the first expression with a column that `known` ones do not determine."""
+        for number, node in enumerate(nodes, 1):
+            if (loose := self._loose(node, known)) is not None:
+                source = next(source for source in self.sources if source.alias == loose.table)
+                column = next(value.name for value in source.columns.values() if value.node == loose)
+                name = f"{source.table.database + '.' if source.table else ''}{source.name}.{column}"
+                raise SqlError(message.format(number, clause, name))
+
+    def determined(self) -> set[Any]:
+        """The expressions that the groups determine, by equalities and keys."""
+        known, before = {group.node for group in self.groups}, -1
+        while before < len(known):
+            before = len(known)
+            known |= {to for one, to in self.equal if one is None or one in known}
+            for source in self.sources:
+                unique = source.table.unique if source.table else ()
+                if any(all(source.columns[name].node in known for name in names) for names in unique):
+                    known |= {column.node for column in source.columns.values()}
+        return known
+
+    def _loose(self, node: Any, known: set[Any]) -> Any:
+        if (
+            (isinstance(node, exp.AggFunc) and not isinstance(node.parent, exp.Window))
+            or node in known
+            or self.is_fixed(node)
+        ):
+            return None
+        if isinstance(node, exp.Column):
+            return node
+        parts = node.iter_expressions()
+        return next((loose for part in parts if (loose := self._loose(part, known)) is not None), None)

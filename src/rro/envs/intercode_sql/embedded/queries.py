@@ -1,212 +1,253 @@
-"""Statements, subqueries and set operations in SQLite's SQL, with the rows in the order MySQL gives them.
-
-MySQL's order without ORDER BY is that of its plan. Here every source numbers its rows, and the numbers are the last sort
-keys of every query; groups and distinct rows come in the order in which they are first met.
-"""
+"""SELECTs, subqueries and set operations in SQLite's SQL, with their rows in the order in which MySQL gives them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from sqlglot import exp
+from sqlglot.dialects.sqlite import SQLite
+from sqlglot.errors import ErrorLevel
 
-from rro.envs.intercode_sql.embedded import calls
-from rro.envs.intercode_sql.embedded.expressions import Expressions
-from rro.envs.intercode_sql.embedded.names import MAX_LENGTH, ORDER, Block, Expr, Query, Source
-from rro.envs.intercode_sql.embedded.schema import Catalogue, Kind, Table
-from rro.envs.intercode_sql.embedded.select import Select, by_position, direction, limit_of, order_of
-from rro.envs.intercode_sql.embedded.store import INFORMATION, key_name, quoted
-from rro.envs.intercode_sql.embedded.syntax import TOO_DEEP, Node, SqlError, called
-from rro.envs.intercode_sql.embedded.values import common_type, converted
+from rro.envs.intercode_sql.embedded import names
+from rro.envs.intercode_sql.embedded.expressions import Expressions, common_type, comparable, key
+from rro.envs.intercode_sql.embedded.names import Scope, Source, SqlError, Value
+from rro.envs.intercode_sql.embedded.order import reading_order
+from rro.envs.intercode_sql.embedded.store import Catalogue, Table
 
-_GUESS = 100  # rows of a subquery
-_BRANCH = 1 << 32  # between the row numbers of a set operation's sides
+MAX_SOURCES = 61  # tables of one statement; one of WITH counts wherever it is used
+_SECOND = 1 << 40  # added to the row numbers of a set operation's second query
+_sql = SQLite().generator(unsupported_level=ErrorLevel.IGNORE).generate
 
 
-class Queries:
-    """Translates statements that run with `database` in use."""
+class Query(NamedTuple):
+    """A translated query. Its columns are called c1, c2 ...; one more, #, numbers the rows where that was asked for."""
 
-    def __init__(self, catalogue: Catalogue, database: str) -> None:
-        self._catalogue, self._database = catalogue, database
-        self._expressions = Expressions(database, lambda node, block: self.query(node, block, numbered=False))
-        self._sources = 0
-        self._with: list[dict[str, Any]] = []  # tables of WITH by name, innermost last
+    sql: str
+    columns: list[Value]
 
-    def statement(self, tree: Node) -> Query:
-        """A whole statement. Raises SqlError with MySQL's message."""
-        self._check(list(tree.walk(bfs=False)))
-        return self.query(tree, None, numbered=False)
 
-    # --- before names are resolved
+class Queries(Expressions):
+    """Translates a statement of these nodes, which runs with `database` in use."""
 
-    def _check(self, nodes: Sequence[Node]) -> None:
-        """What MySQL refuses at once: forms, then tables, then functions, each in the order of the text."""
-        for node in nodes:
-            if isinstance(node, exp.Subquery | exp.In | exp.Any | exp.All):
-                _check_form(node)
-        temporary = {node.alias.lower() for node in nodes if isinstance(node, exp.CTE)} | {"dual", ""}
-        for node in nodes:
-            if isinstance(node, exp.Table) and (node.db or node.name.lower() not in temporary):
-                self._check_table(node)
-        for node in nodes:
-            if isinstance(node, exp.Anonymous) and not calls.known(called(node)):
-                raise SqlError(f"FUNCTION {self._database}.{called(node, as_written=True)} does not exist")
+    def __init__(self, catalogue: Catalogue, database: str, nodes: Sequence[Any]) -> None:
+        self.database, self._catalogue, self._opened = database, catalogue, 0
+        self._common_tables = {node.alias.lower(): node.this for node in nodes if isinstance(node, exp.CTE)}
+        for node in nodes:  # MySQL looks at all tables before it looks at names
+            if isinstance(node, exp.Table) and (node.db or node.name.lower() not in self._common_tables):
+                self._table(node)
 
-    def _check_table(self, node: exp.Table) -> None:
-        name, database = node.name.lower(), node.db.lower() or self._database
-        if not database:
-            raise SqlError("No database selected")
-        if database not in self._catalogue.databases:
-            raise SqlError(f"Unknown database '{database}'")
-        if self._catalogue.table(database, name) is None:
-            if database == INFORMATION:
-                raise SqlError(f"Unknown table '{name.upper()}' in {INFORMATION}")
-            raise SqlError(f"Table '{database}.{name}' doesn't exist")
-
-    # --- queries
-
-    def query(self, node: Any, outer: Block | None, numbered: bool) -> Query:
-        """A SELECT, a set operation or either in brackets."""
-        clause = node.args.get("with_")
-        tables = {cte.alias.lower(): cte for cte in clause.expressions} if clause is not None else {}
-        if clause is not None and clause.args.get("recursive") and any(map(_is_recursive, tables.values())):
-            raise SqlError("This version of MySQL doesn't yet support 'WITH RECURSIVE'")
-        self._with.append(tables)
-        try:
-            query = self._translated(node, outer, numbered)
-        finally:
-            self._with.pop()
-        if len(query.sql) > MAX_LENGTH:  # tables of WITH are written out wherever they are used
-            raise SqlError(TOO_DEEP)
-        return query
-
-    def _translated(self, node: Any, outer: Block | None, numbered: bool) -> Query:
+    def query(self, node: Any, outer: Scope | None = None, numbered: bool = False) -> Query:
+        """Translate a query. Raises SqlError."""
         if isinstance(node, exp.Subquery):
-            return self._bracketed(node, outer, numbered)
+            return self._sorted(self.query(node.this, outer, True), node, outer, numbered)
         if isinstance(node, exp.SetOperation):
             return self._set_operation(node, outer, numbered)
-        if isinstance(node, exp.Select):
-            translate = self._expressions.translate
-            return Select(node, outer, translate, self._source, self._catalogue.statistics).query(numbered)
-        raise SqlError(f"This version of MySQL doesn't yet support '{type(node).__name__.upper()}'")
+        return self._select(node, outer, numbered)
 
-    def _bracketed(self, node: Any, outer: Block | None, numbered: bool) -> Query:
-        if not any(node.args.get(part) for part in ("order", "limit", "offset")):
-            return self.query(node.this, outer, numbered)
-        return self._sorted(node, self.query(node.this, outer, numbered=True), outer, numbered, None)
+    # --- SELECT, clause by clause in MySQL's order
 
-    def _set_operation(self, node: Any, outer: Block | None, numbered: bool) -> Query:
-        left, right = self.query(node.this, outer, numbered=True), self.query(node.expression, outer, numbered=True)
+    def _select(self, node: Any, outer: Scope | None, numbered: bool) -> Query:
+        scope, distinct, limit = Scope(outer), node.args.get("distinct"), _limit(node)
+        self._open(node, scope)
+        self._select_list(node, scope)
+        self._condition(node.args.get("where"), names.WHERE, scope)
+        self._join_conditions(node, scope)
+        self._group(node, scope)
+        self._condition(node.args.get("having"), names.HAVING, scope)
+        order = self._order(node, scope)
+        single = self._check(node, scope, [value.node for value, _ in order])
+        order += [(group, "") for group in scope.groups if scope.sorts]
+        keys = [_sql(key(value)) + way for value, way in order if not scope.is_fixed(value.node)]
+        keys = [] if single else keys + reading_order(scope)
+        columns = [exp.alias_(value.node.copy(), f"c{n}") for n, value in enumerate(scope.output, 1)]
+        for part in ("with_", "distinct", "order", "limit", "offset"):
+            node.set(part, None)
+        node.set("expressions", columns + ([exp.Var(this=_number(keys))] if numbered or distinct else []))
+        result = [Value(exp.column(f"c{n}"), value.type, value.name) for n, value in enumerate(scope.output, 1)]
+        if distinct:
+            return self._once(Query(_sql(node), result), [], limit, numbered, "")
+        return Query(f"{_sql(node)}{_order_by(keys)}{limit}", result)
+
+    def _select_list(self, node: Any, scope: Scope) -> None:
+        for item in list(node.expressions):
+            if item.is_star:
+                scope.output += self._star(item.table.lower() if isinstance(item, exp.Column) else "", scope)
+            else:
+                value = self.value(item.this if isinstance(item, exp.Alias) else item, scope)
+                scope.output.append(value._replace(name=item.alias_or_name or item.sql("mysql")))
+
+    def _star(self, table: str, scope: Scope) -> Iterator[Value]:
+        merged = {} if table else scope.merged
+        yield from merged.values()
+        for source in scope.named(table):
+            source.used.update(source.columns)
+            yield from (column for name, column in source.columns.items() if name not in merged)
+        if not scope.named(table):
+            raise SqlError(f"Unknown table '{table}'" if table else "No tables used")
+
+    def _condition(self, clause: Any, name: str, scope: Scope) -> None:
+        scope.clause = name
+        if clause is not None:
+            self.value(clause.this, scope)
+
+    def _group(self, node: Any, scope: Scope) -> None:
+        group, scope.clause = node.args.get("group"), names.GROUP
+        if group is not None:
+            scope.groups = [self._listed(item, scope) for item in group.expressions]
+            keys = [key(value).copy() for value in scope.groups if not scope.is_fixed(value.node)]
+            node.set("group", exp.Group(expressions=keys or [exp.Null()]))
+
+    def _order(self, node: Any, scope: Scope) -> list[tuple[Value, str]]:
+        order, scope.clause = node.args.get("order"), names.ORDER
+        items = order.expressions if order is not None else ()
+        return [(self._listed(item.this, scope), " DESC" if item.args.get("desc") else "") for item in items]
+
+    def _listed(self, node: Any, scope: Scope) -> Value:
+        """An item of GROUP BY or ORDER BY: a number counts the select list, and in the latter a name is first one of it."""
+        if node.is_int and 1 <= int(node.name) <= len(scope.output):
+            return scope.output[int(node.name) - 1]
+        if node.is_int:
+            raise SqlError(f"Unknown column '{node.name}' in '{scope.clause}'")
+        bare = scope.clause == names.ORDER and isinstance(node, exp.Column) and not node.table
+        return (scope.selected(node.name.lower()) if bare else None) or self.value(node, scope)
+
+    def _check(self, node: Any, scope: Scope, order: Sequence[Any]) -> bool:
+        """Check the groups. Whether all rows are one group."""
+        shown, having = [value.node for value in scope.output], node.args.get("having")
+        if scope.groups or scope.aggregated:
+            message, known = names.NOT_GROUPED if scope.groups else names.NOT_AGGREGATED, scope.determined()
+            scope.check("SELECT list", shown, known, message)
+            scope.check("ORDER BY clause", order if scope.groups else (), known, message)
+        elif having is not None:  # then it is one more condition on rows
+            node.where(having.this, copy=False).set("having", None)
+        if node.args.get("distinct") and not scope.groups:
+            scope.check("ORDER BY clause", order, set(shown), names.NOT_LISTED)
+        return scope.aggregated and not scope.groups
+
+    # --- FROM
+
+    def _open(self, node: Any, scope: Scope) -> None:
+        """Open the tables and subqueries of a SELECT, each with its name in SQLite in its place."""
+        clause, joins = node.args.get("from_"), node.args.get("joins") or []
+        for place, joined in enumerate([clause, *joins] if clause is not None else []):
+            source = self._source(joined.this, scope)
+            if any(source.name.lower() == other.name.lower() for other in scope.sources):
+                raise SqlError(f"Not unique table/alias: '{source.name}'")
+            scope.sources.append(source)
+            source.after = scope.sources[:place] if place and joined.side == "LEFT" else ()
+            for other in scope.sources[:place] if place and joined.side == "RIGHT" else ():
+                other.after = [source]
+            if place and joined.method:
+                raise SqlError(f"This version of MySQL doesn't yet support '{joined.method} JOIN'")
+            if place and joined.args.get("using"):
+                self._merge(joined, source, scope)
+        scope.visible = scope.sources
+
+    def _merge(self, join: Any, source: Source, scope: Scope) -> None:
+        """USING: conditions that columns of the same name are equal."""
+        conditions = []
+        for name in (identifier.name.lower() for identifier in join.args["using"]):
+            found = [other.columns[name] for other in scope.sources if name in other.columns]
+            if len(found) < 2:
+                raise SqlError(f"Unknown column '{name}' in 'from clause'")
+            one, other = found[0], found[-1]
+            scope.merged[name] = other if join.side == "RIGHT" else one
+            scope.equate(one.node, other.node)
+            conditions.append(" = ".join(map(_sql, comparable(one, other))))
+        join.set("using", None)
+        join.set("on", exp.Var(this=" AND ".join(conditions)))
+
+    def _join_conditions(self, node: Any, scope: Scope) -> None:
+        """ON sees what stands before it."""
+        scope.clause = names.ON
+        for place, join in enumerate(node.args.get("joins") or (), 1):
+            scope.visible = scope.sources[: place + 1]
+            scope.optional = scope.sources[place if join.side == "LEFT" else 0].alias if join.side else ""
+            if (condition := join.args.get("on")) is not None and not isinstance(condition, exp.Var):
+                self.value(condition, scope)
+        scope.visible, scope.optional = scope.sources, ""
+
+    def _source(self, node: Any, scope: Scope) -> Source:
+        self._opened += 1
+        if self._opened > MAX_SOURCES:
+            raise SqlError(f"Too many tables; MySQL can only use {MAX_SOURCES} tables in a join")
+        alias, name = f"t{self._opened}", node.alias_or_name
+        common = self._common_tables.get(node.name.lower()) if isinstance(node, exp.Table) and not node.db else None
+        if isinstance(node, exp.Table) and common is None:
+            table = self._table(node)
+            node.replace(exp.Var(this=f"{table.stored_as} AS {alias}"))
+            columns = {
+                n: Value(_stored(column.name, alias), column.type, column.name) for n, column in table.columns.items()
+            }
+            return Source(alias, name, columns, table)
+        if not name:
+            raise SqlError("Every derived table must have its own alias")
+        query = self.query(node.this if common is None else common.copy(), scope.outer, True)
+        node.replace(exp.Var(this=f"({query.sql}) AS {alias}"))
+        values = [value._replace(node=exp.column(value.node.name, alias)) for value in query.columns]
+        columns = {value.name.lower(): value for value in values}
+        if len(columns) < len(values):
+            raise SqlError("Duplicate column name in a derived table")
+        return Source(alias, name, columns)
+
+    def _table(self, node: Any) -> Table:
+        database = node.db.lower() or self.database
+        if database not in self._catalogue:
+            raise SqlError(f"Unknown database '{database}'" if database else "No database selected")
+        table = self._catalogue[database].get(node.name.lower())
+        if table is None:
+            raise SqlError(f"Table '{database}.{node.name.lower()}' doesn't exist")
+        return table
+
+    # --- set operations, and what is sorted or made distinct afterwards
+
+    def _set_operation(self, node: Any, outer: Scope | None, numbered: bool) -> Query:
+        left, right = self.query(node.this, outer, True), self.query(node.expression, outer, True)
         if len(left.columns) != len(right.columns):
             raise SqlError("The used SELECT statements have a different number of columns")
-        columns, mine, theirs = [], [], []
-        for place, ((name, one), (_, other)) in enumerate(zip(left.columns, right.columns, strict=True), 1):
-            kind = common_type([one.type, other.type])
-            columns.append((name, Expr(f"c{place}", kind)))
-            mine.append(f"{converted(Expr(f'c{place}', one.type), kind)} AS c{place}")
-            theirs.append(f"{converted(Expr(f'c{place}', other.type), kind)} AS c{place}")
-        first = f'SELECT {", ".join(mine)}, "#" FROM ({left.sql})'
-        second = f'SELECT {", ".join(theirs)}, "#" + {_BRANCH} FROM ({right.sql})'
-        inner = Query(f"{first} UNION ALL {second}", columns)
-        distinct = bool(node.args.get("distinct"))
-        if isinstance(node, exp.Union):
-            return self._sorted(node, inner, outer, numbered, "" if distinct else None)
-        # no max("#") here: beside the one min("#"), SQLite shows the other columns of the first row
-        right_too = f'sum("#" >= {_BRANCH})'
-        having = f'min("#") < {_BRANCH} AND {right_too}' if isinstance(node, exp.Intersect) else f"NOT {right_too}"
-        return self._sorted(node, inner, outer, numbered, having)
-
-    def _sorted(self, node: Any, inner: Query, outer: Block | None, numbered: bool, having: str | None) -> Query:
-        """Numbered rows sorted and limited; and each once, if all that are the same satisfy `having` (None: all rows)."""
-        names = {name.lower(): (name, expr) for name, expr in reversed(inner.columns)}
-        block = Block(outer, [Source("u", "", "", names, '"#"', _GUESS)], place=ORDER, output=inner.columns)
-        keys = [by_position(i.this, block, self._expressions.translate).by + direction(i) for i in order_of(node)]
-        keys.append('"#"' if having is None else 'min("#")')
-        group = "" if having is None else f" GROUP BY {', '.join(expr.by for _, expr in inner.columns)}"
-        group += f" HAVING {having}" if having else ""
-        shown = [f"{expr.sql} AS c{place}" for place, (_, expr) in enumerate(inner.columns, 1)]
-        if numbered:
-            shown.append(f'row_number() OVER (ORDER BY {", ".join(keys)}) AS "#"')
-        sql = f"SELECT {', '.join(shown)} FROM ({inner.sql}){group} ORDER BY {', '.join(keys)}{limit_of(node)}"
-        return Query(sql, [(name, Expr(f"c{n}", expr.type)) for n, (name, expr) in enumerate(inner.columns, 1)])
-
-    # --- sources
-
-    def _source(self, node: Any, outer: Block | None) -> tuple[Source, str]:
-        """A table or subquery of FROM, and its text."""
-        self._sources += 1
-        alias = f"t{self._sources}"
-        if not isinstance(node, exp.Table):
-            return _subquery_source(self.query(node.this, outer, numbered=True), node.alias, alias)
-        query = None if node.db else self._common_table(node.name)
-        if query is not None:
-            return _subquery_source(query, node.alias or node.name, alias)
-        table = self._catalogue.table(node.db or self._database, node.name)
-        if table is None:  # a table of WITH that is out of sight here
-            raise SqlError(f"Table '{self._database}.{node.name.lower()}' doesn't exist")
-        return _table_source(table, node.alias or node.name, alias), f"{quoted(table.stored_as)} AS {alias}"
-
-    def _common_table(self, name: str) -> Query | None:
-        """A table of WITH, translated wherever it is used. It sees the tables of WITH around it, and those before it."""
-        for depth in range(len(self._with) - 1, -1, -1):
-            cte = self._with[depth].get(name.lower())
-            if cte is not None:
-                inner = self._with
-                before = list(inner[depth]).index(name.lower())
-                self._with = [*inner[:depth], dict(list(inner[depth].items())[:before])]
-                try:
-                    return _renamed(self.query(cte.this, None, numbered=True), cte)
-                finally:
-                    self._with = inner
-        return None
-
-
-def _check_form(node: Any) -> None:
-    if isinstance(node, exp.Subquery):
-        if isinstance(node.parent, exp.From | exp.Join) and not node.alias and isinstance(node.this, exp.Query):
-            raise SqlError("Every derived table must have its own alias")
-        return
-    inner = node.args.get("query") or node.this
-    inner = inner.unnest() if isinstance(inner, exp.Subquery) else inner
-    if isinstance(inner, exp.Query) and inner.args.get("limit") is not None:
-        raise SqlError("This version of MySQL doesn't yet support 'LIMIT & IN/ALL/ANY/SOME subquery'")
-
-
-def _is_recursive(cte: Any) -> bool:
-    return any(table.name.lower() == cte.alias.lower() for table in cte.this.find_all(exp.Table))
-
-
-def _renamed(query: Query, cte: Any) -> Query:
-    names = [column.name for column in cte.args["alias"].args.get("columns") or ()]
-    if names and len(names) != len(query.columns):
-        raise SqlError(
-            "In definition of view, derived table or common table expression, SELECT list and column names list have "
-            "different column counts"
+        pairs = list(zip(left.columns, right.columns, strict=True))
+        columns = [one._replace(type=common_type((one.type, other.type))) for one, other in pairs]
+        sql = f'SELECT * FROM ({left.sql}) UNION ALL SELECT {", ".join(_columns(right))}, "#" + {_SECOND} FROM ({right.sql})'
+        both = f'sum("#" >= {_SECOND})'
+        having = {"except": f" HAVING NOT {both}", "intersect": f' HAVING {both} AND min("#") < {_SECOND}'}.get(
+            node.key, ""
         )
-    if names:
-        query.columns = [(new, expr) for new, (_, expr) in zip(names, query.columns, strict=True)]
-    return query
+        every = isinstance(node, exp.Union) and not node.args.get("distinct")
+        return self._sorted(Query(sql, columns), node, outer, numbered, None if every else having)
 
+    def _sorted(self, query: Query, node: Any, outer: Scope | None, numbered: bool, having: str | None = None) -> Query:
+        """A query with the ORDER BY and LIMIT of `node`, and as in `_once`."""
+        source = Source("", "", {column.name.lower(): column for column in query.columns})
+        order = self._order(node, Scope(outer, [source], [source], output=query.columns))
+        return self._once(query, [_sql(key(value)) + way for value, way in order], _limit(node), numbered, having)
 
-def _table_source(table: Table, name: str, alias: str) -> Source:
-    columns: dict[str, tuple[str, Expr]] = {}
-    unique = [index.parts for index in table.indexes if index.unique]
-    source = Source(alias, table.database, name, columns, f'{alias}."#"', table.rows, unique, table)
-    for lowered, column in table.by_name.items():
-        key = f"{alias}.{quoted(key_name(column))}" if column.type.kind is Kind.TEXT else ""
-        columns[lowered] = (
-            column.name,
-            Expr(f"{alias}.{quoted(column.name)}", column.type, key, column=(source, lowered)),
+    def _once(self, query: Query, keys: list[str], limit: str, numbered: bool, having: str | None) -> Query:
+        """A query's rows by `keys` and their numbers: all of them, or with `having` the first of those that are the same."""
+        group = (
+            "" if having is None else f" GROUP BY {', '.join(_sql(key(column)) for column in query.columns)}{having}"
         )
-    return source
+        keys = [*keys, '"#"' if having is None else 'min("#")']
+        shown = ", ".join(_columns(query) + ([_number(keys)] if numbered else []))
+        return query._replace(sql=f"SELECT {shown} FROM ({query.sql}){group}{_order_by(keys)}{limit}")
 
 
-def _subquery_source(query: Query, name: str, alias: str) -> tuple[Source, str]:
-    columns: dict[str, tuple[str, Expr]] = {}
-    source = Source(alias, "", name, columns, f'{alias}."#"', _GUESS, query.unique)
-    for place, (column, expr) in enumerate(query.columns, 1):
-        if column.lower() in columns:
-            raise SqlError(f"Duplicate column name '{column}'")
-        columns[column.lower()] = column, Expr(f"{alias}.c{place}", expr.type, column=(source, column.lower()))
-    return source, f"({query.sql}) AS {alias}"
+def _columns(query: Query) -> list[str]:
+    return [column.node.name for column in query.columns]
+
+
+def _stored(name: str, alias: str) -> Any:
+    return exp.Column(this=exp.to_identifier(name, quoted=True), table=exp.to_identifier(alias), stored=True)
+
+
+def _number(keys: Sequence[str]) -> str:
+    return f'row_number() OVER ({_order_by(keys)}) AS "#"'
+
+
+def _order_by(keys: Sequence[str]) -> str:
+    return f" ORDER BY {', '.join(keys)}" if keys else ""
+
+
+def _limit(node: Any) -> str:
+    counts = {part: node.args[part].expression for part in ("limit", "offset") if node.args.get(part) is not None}
+    return "".join(f" {part.upper()} {min(int(count.name), 2**62)}" for part, count in counts.items() if count.is_int)

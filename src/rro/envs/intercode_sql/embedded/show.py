@@ -1,126 +1,57 @@
-"""SHOW, DESCRIBE and USE, answered from the catalogue; and MySQL's refusal of all that is not a query."""
+"""SHOW, DESCRIBE and USE, answered from the catalogue; and MySQL's refusal of what writes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from rro.envs.intercode_sql.embedded import collation
-from rro.envs.intercode_sql.embedded.schema import Catalogue, Column, Table
-from rro.envs.intercode_sql.embedded.stopping import words
-from rro.envs.intercode_sql.embedded.syntax import SqlError, error_near
-from rro.envs.intercode_sql.engine import READ_ONLY
-
-Rows = tuple[tuple[Any, ...], ...]
-SYSTEM_DATABASES = ("information_schema", "mysql", "performance_schema", "sys")
+from rro.envs.intercode_sql.embedded.functions import like
+from rro.envs.intercode_sql.embedded.names import SqlError
+from rro.envs.intercode_sql.embedded.store import Catalogue, Table
+from rro.envs.intercode_sql.engine import READ_ONLY, WRITES, Result
 
 _NAME = r"(?:`[^`]+`|[\w$]+)"
-_TABLE = rf"({_NAME})(?:\s*\.\s*({_NAME}))?"
-_LIKE = r"(?:\s+LIKE\s+(?:'([^']*)'|\"([^\"]*)\"))?"
-_FROM = r"\s+(?:FROM|IN)\s+"
-_RESERVED_TABLES = words("show table tables order group match rank like key keys to")
-WRITES = words(
-    """INSERT UPDATE DELETE REPLACE CREATE ALTER DROP TRUNCATE RENAME GRANT REVOKE LOAD LOCK UNLOCK SET CALL DO HANDLER BEGIN START
-    COMMIT ROLLBACK SAVEPOINT PREPARE EXECUTE DEALLOCATE KILL FLUSH RESET ANALYZE OPTIMIZE REPAIR CHECK IMPORT INSTALL
-    UNINSTALL SHUTDOWN RESTART PURGE CHANGE XA SIGNAL RESIGNAL GET BINLOG CACHE CLONE STOP"""
+_TABLE = rf"(?:(?P<owner>{_NAME})\s*\.\s*)?(?P<table>{_NAME})"
+_END = r"(?:\s+LIKE\s+(?P<like>'[^']*'|\"[^\"]*\"))?"
+_FROM = rf"(?:\s+(?:FROM|IN)\s+(?P<database>{_NAME}))?"
+_FORMS = (
+    rf"\s*SHOW\s+(?P<full>FULL\s+)?(?P<what>TABLES){_FROM}{_END}\s*",
+    rf"\s*SHOW\s+(?P<what>DATABASES|SCHEMAS){_END}\s*",
+    rf"\s*SHOW\s+(?P<full>FULL\s+)?(?P<what>COLUMNS|FIELDS)\s+(?:FROM|IN)\s+{_TABLE}{_FROM}{_END}\s*",
+    rf"\s*(?P<what>DESC|DESCRIBE|EXPLAIN)\s+{_TABLE}(?:\s+(?P<like>{_NAME}))?\s*",
+    rf"\s*(?P<what>USE)\s+(?P<database>{_NAME})\s*",
 )
 
 
-def answer(catalogue: Catalogue, database: str, sql: str) -> tuple[str, Rows | None] | None:
-    """(database in use afterwards, rows) of a statement about the catalogue; None for a query, which others answer.
-
-    Raises SqlError with MySQL's message for what is wrong or writes."""
-    word = sql[:16].split(None, 1)[0].upper() if sql.strip() else ""
-    if word in WRITES:
+def shown(catalogue: Catalogue, database: str, sql: str) -> Result | None:
+    """The answer to a statement about the catalogue; None for what is none. Raises SqlError for what is wrong, or writes."""
+    if sql and sql.split(None, 1)[0].upper() in WRITES:
         raise SqlError(READ_ONLY)
-    if word not in ("SHOW", "DESC", "DESCRIBE", "EXPLAIN", "USE"):
+    match = next(filter(None, (re.fullmatch(form, sql, re.IGNORECASE) for form in _FORMS)), None)
+    if match is None:
         return None
-    for pattern, reply in _REPLIES:
-        if match := pattern.match(sql):
-            if match.end() < len(sql):
-                raise error_near(sql, match.end())
-            return reply(catalogue, database, match.groups())
-    rest = re.match(r"\w+\s*", sql)
-    raise error_near(sql, rest.end() if rest and rest.end() < len(sql) else len(sql))
-
-
-def _bare(name: str | None) -> str:
-    return (name or "").strip("`")
-
-
-def _table(catalogue: Catalogue, database: str, first: str, second: str | None) -> Table:
-    owner, name = (_bare(first), _bare(second)) if second else (database, _bare(first))
-    if owner.lower() not in catalogue.databases:
-        raise SqlError(f"Unknown database '{owner.lower()}'")
-    table = catalogue.table(owner, name)
+    found = {name: (text or "").strip("`'\"") for name, text in match.groupdict().items()}
+    what, pattern = found["what"].upper(), found.get("like") or "%"
+    if what in ("DATABASES", "SCHEMAS"):
+        names = sorted({*catalogue, "information_schema", "mysql", "performance_schema", "sys"})
+        return Result(database, tuple((name,) for name in names if like(pattern, name)))
+    owner = (found.get("database") or found.get("owner") or database).lower()
+    if owner not in catalogue:
+        raise SqlError(f"Unknown database '{owner}'")
+    if what == "USE":
+        return Result(owner)
+    if what == "TABLES":
+        tables = [name for name in catalogue[owner] if like(pattern, name)]
+        return Result(database, tuple((name, "BASE TABLE") if found["full"] else (name,) for name in tables))
+    table = catalogue[owner].get(found["table"].lower())
     if table is None:
-        raise SqlError(f"Table '{owner.lower()}.{name.lower()}' doesn't exist")
-    return table
+        raise SqlError(f"Table '{owner}.{found['table'].lower()}' doesn't exist")
+    return Result(database, tuple(_described(table, name) for name in table.columns if like(pattern, name)))
 
 
-def _matching(names: Sequence[str], pattern: str | None) -> list[str]:
-    return [name for name in names if pattern is None or collation.like(pattern, "\\", False)(name)]
-
-
-def _tables(catalogue: Catalogue, database: str, groups: Sequence[str | None]) -> tuple[str, Rows]:
-    full, owner, *patterns = groups
-    name = _bare(owner).lower() or database
-    if name not in catalogue.databases:
-        raise SqlError(f"Unknown database '{name}'")
-    found = _matching(list(catalogue.databases[name]), patterns[0] or patterns[1])
-    return database, tuple((table, "BASE TABLE") if full else (table,) for table in found)
-
-
-def _databases(catalogue: Catalogue, database: str, groups: Sequence[str | None]) -> tuple[str, Rows]:
-    names = _matching(sorted({*catalogue.databases, *SYSTEM_DATABASES}), groups[0] or groups[1])
-    return database, tuple((name,) for name in names)
-
-
-def _columns(catalogue: Catalogue, database: str, groups: Sequence[str | None]) -> tuple[str, Rows]:
-    full, first, second, owner, *patterns = groups
-    table = _table(catalogue, database, *((owner, first) if owner else (first, second)))  # type: ignore[arg-type]
-    wanted = set(_matching([column.name for column in table.columns], patterns[0] or patterns[1]))
-    rows = [_description(column, bool(full)) for column in table.columns if column.name in wanted]
-    return database, tuple(rows)
-
-
-def _describe(catalogue: Catalogue, database: str, groups: Sequence[str | None]) -> tuple[str, Rows]:
-    first, second, column = groups
-    if not second and first and first.lower() in _RESERVED_TABLES:
-        raise error_near(first, 0)
-    table = _table(catalogue, database, first or "", second)
-    wanted = _bare(column).lower()
-    rows = [_description(c, False) for c in table.columns if not wanted or c.name.lower() == wanted]
-    return database, tuple(rows)
-
-
-def _description(column: Column, full: bool) -> tuple[Any, ...]:
-    """One row of DESCRIBE; the driver gives type and default as bytes."""
+def _described(table: Table, name: str) -> tuple[Any, ...]:
+    """One row of DESCRIBE; the driver gives type and default as bytes. Of the keys, PRI goes before UNI before MUL."""
+    column, firsts = table.columns[name], [names for names in table.indexes.values() if names[0] == name]
+    key = "PRI" if name in table.indexes.get("#", ()) else "UNI" if (name,) in table.unique else "MUL" if firsts else ""
     default = None if column.default is None else column.default.encode()
-    null = "YES" if column.nullable else "NO"
-    if not full:
-        return column.name, column.declared.encode(), null, column.key, default, column.extra
-    collated = "utf8mb4_general_ci" if column.type.kind == "text" else None
-    rights = "select,insert,update,references"
-    return column.name, column.declared.encode(), collated, null, column.key, default, column.extra, rights, ""
-
-
-def _use(catalogue: Catalogue, database: str, groups: Sequence[str | None]) -> tuple[str, None]:
-    name = _bare(groups[0]).lower()
-    if name not in catalogue.databases:
-        raise SqlError(f"Unknown database '{name}'")
-    return name, None
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(rf"\s*{text}\s*", re.IGNORECASE)
-
-
-_REPLIES: tuple[tuple[re.Pattern[str], Callable[..., tuple[str, Rows | None]]], ...] = (
-    (_pattern(rf"SHOW\s+(FULL\s+)?TABLES(?:{_FROM}({_NAME}))?{_LIKE}"), _tables),
-    (_pattern(rf"SHOW\s+(?:DATABASES|SCHEMAS){_LIKE}"), _databases),
-    (_pattern(rf"SHOW\s+(FULL\s+)?(?:COLUMNS|FIELDS){_FROM}{_TABLE}(?:{_FROM}({_NAME}))?{_LIKE}"), _columns),
-    (_pattern(rf"(?:DESC|DESCRIBE|EXPLAIN)\s+{_TABLE}(?:\s+(?!to\b|where\b)({_NAME}))?"), _describe),
-    (_pattern(rf"USE\s+({_NAME})"), _use),
-)
+    return column.name, column.declared.encode(), column.null, key, default, column.extra
