@@ -9,7 +9,7 @@ import re
 import time
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sql_toys import write_data
 
@@ -191,7 +191,7 @@ def test_a_hundred_thousand_fuzzed_actions(benchmark, seed):
     fuzz(benchmark, 20_000, seed)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.one_of(st.text(max_size=80), st.lists(st.sampled_from(WORDS + JUNK), max_size=25).map(" ".join)))
 @example("Action: ```sql\n" * 500)
 @example("```" * 5000)

@@ -5,7 +5,7 @@ import random
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rro.policies.backoff import FIRST_WAIT, LONGEST_WAIT, AdaptiveLimit, Fault, backoff, parse_retry_after
@@ -40,7 +40,6 @@ def test_retry_after(value, seconds):
     assert parse_retry_after(value, NOW) == seconds
 
 
-@settings(deadline=None)  # a busy machine
 @given(most=st.integers(1, 64), ends=st.lists(st.sampled_from(["ok", "overload", "error", "other"]), max_size=60))
 def test_a_limit_stays_between_one_and_its_most_whatever_happens(most, ends):
     async def body():
@@ -89,7 +88,6 @@ def test_one_wave_of_refusals_halves_once_and_success_brings_it_back():
     asyncio.run(body())
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 2**32))
 def test_no_one_is_forgotten_and_no_one_too_many_enters(most, cancelled, seed):
     """Some give up while they wait: all others get their turn."""

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rro.errors import UsageError
@@ -52,13 +52,11 @@ def test_against_a_known_value_it_is_the_beta_tail():
     assert above(Belief(2.0, 3.0), Belief(0, 0, 1.0)) < 1e-6
 
 
-@settings(deadline=None)
 @given(*[st.integers(1, 30)] * 4)
 def test_whole_numbers_agree_with_the_sum(a, b, c, d):
     assert abs(above(Belief(a, b), Belief(c, d)) - by_sum(a, b, c, d)) < 1e-3
 
 
-@settings(deadline=None)
 @given(BELIEF, BELIEF)
 def test_one_of_two_is_above(one, other):
     chance = above(one, other)
@@ -66,7 +64,6 @@ def test_one_of_two_is_above(one, other):
     assert abs(chance + above(other, one) - 1) < 1e-9
 
 
-@settings(deadline=None)
 @given(COUNTS, COUNTS, BELIEF, st.floats(0.5, 20))
 def test_successes_lift_and_failures_lower(a, b, other, more):
     here = above(Belief(a, b), other)
@@ -74,7 +71,6 @@ def test_successes_lift_and_failures_lower(a, b, other, more):
     assert above(Belief(a, b + more), other) <= here + 1e-9
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=12), st.floats(0.05, 0.95), st.floats(0.5, 10))
 def test_a_belief_lies_between_its_prior_and_what_was_seen(outcomes, center, strength):
     prior = Prior(strength, -1.0, 1.0)
@@ -105,13 +101,11 @@ def test_the_posterior_holds_what_it_says_when_the_prior_is_right():
     assert abs(claimed - right) / held < 0.035  # three standard errors
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 1.0]), max_size=20))
 def test_coins_count_for_one(outcomes):
     assert abs(Prior().weight(outcomes) - 1) < 1e-9
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=20))
 def test_what_varies_less_counts_for_no_less(outcomes):
     assert Prior().weight(outcomes) >= 1.0
@@ -161,7 +155,6 @@ def test_a_hopeless_race_is_not_run():
 
 
 @given(st.lists(BELIEF, min_size=1, max_size=6))
-@settings(deadline=None)
 def test_the_best_is_never_the_worse(beliefs):
     running = race([candidate(belief) for belief in beliefs])
     assert running.best.belief.mean == max(belief.mean for belief in beliefs)

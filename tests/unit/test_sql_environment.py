@@ -141,7 +141,7 @@ STATEMENTS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.data())
 def test_two_hundred_episodes_at_once_stay_independent(benchmark, data):
     """Each of the interleaved episodes answers as if it were alone."""

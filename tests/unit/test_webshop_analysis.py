@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rro.envs.webshop.analysis import MAX_QUERY_TERMS, MAX_TOKEN, QueryError, analyze, query_terms, tokenize
@@ -126,7 +126,6 @@ def _longest_tokens(text: str) -> list[str]:
     return tokens
 
 
-@settings(deadline=None)
 @given(st.text(ALPHABET, max_size=10))
 @example('צ"א'.replace("צ", "א"))
 @example("א.א\"א'a")
@@ -136,7 +135,6 @@ def test_the_expression_finds_the_longest_tokens(text):
     assert list(tokenize(text)) == _longest_tokens(text)
 
 
-@settings(deadline=None)
 @given(st.text(st.one_of(st.sampled_from(ALPHABET), st.characters()), max_size=40))
 def test_any_text_gives_terms_that_can_be_written(text):
     for term in analyze(text):

@@ -52,14 +52,13 @@ def plain_search(ids, texts, query, k):
     return [(number, -score) for score, _, number in sorted(hits)[:k]]
 
 
-@settings(deadline=None)
 @given(catalogues, texts_of_words, st.integers(1, 15))
 def test_search_is_bm25_term_by_term(texts, query, k):
     ids = ids_for(texts)
     assert build(ids, texts).search(query, k) == plain_search(ids, texts, query, k)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(catalogues, st.lists(texts_of_words, max_size=4), st.integers(1, 200))
 def test_a_folder_built_in_runs_is_the_index_in_memory(texts, queries, run_tokens):
     ids = ids_for(texts)
