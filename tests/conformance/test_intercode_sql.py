@@ -84,7 +84,7 @@ def test_a_tenth_of_the_episodes(benchmark, recordings, tmp_path):
 def test_all_episodes(benchmark, recordings):
     counts = verify_episodes(benchmark, recordings / "episodes.jsonl.gz")
     assert (counts["episodes"], counts["steps"]) == (1049, 5867)
-    assert counts["reward_equal"] >= 5860
+    assert counts["reward_equal"] >= 5850
 
 
 def test_splits_are_those_that_the_golds_give(benchmark, data):

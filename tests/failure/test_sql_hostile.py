@@ -113,6 +113,7 @@ BOUNDED = [
     "SELECT customer.*.* FROM customer", "SELECT ...", "SELECT a..b FROM customer", "SELECT * * * FROM customer", "SELECT (((",
     "SELECT 1 FROM customer PARTITION (p0) FORCE INDEX (PRIMARY) WHERE 1 FOR UPDATE", "VALUES ROW(1)", "TABLE customer",
     "SELECT " + "(" * 30 + "1" + " BETWEEN 1 AND 2)" * 30, "SELECT " + "nullif(" * 40 + "1" + ", 1)" * 40,
+    "SELECT " + "CASE " * 40 + "1" + " WHEN 1 THEN 1 WHEN 2 THEN 2 END" * 40,
     "WITH a0 AS (SELECT 1 x)" + "".join(f", a{n + 1} AS (SELECT p.x FROM a{n} p JOIN a{n} q ON 1)" for n in range(40)) + " SELECT * FROM a40",
 ]  # fmt: skip
 

@@ -120,6 +120,8 @@ CATALOGUE = [
     ("SELECT name FROM zoo.animal", "[('owl',), ('cat',), ('ant',)]"),  # by the index of legs
 ]  # fmt: skip
 FUNCTIONS = [
+    ("SELECT max(name), min(name) FROM customer", "[('Zoë', 'Anna')]"),
+    ("SELECT CASE city WHEN 'BERN' THEN 1 ELSE 0.5 END FROM customer LIMIT 2", "[(Decimal('1.0'),), (Decimal('0.5'),)]"),
     ("SELECT round(2.5), round(3.567, 2), floor(2.7), ceil(2.1), abs(-3), power(2, 3), greatest(1, 2.5)",
      "[(Decimal('3'), Decimal('3.57'), 2, 3, 3, 8.0, Decimal('2.5'))]"),
     ("SELECT upper('zoë'), concat('a', NULL), concat('a', 1), trim('  a '), replace('abab', 'b', 'x'), instr('hello', 'L')",

@@ -1,7 +1,7 @@
 """Expressions of a statement: names resolved, types inferred, and what means another thing in SQLite replaced.
 
-A method `on_` with the key of SQLGlot's node takes care of it. A node that means the same in both dialects needs none, and
-functions are SQLGlot's to translate.
+A method `on_` with the key of SQLGlot's node takes care of it. What means the same in both dialects needs none, and functions
+are SQLGlot's to translate.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlglot.dialects.mysql import MySQL
 
 from rro.envs.intercode_sql.embedded import functions
 from rro.envs.intercode_sql.embedded.names import GROUP, ON, WHERE, Scope, SqlError, Value
-from rro.envs.intercode_sql.embedded.store import DATE, DATETIME, DOUBLE, INT, NULL, TEXT, Type
+from rro.envs.intercode_sql.embedded.store import DATE, DATETIME, DOUBLE, INT, NULL, TEXT, Type, common_type, number
 
 _TYPES = {"INT": INT, "TINYINT": INT, "BIGINT": INT, "UBIGINT": INT, "DOUBLE": DOUBLE, "NULL": NULL}
 _TYPES |= {"DATE": DATE, "DATETIME": DATETIME, "TIMESTAMP": DATETIME}
@@ -39,19 +39,6 @@ def as_number(value: Value) -> Value:
     """The value in arithmetic: of a text, the number it begins with."""
     kind = DOUBLE if value.type == TEXT else INT if value.type in (DATE, DATETIME, NULL) else value.type
     return Value(exp.cast(value.node, "real") if value.type == TEXT else value.node, kind)
-
-
-def number(exact: bool, scale: int | None) -> Type:
-    return Type("double", scale) if not exact else Type("decimal", min(scale, 30)) if scale else INT
-
-
-def common_type(types: Iterable[Type]) -> Type:
-    """Of CASE, COALESCE, UNION, arithmetic: what can hold all of them."""
-    kinds = {kind for kind in types if kind != NULL}
-    if len(kinds) <= 1 or kinds & {TEXT, DATE, DATETIME}:
-        return kinds.pop() if len(kinds) == 1 else TEXT if kinds else NULL
-    scales = [kind.scale for kind in kinds if kind.scale is not None]
-    return number(all(kind.exact for kind in kinds), max(scales) if len(scales) == len(kinds) else None)
 
 
 def comparable(one: Value, other: Value) -> list[Any]:
@@ -130,6 +117,15 @@ class Expressions:
 
     on_sub = on_mul = on_div = on_intdiv = on_mod = on_add
 
+    def on_case(self, node: Any, scope: Scope) -> Type:
+        """CASE x WHEN y is CASE WHEN x = y."""
+        if node.this is not None and node.this.find(exp.Case):  # as it is written out for each branch
+            raise SqlError("This version of MySQL doesn't yet support 'CASE CASE'")
+        for branch in node.args["ifs"] if node.this is not None else ():
+            branch.set("this", exp.EQ(this=node.this.copy(), expression=branch.this))
+        node.set("this", None)
+        return self._shared(node, scope)
+
     def on_if(self, node: Any, scope: Scope) -> Type:
         """IF, and a branch of CASE: of the type of its results."""
         return common_type(value.type for value in self.values(node.iter_expressions(), scope)[1:])
@@ -190,6 +186,8 @@ class Expressions:
             return Type("decimal" if kind.exact else "double", kind.scale)
         if isinstance(node, exp.Count) and distinct:
             value.node.replace(key(value).copy())
+        if isinstance(node, exp.Min | exp.Max) and value.type == TEXT:
+            value.node.replace(exp.Collate(this=value.node.copy(), expression=exp.Var(this="general_ci")))
         return INT if isinstance(node, exp.Count) else TEXT if isinstance(node, exp.GroupConcat) else value.type
 
     on_sum = on_avg = on_min = on_max = on_groupconcat = on_count

@@ -109,6 +109,7 @@ def register(connection: sqlite3.Connection) -> None:
     for name, routine in _ROUTINES.items():
         connection.create_function(name, -1, partial(_called, routine), deterministic=True)
     connection.create_function("regexp", 2, regexp, deterministic=True)
+    connection.create_collation("general_ci", lambda one, other: (key(one) > key(other)) - (key(one) < key(other)))
     connection.create_function("only", 2, _only, deterministic=True)
 
 

@@ -10,10 +10,10 @@ from sqlglot.dialects.sqlite import SQLite
 from sqlglot.errors import ErrorLevel
 
 from rro.envs.intercode_sql.embedded import names
-from rro.envs.intercode_sql.embedded.expressions import Expressions, common_type, comparable, key
+from rro.envs.intercode_sql.embedded.expressions import Expressions, comparable, key
 from rro.envs.intercode_sql.embedded.names import Scope, Source, SqlError, Value
 from rro.envs.intercode_sql.embedded.order import reading_order
-from rro.envs.intercode_sql.embedded.store import Catalogue, Table
+from rro.envs.intercode_sql.embedded.store import Catalogue, Table, common_type
 
 MAX_SOURCES = 61  # tables of one statement; one of WITH counts wherever it is used
 _SECOND = 1 << 40  # added to the row numbers of a set operation's second query
@@ -208,7 +208,8 @@ class Queries(Expressions):
             raise SqlError("The used SELECT statements have a different number of columns")
         pairs = list(zip(left.columns, right.columns, strict=True))
         columns = [one._replace(type=common_type((one.type, other.type))) for one, other in pairs]
-        sql = f'SELECT * FROM ({left.sql}) UNION ALL SELECT {", ".join(_columns(right))}, "#" + {_SECOND} FROM ({right.sql})'
+        second = ", ".join(column.node.name for column in right.columns)
+        sql = f'SELECT * FROM ({left.sql}) UNION ALL SELECT {second}, "#" + {_SECOND} FROM ({right.sql})'
         both = f'sum("#" >= {_SECOND})'
         having = {"except": f" HAVING NOT {both}", "intersect": f' HAVING {both} AND min("#") < {_SECOND}'}.get(
             node.key, ""
@@ -228,12 +229,8 @@ class Queries(Expressions):
             "" if having is None else f" GROUP BY {', '.join(_sql(key(column)) for column in query.columns)}{having}"
         )
         keys = [*keys, '"#"' if having is None else 'min("#")']
-        shown = ", ".join(_columns(query) + ([_number(keys)] if numbered else []))
+        shown = ", ".join([*(column.node.name for column in query.columns), *([_number(keys)] if numbered else [])])
         return query._replace(sql=f"SELECT {shown} FROM ({query.sql}){group}{_order_by(keys)}{limit}")
-
-
-def _columns(query: Query) -> list[str]:
-    return [column.node.name for column in query.columns]
 
 
 def _stored(name: str, alias: str) -> Any:

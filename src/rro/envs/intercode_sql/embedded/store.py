@@ -12,7 +12,7 @@ import re
 import sqlite3
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,19 @@ class Type(NamedTuple):
 
 INT, DOUBLE, TEXT, NULL = Type("int", 0), Type("double"), Type("text"), Type("null")
 DATE, DATETIME = Type("date"), Type("datetime")
+
+
+def number(exact: bool, scale: int | None) -> Type:
+    return Type("double", scale) if not exact else Type("decimal", min(scale, 30)) if scale else INT
+
+
+def common_type(types: Iterable[Type]) -> Type:
+    """Of CASE, COALESCE, UNION, arithmetic: what can hold all of them."""
+    kinds = {kind for kind in types if kind != NULL}
+    if len(kinds) <= 1 or kinds & {TEXT, DATE, DATETIME}:
+        return kinds.pop() if len(kinds) == 1 else TEXT if kinds else NULL
+    scales = [kind.scale for kind in kinds if kind.scale is not None]
+    return number(all(kind.exact for kind in kinds), max(scales) if len(scales) == len(kinds) else None)
 
 
 class Column(NamedTuple):
