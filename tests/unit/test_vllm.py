@@ -1,6 +1,6 @@
 """What rro makes of vLLM without vLLM: its arguments, which engines are shared, and the process that it starts and ends.
 
-The engine itself is asked in tests/end_to_end/test_vllm.py."""
+The engine itself is asked in tests/end_to_end/test_vllm_real.py."""
 
 import json
 import os
