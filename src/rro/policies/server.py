@@ -7,7 +7,6 @@ the callers' loops (each stage of a run has its own) and two policies can share 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 import os
 import random
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from rro.config import OpenAIConfig
 from rro.errors import PolicyError, RroError, UsageError
 from rro.policies.backoff import AdaptiveLimit, Fault, backoff, parse_retry_after
+from rro.policies.loop_thread import LoopThread
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -50,11 +50,7 @@ class Server:
         self._rng = random.Random()  # of waits alone: no result depends on it
         self.limit = AdaptiveLimit(settings.concurrency)
         self._client = self._make_client()
-        self._loop = asyncio.new_event_loop()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._closed = False
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"server {self.url}", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread(f"the connection to {self.url}")
 
     @property
     def root(self) -> str:
@@ -63,11 +59,11 @@ class Server:
 
     async def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` in the server's loop, from a coroutine in any other."""
-        return await asyncio.wrap_future(self._submit(work))
+        return await self._thread.do(work)
 
     def do_now(self, work: Coroutine[Any, Any, T]) -> T:
         """The same for a caller without a loop: waits."""
-        return self._submit(work).result()
+        return self._thread.do_now(work)
 
     async def ask(
         self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], T], retries: int | None = None
@@ -102,13 +98,9 @@ class Server:
 
     def shut(self) -> None:
         """End what is in flight, the connections and the thread."""
-        if self._closed:
+        if not self._thread.refuse():
             return
-        self._closed = True
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.stop(self._client.aclose())
         if self.faults:
             log.warning("%s", self.account())
 
@@ -178,33 +170,6 @@ class Server:
             limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
             trust_env=parts.hostname not in ("localhost", "127.0.0.1", "::1"),  # proxies are for what is far away
         )
-
-    def _submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        if self._closed:
-            work.close()
-            raise RroError(f"the connection to {self.url} is closed")
-        return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop)
-
-    async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if self._closed:
-                raise RroError(f"the connection to {self.url} was closed before it answered") from None
-            raise
-        finally:
-            self._tasks.discard(task)
-
-    async def _end(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # let the callers hear of it
-        await self._client.aclose()
 
 
 def _key(variable: str) -> str:

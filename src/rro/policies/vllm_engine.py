@@ -12,25 +12,23 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from rro.errors import PolicyError, RroError
 from rro.policies import leash
 from rro.policies.backoff import Fault
 from rro.policies.chat import ChatFormat
+from rro.policies.loop_thread import LoopThread
 from rro.policies.vllm_options import Weights
 from rro.policies.vllm_shared import give_back
 from rro.policies.wire import answer_from_ids
 from rro.seeds import derive_seed
 from rro.types import Completion, Message, SamplingParams, Source, Usage
-
-T = TypeVar("T")
 
 
 class LocalEngine:
@@ -41,17 +39,15 @@ class LocalEngine:
         RroError where it does not start; what it said is on standard error."""
         self.options, self.context = dict(options), int(options["max_model_len"])
         self._numbers, self._adapters = itertools.count(1), dict[Path, Any]()
-        self._loop, self._tasks, self._closed = asyncio.new_event_loop(), set[asyncio.Task[Any]](), False
-        self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread("vLLM's engine")
         os.environ.update(environment)  # which the engine's processes inherit
         before = multiprocessing.active_children()
         try:
-            self._llm = self._now(self._start())
+            self._llm = self._thread.do_now(self._start())
             self._below = _below([one for one in multiprocessing.active_children() if one not in before])
             self._leash = _hold(self._below)
         except Exception as error:
-            self._end_loop()
+            self._thread.stop()
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise RroError(
                 f"vLLM did not start: {reason[0]} (its own words are above; policy.vllm.options sets its arguments)"
@@ -78,7 +74,7 @@ class LocalEngine:
             return
         request = LoRARequest(str(adapter), next(self._numbers), str(adapter))
         try:
-            self._now(self._llm.add_lora(request))
+            self._thread.do_now(self._llm.add_lora(request))
         except Exception as error:
             raise RroError(f"vLLM cannot load the adapter {adapter}: {error}") from error
         self._adapters[adapter] = request
@@ -86,7 +82,7 @@ class LocalEngine:
     async def draw(self, prompt: Sequence[int], sampling: Sequence[Any], adapter: Path | None) -> list[Any]:
         """One vLLM request and its output for each of `sampling`; from a coroutine in any loop. If that is cancelled, or one
         of them fails, the others are aborted."""
-        return await asyncio.wrap_future(self._submit(self._all(list(prompt), sampling, self._adapters.get(adapter))))  # type: ignore[arg-type]
+        return await self._thread.do(self._all(list(prompt), sampling, self._adapters.get(adapter)))  # type: ignore[arg-type]
 
     async def _all(self, prompt: list[int], sampling: Sequence[Any], lora: Any) -> list[Any]:
         tasks = [asyncio.ensure_future(self._one(prompt, params, lora)) for params in sampling]
@@ -107,48 +103,12 @@ class LocalEngine:
 
     def stop(self) -> None:
         """Abort what is in flight, end the engine's processes and the thread."""
-        if self._closed:
+        if not self._thread.refuse():
             return
-        self._closed = True
-        asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result()
         self._llm.shutdown()
         _wait_for(self._below)
         self._leash.communicate(b".")
-        self._end_loop()
-
-    async def _end_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _now(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def _submit(self, work: Coroutine[Any, Any, T]) -> Any:
-        if self._closed:
-            work.close()
-            raise RroError("vLLM's engine is closed")
-        return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop)
-
-    async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if self._closed:
-                raise RroError("vLLM's engine was closed before it answered") from None
-            raise
-        finally:
-            self._tasks.discard(task)
+        self._thread.stop()
 
 
 def _below(children: Sequence[Any]) -> list[Any]:
