@@ -16,6 +16,9 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(200 if self.path == "/health" else 404, "")
 
     def do_POST(self):
+        if HOW == "faints":
+            print("RuntimeError: no such head size", flush=True)
+            os._exit(1)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers["Authorization"] != f"Bearer {os.environ['VLLM_API_KEY']}":
             return self._answer(401, "who are you?")

@@ -269,6 +269,13 @@ def test_a_server_that_dies_says_its_last_words(python, tmp_path, monkeypatch):
         ServedEngine(VllmConfig(python=python), {}, {}, tmp_path / "v.log")
 
 
+def test_a_server_that_ends_at_the_first_question_says_why(python, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_VLLM", "faints")
+    with pytest.raises(RroError, match=r"ended by itself: RuntimeError: no such head size"):
+        open_vllm(recipe(tiny, python=str(python)), None, "t/sft", tmp_path)
+    assert not vllm_shared._used
+
+
 def test_a_server_that_never_answers_is_ended(python, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "hangs")
     with pytest.raises(RroError, match=r"not ready after 2 s.*policy\.vllm\.start_timeout"):

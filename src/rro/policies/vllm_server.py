@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -81,9 +82,10 @@ class ServedEngine:
             raise RroError(f"vLLM cannot load the adapter {adapter}: {error}; {self.last_words()}") from None
         self._adapters.add(adapter)
 
-    def check(self) -> None:
-        """Raises RroError if it is not running any more."""
-        if self._process.poll() is not None:
+    def check(self, wait: float = 0.0) -> None:
+        """Raises RroError if it is not running any more, or ends within `wait` seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(wait)
             raise RroError(f"vLLM's server ended by itself: {self.last_words()}")
 
     def last_words(self) -> str:
@@ -124,7 +126,11 @@ class ServedVllmPolicy:
         context = int(engine.options["max_model_len"])
         # As many requests as keep the engine's batch full, and some that wait inside.
         settings = engine.client_settings(2 * max_batch)
-        self._inner: OpenAIPolicy = open_served(settings, Listed(model, "vllm", context), name, chat)
+        try:
+            self._inner: OpenAIPolicy = open_served(settings, Listed(model, "vllm", context), name, chat)
+        except UsageError:
+            engine.check(wait=5.0)  # a model that vLLM loads but cannot run ends it at the first question
+            raise
         self.provenance: Mapping[str, Any] = MappingProxyType(
             {
                 **{key: value for key, value in self._inner.provenance.items() if key not in ("base_url", "served_as")},
