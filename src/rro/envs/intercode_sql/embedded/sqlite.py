@@ -30,11 +30,8 @@ log = logging.getLogger(__name__)
 STEPS = 3_000_000  # of SQLite's machine for one statement; no recorded one takes more than 700,000
 SECONDS = 1.0  # of processor time for one statement, whose steps may be long ones
 MAX_TEXT = 2_000_000  # bytes of one value within SQLite
-MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = (
-    60,
-    4_000,
-    8,
-)  # SQLGlot's parser recurses, and takes exponential time for the last
+# SQLGlot's parser recurses, and takes exponential time for joins without ON.
+MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = 60, 4_000, 8
 _LOOK = 2_000  # steps between two looks at the limits
 _DIALECT = MySQL()
 _RESERVED = MySQL.Generator.RESERVED_KEYWORDS
