@@ -16,6 +16,7 @@ from rro.cli import _budget
 from rro.config import BudgetConfig
 from rro.errors import UsageError
 from rro.explore.budget import Account, BudgetSpent
+from rro.explore.strategies.adaptive import AdaptiveExploration
 from rro.explore.strategies.fixed_size import FixedSizeExploration
 from rro.explore.strategies.rising import RisingExploration
 from rro.explore.strategies.whole import RejectionSampling
@@ -36,7 +37,9 @@ def run(folder, strategy, concurrency, **limits):
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 @pytest.mark.parametrize(
-    "strategy", [RisingExploration(3, 3), FixedSizeExploration(3, 3), RejectionSampling(0.5, 4)], ids=lambda s: s.name
+    "strategy",
+    [RisingExploration(3, 3), FixedSizeExploration(3, 3), RejectionSampling(0.5, 4), AdaptiveExploration()],
+    ids=lambda s: s.name,
 )
 def test_calls_stay_within_the_budget(tmp_path, strategy, concurrency):
     calls, account, records = run(tmp_path, strategy, concurrency, policy_calls=300)
