@@ -1,10 +1,11 @@
-"""Generated tokens per second through Policy.sample, by backend: SmolLM2, prompts of about 600 tokens, 40 new ones.
+"""Generated tokens per second through Policy.sample, by backend: SmolLM2, prompts of about 600 tokens, up to 40 new ones.
 
     python -m benchmarks.policies [--vllm PYTHON] [--backends NAME ...] [--repeat 3] [--threads N] [--out FILE]
 
 Every backend has a process of its own (their environments differ), in which it is opened and warmed up. Then all draw each
-load in turn, `--repeat` times, from prompts never seen before, so that other work on the machine hits all alike; the others
-wait meanwhile. One row a backend: tokens/s as median and range, the ratio to the first backend drawing one by one, and tokens
+load in turn, `--repeat` times, so that other work on the machine hits all alike; the others wait meanwhile. In "new" loads no
+prompt was ever seen before; in "known" ones each was answered once, as in exploration, where a history is mostly that of the
+step before. One row a backend: tokens/s as median and range, the ratio to the first backend drawing one by one, and tokens
 for each second of CPU time, which depends least on other work. With `--logprobs` the log-probabilities of some answers
 are compared with Transformers in float32 as well, token by token.
 """
@@ -28,7 +29,7 @@ import psutil
 from rro.config import Config, parse_config
 from rro.types import Message, SamplingParams
 
-LOADS = ((8, 5), (8, 1), (1, 1))  # contexts x samples of each
+LOADS = ((8, 5, True), (8, 5, False), (8, 1, False), (1, 1, True), (1, 1, False))  # contexts, samples of each, known
 WORDS = "red blue green shirt shoes size price buy now back to search item page next large small cotton wool new"
 # name: (backend, dtype, where vLLM runs)
 BACKENDS = {
@@ -40,6 +41,7 @@ BACKENDS = {
     "vllm-in-process-bfloat16": ("vllm", "bfloat16", "here"),
 }
 DRAWN = SamplingParams(temperature=1.0, max_new_tokens=40)
+FIRST = SamplingParams(temperature=1.0, max_new_tokens=1)
 
 
 def prompt(rng: random.Random) -> tuple[Message, ...]:
@@ -76,13 +78,17 @@ def open_backend(config: Config, logs: Path) -> Any:
     )
 
 
-async def load(policy: Any, contexts: int, samples: int, rng: random.Random) -> tuple[int, float]:
-    """Tokens and seconds of `contexts` x `samples` answers, each asked for by a call of its own, as the sampler does."""
+async def load(policy: Any, contexts: int, samples: int, known: bool, rng: random.Random) -> list[float]:
+    """Tokens, seconds and CPU seconds of `contexts` x `samples` answers, each asked for by a call of its own, as the sampler
+    does. With `known`, the prompts have been answered once before."""
     prompts = [prompt(rng) for _ in range(contexts)]
-    begun = time.perf_counter()
+    if known:
+        await asyncio.gather(*(policy.sample(one, 1, FIRST, 0) for one in prompts))
+    begun, used = time.perf_counter(), cpu_seconds()
     calls = [policy.sample(one, 1, DRAWN, 1000 * i + j) for i, one in enumerate(prompts) for j in range(samples)]
     done = [one for answers in await asyncio.gather(*calls) for one in answers]
-    return sum(one.usage.generated_tokens for one in done), time.perf_counter() - begun
+    tokens = sum(one.usage.generated_tokens for one in done)
+    return [tokens, time.perf_counter() - begun, cpu_seconds() - used]
 
 
 def cpu_seconds() -> float:
@@ -109,16 +115,15 @@ def work(name: str, model: str, python: str | None, arguments: argparse.Namespac
     config = recipe(model, backend, dtype, python if where == "server" else None, arguments.threads)
     policy = open_backend(config, Path(arguments.out).parent / "benchmark-logs")
     opened = time.perf_counter() - begun
-    asyncio.run(load(policy, 2, 2, random.Random(-1)))
+    asyncio.run(load(policy, 2, 2, False, random.Random(-1)))
     print(json.dumps(opened), flush=True)
     for line in sys.stdin:
         if (wanted := json.loads(line)) == "answers":
             print(json.dumps(asyncio.run(answers(policy))), flush=True)
             continue
-        contexts, samples, _ = wanted  # the third makes prompts new
-        used = cpu_seconds()
-        tokens, seconds = asyncio.run(load(policy, contexts, samples, random.Random(line)))
-        print(json.dumps([tokens, seconds, cpu_seconds() - used]), flush=True)
+        contexts, samples, known, _ = wanted  # the last makes prompts new
+        drawn = asyncio.run(load(policy, contexts, samples, known, random.Random(line)))
+        print(json.dumps(drawn), flush=True)
     asyncio.run(policy.close())
 
 
@@ -137,9 +142,10 @@ class Worker:
         self._process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
         self.row: dict[str, Any] = {"backend": name, "start_seconds": self._read(), "loads": {}}
 
-    def draw(self, contexts: int, samples: int, repeat: int) -> None:
+    def draw(self, contexts: int, samples: int, known: bool, repeat: int) -> None:
         """One load; its (tokens, seconds, CPU seconds) go to the row."""
-        self.row["loads"].setdefault(f"{contexts}x{samples}", []).append(self._ask([contexts, samples, repeat]))
+        drawn = self._ask([contexts, samples, known, repeat])
+        self.row["loads"].setdefault(_name(contexts, samples, known), []).append(drawn)
 
     def answers(self) -> None:
         self.row["answers"] = self._ask("answers")
@@ -188,10 +194,14 @@ def errors(rows: list[dict[str, Any]], model: str) -> None:
             row["logprob_error"] = {"tokens": len(found), "median": cuts[49], "p99": cuts[98], "max": max(found)}
 
 
+def _name(contexts: int, samples: int, known: bool) -> str:
+    return f"{contexts}x{samples} {'known' if known else 'new'}"
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    """By load: median (range) of tokens/s, the ratio to the first backend at 1x1, tokens per CPU second."""
-    one = statistics.median(tokens / seconds for tokens, seconds, _ in rows[0]["loads"]["1x1"])
-    names = " | ".join(f"{contexts}x{samples}" for contexts, samples in LOADS)
+    """By load: median (range) of tokens/s, the ratio to the first backend at 1x1 new, tokens per CPU second."""
+    one = statistics.median(tokens / seconds for tokens, seconds, _ in rows[0]["loads"][_name(1, 1, False)])
+    names = " | ".join(_name(*size) for size in LOADS)
     lines = [f"| backend | start, s | {names} |", "|---" * (len(LOADS) + 2) + "|"]
     for row in rows:
         cells = []

@@ -176,7 +176,7 @@ class BudgetConfig(_Section):
 class AdaptiveConfig(_Section):
     """strategy = "adaptive": recycling, racing and a budget (docs/exploration.md). The last four are for ablations."""
 
-    error: float = Field(0.15, gt=0, le=0.5)  # a pair is kept if P(chosen is worth more than rejected) >= 1 - error
+    error: float = Field(0.2, gt=0, le=0.5)  # a pair is kept if P(chosen is worth more than rejected) >= 1 - error
     prior: float = Field(2.0, gt=0)  # outcomes that the prior counts as: an action is worth what its state is worth
     first: int = Field(3, ge=1)  # draws of an action at each step before any decision; those seen in rollouts count
     most: int = Field(8, ge=1)  # draws at a step while no race is worth running
