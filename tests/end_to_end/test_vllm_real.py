@@ -123,6 +123,8 @@ def check(said, model, tokenizer):
         assert len(cut["logprobs"]) == len(cut["message"]["token_ids"])
     assert [one["finish"] for one in said["full"]] == ["context"] * 2
     assert said["cancelled"]
+    usage = said["known"][0]["usage"]
+    assert 150 < usage["cached_tokens"] < usage["prompt_tokens"]
 
 
 @pytest.mark.parametrize("who", ["explorer", "pricer"])

@@ -25,7 +25,8 @@ def recipe(model, dtype, python=None):
 
 
 async def ask(policy):
-    """What every engine is asked: drawn, again in another company, greedy, with a stop string, too long, cancelled."""
+    """What every engine is asked: drawn, again in another company, greedy, with a stop string, too long, cancelled, a known
+    history."""
     first = await policy.sample(QUESTION, 3, DRAWN, 5)
     again = (await asyncio.gather(*(policy.sample(QUESTION, n, DRAWN, 5) for n in (1, 3))))[1]
     greedy = await policy.sample(QUESTION, 1, SamplingParams(temperature=0, max_new_tokens=12, logprobs=True), 1)
@@ -36,7 +37,18 @@ async def ask(policy):
     cancelled.cancel()
     await asyncio.gather(cancelled, return_exceptions=True)
     alive = await policy.sample(QUESTION, 1, DRAWN, 5)
-    answers = {"first": first, "again": again, "greedy": greedy, "stopped": stopped, "full": full, "alive": alive}
+    known = [
+        await policy.sample((Message("user", "word " * 200),), 1, SamplingParams(max_new_tokens=2), 5) for _ in "12"
+    ][-1]
+    answers = {
+        "known": known,
+        "first": first,
+        "again": again,
+        "greedy": greedy,
+        "stopped": stopped,
+        "full": full,
+        "alive": alive,
+    }
     return {name: [asdict(one) for one in given] for name, given in answers.items()} | {
         "cancelled": cancelled.cancelled()
     }

@@ -52,7 +52,8 @@ class ServedEngine:
         key = os.environ.setdefault(_KEY, secrets.token_urlsafe(24))  # nobody else on this machine may ask or load
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}/v1"
-        words = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", WHOLE, *arguments(options)]
+        words = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", WHOLE]
+        words += ["--enable-prompt-tokens-details", *arguments(options)]  # or usage would not tell what was cached
         command = [str(python), "-m", "vllm.entrypoints.openai.api_server", *words]
         variables = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_API_KEY": key, **environment}
         self._process = _start(command, variables, log)
