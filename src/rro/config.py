@@ -161,6 +161,8 @@ class DpoConfig(TrainingConfig):
     warmup: float = Field(0.1, ge=0, le=1)
     beta: float = Field(0.1, gt=0)  # paper: 0.1
     sft_weight: float = Field(0.0, ge=0)  # weight of the SFT term on the chosen side; IPR's mixed loss: 1.0
+    # at most this share of the pairs speaks against ending the episode (docs/exploration.md); None: any, for adaptive 0.3
+    endings: float | None = Field(None, ge=0, le=1)
 
 
 class BudgetConfig(_Section):

@@ -23,7 +23,7 @@ from rro.evaluate import evaluate
 from rro.experts import Conversation
 from rro.explore import engine
 from rro.explore.budget import Account
-from rro.explore.pairs import read_pairs, write_pairs
+from rro.explore.pairs import read_pairs, spare_endings, write_pairs
 from rro.explore.running import RunningFigures
 from rro.explore.sampler import Scope
 from rro.explore.strategies import NEED_EXPERTS, make_strategy
@@ -33,8 +33,9 @@ from rro.processes import rank, world_size
 from rro.progress import Progress
 from rro.results import collect_results
 from rro.run import Run
+from rro.seeds import derive_seed
 from rro.trackers import tracked_training, tracking
-from rro.types import Message, Task, Trajectory, Usage
+from rro.types import Message, PreferencePair, Task, Trajectory, Usage
 from rro.weights import Policies, make_base, weights_after
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def optimise(run: Run, iteration: int) -> None:
             return {"conversations": len(own), "training": report}
         from rro.train.dpo import train_dpo
 
-        pairs = list(read_pairs(run.folder.pairs(iteration)))
+        found = list(read_pairs(run.folder.pairs(iteration)))
+        pairs = _to_train_on(run, found, iteration)
         if not pairs:
             raise RroError(
                 f"{run.folder.pairs(iteration)} is empty: no candidate was worse than a chosen one; explore more tasks, "
@@ -124,9 +126,16 @@ def optimise(run: Run, iteration: int) -> None:
             )
         reference = weights_after(run, 0)
         report = _trained(output) or train_dpo(run.config, pairs, previous, reference, output, _hooks(run)).record()
-        return {"pairs": len(pairs), "training": report}
+        return {"pairs": len(pairs), "pairs_left_out": len(found) - len(pairs), "training": report}
 
     _stage(run, f"optimise-{iteration}", work)
+
+
+def _to_train_on(run: Run, pairs: list[PreferencePair], iteration: int) -> list[PreferencePair]:
+    share = run.config.dpo.endings
+    if share is None:
+        share = 0.3 if run.config.explore.strategy == "adaptive" else 1.0
+    return spare_endings(pairs, share, derive_seed(run.config.seed, "endings", iteration))
 
 
 def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
