@@ -93,8 +93,9 @@ def test_an_environment_that_lies_stops_the_run(tmp_path):
         explore(RisingExploration(2, 2), make_scope(TreeBenchmark(FOREST, Liar), uniform(), journal))
 
 
-def test_an_environment_that_never_answers_does_not_keep_the_process(tmp_path):
-    code, out, _ = finish(tmp_path / "journal.jsonl", tmp_path / "calls", "hang")
+@pytest.mark.parametrize("how", ["hang", "block"])
+def test_an_environment_that_never_answers_does_not_keep_the_process(tmp_path, how):
+    code, out, _ = finish(tmp_path / "journal.jsonl", tmp_path / "calls", how)
     assert code == 0
     assert out.count("task/") == 12  # all of them failed, and the process ended
 
