@@ -62,7 +62,7 @@ async def evaluate(
 
     Failed episodes are not journalled: they are missing, and tried again when this is called again. Seeds depend on task
     and number, not on the label: two policies meet the same random numbers."""
-    jobs = iter([(task, number) for number in range(episodes) for task in tasks])
+    jobs = ((task, number) for number in range(episodes) for task in tasks)
 
     async def worker() -> None:
         for task, number in jobs:

@@ -20,6 +20,7 @@ from fakes import (
 from test_kill import finish, start, tasks, undisturbed  # noqa: F401
 
 from rro.errors import RestoreError
+from rro.explore.strategies.adaptive import AdaptiveExploration
 from rro.explore.strategies.rising import RisingExploration
 from rro.journal import Journal
 
@@ -33,8 +34,11 @@ def without_cost(records):
     }
 
 
+@pytest.mark.parametrize(
+    "strategy", [RisingExploration(2, 3), AdaptiveExploration()], ids=lambda strategy: strategy.name
+)
 @pytest.mark.parametrize("environment", [TreeEnvironment, ForkableTreeEnvironment])
-def test_faults_that_pass_leave_no_trace_but_their_cost(tmp_path, environment):
+def test_faults_that_pass_leave_no_trace_but_their_cost(tmp_path, environment, strategy):
     """A tenth of all policy calls, steps and resets fail, as if by accident: same trajectories, prices and pairs."""
     chance, failed = random.Random(3), set()
 
@@ -49,12 +53,12 @@ def test_faults_that_pass_leave_no_trace_but_their_cost(tmp_path, environment):
             raise TimeoutError("no answer")
 
     with fresh_journal(tmp_path, "calm") as journal:
-        explore(RisingExploration(2, 3), make_scope(TreeBenchmark(FOREST, environment), uniform(), journal))
+        explore(strategy, make_scope(TreeBenchmark(FOREST, environment), uniform(), journal))
         calm = task_records(journal)
     with fresh_journal(tmp_path, "flaky") as journal:
         benchmark = TreeBenchmark(FOREST, environment, fault=flaky_steps)
         scope = make_scope(benchmark, Counted(uniform(), flaky), journal, retries=20)
-        assert explore(RisingExploration(2, 3), scope) == []
+        assert explore(strategy, scope) == []
         assert len(failed) > 20
         assert without_cost(task_records(journal)) == without_cost(calm)
         paid, calm_calls = (
