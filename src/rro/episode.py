@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from rro.envs.base import Benchmark, Environment
@@ -58,15 +59,36 @@ async def truncated_reward(environment: Environment, timeout: float) -> float:
 @asynccontextmanager
 async def opened(benchmark: Benchmark, timeout: float) -> AsyncIterator[Environment]:
     """A new environment, closed at the end. A failure to close costs no episode: it is logged."""
-    environment = await bounded(benchmark, timeout, benchmark.make)
+    environment = await _made(benchmark, timeout)
     try:
         yield environment
     finally:
-        if type(environment).close is not Environment.close:
-            await _close(environment, timeout)
+        await _close(environment, timeout)
+
+
+async def _made(benchmark: Benchmark, timeout: float) -> Environment:
+    """A new environment. One that comes when no one waits for it any more is closed at once."""
+    made, left = deque[Environment](), False
+
+    def make() -> None:
+        made.append(benchmark.make())
+        if left:
+            with suppress(IndexError):
+                made.pop().close()
+
+    try:
+        await bounded(benchmark, timeout, make)
+    except BaseException:  # out of time, or cancelled
+        left = True
+        with suppress(IndexError):
+            await _close(made.pop(), timeout)
+        raise
+    return made.pop()
 
 
 async def _close(environment: Environment, timeout: float) -> None:
+    if type(environment).close is Environment.close:
+        return
     try:
         await bounded(environment, timeout, environment.close)
     except Exception as error:
