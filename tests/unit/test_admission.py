@@ -120,7 +120,8 @@ class Queue:
 
 
 def test_a_long_task_goes_on_among_many_short_ones(tmp_path):
-    """Between two of its calls each other task in flight has two at most: one that was waiting, and one more."""
+    """Between two of its answers it waits for a turn at most six times with an environment (for a candidate: make, restore, step,
+    snapshot; for its rollout: make, restore) and once with the policy; at each, every other task in flight goes first once."""
     long = 1.0
     for _ in range(12):
         long = {"a": long}
@@ -131,7 +132,7 @@ def test_a_long_task_goes_on_among_many_short_ones(tmp_path):
         assert explore(RisingExploration(1, 1), scope, concurrency) == []
     turns = [number for number, task in enumerate(policy.served) if task == "long"]
     assert len(turns) > 50
-    assert max(after - before for before, after in itertools.pairwise(turns)) <= 1 + 2 * (concurrency - 1)
+    assert max(after - before for before, after in itertools.pairwise(turns)) <= 1 + (6 + 1) * (concurrency - 1)
 
 
 @pytest.mark.parametrize("blocking", [False, True])
