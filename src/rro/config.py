@@ -28,7 +28,7 @@ class EnvironmentConfig(_Section):
     train_split: str = "train"
     test_split: str = "test"
     max_steps: int | None = Field(None, ge=1)  # None: the benchmark's own limit (10 in WebShop)
-    step_timeout: float = Field(60.0, gt=0)  # seconds, for environments that block
+    step_timeout: float = Field(60.0, gt=0)  # seconds for one call into an environment; past them it failed
 
 
 class TinyConfig(_Section):

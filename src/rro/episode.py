@@ -6,30 +6,28 @@ prices or journals.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
-import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from rro.envs.base import Environment
+from rro.envs.base import Benchmark, Environment
+from rro.envs.calls import bounded
 from rro.errors import RroError, UsageError
 from rro.policies.base import Policy
 from rro.seeds import derive_seed
 from rro.types import Message, SamplingParams, Step, StepResult, StopReason, Task, Trajectory, Usage, storable
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`max_steps` counts from the start of the episode, also for one that was forked; `step_timeout` is in seconds and
-    binds environments that block; `retries` of a failed episode before it is missing."""
+    """`max_steps` counts from the start of the episode, also for one that was forked; `step_timeout` in seconds is for each call
+    into an environment; `retries` of a failed episode before it is missing."""
 
     max_steps: int = 10
     step_timeout: float = 60.0
@@ -58,44 +56,43 @@ async def truncated_reward(environment: Environment, timeout: float) -> float:
     return _finite(await bounded(environment, timeout, environment.truncated_reward))
 
 
-async def close(environment: Environment, timeout: float) -> None:
-    """Close an environment. A failure to do so costs no episode: it is logged."""
+@asynccontextmanager
+async def opened(benchmark: Benchmark, timeout: float) -> AsyncIterator[Environment]:
+    """A new environment, closed at the end. A failure to close costs no episode: it is logged."""
+    environment = await _made(benchmark, timeout)
+    try:
+        yield environment
+    finally:
+        await _close(environment, timeout)
+
+
+async def _made(benchmark: Benchmark, timeout: float) -> Environment:
+    """A new environment. One that comes when no one waits for it any more is closed at once."""
+    made, left = deque[Environment](), False
+
+    def make() -> None:
+        made.append(benchmark.make())
+        if left:
+            with suppress(IndexError):
+                made.pop().close()
+
+    try:
+        await bounded(benchmark, timeout, make)
+    except BaseException:  # out of time, or cancelled
+        left = True
+        with suppress(IndexError):
+            await _close(made.pop(), timeout)
+        raise
+    return made.pop()
+
+
+async def _close(environment: Environment, timeout: float) -> None:
+    if type(environment).close is Environment.close:
+        return
     try:
         await bounded(environment, timeout, environment.close)
     except Exception as error:
         log.warning("%s did not close: %s: %s", type(environment).__name__, type(error).__name__, error)
-
-
-async def bounded(environment: Environment, timeout: float, call: Callable[[], T]) -> T:
-    """Call into an environment: at once, or where it blocks, in a thread; raises TimeoutError past `timeout` seconds.
-
-    Each call has a daemon thread of its own: one that hangs must neither use up a pool nor keep the process from ending."""
-    if not environment.blocking:
-        return call()
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-
-    def deliver(result: T | None, error: BaseException | None) -> None:
-        if not answer.done():
-            answer.set_exception(error) if error else answer.set_result(result)  # type: ignore[arg-type]
-
-    def work() -> None:
-        outcome: tuple[T | None, BaseException | None]
-        try:
-            outcome = (call(), None)
-        except BaseException as error:
-            outcome = (None, error)
-        with suppress(RuntimeError):  # the loop has closed: no one waits any more
-            loop.call_soon_threadsafe(deliver, *outcome)
-
-    threading.Thread(target=work, daemon=True, name=type(environment).__name__).start()
-    try:
-        await asyncio.wait({answer}, timeout=timeout)
-        if not answer.done():
-            raise TimeoutError(f"{type(environment).__name__} did not answer within {timeout:g} s")
-        return answer.result()
-    finally:
-        answer.cancel()
 
 
 def _finite(reward: float) -> float:

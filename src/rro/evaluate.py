@@ -13,7 +13,7 @@ from typing import Any
 
 from rro.codec import to_plain
 from rro.envs.base import Benchmark
-from rro.episode import Limits, attempt_episode, begin, close, run_episode
+from rro.episode import Limits, attempt_episode, begin, opened, run_episode
 from rro.errors import RroError
 from rro.journal import Journal
 from rro.policies.base import Policy
@@ -62,7 +62,7 @@ async def evaluate(
 
     Failed episodes are not journalled: they are missing, and tried again when this is called again. Seeds depend on task
     and number, not on the label: two policies meet the same random numbers."""
-    jobs = iter([(task, number) for number in range(episodes) for task in tasks])
+    jobs = ((task, number) for number in range(episodes) for task in tasks)
 
     async def worker() -> None:
         for task, number in jobs:
@@ -85,12 +85,9 @@ async def evaluate(
 async def _episode(
     benchmark: Benchmark, policy: Policy, task: Task, params: SamplingParams, limits: Limits, seed: int, run_seed: int
 ) -> Trajectory:
-    environment = benchmark.make()
-    try:
+    async with opened(benchmark, limits.step_timeout) as environment:
         opening = await begin(environment, task, derive_seed(run_seed, "environment", task.id), limits.step_timeout)
         return await run_episode(environment, policy, opening, task=task.id, params=params, limits=limits, seed=seed)
-    finally:
-        await close(environment, limits.step_timeout)
 
 
 def summarise(

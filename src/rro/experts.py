@@ -15,7 +15,7 @@ from typing import Any
 
 from rro.config import ExpertsConfig
 from rro.envs.base import Benchmark
-from rro.episode import Limits, begin, close, run_episode
+from rro.episode import Limits, begin, opened, run_episode
 from rro.errors import DataError
 from rro.policies.base import Policy
 from rro.policies.scripted import ScriptedPolicy
@@ -45,14 +45,12 @@ def _play(benchmark: Benchmark, task: Task, noise: float, limits: Limits, seed: 
 
 def _episode(benchmark: Benchmark, policy: Policy, task: Task, limits: Limits, seed: int) -> Trajectory:
     async def episode() -> Trajectory:
-        environment = benchmark.make()
-        opening = await begin(environment, task, derive_seed(seed, "environment", task.id), limits.step_timeout)
-        episode_seed = derive_seed(seed, "expert-episode", task.id)
-        played = await run_episode(
-            environment, policy, opening, task=task.id, params=SamplingParams(), limits=limits, seed=episode_seed
-        )
-        await close(environment, limits.step_timeout)
-        return played
+        async with opened(benchmark, limits.step_timeout) as environment:
+            opening = await begin(environment, task, derive_seed(seed, "environment", task.id), limits.step_timeout)
+            episode_seed = derive_seed(seed, "expert-episode", task.id)
+            return await run_episode(
+                environment, policy, opening, task=task.id, params=SamplingParams(), limits=limits, seed=episode_seed
+            )
 
     return asyncio.run(episode())
 

@@ -7,22 +7,23 @@ journal is opened again. The journal does not know what its records mean.
 from __future__ import annotations
 
 import fcntl
-import itertools
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rro.errors import DataError, RroError, UsageError
+from rro.journal_index import Index
 
 SCHEMA = 1
 _HEADER = {"kind": "journal", "key": "", "schema": SCHEMA}
 
 
 class Journal:
-    """Records by key. Keeps only keys and file positions in memory, so its size follows the number of records, not theirs.
+    """Records by key. Keeps only a hash and a place in the file in memory: some 32 bytes a record, whatever its key and size.
 
     >>> with Journal(Path("run/journal.jsonl")) as journal:
     ...     journal.append("rollout", "0/task-7/0.1/3", {"reward": 1.0})
@@ -32,7 +33,7 @@ class Journal:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
-        self._index: dict[tuple[str, str], tuple[int, int]] = {}
+        self._index = Index(lambda start, length: _name(self._line(start, length)))
         self._end, self._lines = 0, 0
         flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT | os.O_APPEND
         try:
@@ -50,27 +51,28 @@ class Journal:
 
     def append(self, kind: str, key: str, record: dict[str, Any]) -> None:
         """Write one record; it survives a crash of this process from the moment that this returns."""
-        if (kind, key) in self._index:
+        if (kind, key) in self:
             raise RroError(f"{self.path}: a {kind} record with key {key!r} exists already")
-        self._index[kind, key] = self._write({"kind": kind, "key": key, **record})
+        self._index.put(kind, key, *self._write({"kind": kind, "key": key, **record}))
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """The record, or None."""
-        place = self._index.get((kind, key))
-        return None if place is None else self._read(*place)
+        place = self._index.find(kind, key)
+        return None if place is None else json.loads(self._line(*place))
 
     def __contains__(self, kind_and_key: tuple[str, str]) -> bool:
-        return kind_and_key in self._index
+        return self._index.find(*kind_and_key) is not None
 
     def records(self, kind: str, prefix: str = "") -> Iterator[dict[str, Any]]:
         """All records of a kind whose key starts with `prefix`, in the order in which they were written."""
-        for (its_kind, key), place in list(self._index.items()):
-            if its_kind == kind and key.startswith(prefix):
-                yield self._read(*place)
+        for place in self._index.places(kind):
+            line = self._line(*place)
+            if not prefix or _name(line)[1].startswith(prefix):
+                yield json.loads(line)
 
     def keys(self, start: int = 0) -> Iterator[tuple[str, str]]:
         """(kind, key) of every record, in the order in which they were written, from number `start` on."""
-        return itertools.islice(list(self._index), start, None)
+        return (_name(self._line(*place)) for place in self._index.places(start=start))
 
     def refresh(self) -> None:
         """Take in the complete records after the last one known: what another process has written to a journal that is open
@@ -84,7 +86,7 @@ class Journal:
                     break  # the torn tail of a crash
                 record = self._parse(line, number)
                 if number > 1:
-                    self._index[record["kind"], record["key"]] = (self._end, len(line))
+                    self._index.put(record["kind"], record["key"], self._end, len(line))
                 elif record.get("schema") != SCHEMA:
                     raise DataError(
                         f"{self.path}: not a journal of schema {SCHEMA}; use the version of rro that wrote it"
@@ -120,8 +122,8 @@ class Journal:
             ) from None
         return record  # type: ignore[no-any-return]
 
-    def _read(self, position: int, length: int) -> dict[str, Any]:
-        return json.loads(os.pread(self._file, length, position))  # type: ignore[no-any-return]
+    def _line(self, start: int, length: int) -> bytes:
+        return os.pread(self._file, length, start)
 
     def _write(self, record: dict[str, Any]) -> tuple[int, int]:
         line = _encoded(record)
@@ -137,6 +139,19 @@ class Journal:
         place = (self._end, len(line))
         self._end += len(line)
         return place
+
+
+_NAME = re.compile(
+    rb'\{"kind":("(?:[^"\\]|\\.)*"),"key":("(?:[^"\\]|\\.)*")[,}]'
+)  # how every line begins that we write
+
+
+def _name(line: bytes) -> tuple[str, str]:
+    """Kind and key of a record, without reading the rest of it."""
+    if begins := _NAME.match(line):
+        return json.loads(begins[1]), json.loads(begins[2])
+    record = json.loads(line)
+    return record["kind"], record["key"]
 
 
 def _encoded(record: dict[str, Any]) -> bytes:

@@ -1,6 +1,7 @@
-"""A process to kill: explores a fake benchmark slowly. `python explorer.py JOURNAL [CALLS] [hang|full]`.
+"""A process to kill: explores a fake benchmark slowly. `python explorer.py JOURNAL [CALLS] [hang|block|full]`.
 
-CALLS gets the seed of each policy call as it begins. "hang": rollouts never come back; "full": the disc is, at 30 kB.
+CALLS gets the seed of each policy call as it begins. "hang": steps never come back; "block": so of an environment that says
+that it blocks; "full": the disc is, at 30 kB.
 """
 
 import asyncio
@@ -38,8 +39,10 @@ class Slow:
 
 def main(journal, calls=None, fault=""):
     benchmark = TreeBenchmark(FOREST)
-    if fault == "hang":
-        benchmark = TreeBenchmark(FOREST, blocking=True, fault=lambda path, action: threading.Event().wait())
+    if fault in ("hang", "block"):
+        benchmark = TreeBenchmark(
+            FOREST, blocking=fault == "block", fault=lambda path, action: threading.Event().wait()
+        )
     if fault == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
     with Journal(Path(journal)) as records, Path(calls or os.devnull).open("a") as log:

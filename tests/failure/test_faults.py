@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import signal
+import time
 
 import pytest
 from fakes import (
@@ -20,6 +21,7 @@ from fakes import (
 from test_kill import finish, start, tasks, undisturbed  # noqa: F401
 
 from rro.errors import RestoreError
+from rro.explore.strategies.adaptive import AdaptiveExploration
 from rro.explore.strategies.rising import RisingExploration
 from rro.journal import Journal
 
@@ -33,8 +35,11 @@ def without_cost(records):
     }
 
 
+@pytest.mark.parametrize(
+    "strategy", [RisingExploration(2, 3), AdaptiveExploration()], ids=lambda strategy: strategy.name
+)
 @pytest.mark.parametrize("environment", [TreeEnvironment, ForkableTreeEnvironment])
-def test_faults_that_pass_leave_no_trace_but_their_cost(tmp_path, environment):
+def test_faults_that_pass_leave_no_trace_but_their_cost(tmp_path, environment, strategy):
     """A tenth of all policy calls, steps and resets fail, as if by accident: same trajectories, prices and pairs."""
     chance, failed = random.Random(3), set()
 
@@ -49,12 +54,12 @@ def test_faults_that_pass_leave_no_trace_but_their_cost(tmp_path, environment):
             raise TimeoutError("no answer")
 
     with fresh_journal(tmp_path, "calm") as journal:
-        explore(RisingExploration(2, 3), make_scope(TreeBenchmark(FOREST, environment), uniform(), journal))
+        explore(strategy, make_scope(TreeBenchmark(FOREST, environment), uniform(), journal))
         calm = task_records(journal)
     with fresh_journal(tmp_path, "flaky") as journal:
         benchmark = TreeBenchmark(FOREST, environment, fault=flaky_steps)
         scope = make_scope(benchmark, Counted(uniform(), flaky), journal, retries=20)
-        assert explore(RisingExploration(2, 3), scope) == []
+        assert explore(strategy, scope) == []
         assert len(failed) > 20
         assert without_cost(task_records(journal)) == without_cost(calm)
         paid, calm_calls = (
@@ -93,8 +98,9 @@ def test_an_environment_that_lies_stops_the_run(tmp_path):
         explore(RisingExploration(2, 2), make_scope(TreeBenchmark(FOREST, Liar), uniform(), journal))
 
 
-def test_an_environment_that_never_answers_does_not_keep_the_process(tmp_path):
-    code, out, _ = finish(tmp_path / "journal.jsonl", tmp_path / "calls", "hang")
+@pytest.mark.parametrize("how", ["hang", "block"])
+def test_an_environment_that_never_answers_does_not_keep_the_process(tmp_path, how):
+    code, out, _ = finish(tmp_path / "journal.jsonl", tmp_path / "calls", how)
     assert code == 0
     assert out.count("task/") == 12  # all of them failed, and the process ended
 
@@ -146,6 +152,9 @@ def test_a_cancelled_exploration_leaves_a_sound_journal(tmp_path):
         asyncio.run(cancelled(make_scope(benchmark, Counted(uniform()), journal)))
         done = len(task_records(journal))
     assert done < 500
-    assert benchmark.calls.made == benchmark.calls.closed
+    while (
+        benchmark.calls.made > benchmark.calls.closed
+    ):  # one that was being made when all ended is closed by its thread
+        time.sleep(0.001)
     with Journal(tmp_path / "journal.jsonl", read_only=True) as journal:
         assert len(task_records(journal)) == done

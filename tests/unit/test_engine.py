@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from fakes import (
@@ -26,6 +27,7 @@ from rro.explore.strategies.fixed_size import FixedSizeExploration
 from rro.explore.strategies.ipr import IterativeStepRefinement
 from rro.explore.strategies.rising import RisingExploration
 from rro.explore.strategies.whole import RejectionSampling, TrajectoryExploration
+from rro.seeds import derive_seed
 from rro.types import Message, Source, Step, StopReason, Task, Trajectory
 
 TREE = {"a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}}, "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}}, "c": 0.5}
@@ -78,6 +80,48 @@ def test_results_do_not_depend_on_concurrency(tmp_path, strategy, environment):
     alone = everything(tmp_path, "1")
     assert sum(kind == "task" for kind, _ in alone) == len(FOREST)
     assert alone == everything(tmp_path, "3") == everything(tmp_path, "64")
+
+
+class Faulty:
+    """Some steps of some tasks always fail."""
+
+    def step(self, action):
+        if derive_seed(self.task, self.path, action.content) % 8 == 0:
+            raise ConnectionError("reset by peer")
+        return super().step(action)
+
+
+class FaultyByReplay(Faulty, TreeEnvironment):
+    pass
+
+
+class FaultyForkable(Faulty, ForkableTreeEnvironment):
+    pass
+
+
+@pytest.mark.parametrize("environment", [FaultyByReplay, FaultyForkable])
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=BY_NAME)
+def test_with_failures_they_do_not_depend_on_it_either(tmp_path, strategy, environment):
+    """By their seeds some draws fail for good, and some at the first try: same records, pairs and costs; same tasks missing."""
+    trees = {f"task/{number}": TREE for number in range(70)}
+    strategy = replace(strategy, experts=experts(trees)) if hasattr(strategy, "experts") else strategy
+
+    def fails(calls, seed):
+        if seed % 23 == 0 or (seed % 11 == 0 and policy.seeds[seed] == 1):
+            raise TimeoutError("no answer")
+
+    failed = {}
+    for concurrency in (1, 64):
+        policy = Counted(uniform(), fails)
+        with fresh_journal(tmp_path, str(concurrency)) as journal:
+            scope = make_scope(TreeBenchmark(trees, environment), policy, journal)
+            failed[concurrency] = sorted(explore(strategy, scope, concurrency))
+            finished = task_records(journal)
+    assert failed[1] == failed[64]
+    assert len(finished) + len(failed[1]) == len(trees)
+    assert finished
+    assert any("rollout" in kind or "episode" in kind for kind, _ in everything(tmp_path, "1"))
+    assert everything(tmp_path, "1") == everything(tmp_path, "64")
 
 
 def test_blocking_environments_give_the_same(tmp_path):
@@ -166,7 +210,7 @@ def test_any_exception_of_a_users_code_fails_its_task_alone(tmp_path):
 @pytest.mark.parametrize("error", [UsageError("no such model"), RroError("the disc is full")])
 def test_an_error_to_mend_stops_the_exploration_at_once(tmp_path, error):
     def fault(calls, seed):
-        if calls == 50:
+        if calls >= 50:
             raise error
 
     policy = Counted(uniform(), fault)

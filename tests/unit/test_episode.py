@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
 from fakes import ROLL_OUT, Counted, Overflowing, TreeBenchmark, uniform
 
 from rro.envs.base import Environment
-from rro.episode import Limits, act, attempt_episode, begin, bounded, run_episode
+from rro.episode import Limits, act, attempt_episode, begin, bounded, opened, run_episode
 from rro.errors import RroError, UsageError
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, StepResult, StopReason, Task, Trajectory, Usage
@@ -201,3 +202,32 @@ def test_a_step_that_returns_something_else_is_a_users_mistake(wrong):
 def test_an_opening_that_is_none_is_a_users_mistake(wrong):
     with pytest.raises(UsageError, match=r"Odd\.reset must return Messages that end with the user's"):
         asyncio.run(begin(Odd(None, wrong), Task("t"), 0, 1.0))
+
+
+def test_an_environment_that_comes_when_no_one_waits_for_it_any_more_is_closed():
+    making, go_on = threading.Event(), threading.Event()
+
+    class Late(TreeBenchmark):
+        def make(self):
+            making.set()
+            go_on.wait()
+            return super().make()
+
+    async def wait():
+        async with opened(benchmark, 60.0):
+            raise AssertionError("there is none")
+
+    async def work():
+        waiting = asyncio.create_task(wait())
+        while not making.is_set():
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    benchmark = Late(DEEP)
+    asyncio.run(work())
+    go_on.set()
+    while not benchmark.calls.closed:
+        time.sleep(0.001)
+    assert benchmark.calls.made == benchmark.calls.closed == 1

@@ -128,3 +128,26 @@ def test_a_closed_journal_writes_into_no_one_elses_file(path, tmp_path):
             journal.append("a", "1", {})
         assert other.tell() == 0
     assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_a_key_that_stands_twice_in_a_file_counts_once_and_as_it_was_last(path):
+    """No process writes such a file; two that were put together may be one."""
+    with Journal(path) as journal:
+        for number, key in enumerate("xyx"):
+            journal.append("a", f"{key}{number}", {"number": number})
+    text = path.read_text().replace('"x0"', '"x"').replace('"x2"', '"x"')
+    path.write_text(text)
+    with Journal(path) as journal:
+        assert [(record["key"], record["number"]) for record in journal.records("a")] == [("x", 2), ("y1", 1)]
+        assert list(journal.keys()) == [("a", "x"), ("a", "y1")]
+
+
+def test_a_journal_that_was_written_otherwise_is_read_as_well(path):
+    lines = ['{"schema": 1, "kind": "journal", "key": ""}', r'{"x": 1, "key": "\u00e9/1", "kind": "a"}']
+    path.write_text("\n".join([*lines, '{"kind": "a", "key": "é/2", "x": 2}', ""]))
+    with Journal(path) as journal:
+        assert list(journal.keys()) == [("a", "é/1"), ("a", "é/2")]
+        assert [record["x"] for record in journal.records("a", "é/")] == [1, 2]
+        assert list(journal.keys(1)) == [("a", "é/2")]
+        with pytest.raises(RroError, match="exists already"):
+            journal.append("a", "é/1", {})

@@ -15,7 +15,7 @@ ROOT = Path(rro.__file__).parent
 # itself and those above it here.
 LAYERS = (
     ("types", "errors", "seeds", "config"),
-    ("journal", "codec", "stats", "progress", "runfolder", "processes", "trackers"),
+    ("journal", "journal_index", "codec", "stats", "progress", "runfolder", "processes", "trackers"),
     ("envs", "policies"),
     ("episode",),
     ("experts", "explore"),

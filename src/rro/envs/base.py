@@ -18,8 +18,8 @@ from rro.types import Completion, Message, SamplingParams, Step, StepResult, Tas
 class Environment(ABC):
     """One episode. Deterministic given the task, the seed and the actions.
 
-    Set `blocking` where a step waits for something (a server, a disc): the engine then runs it in a thread with a
-    time limit, so that it does not stall the other episodes.
+    It is called from a thread of the engine's, each call within a time limit; never twice at once, but beside others of its
+    class. Set `blocking` where a step waits for something (a server, a disc), so that others are not held up (rro.envs.calls).
     """
 
     blocking: bool = False
@@ -145,18 +145,18 @@ class Watched(Environment):
     """An environment whose state after each step is put into `states` (None at the end): each may become a fork."""
 
     def __init__(self, inner: Environment, states: list[Any]) -> None:
-        self._inner, self._states, self.blocking = inner, states, inner.blocking
+        self.inner, self._states, self.blocking = inner, states, inner.blocking
 
     def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
-        return self._inner.reset(task, seed)
+        return self.inner.reset(task, seed)
 
     def step(self, action: Message) -> StepResult:
-        result = self._inner.step(action)
-        self._states.append(None if result.done else immutable_snapshot(self._inner))
+        result = self.inner.step(action)
+        self._states.append(None if result.done else immutable_snapshot(self.inner))
         return result
 
     def truncated_reward(self) -> float:
-        return self._inner.truncated_reward()
+        return self.inner.truncated_reward()
 
 
 def restore_checked(environment: Environment, snapshot: Any) -> None:

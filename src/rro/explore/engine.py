@@ -22,7 +22,7 @@ from rro.explore.sampler import ContextFull, Missing, Sampler, Scope
 from rro.explore.strategies.base import Strategy
 from rro.explore.tree import Node
 from rro.progress import Progress
-from rro.stats import rising_share_by_stage
+from rro.stats import StageShare, rising_share_by_stage
 from rro.types import Message, Source, Task, Usage
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class ExplorationSummary:
 def summarise(records: Iterable[dict[str, Any]]) -> ExplorationSummary:
     """Sum up "task" records of one iteration, one at a time."""
     tasks = steps = pairs = demonstrations = candidates = 0
-    usage, trend = Usage(), list[tuple[float, list[float]]]()
+    usage, trend = Usage(), [StageShare(0, 0)] * 3
     for record in records:
         tasks += 1
         steps += len(record["candidates"])
@@ -167,16 +167,14 @@ def summarise(records: Iterable[dict[str, Any]]) -> ExplorationSummary:
         pairs += len(record["pairs"])
         demonstrations += len(record["demonstrations"])
         usage += Usage(**record["usage"])
-        trend += _trend(record)
-    shares = rising_share_by_stage([rewards for _, rewards in trend], [start for start, _ in trend])
-    return ExplorationSummary(
-        tasks, steps, pairs, demonstrations, candidates / steps if steps else 0.0, tuple(s.share for s in shares), usage
-    )
+        trend = [so_far + its for so_far, its in zip(trend, _trend(record), strict=True)]
+    rising = tuple(stage.share for stage in trend)
+    return ExplorationSummary(tasks, steps, pairs, demonstrations, candidates / steps if steps else 0.0, rising, usage)
 
 
-def _trend(record: dict[str, Any]) -> list[tuple[float, list[float]]]:
-    """The start's reward and those along the chosen trajectory; nothing where the start was not priced."""
+def _trend(record: dict[str, Any]) -> tuple[StageShare, ...]:
+    """The rising steps of the chosen trajectory by stage; nothing where the start was not priced."""
     if record["start_reward"] is None:
-        return []
+        return (StageShare(0, 0),) * 3
     rewards = [step["process_reward"] for step in record["committed"] if step["process_reward"] is not None]
-    return [(record["start_reward"], rewards)]
+    return rising_share_by_stage([rewards], [record["start_reward"]])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -25,7 +25,8 @@ from rro.envs.base import (
     replay_checked,
     restore_checked,
 )
-from rro.episode import Limits, act, attempt_episode, begin, bounded, close, run_episode, truncated_reward
+from rro.envs.calls import bounded
+from rro.episode import Limits, act, attempt_episode, begin, opened, run_episode, truncated_reward
 from rro.errors import RestoreError, RroError
 from rro.explore.budget import Account, BudgetSpent
 from rro.explore.tree import Node, Passage, Tree
@@ -294,13 +295,8 @@ class Sampler:
             opening = await begin(environment, self.task, self._environment_seed, self._timeout)
             return opening, await self._snapshot(environment)
 
-    @asynccontextmanager
-    async def _environment(self) -> AsyncIterator[Environment]:
-        environment = self.scope.benchmark.make()
-        try:
-            yield environment
-        finally:
-            await close(environment, self._timeout)
+    def _environment(self) -> AbstractAsyncContextManager[Environment]:
+        return opened(self.scope.benchmark, self._timeout)
 
     @asynccontextmanager
     async def _fork(self, node: Node) -> AsyncIterator[tuple[Environment, int]]:

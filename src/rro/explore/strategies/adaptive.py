@@ -13,7 +13,7 @@ from rro.explore.race import Candidate, race
 from rro.explore.sampler import Missing, Sampler, together
 from rro.explore.strategies.base import NoDemonstrations
 from rro.explore.tree import Node, Tree
-from rro.types import PreferencePair
+from rro.types import PreferencePair, StopReason
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class AdaptiveExploration(NoDemonstrations):
     async def _settle(self, sampler: Sampler, here: tuple[Node, ...]) -> Candidate | None:
         """Draw and race until the best candidate is credibly better than another, or the step has had its share."""
         node, level = here[0], 1 - self.options.error
-        calls, tries = sampler.tree.usage().policy_calls, 0
+        calls, tries = _answers(sampler.tree), 0
         if not self._is_spent(sampler.tree):
             await self._draw(sampler, node, self.options.first - self._drawn(node))
         while candidates := await self._field(sampler, here):
             running = race(candidates)
-            left = self.options.step_calls - max(tries, sampler.tree.usage().policy_calls - calls)
+            left = self.options.step_calls - max(tries, _answers(sampler.tree) - calls)
             if running.credibility >= level or left <= 0 or self._is_spent(sampler.tree):
                 return running.best
             tries += 1  # those that fail cost no calls, but must not go on for ever
@@ -143,6 +143,15 @@ class AdaptiveExploration(NoDemonstrations):
             and sibling.action.content != chosen.action.content
         ]
         return [pair for pair in siblings if pair[0] >= 1 - self.options.error]
+
+
+def _answers(tree: Tree) -> int:
+    """Policy calls but for those of tries that failed: which those are is chance, and no decision may depend on it."""
+    rollouts = [
+        rollout for node in tree.root.walk() for rollout in node.rollouts.values() if rollout.reward is not None
+    ]
+    drawn = sum(node.parent is not None and not node.recycled for node in tree.root.walk())
+    return drawn + sum(len(rollout.steps) + (rollout.stop is StopReason.CONTEXT) for rollout in rollouts)
 
 
 def _rises(node: Node) -> bool:
