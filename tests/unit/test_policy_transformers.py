@@ -19,10 +19,10 @@ from transformers import (
 
 from rro.config import ModelConfig, TinyConfig
 from rro.errors import PolicyError, RroError, UsageError
-from rro.policies.generate import EqualLengthGenerator, make_generator
+from rro.policies.generate import SHARE_TOKENS, EqualLengthGenerator, make_generator
 from rro.policies.kv_slots import plain_layout
 from rro.policies.models import build_tiny, load_model
-from rro.policies.prefix_cache import PrefixCache
+from rro.policies.prefix_cache import BLOCK, PrefixCache
 from rro.policies.sampling import Generator, Row
 from rro.policies.slot_generator import SlotGenerator
 from rro.policies.transformers import TransformersPolicy
@@ -129,8 +129,8 @@ def test_logprobs_are_those_of_the_model(tiny: tuple[Any, Any]) -> None:
             assert len(answer.logprobs) == len(answer.message.token_ids) == answer.usage.generated_tokens
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_growing_and_branching_histories_get_the_models_own_probabilities(tiny: tuple[Any, Any], share: bool) -> None:
+@pytest.mark.parametrize("share", [BLOCK, None])
+def test_growing_and_branching_histories_get_the_models_own_probabilities(tiny: tuple[Any, Any], share: int | None) -> None:
     """Shared stretches, twins, evictions and rows that come and go, against one plain forward pass per row."""
     model, generator = tiny[0], random.Random(4)
     with torch.inference_mode():
@@ -232,7 +232,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_answer(tiny: tuple[Any, A
 
     def fail(limit: int) -> Callable[..., None]:
         def hook(module: Any, args: Any, kwargs: Any) -> None:
-            sizes.append(len(kwargs["input_ids"]))
+            sizes.append(kwargs["logits_to_keep"])  # rows in the pass
             if sizes[-1] > limit:
                 raise torch.OutOfMemoryError("no memory")
 
@@ -338,7 +338,7 @@ def test_a_plain_model_gets_slots_and_shared_prefixes_and_its_worker_ends(tiny: 
     async def use(policy: TransformersPolicy) -> None:
         policies.append(policy)
         assert isinstance(policy._generator, SlotGenerator)
-        assert policy._generator._share == (tiny[0].device.type == "cpu")
+        assert policy._generator._share == (SHARE_TOKENS if tiny[0].device.type == "cpu" else None)
         assert policy._thread.is_alive()
 
     run(tiny, use)

@@ -1,21 +1,19 @@
 """Preallocated keys and values of the sequences that are being generated, as a Transformers cache.
 
-One tensor holds everything: (2 x layers, rows, heads, capacity, head size). Token j of a sequence lies at position j of
-its row, whatever the other rows do: sequences of different lengths need no padding, join at the end, and leave by
-having the last row moved into their place. Only plain full attention can live here; `plain_layout` finds out.
+One tensor holds everything: (2 x layers, slots, capacity, heads, head size). Token j of a sequence lies at position j of
+its slot, whatever the others do: sequences of different lengths need no padding, join at the end, and leave by
+having the last one moved into their place. Only plain full attention can live here; `plain_layout` finds out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
-
-_ALIGN = 16  # widths are multiples of it: fewer different shapes, and fast kernels on GPUs want it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,78 +58,77 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
         self._slots, self._index = slots, index
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return self._slots.write(self._index, key_states, value_states)
+        self._slots.write(self._index, key_states, value_states)
+        return key_states, value_states
 
 
 class KeyValueSlots(Cache):  # type: ignore[misc]
-    """Rows of keys and values. `aim` says where the next forward pass writes and reads; then pass this object to the
-    model as `past_key_values`, with `mask` as its attention mask. `layer` is the one last written."""
+    """Slots of keys and values, one for each sequence. `aim` says where the next forward pass writes; then pass this object
+    to the model as `past_key_values`. `layer` is the one last written."""
 
     def __init__(self, layout: Layout, max_rows: int) -> None:
         super().__init__(layers=[_SlotLayer(self, index) for index in range(layout.layers)])
         self.layout, self._max_rows = layout, max_rows
         self.pool = self._empty(0, 0)
-        self.mask = torch.empty(0)
         self._index = torch.empty(0, dtype=torch.long)
-        self._rows = self._width = self.layer = 0
+        self.layer = 0
 
     def reserve(self, rows: int, capacity: int) -> None:
         """Have room for `rows` sequences of `capacity` tokens; what is stored stays."""
-        _, have_rows, _, have_capacity, _ = self.pool.shape
+        _, have_rows, have_capacity, _, _ = self.pool.shape
         if rows <= have_rows and capacity <= have_capacity:
             return
         if rows > have_rows:
             rows = max(rows, min(2 * have_rows, self._max_rows))
-        pool = self._empty(max(rows, have_rows), max(have_capacity, _up(capacity, 128)))
-        pool[:, :have_rows, :, :have_capacity] = self.pool
+        pool = self._empty(max(rows, have_rows), max(have_capacity, up(capacity, 128)))
+        pool[:, :have_rows, :have_capacity] = self.pool
         self.pool = pool
 
     def _empty(self, rows: int, capacity: int) -> Tensor:
         # Zeros, not garbage: a masked NaN would still be a NaN in the attention's sum.
         layout = self.layout
-        shape = (2 * layout.layers, rows, layout.heads, capacity, layout.size)
+        shape = (2 * layout.layers, rows, capacity, layout.heads, layout.size)
         return torch.zeros(shape, dtype=layout.dtype, device=layout.device)
 
-    def aim(self, positions: Tensor, longest: int) -> None:
-        """Point at the first R rows for the tokens at `positions` (R, S), all below `longest`, and make room.
+    def aim(self, slots: Tensor, positions: Tensor) -> None:
+        """Point at where the tokens of the next forward pass go: (T,) slots, and positions within them."""
+        self._index = slots * self.pool.shape[2] + positions
 
-        A negative position stands for padding: it is written beyond every real token (from the end of the row) and
-        sees nothing."""
-        rows, heads = positions.shape[0], self.layout.heads
-        self.reserve(rows, max(positions.shape[1], longest))
-        capacity, device = self.pool.shape[3], positions.device
-        self._rows, self._width = rows, min(capacity, _up(longest, _ALIGN))
-        row_head = torch.arange(rows * heads, device=device).view(rows, heads, 1)
-        self._index = (row_head * capacity + positions.remainder(capacity)[:, None]).flatten()
-        hidden = torch.arange(self._width, device=device) > positions[:, :, None]
-        mask = torch.zeros(hidden.shape, dtype=self.layout.dtype, device=device)
-        self.mask = mask.masked_fill_(hidden, torch.finfo(self.layout.dtype).min)[:, None]
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Store (1, heads, T, size) where `aim` points."""
+        self.layer = layer
+        for number, new in ((2 * layer, keys), (2 * layer + 1, values)):
+            pool = self.pool[number].view(-1, self.layout.heads, self.layout.size)
+            pool.index_copy_(0, self._index, new[0].transpose(0, 1))
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (R, heads, S, size) where `aim` points; returns all keys and values of those rows."""
-        self.layer, size = layer, self.layout.size
-        pool_keys, pool_values = self.pool[2 * layer], self.pool[2 * layer + 1]
-        pool_keys.view(-1, size).index_copy_(0, self._index, keys.reshape(-1, size))
-        pool_values.view(-1, size).index_copy_(0, self._index, values.reshape(-1, size))
-        return pool_keys[: self._rows, :, : self._width], pool_values[: self._rows, :, : self._width]
+    def read(self, width: int) -> tuple[Tensor, Tensor]:
+        """All slots' first `width` keys and values of the layer last written, each (slots, heads, width, size)."""
+        keys, values = self.pool[2 * self.layer], self.pool[2 * self.layer + 1]
+        return keys[:, :width].transpose(1, 2), values[:, :width].transpose(1, 2)
 
-    def copy_from(self, other: KeyValueSlots, source: int, start: int, end: int, target: int) -> None:
-        """Copy tokens start..end-1 of a row of `other` to the beginning of row `target`."""
-        self.pool[:, target, :, : end - start] = other.pool[:, source, :, start:end]
+    def copy(self, source: int, length: int, target: int) -> None:
+        """Copy the first tokens of a slot to another."""
+        self.pool[:, target, :length] = self.pool[:, source, :length]
 
-    def load(self, row: int, blocks: list[Tensor]) -> None:
-        """Fill a row from its beginning with blocks of shape (2 x layers, heads, tokens, size)."""
+    def shift(self, slot: int, start: int, end: int) -> None:
+        """Move tokens start..end-1 of a slot to its beginning."""
+        if start:
+            self.pool[:, slot, : end - start] = self.pool[:, slot, start:end].clone()
+
+    def load(self, slot: int, states: Sequence[Tensor]) -> None:
+        """Fill a slot from its beginning with stretches of shape (2 x layers, tokens, heads, size)."""
         at = 0
-        for block in blocks:
-            end = at + block.shape[2]
-            self.pool[:, row, :, at:end] = block
+        for state in states:
+            end = at + state.shape[1]
+            self.pool[:, slot, at:end] = state
             at = end
 
-    def reader(self, row: int, first: int) -> Callable[[int, int], Tensor]:
-        """Copies tokens start..end-1 of the history in a row that begins with token `first` of it; the copies have the
-        shape (2 x layers, heads, end - start, size)."""
-        return lambda start, end: self.pool[:, row, :, start - first : end - first].clone()
+    def reader(self, slot: int, first: int) -> Callable[[int, int], Tensor]:
+        """Copies tokens start..end-1 of the history in a slot that begins with token `first` of it; the copies have the
+        shape (2 x layers, end - start, heads, size)."""
+        return lambda start, end: self.pool[:, slot, start - first : end - first].clone()
 
 
-def _up(number: int, step: int) -> int:
+def up(number: int, step: int) -> int:
+    """The next multiple of `step`."""
     return -(-number // step) * step
