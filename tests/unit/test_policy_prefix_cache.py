@@ -16,7 +16,7 @@ def tokens(choices: list[int], length: int) -> tuple[int, ...]:
 
 
 def keep(cache: PrefixCache, ids: tuple[int, ...]) -> None:
-    cache.store(ids, lambda start, end: torch.tensor([ids[start:end]]))
+    cache.store(ids, lambda start, end: torch.tensor([[ids[start:end]]]))
 
 
 @given(SEQUENCES, st.integers(0, 12 * BLOCK))
@@ -25,7 +25,7 @@ def test_a_match_is_a_true_prefix_and_the_budget_holds(sequences, budget) -> Non
     for choices, length in sequences:
         ids = tokens(choices, length)
         found = cache.match(ids)
-        state = [token for state in found.states for token in state[0].tolist()]
+        state = [token for state in found.states for token in state[0, 0].tolist()]
         assert tuple(state) == ids[: found.tokens] and len(state) == found.tokens
         assert len(state) < max(1, len(ids))  # one token is left, whose logits are wanted
         assert not state or any(other[: len(state)] == ids[: len(state)] for other in seen)
@@ -63,10 +63,10 @@ def test_least_recently_used_ends_go_first() -> None:
 
 def test_what_cannot_be_read_is_not_stored() -> None:
     cache, ids = PrefixCache(10**6), tokens([0, 1, 0], 3 * BLOCK)
-    cache.store(ids, lambda start, end: torch.tensor([ids[start:end]]), readable=BLOCK)
+    cache.store(ids, lambda start, end: torch.tensor([[ids[start:end]]]), readable=BLOCK)
     assert cache.tokens == 0
     keep(cache, ids[:BLOCK])
-    cache.store(ids, lambda start, end: torch.tensor([ids[start:end]]), readable=BLOCK)
+    cache.store(ids, lambda start, end: torch.tensor([[ids[start:end]]]), readable=BLOCK)
     assert cache.tokens == 3 * BLOCK
 
 

@@ -1,8 +1,9 @@
 """Preallocated keys and values of the sequences that are being generated, as a Transformers cache.
 
-One tensor holds everything: (2 x layers, slots, capacity, heads, head size). Token j of a sequence lies at position j of
-its slot, whatever the others do: sequences of different lengths need no padding, join at the end, and leave by
-having the last one moved into their place. Only plain full attention can live here; `plain_layout` finds out.
+Token j of a sequence lies at position j of its slot, whatever the others do. A sequence joins at the end of the shelf that
+is long enough for it, and leaves by having the last one of that shelf moved into its place. Attention reads the slots of
+a shelf together, as far as the longest of them, so sequences of about one length lie together. Only plain full attention
+can live here; `plain_layout` finds out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+_SHORTEST = 128  # tokens of a slot on the first shelf; twice as many on each further one
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,72 +66,82 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
 
 
 class KeyValueSlots(Cache):  # type: ignore[misc]
-    """Slots of keys and values, one for each sequence. `aim` says where the next forward pass writes; then pass this object
-    to the model as `past_key_values`. `layer` is the one last written."""
+    """Slots of keys and values, one for each sequence, on shelves of 128, 256, 512 ... tokens. `aim` says where the next
+    forward pass writes; then pass this object to the model as `past_key_values`. `layer` is the one last written.
+
+    `shelves[i]` is a view of `_pool`, of shape (2 x layers, slots, heads, 128 x 2^i, head size)."""
 
     def __init__(self, layout: Layout, max_rows: int) -> None:
         super().__init__(layers=[_SlotLayer(self, index) for index in range(layout.layers)])
         self.layout, self._max_rows = layout, max_rows
-        self.pool = self._empty(0, 0)
+        self.shelves: list[Tensor] = []
+        self._rows: list[int] = []
+        self._pool = torch.empty(0)
         self._index = torch.empty(0, dtype=torch.long)
         self.layer = 0
 
-    def reserve(self, rows: int, capacity: int) -> None:
-        """Have room for `rows` sequences of `capacity` tokens; what is stored stays."""
-        _, have_rows, have_capacity, _, _ = self.pool.shape
-        if rows <= have_rows and capacity <= have_capacity:
+    def reserve(self, shelf: int, rows: int) -> None:
+        """Have room for `rows` sequences on a shelf; what is stored stays."""
+        wanted = [*self._rows, *[0] * (shelf + 1 - len(self._rows))]
+        if rows <= wanted[shelf]:
             return
-        if rows > have_rows:
-            rows = max(rows, min(2 * have_rows, self._max_rows))
-        pool = self._empty(max(rows, have_rows), max(have_capacity, up(capacity, 128)))
-        pool[:, :have_rows, :have_capacity] = self.pool
-        self.pool = pool
-
-    def _empty(self, rows: int, capacity: int) -> Tensor:
+        wanted[shelf] = max(rows, min(max(8, 2 * wanted[shelf]), self._max_rows))
+        layout, before = self.layout, self.shelves
+        sizes = [rows * layout.heads * (_SHORTEST << number) for number, rows in enumerate(wanted)]
         # Zeros, not garbage: a masked NaN would still be a NaN in the attention's sum.
-        layout = self.layout
-        shape = (2 * layout.layers, rows, capacity, layout.heads, layout.size)
-        return torch.zeros(shape, dtype=layout.dtype, device=layout.device)
+        shape = (2 * layout.layers, sum(sizes), layout.size)
+        self._rows, self._pool = wanted, torch.zeros(shape, dtype=layout.dtype, device=layout.device)
+        parts = zip(wanted, self._pool.split(sizes, 1), strict=True)
+        self.shelves = [part.unflatten(1, (rows, layout.heads, -1)) if rows else part[:, None, None] for rows, part in parts]
+        for old, new in zip(before, self.shelves, strict=False):
+            if old.numel():
+                new[:, : old.shape[1]] = old
 
-    def aim(self, slots: Tensor, positions: Tensor) -> None:
-        """Point at where the tokens of the next forward pass go: (T,) slots, and positions within them."""
-        self._index = slots * self.pool.shape[2] + positions
+    def aim(self, shelves: Tensor, slots: Tensor, positions: Tensor) -> None:
+        """Point at where the tokens of the next forward pass go: (T,) shelves, slots, and positions within them."""
+        heads, device = self.layout.heads, self._pool.device
+        starts = torch.tensor([0, *(rows * heads * (_SHORTEST << number) for number, rows in enumerate(self._rows))])
+        capacity = _SHORTEST * 2**shelves
+        head = torch.arange(heads)[:, None]
+        index = starts.cumsum(0)[shelves] + (slots * heads + head) * capacity + positions
+        self._index = index.flatten().to(device)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Store (1, heads, T, size) where `aim` points."""
-        self.layer = layer
-        for number, new in ((2 * layer, keys), (2 * layer + 1, values)):
-            pool = self.pool[number].view(-1, self.layout.heads, self.layout.size)
-            pool.index_copy_(0, self._index, new[0].transpose(0, 1))
+        self.layer, size = layer, self.layout.size
+        self._pool[2 * layer].index_copy_(0, self._index, keys.reshape(-1, size))
+        self._pool[2 * layer + 1].index_copy_(0, self._index, values.reshape(-1, size))
 
-    def read(self, width: int) -> tuple[Tensor, Tensor]:
-        """All slots' first `width` keys and values of the layer last written, each (slots, heads, width, size)."""
-        keys, values = self.pool[2 * self.layer], self.pool[2 * self.layer + 1]
-        return keys[:, :width].transpose(1, 2), values[:, :width].transpose(1, 2)
+    def read(self, shelf: int, slots: slice | Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """The first `width` keys and values of some slots in the layer last written, each (slots, heads, width, size)."""
+        keys, values = self.shelves[shelf][2 * self.layer], self.shelves[shelf][2 * self.layer + 1]
+        return keys[slots, :, :width], values[slots, :, :width]
 
-    def copy(self, source: int, length: int, target: int) -> None:
-        """Copy the first tokens of a slot to another."""
-        self.pool[:, target, :length] = self.pool[:, source, :length]
+    def copy(self, source: tuple[int, int], length: int, target: tuple[int, int]) -> None:
+        """Copy the first tokens of a slot to another, each given as (shelf, slot)."""
+        self.shelves[target[0]][:, target[1], :, :length] = self.shelves[source[0]][:, source[1], :, :length]
 
-    def shift(self, slot: int, start: int, end: int) -> None:
+    def shift(self, place: tuple[int, int], start: int, end: int) -> None:
         """Move tokens start..end-1 of a slot to its beginning."""
         if start:
-            self.pool[:, slot, : end - start] = self.pool[:, slot, start:end].clone()
+            slot = self.shelves[place[0]][:, place[1]]
+            slot[:, :, : end - start] = slot[:, :, start:end].clone()
 
-    def load(self, slot: int, states: Sequence[Tensor]) -> None:
-        """Fill a slot from its beginning with stretches of shape (2 x layers, tokens, heads, size)."""
-        at = 0
+    def load(self, place: tuple[int, int], states: Sequence[Tensor]) -> None:
+        """Fill a slot from its beginning with stretches of shape (2 x layers, heads, tokens, size)."""
+        slot, at = self.shelves[place[0]][:, place[1]], 0
         for state in states:
-            end = at + state.shape[1]
-            self.pool[:, slot, at:end] = state
+            end = at + state.shape[2]
+            slot[:, :, at:end] = state
             at = end
 
-    def reader(self, slot: int, first: int) -> Callable[[int, int], Tensor]:
+    def reader(self, place: tuple[int, int], first: int) -> Callable[[int, int], Tensor]:
         """Copies tokens start..end-1 of the history in a slot that begins with token `first` of it; the copies have the
-        shape (2 x layers, end - start, heads, size)."""
-        return lambda start, end: self.pool[:, slot, start - first : end - first].clone()
+        shape (2 x layers, heads, end - start, size)."""
+        shelf, slot = place
+        return lambda start, end: self.shelves[shelf][:, slot, :, start - first : end - first].clone()
 
 
-def up(number: int, step: int) -> int:
-    """The next multiple of `step`."""
-    return -(-number // step) * step
+def shelf_of(tokens: int) -> int:
+    """The shelf whose slots hold so many."""
+    return max(0, (tokens - 1) // _SHORTEST).bit_length()

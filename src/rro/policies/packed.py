@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from rro.policies.kv_slots import KeyValueSlots, up
+from rro.policies.kv_slots import KeyValueSlots
 
 _NAME = "rro_packed"
 _ALIGN = 16  # widths are multiples of it: fewer different shapes, and fast kernels on GPUs want it
@@ -33,11 +33,12 @@ _Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Tokens first..last-1 of a pass, as a grid: a line for each of the `slots`, n tokens a line. `pad` says which token
-    stands where (None: n is 1), `unpad` where each token stands; mask (lines, 1, group x n, width)."""
+    """Tokens first..last-1 of a pass, as a grid: a line for each of the `slots` of a shelf, n tokens a line. `pad` says which
+    token stands where (None: n is 1), `unpad` where each token stands; mask (lines, 1, group x n, width)."""
 
     first: int
     last: int
+    shelf: int
     slots: slice | Tensor
     pad: Tensor | None
     unpad: Tensor | None
@@ -48,79 +49,92 @@ class Part:
         own = tokens[self.first : self.last]
         if self.pad is None:
             return own
-        lines, heads, d = len(self.pad), own.shape[1], own.shape[3]
-        return own[self.pad].permute(0, 2, 3, 1, 4).reshape(lines, heads, -1, d)
+        return own[self.pad].permute(0, 2, 3, 1, 4).flatten(2, 3)
 
     def scatter(self, grid: Tensor, group: int) -> Tensor:
         """Back to (last - first, heads, group, d)."""
         if self.unpad is None:
             return grid
-        lines, heads, _, d = grid.shape
-        return grid.view(lines, heads, group, -1, d).permute(0, 3, 1, 2, 4).reshape(-1, heads, group, d)[self.unpad]
+        return grid.unflatten(2, (group, -1)).permute(0, 3, 1, 2, 4).flatten(0, 1)[self.unpad]
+
+    def read(self, slots: KeyValueSlots) -> tuple[Tensor, Tensor]:
+        """Keys and values of the layer last written, each (lines, heads, width, size)."""
+        return slots.read(self.shelf, self.slots, self.mask.shape[-1])
 
 
 class Pass:
-    """What a forward pass computes: of slot i, `counts[i]` new tokens from position `firsts[i]` of the slot on.
+    """What a forward pass computes: of row i, which lies on shelf `shelves[i]` in that shelf's next slot, `counts[i]` new tokens
+    from position `firsts[i]` of its slot on. Rows come sorted by shelf.
 
-    The tokens lie in the order of `order`, pairs (slot, number of its new tokens); the last ones of all slots come last, in
-    the order of the slots."""
+    Token t of the pass is new token `number[t]` of row `owner[t]`, at `positions[t]` of its slot. The last tokens of all rows
+    come last, in the order of the rows."""
 
-    def __init__(self, slots: KeyValueSlots, firsts: Sequence[int], counts: Sequence[int], group: int) -> None:
+    def __init__(
+        self, slots: KeyValueSlots, shelves: Sequence[int], firsts: Sequence[int], counts: Sequence[int], group: int
+    ) -> None:
         """`group`: query heads for each head of keys and values."""
-        first, count = np.array(firsts), np.array(counts)
-        rows, self.width = len(first), up(int((first + count).max()), _ALIGN)
-        slots.reserve(rows, self.width)
+        self._shelves, self._first, self._count = np.array(shelves), np.array(firsts), np.array(counts)
+        self._slot = np.arange(len(shelves)) - np.searchsorted(self._shelves, self._shelves)
         self.slots, self.group, self.parts = slots, group, list[Part]()
         owner, number = list[_Ints](), list[_Ints]()
-        at = 0
-        for lines in _alike(count - 1):
-            earlier = count[lines] - 1
-            owner.append(np.repeat(lines, earlier))
+        for rows in self._alike():
+            earlier = self._count[rows] - 1
+            self.parts.append(self._grid(sum(map(len, owner)), rows, earlier))
+            owner.append(np.repeat(rows, earlier))
             number.append(np.concatenate([np.arange(n) for n in earlier]))
-            self.parts.append(self._grid(at, lines, earlier, first[lines]))
-            at = self.parts[-1].last
-        owner.append(np.arange(rows))
-        number.append(count - 1)
-        mask = self._mask((first + count - 1)[:, None])
-        self.parts.append(Part(at, at + rows, slice(0, rows), None, None, mask))
-        self.owner, self.number = np.concatenate(owner), np.concatenate(number)
-        self.positions = first[self.owner] + self.number
-        slots.aim(self._tensor(self.owner), self._tensor(self.positions))
+        self._add_last(sum(map(len, owner)))
+        self.owner = np.concatenate([*owner, np.arange(len(shelves))])
+        self.number = np.concatenate([*number, self._count - 1])
+        self.positions = self._first[self.owner] + self.number
+        places = self._shelves[self.owner], self._slot[self.owner], self.positions
+        slots.aim(*map(torch.from_numpy, places))
+
+    def _alike(self) -> Iterator[_Ints]:
+        """The rows that bring more than a last token, by shelf and by how many, such that none is padded to more than about
+        its double."""
+        earlier = self._count - 1
+        sizes = np.maximum(4, np.ceil(np.log2(earlier + 1))).astype(int) + 100 * self._shelves
+        for size in np.unique(sizes[earlier > 0]):
+            yield np.flatnonzero((sizes == size) & (earlier > 0))
+
+    def _grid(self, at: int, rows: _Ints, earlier: _Ints) -> Part:
+        across = np.minimum(np.arange(earlier.max()), earlier[:, None] - 1)  # padding repeats the line's last token
+        place = across + (np.cumsum(earlier) - earlier)[:, None]
+        unpad = np.flatnonzero(np.arange(earlier.max()) < earlier[:, None])
+        slot = self._slot[rows]
+        dense = slot[-1] - slot[0] == len(slot) - 1
+        slots = slice(int(slot[0]), int(slot[-1]) + 1) if dense else self._tensor(slot)
+        mask = self._mask(self._first[rows][:, None] + across).repeat(1, 1, self.group, 1)
+        end, shelf = at + int(earlier.sum()), int(self._shelves[rows[0]])
+        return Part(at, end, shelf, slots, self._tensor(place), self._tensor(unpad), mask)
+
+    def _add_last(self, at: int) -> None:
+        for shelf in np.unique(self._shelves):
+            rows = np.flatnonzero(self._shelves == shelf)
+            mask = self._mask((self._first + self._count - 1)[rows, None])
+            self.parts.append(Part(at, at + len(rows), int(shelf), slice(0, len(rows)), None, None, mask))
+            at += len(rows)
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.slots.layout.device)
 
-    def _grid(self, at: int, lines: _Ints, earlier: _Ints, first: _Ints) -> Part:
-        across = np.minimum(np.arange(earlier.max()), earlier[:, None] - 1)  # padding repeats the line's last token
-        pad = across + (np.cumsum(earlier) - earlier)[:, None]
-        unpad = np.flatnonzero(np.arange(earlier.max()) < earlier[:, None])
-        dense = int(lines[-1]) - int(lines[0]) == len(lines) - 1
-        slots = slice(int(lines[0]), int(lines[-1]) + 1) if dense else self._tensor(lines)
-        mask = self._mask(first[:, None] + across).repeat(1, 1, self.group, 1)
-        return Part(at, at + int(earlier.sum()), slots, self._tensor(pad), self._tensor(unpad), mask)
-
     def _mask(self, positions: _Ints) -> Tensor:
         """(lines, 1, n, width) for tokens at these positions: each sees its slot up to itself."""
-        dtype = self.slots.layout.dtype
-        hidden = torch.arange(self.width, device=self.slots.layout.device) > self._tensor(positions)[:, :, None]
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-        return mask.masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
-
-    def mask(self) -> Tensor:
-        """(T, 1, 1, width): which tokens of its slot each one sees."""
-        return torch.cat([part.scatter(part.mask, self.group)[:, :, :1] for part in self.parts])
+        layout, width = self.slots.layout, -(-int(positions.max() + 1) // _ALIGN) * _ALIGN
+        hidden = torch.arange(width, device=layout.device) > self._tensor(positions)[:, :, None]
+        mask = torch.zeros(hidden.shape, dtype=layout.dtype, device=layout.device)
+        return mask.masked_fill_(hidden, torch.finfo(layout.dtype).min)[:, None]
 
     def attend(self, query: Tensor, scale: float, softcap: float | None) -> Tensor:
         """Attention of (T, heads, group, size) to what the slots hold of the layer last written."""
-        keys, values = self.slots.read(self.width)
         outputs = []
         for part in self.parts:
-            own, mine, theirs = part.gather(query), keys[part.slots], values[part.slots]
+            own, (keys, values) = part.gather(query), part.read(self.slots)
             if softcap is None:
-                grid = scaled_dot_product_attention(own, mine, theirs, attn_mask=part.mask, scale=scale)
+                grid = scaled_dot_product_attention(own, keys, values, attn_mask=part.mask, scale=scale)
             else:
-                scores = capped(torch.matmul(own * scale, mine.mT), softcap) + part.mask
-                grid = torch.matmul(torch.softmax(scores, -1, dtype=torch.float32).to(own.dtype), theirs)
+                scores = capped(torch.matmul(own * scale, keys.mT), softcap) + part.mask
+                grid = torch.matmul(torch.softmax(scores, -1, dtype=torch.float32).to(own.dtype), values)
             outputs.append(part.scatter(grid, self.group))
         return torch.cat(outputs)
 
@@ -128,14 +142,6 @@ class Pass:
 def capped(scores: Tensor, softcap: float | None) -> Tensor:
     """Scores held within +-softcap, as Gemma 2 does."""
     return scores if softcap is None else torch.tanh(scores / softcap) * softcap
-
-
-def _alike(earlier: _Ints) -> Iterator[_Ints]:
-    """The rows that bring more than a last token, by how many, such that none is padded to more than about its double."""
-    sizes = np.ceil(np.log2(earlier + 1)).astype(int)
-    sizes[(earlier > 0) & (sizes < 4)] = 4
-    for size in np.unique(sizes[earlier > 0]):
-        yield np.flatnonzero(sizes == size)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ _Ids = tuple[int, ...]
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """Up to sixteen tokens' keys and values, of shape (2 x layers, tokens, heads, head size). `popular`: whether several
+    """Up to sixteen tokens' keys and values, of shape (2 x layers, heads, tokens, head size). `popular`: whether several
     rows that began with it were being drawn at the same time, ever; `rows`: how many are now."""
 
     id: int
@@ -70,7 +70,7 @@ class PrefixCache:
             if equal > common:
                 common, part = equal, block
         self._touch(path if part is None else [*path, part])
-        return Known(path[1:], part and part.state[:, :common], BLOCK * (len(path) - 1) + common)
+        return Known(path[1:], part and part.state[:, :, :common], BLOCK * (len(path) - 1) + common)
 
     def next_key(self, ids: _Ids) -> tuple[int, _Ids] | None:
         """What identifies the first unknown block of `ids`; None if there is none that is whole and would be kept."""

@@ -16,6 +16,7 @@ from itertools import takewhile
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rro.policies.packed import Attend, Pass, capped
 from rro.policies.prefix_cache import BLOCK, Block
@@ -24,7 +25,7 @@ from rro.policies.sampling import Row
 
 @dataclass(slots=True, eq=False)
 class _Trunk:
-    """Consecutive blocks in one tensor (2 x layers, tokens, heads, size), from token `start` of its rows' histories.
+    """Consecutive blocks in one tensor (2 x layers, heads, tokens, size), from token `start` of its rows' histories.
     A row uses a trunk from its beginning, up to where its own history branches off."""
 
     blocks: list[int]
@@ -46,10 +47,9 @@ class _Stretch:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """One pass: what hides its slots' tokens, its stretches by sorted token, and the tokens' order and its inverse."""
+    """One pass: its stretches by sorted token, and the tokens' order and its inverse."""
 
     work: Pass
-    mask: Tensor
     stretches: list[_Stretch]
     order: Tensor
     inverse: Tensor
@@ -104,7 +104,7 @@ class SharedPrefixes:
             trunk = self._trunks.get(blocks[at].id)
             if trunk is None:
                 ids, states = zip(*((block.id, block.state) for block in blocks[at:]), strict=True)
-                trunk = self._trunks[ids[0]] = _Trunk(list(ids), torch.cat(states, 1), at * BLOCK)
+                trunk = self._trunks[ids[0]] = _Trunk(list(ids), torch.cat(states, 2), at * BLOCK)
             pairs = zip(trunk.blocks, blocks[at:], strict=False)
             count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1].id, pairs))
             trunk.users += 1
@@ -138,7 +138,7 @@ class SharedPrefixes:
             for end in sorted({count for _, count in places}):
                 inside = [place for place, count in places if count >= end]
                 start, stop = begin * BLOCK, end * BLOCK
-                state = trunk.state[:, start:stop].transpose(1, 2)
+                state = trunk.state[:, :, start:stop]
                 self._stretches.append(
                     _Stretch(inside[0], inside[-1] + 1, trunk.start + start, trunk.start + stop, state)
                 )
@@ -153,30 +153,34 @@ class SharedPrefixes:
         order = np.argsort(place[work.owner], kind="stable")  # of the tokens, by their rows' places
         ends = np.concatenate([[0], np.cumsum(np.bincount(place[work.owner]))])
         stretches = [replace(part, first=int(ends[part.first]), last=int(ends[part.last])) for part in self._stretches]
-        both = torch.from_numpy(order), torch.from_numpy(np.argsort(order))
-        view = _View(work, work.mask(), stretches, torch.from_numpy(order), torch.from_numpy(np.argsort(order)))
+        view = _View(work, stretches, torch.from_numpy(order), torch.from_numpy(np.argsort(order)))
         return lambda query, scale, softcap: self._attend(view, query * scale, softcap)
 
     def _attend(self, view: _View, query: Tensor, softcap: float | None) -> Tensor:
         """Attention of (tokens, heads, group, size). In sorted order, heads come first: (heads, tokens x group, ...)."""
         work, stretches, order, inverse = view.work, view.stretches, view.order, view.inverse
         tokens, heads, group, _ = query.shape
-        layer, (keys, values) = work.slots.layer, work.slots.read(work.width)
+        layer, least = work.slots.layer, torch.finfo(query.dtype).min
         shared_query = _sorted(query, order)
-        scores = shared_query.new_full((heads, tokens * group, self._width), torch.finfo(query.dtype).min)
-        for part in stretches:
-            place = slice(part.first * group, part.last * group)
-            scores[:, place, part.start : part.end] = torch.bmm(shared_query[:, place], part.state[2 * layer].mT)
-        scores = capped(scores, softcap)
-        own = [part.scatter(torch.matmul(part.gather(query), keys[part.slots].mT), group) for part in work.parts]
-        own_scores = _sorted(capped(torch.cat(own), softcap) + view.mask, order)
-        weights = torch.softmax(torch.cat([scores, own_scores], -1), -1, dtype=torch.float32).to(query.dtype)
+        scores = shared_query.new_full((heads, tokens * group, self._width), least)
+        for stretch in stretches:
+            place = slice(stretch.first * group, stretch.last * group)
+            scores[:, place, stretch.start : stretch.end] = torch.bmm(shared_query[:, place], stretch.state[2 * layer].mT)
+        pairs = [(part, *part.read(work.slots)) for part in work.parts]
+        width = max(keys.shape[2] for _, keys, _ in pairs)
+        own = [capped(torch.matmul(part.gather(query), keys.mT), softcap) + part.mask for part, keys, _ in pairs]
+        own = [pad(part.scatter(one, group), (0, width - one.shape[-1]), value=least) for part, one in zip(work.parts, own)]
+        both = torch.cat([capped(scores, softcap), _sorted(torch.cat(own), order)], -1)
+        weights = torch.softmax(both, -1, dtype=torch.float32).to(query.dtype)
         output = shared_query.new_zeros(shared_query.shape)
-        for part in stretches:
-            place = slice(part.first * group, part.last * group)
-            output[:, place] += torch.bmm(weights[:, place, part.start : part.end], part.state[2 * layer + 1])
-        own_weights = _unsorted(weights[..., self._width :], inverse)
-        own = [part.scatter(torch.matmul(part.gather(own_weights), values[part.slots]), group) for part in work.parts]
+        for stretch in stretches:
+            place = slice(stretch.first * group, stretch.last * group)
+            output[:, place] += torch.bmm(weights[:, place, stretch.start : stretch.end], stretch.state[2 * layer + 1])
+        mine = _unsorted(weights[..., self._width :], inverse)
+        own = [
+            part.scatter(torch.matmul(part.gather(mine[..., : keys.shape[2]]), values), group)
+            for part, keys, values in pairs
+        ]
         return torch.cat(own).add_(_unsorted(output, inverse))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rro.policies.kv_slots import KeyValueSlots, Layout
+from rro.policies.kv_slots import KeyValueSlots, Layout, shelf_of
 from rro.policies.packed import Pass, attending
 from rro.policies.prefix_cache import BLOCK, PrefixCache
 from rro.policies.sampling import Decode, Generator, Row
@@ -19,6 +20,22 @@ from rro.policies.shared_prefix import SharedPrefixes
 _PROMPT_TOKENS = 512  # at most, that a forward pass computes of prompts: bounds its memory, and how long all others wait
 
 _Ids = tuple[int, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A row in a slot. Tokens before `start` are shared, not in the slot; those before `known` went through the model.
+    `twins` wait for the same prompt; None: it is computed."""
+
+    row: Row
+    place: tuple[int, int]  # shelf and slot
+    start: int
+    known: int
+    twins: list[Row] | None
+
+    @property
+    def unknown(self) -> int:
+        return self.row.length - self.known
 
 
 class SlotGenerator(Generator):
@@ -43,15 +60,18 @@ class SlotGenerator(Generator):
 
     def _clear(self) -> None:
         self._slots = KeyValueSlots(self._layout, self.max_rows)
-        self._starts: list[int] = []  # by slot: the tokens before this one are shared
-        self._known: list[int] = []  # by slot: the tokens before this one went through the model
-        self._twins: dict[Row, list[Row]] = {}  # those that wait for the prompt of a row in a slot, by that row
+        self._shelves: list[list[_Seat]] = []
         self._shared = SharedPrefixes(self._share) if self._share else None
+        self._changed()
+
+    def _changed(self) -> None:
+        """Rows came, went or moved."""
+        self._seats = [seat for shelf in self._shelves for seat in shelf]
+        self.rows = [seat.row for seat in self._seats]
         self._arranged = False
 
     def reset(self) -> list[Row]:
-        inside = [*self.rows, *(twin for twins in self._twins.values() for twin in twins)]
-        self.rows = []
+        inside = self.rows + [twin for seat in self._seats for twin in seat.twins or ()]
         self._prefixes.clear()
         self._clear()
         return inside
@@ -63,103 +83,107 @@ class SlotGenerator(Generator):
     def admit(self, waiting: deque[Row]) -> list[Row]:
         """Equal sequences come in together. Of others that begin with the same unknown block only one does: the rest will
         find it in the cache."""
-        room = self.max_rows - len(self.rows) - sum(map(len, self._twins.values()))
-        new = sum(row.length - known - 1 for row, known in zip(self.rows, self._known, strict=True))
-        leaders, later = dict[_Ids, Row](), list[Row]()
-        claimed = {self._prefixes.next_key(row.ids) for row in self._twins}
+        room = self.max_rows - sum(1 + len(seat.twins or ()) for seat in self._seats)
+        new = sum(seat.unknown - 1 for seat in self._seats)
+        leaders, later = dict[_Ids, _Seat](), list[Row]()
+        claimed = {self._prefixes.next_key(seat.row.ids) for seat in self._seats if seat.twins is not None}
         while waiting and room and new < _PROMPT_TOKENS:
             row = waiting.popleft()
             ids = row.ids
             if ids in leaders:
-                self._twins[leaders[ids]].append(row)
+                leaders[ids].twins.append(row)  # type: ignore[union-attr]
             elif (key := self._prefixes.next_key(ids)) is not None and key in claimed:
                 later.append(row)
                 continue
             else:
-                new += self._seat(row, ids)
-                leaders[ids], self._twins[row] = row, []
+                leaders[ids] = self._let_in(row, ids)
+                new += leaders[ids].unknown
                 claimed.add(key)
             room -= 1
         waiting.extendleft(reversed(later))
+        if leaders:
+            self._changed()
         return []
 
     def step(self) -> list[Row]:
-        if not self.rows:
+        if not self._seats:
             return []
-        tokens = self._new_tokens()
+        tokens, seats = self._new_tokens(), self._seats
         logits = self._forward(tokens)
-        self._known = [known + len(new) for known, new in zip(self._known, tokens, strict=True)]
-        sources = [slot for slot, row in enumerate(self.rows) if self._known[slot] == row.length]
-        rows = [self.rows[slot] for slot in sources]
-        for slot, row in list(zip(sources, rows, strict=True)):
-            if row in self._twins:
-                twins = self._finish_prompt(slot)
+        for seat, new in zip(seats, tokens, strict=True):
+            seat.known += len(new)
+        sources = [number for number, seat in enumerate(seats) if not seat.unknown]
+        rows = [seats[number].row for number in sources]
+        for number in list(sources):
+            if seats[number].twins is not None:
+                twins = self._finish_prompt(seats[number])
                 rows += twins
-                sources += [slot] * len(twins)
+                sources += [number] * len(twins)
         self.extend(rows, logits[sources])
         return self._leave()
 
     def _new_tokens(self) -> list[Sequence[int]]:
         """Of each row the tokens that the next pass computes."""
         tokens, left = list[Sequence[int]](), _PROMPT_TOKENS
-        for row, known in zip(self.rows, self._known, strict=True):
-            new = min(row.length - known, 1 + left)
+        for seat in self._seats:
+            new = min(seat.unknown, 1 + left)
             left -= new - 1
-            tokens.append(row.tokens[-1:] if known == row.length - 1 and row.tokens else row.ids[known : known + new])
+            drawn = seat.unknown == 1 and seat.row.tokens
+            tokens.append(seat.row.tokens[-1:] if drawn else seat.row.ids[seat.known : seat.known + new])
         return tokens
 
-    def _seat(self, row: Row, ids: _Ids) -> int:
-        """Give a row the next slot, with what is known of it; returns how many tokens are to be computed."""
+    def _let_in(self, row: Row, ids: _Ids) -> _Seat:
+        """Give a row a slot, with what is known of it."""
         known = self._prefixes.match(ids)
         common = self._shared.enter([row], known.blocks) if self._shared else 0
-        start = BLOCK * common
-        self._slots.reserve(len(self.rows) + 1, len(ids) - start + 1)
-        self._slots.load(len(self.rows), known.states[common:])
         if row.cached is None:
             row.cached = min(known.tokens, len(row.prompt))
-        self._append(row, start, known.tokens)
-        return len(ids) - known.tokens
+        seat = self._add(row, BLOCK * common, known.tokens, [])
+        self._slots.load(seat.place, known.states[common:])
+        return seat
 
-    def _append(self, row: Row, start: int, known: int) -> None:
-        self.rows.append(row)
-        self._starts.append(start)
-        self._known.append(known)
-        self._arranged = False
+    def _add(self, row: Row, start: int, known: int, twins: list[Row] | None) -> _Seat:
+        """Put a row at the end of the shelf that is long enough for all that it can become."""
+        shelf = shelf_of(len(row.prompt) + row.limit - start)
+        while len(self._shelves) <= shelf:
+            self._shelves.append([])
+        seats = self._shelves[shelf]
+        seats.append(_Seat(row, (shelf, len(seats)), start, known, twins))
+        self._slots.reserve(shelf, len(seats))
+        return seats[-1]
 
-    def _finish_prompt(self, slot: int) -> list[Row]:
+    def _finish_prompt(self, leader: _Seat) -> list[Row]:
         """Keep the keys and values of a prompt that is computed, and let in those that waited for it."""
-        leader, before = self.rows[slot], self._starts[slot]
-        start = before
-        self._prefixes.store(leader.ids, self._slots.reader(slot, start), start)
-        twins = self._twins.pop(leader)
+        row, start, twins = leader.row, leader.start, leader.twins or []
+        self._prefixes.store(row.ids, self._slots.reader(leader.place, start), start)
+        leader.twins = None
         if twins and self._shared:
-            blocks = self._prefixes.match(leader.ids).blocks
-            start = self._starts[slot] = BLOCK * self._shared.follow(leader, twins, blocks)
-            self._slots.shift(slot, start - before, leader.length - before)
+            leader.start = BLOCK * self._shared.follow(row, twins, self._prefixes.match(row.ids).blocks)
+            self._slots.shift(leader.place, leader.start - start, leader.known - start)
         for twin in twins:
             if twin.cached is None:
                 twin.cached = len(twin.prompt)
-            self._slots.reserve(len(self.rows) + 1, leader.length - start + 1)
-            self._slots.copy(slot, leader.length - start, len(self.rows))
-            self._append(twin, start, leader.length)
+            seat = self._add(twin, leader.start, leader.known, None)
+            self._slots.copy(leader.place, leader.known - leader.start, seat.place)
+        self._changed()
         return twins
 
     def _forward(self, tokens: list[Sequence[int]]) -> Tensor:
         """Logits (rows, vocabulary) behind the last of each row's new tokens."""
-        device = self._layout.device
-        firsts = [known - start for known, start in zip(self._known, self._starts, strict=True)]
-        work = Pass(self._slots, firsts, [len(new) for new in tokens], self._group)
+        seats, device = self._seats, self._layout.device
+        places = [seat.place[0] for seat in seats], [seat.known - seat.start for seat in seats]
+        work = Pass(self._slots, *places, [len(new) for new in tokens], self._group)
         if self._shared and not self._arranged:
             self._shared.arrange(self.rows)
             self._arranged = True
         attend = self._shared.attention(work) if self._shared else work.attend
-        starts = np.array(self._starts)[work.owner]
         ids = [tokens[owner][number] for owner, number in zip(work.owner.tolist(), work.number.tolist(), strict=True)]
+        positions = work.positions + np.array([seat.start for seat in seats])[work.owner]
         with attending(self.model, attend, self._layout.heads):
             logits: Tensor = self.model(
                 input_ids=torch.tensor([ids], device=device),
-                attention_mask=torch.empty(1, 1, 1, 1, device=device),  # ours to apply; without one the model would make it
-                position_ids=torch.from_numpy(work.positions + starts)[None].to(device),
+                attention_mask=torch.empty(1, 1, 1, 1, device=device),  # so that the model makes none: `attend` has its own
+                position_ids=torch.from_numpy(positions)[None].to(device),
                 past_key_values=self._slots,
                 use_cache=True,
                 logits_to_keep=len(tokens),
@@ -167,21 +191,22 @@ class SlotGenerator(Generator):
         return logits[0]
 
     def _leave(self) -> list[Row]:
-        """Take out the rows that are done: their keys and values go to the prefix cache, the last row moves up."""
+        """Take out the rows that are done: their keys and values go to the prefix cache, the last of the shelf moves up."""
         done = []
-        for slot in range(len(self.rows) - 1, -1, -1):
-            row, start = self.rows[slot], self._starts[slot]
-            if row.finish is None or self._twins.get(row):  # one that was abandoned, but others wait for its prompt
+        for seat in reversed(self._seats):
+            if seat.row.finish is None or seat.twins:  # one that was abandoned, but others wait for its prompt
                 continue
-            done.append(row)
-            self._twins.pop(row, None)
+            done.append(seat.row)
             # The last token never went through the model.
-            self._prefixes.store(row.ids[: self._known[slot]], self._slots.reader(slot, start), start)
+            self._prefixes.store(seat.row.ids[: seat.known], self._slots.reader(seat.place, seat.start), seat.start)
             if self._shared:
-                self._shared.leave(row)
-            mover, mover_start, mover_known = self.rows.pop(), self._starts.pop(), self._known.pop()
-            if mover is not row:
-                self.rows[slot], self._starts[slot], self._known[slot] = mover, mover_start, mover_known
-                self._slots.copy(len(self.rows), mover_known - mover_start, slot)
-            self._arranged = False
+                self._shared.leave(seat.row)
+            shelf, slot = seat.place
+            mover = self._shelves[shelf].pop()
+            if mover is not seat:
+                self._slots.copy(mover.place, mover.known - mover.start, seat.place)
+                self._shelves[shelf][slot] = mover
+                mover.place = seat.place
+        if done:
+            self._changed()
         return done
