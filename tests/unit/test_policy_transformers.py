@@ -130,7 +130,9 @@ def test_logprobs_are_those_of_the_model(tiny: tuple[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize("share", [BLOCK, None])
-def test_growing_and_branching_histories_get_the_models_own_probabilities(tiny: tuple[Any, Any], share: int | None) -> None:
+def test_growing_and_branching_histories_get_the_models_own_probabilities(
+    tiny: tuple[Any, Any], share: int | None
+) -> None:
     """Shared stretches, twins, evictions and rows that come and go, against one plain forward pass per row."""
     model, generator = tiny[0], random.Random(4)
     with torch.inference_mode():

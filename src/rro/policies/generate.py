@@ -21,7 +21,9 @@ from rro.policies.sampling import Decode, Generator, Row
 from rro.policies.slot_generator import SlotGenerator
 from rro.types import SamplingParams
 
-SHARE_TOKENS = 512  # a beginning that rows share is read from one place if it has so many tokens; shorter ones do not pay
+SHARE_TOKENS = (
+    512  # a beginning that rows share is read from one place if it has so many tokens; shorter ones do not pay
+)
 _PROBE_TOKENS = 3 * BLOCK + 5
 
 

@@ -91,8 +91,10 @@ class KeyValueSlots(Cache):  # type: ignore[misc]
         # Zeros, not garbage: a masked NaN would still be a NaN in the attention's sum.
         shape = (2 * layout.layers, sum(sizes), layout.size)
         self._rows, self._pool = wanted, torch.zeros(shape, dtype=layout.dtype, device=layout.device)
-        parts = zip(wanted, self._pool.split(sizes, 1), strict=True)
-        self.shelves = [part.unflatten(1, (rows, layout.heads, -1)) if rows else part[:, None, None] for rows, part in parts]
+        parts = zip(wanted, torch.split(self._pool, sizes, 1), strict=True)
+        self.shelves = [
+            part.view(part.shape[0], rows, layout.heads, -1, layout.size) if rows else part for rows, part in parts
+        ]
         for old, new in zip(before, self.shelves, strict=False):
             if old.numel():
                 new[:, : old.shape[1]] = old

@@ -55,7 +55,7 @@ class Part:
         """Back to (last - first, heads, group, d)."""
         if self.unpad is None:
             return grid
-        return grid.unflatten(2, (group, -1)).permute(0, 3, 1, 2, 4).flatten(0, 1)[self.unpad]
+        return grid.view(*grid.shape[:2], group, -1, grid.shape[3]).permute(0, 3, 1, 2, 4).flatten(0, 1)[self.unpad]
 
     def read(self, slots: KeyValueSlots) -> tuple[Tensor, Tensor]:
         """Keys and values of the layer last written, each (lines, heads, width, size)."""
@@ -173,9 +173,10 @@ def _attention(
     if unknown:
         raise ValueError(f"packed attention has no {', '.join(unknown)}")
     _, query_heads, tokens, size = query.shape
-    grouped = query[0].transpose(0, 1).unflatten(1, (_now.heads, query_heads // _now.heads))
+    grouped = query[0].transpose(0, 1).view(tokens, _now.heads, query_heads // _now.heads, size)
     scale = size**-0.5 if scaling is None else scaling
-    return _now.attend(grouped, scale, softcap).reshape(1, tokens, query_heads, size), None
+    output: Tensor = _now.attend(grouped, scale, softcap)
+    return output.reshape(1, tokens, query_heads, size), None
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -70,7 +70,7 @@ class PrefixCache:
             if equal > common:
                 common, part = equal, block
         self._touch(path if part is None else [*path, part])
-        return Known(path[1:], part and part.state[:, :, :common], BLOCK * (len(path) - 1) + common)
+        return Known(path[1:], None if part is None else part.state[:, :, :common], BLOCK * (len(path) - 1) + common)
 
     def next_key(self, ids: _Ids) -> tuple[int, _Ids] | None:
         """What identifies the first unknown block of `ids`; None if there is none that is whole and would be kept."""

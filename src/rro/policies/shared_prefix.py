@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rro.policies.packed import Attend, Pass, capped
+from rro.policies.packed import Attend, Part, Pass, capped
 from rro.policies.prefix_cache import BLOCK, Block
 from rro.policies.sampling import Row
 
@@ -129,7 +129,7 @@ class SharedPrefixes:
         chains = [tuple(id_ for trunk, count in self._used[row] for id_ in trunk.blocks[:count]) for row in rows]
         self._order = np.array(sorted(range(len(rows)), key=lambda number: chains[number]))
         users: dict[_Trunk, list[tuple[int, int]]] = {}
-        for place, number in enumerate(self._order):
+        for place, number in enumerate(self._order.tolist()):
             for trunk, count in self._used[rows[number]]:
                 users.setdefault(trunk, []).append((place, count))
         self._stretches = []
@@ -165,11 +165,15 @@ class SharedPrefixes:
         scores = shared_query.new_full((heads, tokens * group, self._width), least)
         for stretch in stretches:
             place = slice(stretch.first * group, stretch.last * group)
-            scores[:, place, stretch.start : stretch.end] = torch.bmm(shared_query[:, place], stretch.state[2 * layer].mT)
-        pairs = [(part, *part.read(work.slots)) for part in work.parts]
-        width = max(keys.shape[2] for _, keys, _ in pairs)
-        own = [capped(torch.matmul(part.gather(query), keys.mT), softcap) + part.mask for part, keys, _ in pairs]
-        own = [pad(part.scatter(one, group), (0, width - one.shape[-1]), value=least) for part, one in zip(work.parts, own)]
+            scores[:, place, stretch.start : stretch.end] = torch.bmm(
+                shared_query[:, place], stretch.state[2 * layer].mT
+            )
+        grids = [(part, *part.read(work.slots)) for part in work.parts]
+        width = max(keys.shape[2] for _, keys, _ in grids)
+        own = [
+            pad(part.scatter(_own_scores(part, query, keys, softcap), group), (0, width - keys.shape[2]), value=least)
+            for part, keys, _ in grids
+        ]
         both = torch.cat([capped(scores, softcap), _sorted(torch.cat(own), order)], -1)
         weights = torch.softmax(both, -1, dtype=torch.float32).to(query.dtype)
         output = shared_query.new_zeros(shared_query.shape)
@@ -179,9 +183,14 @@ class SharedPrefixes:
         mine = _unsorted(weights[..., self._width :], inverse)
         own = [
             part.scatter(torch.matmul(part.gather(mine[..., : keys.shape[2]]), values), group)
-            for part, keys, values in pairs
+            for part, keys, values in grids
         ]
         return torch.cat(own).add_(_unsorted(output, inverse))
+
+
+def _own_scores(part: Part, query: Tensor, keys: Tensor, softcap: float | None) -> Tensor:
+    """Of a part's tokens toward their own slots: (lines, heads, group x n, width)."""
+    return capped(torch.matmul(part.gather(query), keys.mT), softcap) + part.mask
 
 
 def _sorted(tensor: Tensor, order: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ from rro.policies.prefix_cache import BLOCK, PrefixCache
 from rro.policies.sampling import Decode, Generator, Row
 from rro.policies.shared_prefix import SharedPrefixes
 
-_PROMPT_TOKENS = 512  # at most, that a forward pass computes of prompts: bounds its memory, and how long all others wait
+_PROMPT_TOKENS = (
+    512  # at most, that a forward pass computes of prompts: bounds its memory, and how long all others wait
+)
 
 _Ids = tuple[int, ...]
 
@@ -182,7 +184,9 @@ class SlotGenerator(Generator):
         with attending(self.model, attend, self._layout.heads):
             logits: Tensor = self.model(
                 input_ids=torch.tensor([ids], device=device),
-                attention_mask=torch.empty(1, 1, 1, 1, device=device),  # so that the model makes none: `attend` has its own
+                attention_mask=torch.empty(
+                    1, 1, 1, 1, device=device
+                ),  # so that the model makes none: `attend` has its own
                 position_ids=torch.from_numpy(positions)[None].to(device),
                 past_key_values=self._slots,
                 use_cache=True,
