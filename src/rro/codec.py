@@ -11,7 +11,8 @@ T = TypeVar("T")
 
 def to_plain(record: Any) -> dict[str, Any]:
     """A dataclass as JSON-ready values (tuples become lists on the way out)."""
-    return {name: _plain(getattr(record, name)) for name in _names(type(record))}
+    kind: Any = type(record)
+    return {name: _plain(getattr(record, name)) for name in _names(kind)}
 
 
 def _plain(value: Any) -> Any:
