@@ -1,10 +1,15 @@
-"""What makes exploration fast: `python -m benchmarks.throughput RUN [--tasks 12] [--repeats 3]`, on a run folder that has done SFT.
+"""What makes exploration fast: `python -m benchmarks.throughput RUN [--tasks 12] [--repeats 3] [--saturated N] [--same]`, on a run
+folder that has done SFT.
 
 The same policy, tasks, seeds and strategy three ways, in turn: as IPR's code works (an episode is forked by replaying it from
 the start, one request at a time, every prompt computed whole); with batching alone; and the engine as it is (snapshots,
-batches, shared prefixes). Prints one JSON object: pairs an hour, prompt tokens computed, generated tokens, how many answers
-a decoding pass advances, and the ratios with their range over the repeats. Seconds are wall time; `cpu_seconds`, of all
-threads, say more on a machine that does other work, too.
+batches, shared prefixes). `--saturated` adds the engine with N tasks, all in flight; `--same` the share of pairs that are equal
+between 1 and 64 tasks in flight.
+
+Prints one JSON object: pairs an hour, prompt tokens computed, generated tokens, the ratios with their range over the repeats,
+and what bounded each way: CPU seconds in forward passes that only draw, in those that also compute prompts, in the rest of the
+policy's thread, and in the loop's thread (environment, journal, templates); with how many rows (answers) a pass advances.
+Seconds are wall time; `cpu_seconds`, of all threads, say more on a machine that does other work, too.
 """
 
 from __future__ import annotations
@@ -71,21 +76,44 @@ class Way:
 
 WAYS = {
     "one at a time": Way(False, 1, 1, 0),
-    "batching": Way(False, 32, 64, 0),
-    "engine": Way(True, 32, 64, 200_000),
+    "batching": Way(False, 64, 128, 0),
+    "engine": Way(True, 64, 128, 200_000),
 }
 
 
 class Passes:
-    """Counts a model's forward passes, apart for those that decode (one token a row)."""
+    """Counts a model's forward passes and their CPU seconds, apart for those that only draw: one token a row."""
 
     def __init__(self, model: Any) -> None:
-        self.decoding = self.all = 0
-        model.register_forward_pre_hook(self._count, with_kwargs=True)
+        self._sums = {name: dict.fromkeys(("passes", "rows", "tokens", "seconds"), 0.0) for name in ("draw", "prompt")}
+        self._begun = 0.0
+        model.register_forward_pre_hook(lambda *_: self._begin())
+        model.register_forward_hook(self._end, with_kwargs=True)
 
-    def _count(self, model: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        self.all += 1
-        self.decoding += kwargs["input_ids"].shape[1] == 1
+    def _begin(self) -> None:
+        self._begun = time.thread_time()
+
+    def _end(self, model: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        tokens, rows = kwargs["input_ids"].numel(), output.logits.shape[:-1].numel()
+        sums = self._sums["draw" if tokens == rows else "prompt"]
+        for name, value in (("passes", 1), ("rows", rows), ("tokens", tokens)):
+            sums[name] += value
+        sums["seconds"] += time.thread_time() - self._begun
+
+    def report(self, loop_seconds: float, cpu_seconds: float) -> dict[str, float]:
+        """What the CPU seconds went into; sums over both kinds of passes for `rows_per_pass`."""
+        draw, prompt = self._sums["draw"], self._sums["prompt"]
+        passes, seconds = draw["passes"] + prompt["passes"], draw["seconds"] + prompt["seconds"]
+        return {
+            "drawing_passes": draw["passes"],
+            "drawing_seconds": round(draw["seconds"], 2),
+            "prompt_passes": prompt["passes"],
+            "prompt_seconds": round(prompt["seconds"], 2),
+            "tokens_per_prompt_pass": round(prompt["tokens"] / max(1, prompt["passes"]), 1),
+            "rows_per_pass": round((draw["rows"] + prompt["rows"]) / max(1, passes), 1),
+            "other_policy_seconds": round(cpu_seconds - loop_seconds - seconds, 2),
+            "loop_seconds": round(loop_seconds, 2),
+        }
 
 
 def main() -> None:
@@ -99,7 +127,15 @@ def main() -> None:
     for _ in range(arguments.repeats):
         for name, way in WAYS.items():
             measured[name].append(_measure(folder, way, arguments.tasks))
-    print(json.dumps({"tasks": arguments.tasks, "repeats": arguments.repeats, **_report(measured)}, indent=2))
+    report = {"tasks": arguments.tasks, "repeats": arguments.repeats, **_report(measured)}
+    if arguments.saturated:
+        way = Way(True, arguments.saturated, 2 * arguments.saturated, 200_000)
+        one = _measure(folder, way, arguments.saturated)
+        report["saturated"] = {**_first(one), "seconds": one["seconds"], "cpu_seconds": one["cpu_seconds"]}
+    if arguments.same:
+        one, many = (_measure(folder, Way(True, number, 128, 200_000), arguments.tasks)["found"] for number in (1, 64))
+        report["same_pairs_between_concurrency_1_and_64"] = {"pairs": len(one), "share": _same(one, many)}
+    print(json.dumps(report, indent=2))
 
 
 def _measure(folder: RunFolder, way: Way, count: int) -> dict[str, Any]:
@@ -118,10 +154,11 @@ def _measure(folder: RunFolder, way: Way, count: int) -> dict[str, Any]:
     used = benchmark if way.snapshots else UnforkableBenchmark(benchmark)
     with tempfile.TemporaryDirectory() as scratch, Journal(Path(scratch) / "journal.jsonl") as journal:
         scope = Scope(used, policy, policy, journal, params, params, limits, config.seed)
-        wall, processor = time.perf_counter(), time.process_time()
+        wall, processor, thread = time.perf_counter(), time.process_time(), time.thread_time()
         with Progress(str(way), count, "tasks") as progress:
             asyncio.run(engine.explore(tasks, strategy, scope, way.concurrency, progress))
         seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - processor
+        bounds = passes.report(time.thread_time() - thread, cpu_seconds)
         summary = engine.summarise(journal.records("task"))
         pairs = [(row["prompt"], row["chosen"], row["rejected"]) for r in journal.records("task") for row in r["pairs"]]
     asyncio.run(policy.close())
@@ -135,7 +172,7 @@ def _measure(folder: RunFolder, way: Way, count: int) -> dict[str, Any]:
         "prompt_tokens_computed": usage.prompt_tokens - usage.cached_tokens,
         "generated_tokens": usage.generated_tokens,
         "environment_steps": usage.environment_steps,
-        "answers_per_decoding_pass": usage.generated_tokens / max(1, passes.decoding),
+        **bounds,
         "found": {json.dumps(pair) for pair in pairs},
     }
 
@@ -149,12 +186,9 @@ def _report(measured: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
             key: [one[key] / other[key] for one, other in zip(slow, runs, strict=True)]
             for key in ("seconds", "cpu_seconds", "prompt_tokens_computed")
         }
-        same = [
-            len(one["found"] & other["found"]) / max(1, len(one["found"]))
-            for one, other in zip(slow, runs, strict=True)
-        ]
+        same = [_same(one["found"], other["found"]) for one, other in zip(slow, runs, strict=True)]
         report[name] = {
-            **{key: value for key, value in first.items() if key not in ("seconds", "cpu_seconds", "found")},
+            **_first(first),
             "seconds": _spread([run["seconds"] for run in runs]),
             "cpu_seconds": _spread([run["cpu_seconds"] for run in runs]),
             "pairs_per_hour": _spread([3600 * run["pairs"] / run["seconds"] for run in runs]),
@@ -162,6 +196,15 @@ def _report(measured: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
             "share_of_same_pairs": _spread(same),
         }
     return report
+
+
+def _first(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in run.items() if key not in ("seconds", "cpu_seconds", "found")}
+
+
+def _same(one: set[str], other: set[str]) -> float:
+    """The share of the first's pairs that the other found, too."""
+    return len(one & other) / max(1, len(one))
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -177,6 +220,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="run folder with checkpoints/sft")
     parser.add_argument("--tasks", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--saturated", type=int, default=0, metavar="N", help="also the engine with N tasks in flight")
+    parser.add_argument("--same", action="store_true", help="also compare the pairs of 1 and 64 tasks in flight")
     return parser.parse_args()
 
 

@@ -16,7 +16,7 @@ def tokens(choices: list[int], length: int) -> tuple[int, ...]:
 
 
 def keep(cache: PrefixCache, ids: tuple[int, ...]) -> None:
-    cache.store(ids, lambda start, end: torch.tensor(ids[start:end]))
+    cache.store(ids, lambda start, end: torch.tensor([[ids[start:end]]]))
 
 
 @given(SEQUENCES, st.integers(0, 12 * BLOCK))
@@ -25,8 +25,9 @@ def test_a_match_is_a_true_prefix_and_the_budget_holds(sequences, budget) -> Non
     for choices, length in sequences:
         ids = tokens(choices, length)
         found = cache.match(ids)
-        state = [token for block in found for token in block.state.tolist()]
-        assert tuple(state) == ids[: len(state)]
+        state = [token for state in found.states for token in state[0, 0].tolist()]
+        assert tuple(state) == ids[: found.tokens]
+        assert len(state) == found.tokens
         assert len(state) < max(1, len(ids))  # one token is left, whose logits are wanted
         assert not state or any(other[: len(state)] == ids[: len(state)] for other in seen)
         keep(cache, ids)
@@ -35,13 +36,13 @@ def test_a_match_is_a_true_prefix_and_the_budget_holds(sequences, budget) -> Non
 
 
 @given(SEQUENCES)
-def test_with_room_for_all_every_whole_block_is_found_again(sequences) -> None:
+def test_with_room_for_all_every_token_is_found_again(sequences) -> None:
     cache = PrefixCache(10**6)
     for choices, length in sequences:
         keep(cache, tokens(choices, length))
     for choices, length in sequences:
         ids = (*tokens(choices, length), 3)
-        assert len(cache.match(ids)) == length // BLOCK
+        assert cache.match(ids).tokens == length
 
 
 def test_equal_beginnings_are_stored_once() -> None:
@@ -56,16 +57,32 @@ def test_least_recently_used_ends_go_first() -> None:
     old, new = tokens([0, 1], 2 * BLOCK), tokens([1, 0], 2 * BLOCK)
     keep(cache, old)
     keep(cache, new)
-    assert len(cache.match((*old, 3))) == 2  # used again: now `new` is older
+    assert cache.match((*old, 3)).tokens == 2 * BLOCK  # used again: now `new` is older
     keep(cache, tokens([2], BLOCK))
-    assert [len(cache.match((*ids, 3))) for ids in (old, new)] == [2, 1]
+    assert [len(cache.match((*ids, 3)).blocks) for ids in (old, new)] == [2, 1]
 
 
 def test_what_cannot_be_read_is_not_stored() -> None:
     cache, ids = PrefixCache(10**6), tokens([0, 1, 0], 3 * BLOCK)
-    assert cache.store(ids, lambda start, end: torch.tensor(ids[start:end]), readable=BLOCK) == []
+    cache.store(ids, lambda start, end: torch.tensor([[ids[start:end]]]), readable=BLOCK)
+    assert cache.tokens == 0
     keep(cache, ids[:BLOCK])
-    assert len(cache.store(ids, lambda start, end: torch.tensor(ids[start:end]), readable=BLOCK)) == 3
+    cache.store(ids, lambda start, end: torch.tensor([[ids[start:end]]]), readable=BLOCK)
+    assert cache.tokens == 3 * BLOCK
+
+
+def test_a_history_that_parts_within_a_block_uses_the_beginning_of_it() -> None:
+    cache = PrefixCache(10**6)
+    keep(cache, (*range(BLOCK), *range(100, 110)))
+    assert cache.match((*range(BLOCK), *range(100, 107), 5, 6)).tokens == BLOCK + 7
+    assert cache.match((*range(9), 5, 6)).tokens == 9
+
+
+def test_the_end_of_a_history_that_grows_is_stored_once() -> None:
+    cache = PrefixCache(10**6)
+    for length in range(1, 3 * BLOCK):
+        keep(cache, tuple(range(length)))
+        assert cache.tokens == length
 
 
 def test_halving_forgets_all_and_keeps_half_as_much() -> None:

@@ -19,10 +19,10 @@ from transformers import (
 
 from rro.config import ModelConfig, TinyConfig
 from rro.errors import PolicyError, RroError, UsageError
-from rro.policies.generate import EqualLengthGenerator, make_generator
+from rro.policies.generate import SHARE_TOKENS, EqualLengthGenerator, make_generator
 from rro.policies.kv_slots import plain_layout
 from rro.policies.models import build_tiny, load_model
-from rro.policies.prefix_cache import PrefixCache
+from rro.policies.prefix_cache import BLOCK, PrefixCache
 from rro.policies.sampling import Generator, Row
 from rro.policies.slot_generator import SlotGenerator
 from rro.policies.transformers import TransformersPolicy
@@ -129,9 +129,13 @@ def test_logprobs_are_those_of_the_model(tiny: tuple[Any, Any]) -> None:
             assert len(answer.logprobs) == len(answer.message.token_ids) == answer.usage.generated_tokens
 
 
-@pytest.mark.parametrize("share", [True, False])
-def test_growing_and_branching_histories_get_the_models_own_probabilities(tiny: tuple[Any, Any], share: bool) -> None:
-    """Shared stretches, twins, evictions and rows that come and go, against one plain forward pass per row."""
+@pytest.mark.parametrize(("share", "prompt_tokens"), [(BLOCK, 512), (None, 512), (BLOCK, 7)])
+def test_growing_and_branching_histories_get_the_models_own_probabilities(
+    tiny: tuple[Any, Any], share: int | None, prompt_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shared stretches, twins, evictions, rows that come and go and prompts that take several passes, against one plain
+    forward pass per row."""
+    monkeypatch.setattr("rro.policies.slot_generator._PROMPT_TOKENS", prompt_tokens)
     model, generator = tiny[0], random.Random(4)
     with torch.inference_mode():
         layout = plain_layout(model(torch.tensor([[1, 2]]), use_cache=True).past_key_values, 256)
@@ -152,6 +156,23 @@ def test_growing_and_branching_histories_get_the_models_own_probabilities(tiny: 
     assert len(finished) == made
     for row in finished:
         assert torch.allclose(torch.tensor(row.logprobs), expected_logprobs(model, row.prompt, row.tokens), atol=1e-4)
+
+
+def test_a_row_that_is_given_up_leaves_its_prompt_to_those_that_wait_for_it(
+    tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rro.policies.slot_generator._PROMPT_TOKENS", 7)
+    with torch.inference_mode():
+        layout = plain_layout(tiny[0](torch.tensor([[1, 2]]), use_cache=True).past_key_values, 256)
+        slots = SlotGenerator(tiny[0], frozenset(), lambda ids: "", 6, layout, PrefixCache(400), BLOCK)
+        rows = [Row(tuple(range(3, 43)), SAMPLED, seed, 4) for seed in range(3)]
+        waiting, done = deque(rows), slots.admit(deque())
+        while waiting or slots.rows:
+            done += slots.admit(waiting) + slots.step()
+            rows[0].finish = "length"  # while its prompt is being computed
+    assert sorted(map(id, done)) == sorted(map(id, rows))
+    for row in rows[1:]:
+        assert torch.allclose(torch.tensor(row.logprobs), expected_logprobs(tiny[0], row.prompt, row.tokens), atol=1e-4)
 
 
 def test_sample_i_depends_on_the_seed_and_i_alone(tiny: tuple[Any, Any]) -> None:
@@ -232,7 +253,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_answer(tiny: tuple[Any, A
 
     def fail(limit: int) -> Callable[..., None]:
         def hook(module: Any, args: Any, kwargs: Any) -> None:
-            sizes.append(len(kwargs["input_ids"]))
+            sizes.append(kwargs["logits_to_keep"])  # rows in the pass
             if sizes[-1] > limit:
                 raise torch.OutOfMemoryError("no memory")
 
@@ -338,7 +359,7 @@ def test_a_plain_model_gets_slots_and_shared_prefixes_and_its_worker_ends(tiny: 
     async def use(policy: TransformersPolicy) -> None:
         policies.append(policy)
         assert isinstance(policy._generator, SlotGenerator)
-        assert policy._generator._share == (tiny[0].device.type == "cpu")
+        assert policy._generator._share == (SHARE_TOKENS if tiny[0].device.type == "cpu" else None)
         assert policy._thread.is_alive()
 
     run(tiny, use)

@@ -21,6 +21,9 @@ from rro.policies.sampling import Decode, Generator, Row
 from rro.policies.slot_generator import SlotGenerator
 from rro.types import SamplingParams
 
+SHARE_TOKENS = (
+    512  # a beginning that rows share is read from one place if it has so many tokens; shorter ones do not pay
+)
 _PROBE_TOKENS = 3 * BLOCK + 5
 
 
@@ -72,8 +75,8 @@ def make_generator(
         raise UsageError(f"{type(model).__name__} gives no cache back, so it cannot be sampled token by token")
     layout = plain_layout(output.get("past_key_values"), max_context)
     if layout is not None:
-        for share in (True, False) if layout.device.type == "cpu" else (False,):
-            if _agrees(model, ids, layout, share):
+        for share in (SHARE_TOKENS, None) if layout.device.type == "cpu" else (None,):
+            if _agrees(model, ids, layout, share and BLOCK):
                 prefixes = PrefixCache(min(prefix_tokens, _memory(layout.device) // 4 // layout.bytes_per_token))
                 return SlotGenerator(model, end_ids, decode, max_rows, layout, prefixes, share)
     logging.getLogger(__name__).warning(
@@ -89,12 +92,12 @@ def _state_of(output: Any) -> dict[str, Any]:
     return {name: output[name] for name in ("past_key_values", "cache_params") if output.get(name) is not None}
 
 
-def _agrees(model: Any, ids: list[int], layout: Layout, share: bool) -> bool:
+def _agrees(model: Any, ids: list[int], layout: Layout, share: int | None) -> bool:
     """Whether slots give what the model gives: twins, a padded and a shared prompt, and one that grows from the cache."""
-    generator = SlotGenerator(model, frozenset(), lambda ids: "", 4, layout, PrefixCache(20 * BLOCK), share)
     params = SamplingParams(temperature=0.0, logprobs=True)
     prompts = [tuple(ids), tuple(ids), tuple(ids[: BLOCK + 3])]
     try:
+        generator = SlotGenerator(model, frozenset(), lambda ids: "", 4, layout, PrefixCache(20 * BLOCK), share)
         rows = _draw(generator, [Row(prompt, params, 0, 2) for prompt in prompts])
         rows += _draw(generator, [Row((*rows[0].ids, *ids[number:20]), params, 0, 2) for number in range(2)])
         return all(_error(model, row) < (1e-3 if layout.dtype == torch.float32 else 0.3) for row in rows[1:])

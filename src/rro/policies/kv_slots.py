@@ -1,21 +1,23 @@
 """Preallocated keys and values of the sequences that are being generated, as a Transformers cache.
 
-One tensor holds everything: (2 x layers, rows, heads, capacity, head size). Token j of a sequence lies at position j of
-its row, whatever the other rows do: sequences of different lengths need no padding, join at the end, and leave by
-having the last row moved into their place. Only plain full attention can live here; `plain_layout` finds out.
+Token j of a sequence lies at position j of its slot, whatever the others do. A sequence joins at the end of the shelf that
+is long enough for it, and leaves by having the last one of that shelf moved into its place. Attention reads the slots of
+a shelf together, as far as the longest of them, so sequences of about one length lie together. Only plain full attention
+can live here; `plain_layout` finds out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-_ALIGN = 16  # widths are multiples of it: fewer different shapes, and fast kernels on GPUs want it
+_SHORTEST = 128  # tokens of a slot on the first shelf; twice as many on each further one
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,78 +62,96 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
         self._slots, self._index = slots, index
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return self._slots.write(self._index, key_states, value_states)
+        self._slots.write(self._index, key_states, value_states)
+        return key_states, value_states
 
 
 class KeyValueSlots(Cache):  # type: ignore[misc]
-    """Rows of keys and values. `aim` says where the next forward pass writes and reads; then pass this object to the
-    model as `past_key_values`, with `mask` as its attention mask. `layer` is the one last written."""
+    """Slots of keys and values, one for each sequence, on shelves of 128, 256, 512 ... tokens. `aim` says where the next
+    forward pass writes; then pass this object to the model as `past_key_values`. `layer` is the one last written.
+
+    `shelves[i]` is a view of `_pool`, of shape (2 x layers, slots, heads, 128 x 2^i, head size)."""
 
     def __init__(self, layout: Layout, max_rows: int) -> None:
         super().__init__(layers=[_SlotLayer(self, index) for index in range(layout.layers)])
         self.layout, self._max_rows = layout, max_rows
-        self.pool = self._empty(0, 0)
-        self.mask = torch.empty(0)
+        self.shelves: list[Tensor] = []
+        self._rows: list[int] = []
+        self._pool = torch.empty(0)
         self._index = torch.empty(0, dtype=torch.long)
-        self._rows = self._width = self.layer = 0
+        self.layer = 0
 
-    def reserve(self, rows: int, capacity: int) -> None:
-        """Have room for `rows` sequences of `capacity` tokens; what is stored stays."""
-        _, have_rows, _, have_capacity, _ = self.pool.shape
-        if rows <= have_rows and capacity <= have_capacity:
+    def reserve(self, shelf: int, rows: int) -> None:
+        """Have room for `rows` sequences on a shelf; what is stored stays."""
+        wanted = [*self._rows, *[0] * (shelf + 1 - len(self._rows))]
+        if rows <= wanted[shelf]:
             return
-        if rows > have_rows:
-            rows = max(rows, min(2 * have_rows, self._max_rows))
-        pool = self._empty(max(rows, have_rows), max(have_capacity, _up(capacity, 128)))
-        pool[:, :have_rows, :, :have_capacity] = self.pool
-        self.pool = pool
-
-    def _empty(self, rows: int, capacity: int) -> Tensor:
+        wanted[shelf] = max(rows, min(max(8, 2 * wanted[shelf]), self._max_rows))
+        layout, before = self.layout, self.shelves
+        sizes = [rows * layout.heads * (_SHORTEST << number) for number, rows in enumerate(wanted)]
         # Zeros, not garbage: a masked NaN would still be a NaN in the attention's sum.
-        layout = self.layout
-        shape = (2 * layout.layers, rows, layout.heads, capacity, layout.size)
-        return torch.zeros(shape, dtype=layout.dtype, device=layout.device)
+        self._rows, self._pool = wanted, _zeros((2 * layout.layers, sum(sizes), layout.size), layout)
+        parts = zip(wanted, torch.split(self._pool, sizes, 1), strict=True)
+        self.shelves = [
+            part.view(part.shape[0], rows, layout.heads, -1, layout.size) if rows else part for rows, part in parts
+        ]
+        for old, new in zip(before, self.shelves, strict=False):
+            if old.numel():
+                new[:, : old.shape[1]] = old
 
-    def aim(self, positions: Tensor, longest: int) -> None:
-        """Point at the first R rows for the tokens at `positions` (R, S), all below `longest`, and make room.
+    def aim(self, shelves: Tensor, slots: Tensor, positions: Tensor) -> None:
+        """Point at where the tokens of the next forward pass go: (T,) shelves, slots, and positions within them."""
+        heads, device = self.layout.heads, self._pool.device
+        starts = torch.tensor([0, *(rows * heads * (_SHORTEST << number) for number, rows in enumerate(self._rows))])
+        capacity = _SHORTEST * 2**shelves
+        head = torch.arange(heads)[:, None]
+        index = starts.cumsum(0)[shelves] + (slots * heads + head) * capacity + positions
+        self._index = index.flatten().to(device)
 
-        A negative position stands for padding: it is written beyond every real token (from the end of the row) and
-        sees nothing."""
-        rows, heads = positions.shape[0], self.layout.heads
-        self.reserve(rows, max(positions.shape[1], longest))
-        capacity, device = self.pool.shape[3], positions.device
-        self._rows, self._width = rows, min(capacity, _up(longest, _ALIGN))
-        row_head = torch.arange(rows * heads, device=device).view(rows, heads, 1)
-        self._index = (row_head * capacity + positions.remainder(capacity)[:, None]).flatten()
-        hidden = torch.arange(self._width, device=device) > positions[:, :, None]
-        mask = torch.zeros(hidden.shape, dtype=self.layout.dtype, device=device)
-        self.mask = mask.masked_fill_(hidden, torch.finfo(self.layout.dtype).min)[:, None]
-
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (R, heads, S, size) where `aim` points; returns all keys and values of those rows."""
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Store (1, heads, T, size) where `aim` points."""
         self.layer, size = layer, self.layout.size
-        pool_keys, pool_values = self.pool[2 * layer], self.pool[2 * layer + 1]
-        pool_keys.view(-1, size).index_copy_(0, self._index, keys.reshape(-1, size))
-        pool_values.view(-1, size).index_copy_(0, self._index, values.reshape(-1, size))
-        return pool_keys[: self._rows, :, : self._width], pool_values[: self._rows, :, : self._width]
+        self._pool[2 * layer].index_copy_(0, self._index, keys.reshape(-1, size))
+        self._pool[2 * layer + 1].index_copy_(0, self._index, values.reshape(-1, size))
 
-    def copy_from(self, other: KeyValueSlots, source: int, start: int, end: int, target: int) -> None:
-        """Copy tokens start..end-1 of a row of `other` to the beginning of row `target`."""
-        self.pool[:, target, :, : end - start] = other.pool[:, source, :, start:end]
+    def read(self, shelf: int, slots: slice | Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """The first `width` keys and values of some slots in the layer last written, each (slots, heads, width, size)."""
+        keys, values = self.shelves[shelf][2 * self.layer], self.shelves[shelf][2 * self.layer + 1]
+        return keys[slots, :, :width], values[slots, :, :width]
 
-    def load(self, row: int, blocks: list[Tensor]) -> None:
-        """Fill a row from its beginning with blocks of shape (2 x layers, heads, tokens, size)."""
-        at = 0
-        for block in blocks:
-            end = at + block.shape[2]
-            self.pool[:, row, :, at:end] = block
+    def copy(self, source: tuple[int, int], length: int, target: tuple[int, int]) -> None:
+        """Copy the first tokens of a slot to another, each given as (shelf, slot)."""
+        self.shelves[target[0]][:, target[1], :, :length] = self.shelves[source[0]][:, source[1], :, :length]
+
+    def shift(self, place: tuple[int, int], start: int, end: int) -> None:
+        """Move tokens start..end-1 of a slot to its beginning."""
+        if start:
+            slot = self.shelves[place[0]][:, place[1]]
+            slot[:, :, : end - start] = slot[:, :, start:end].clone()
+
+    def load(self, place: tuple[int, int], states: Sequence[Tensor]) -> None:
+        """Fill a slot from its beginning with stretches of shape (2 x layers, heads, tokens, size)."""
+        slot, at = self.shelves[place[0]][:, place[1]], 0
+        for state in states:
+            end = at + state.shape[2]
+            slot[:, :, at:end] = state
             at = end
 
-    def reader(self, row: int, first: int) -> Callable[[int, int], Tensor]:
-        """Copies tokens start..end-1 of the history in a row that begins with token `first` of it; the copies have the
+    def reader(self, place: tuple[int, int], first: int) -> Callable[[int, int], Tensor]:
+        """Copies tokens start..end-1 of the history in a slot that begins with token `first` of it; the copies have the
         shape (2 x layers, heads, end - start, size)."""
-        return lambda start, end: self.pool[:, row, :, start - first : end - first].clone()
+        shelf, slot = place
+        return lambda start, end: self.shelves[shelf][:, slot, :, start - first : end - first].clone()
 
 
-def _up(number: int, step: int) -> int:
-    return -(-number // step) * step
+def _zeros(shape: tuple[int, int, int], layout: Layout) -> Tensor:
+    if layout.device.type != "cpu":
+        return torch.zeros(shape, dtype=layout.dtype, device=layout.device)
+    # NumPy's zeros take memory only where they are written to; torch's cost a twelfth of all time here.
+    empty = np.zeros(shape[0] * shape[1] * shape[2] * layout.dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(empty).view(layout.dtype).view(shape)
+
+
+def shelf_of(tokens: int) -> int:
+    """The shelf whose slots hold so many."""
+    return max(0, (tokens - 1) // _SHORTEST).bit_length()

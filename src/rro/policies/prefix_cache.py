@@ -1,99 +1,138 @@
 """Keys and values of past prompts and answers, kept so that a longer history only computes what is new.
 
-Sequences are cut into blocks of 16 tokens. A block hangs below the block before it, so equal beginnings are stored
-once, however many histories share them. Least recently used blocks go first, ends before beginnings. The blocks belong
+Sequences are cut into blocks of 16 tokens, the last of a sequence may be shorter. A block hangs below the block before
+it, so equal beginnings are stored once, however many histories share them; a history that parts from a known one within
+a block uses the beginning of that block. Least recently used blocks go first, ends before beginnings. The blocks belong
 to one set of weights: a policy with other weights needs a cache of its own.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
 
+import torch
 from torch import Tensor
 
-BLOCK = 16  # tokens; at most this many less one are computed again at the end of a known prefix
+BLOCK = 16  # tokens
+_COMPARED = 8  # blocks below one that are compared token by token, the last made ones
 
-_Key = tuple[int, tuple[int, ...]]  # the block before (0: none), and the block's own tokens
+_Ids = tuple[int, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Block:
-    """Sixteen tokens' keys and values, of shape (2 x layers, heads, 16, head size). `popular`: whether several rows that
-    began with it were being drawn at the same time, ever; `rows`: how many are now."""
+    """Up to sixteen tokens' keys and values, of shape (2 x layers, heads, tokens, head size). `popular`: whether several
+    rows that began with it were being drawn at the same time, ever; `rows`: how many are now."""
 
     id: int
+    ids: _Ids
     state: Tensor
+    before: Block | None
+    next: dict[_Ids, Block] = field(default_factory=dict)
     rows: int = 0
     popular: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A known beginning: whole blocks, then `part`, the first tokens of another block; `tokens` in all."""
+
+    blocks: list[Block]
+    part: Tensor | None
+    tokens: int
+
+    @property
+    def states(self) -> list[Tensor]:
+        return [*(block.state for block in self.blocks), *([] if self.part is None else [self.part])]
 
 
 class PrefixCache:
     """Blocks by token prefix, at most `max_tokens` tokens of them; 0 keeps none."""
 
     def __init__(self, max_tokens: int) -> None:
-        self._max_blocks = max_tokens // BLOCK
-        self._blocks: OrderedDict[_Key, Block] = OrderedDict()
+        self._max_tokens = max_tokens
+        self._root = Block(0, (), torch.empty(0), None)
+        self._used: OrderedDict[Block, None] = OrderedDict()  # the least recently used first
         self._made = 0
+        self.tokens = 0  # kept now
 
-    @property
-    def tokens(self) -> int:
-        """How many tokens are kept now."""
-        return len(self._blocks) * BLOCK
+    def match(self, ids: _Ids) -> Known:
+        """The longest known prefix that leaves at least one token to compute."""
+        ids = ids[: len(ids) - 1]
+        path = self._walk(ids)
+        rest = ids[BLOCK * (len(path) - 1) :]
+        common, part = 0, None
+        for block in islice(reversed(path[-1].next.values()), _COMPARED):
+            equal = _common(block.ids, rest)
+            if equal > common:
+                common, part = equal, block
+        self._touch(path if part is None else [*path, part])
+        return Known(path[1:], None if part is None else part.state[:, :, :common], BLOCK * (len(path) - 1) + common)
 
-    def match(self, ids: Sequence[int]) -> list[Block]:
-        """The blocks of the longest known prefix that leaves at least one token to compute."""
-        found, keys = self._walk(ids[: len(ids) - 1])
-        self._touch(keys)
-        return found
+    def next_key(self, ids: _Ids) -> tuple[int, _Ids] | None:
+        """What identifies the first unknown block of `ids`; None if there is none that is whole and would be kept."""
+        path = self._walk(ids[: len(ids) - 1])
+        tokens = ids[BLOCK * (len(path) - 1) : BLOCK * len(path)]
+        return (path[-1].id, tokens) if len(tokens) == BLOCK and self._max_tokens else None
 
-    def next_key(self, ids: Sequence[int], found: Sequence[Block]) -> _Key | None:
-        """What identifies the first block of `ids` behind those `found`; None if there is none that would be kept."""
-        start = len(found) * BLOCK
-        tokens = tuple(ids[start : start + BLOCK])
-        whole = len(tokens) == BLOCK and self._max_blocks
-        return (found[-1].id if found else 0, tokens) if whole else None
-
-    def store(self, ids: Sequence[int], read: Callable[[int, int], Tensor], readable: int = 0) -> list[Block]:
-        """Keep all whole blocks of `ids`, and return them; `read(start, end)` copies the keys and values of those
-        tokens, where start is not below `readable`."""
-        blocks, keys = self._walk(ids)
-        if not self._max_blocks or len(blocks) * BLOCK < readable:
-            return blocks
-        for start in range(len(blocks) * BLOCK, len(ids) - BLOCK + 1, BLOCK):
-            keys.append((blocks[-1].id if blocks else 0, tuple(ids[start : start + BLOCK])))
-            self._made += 1
-            blocks.append(Block(self._made, read(start, start + BLOCK)))
-            self._blocks[keys[-1]] = blocks[-1]
-        self._touch(keys)
-        while len(self._blocks) > self._max_blocks:
-            self._blocks.popitem(last=False)
-        return blocks
+    def store(self, ids: _Ids, read: Callable[[int, int], Tensor], readable: int = 0) -> None:
+        """Keep `ids`; `read(start, end)` copies the keys and values of those tokens, where start is not below
+        `readable`."""
+        path = self._walk(ids)
+        if self._max_tokens and BLOCK * (len(path) - 1) >= readable:
+            for start in range(BLOCK * (len(path) - 1), len(ids), BLOCK):
+                own = ids[start : start + BLOCK]
+                path.append(path[-1].next.get(own) or self._make(own, path[-1], read(start, start + len(own))))
+        self._touch(path)
+        while self.tokens > self._max_tokens:
+            self._drop(next(iter(self._used)))
 
     def clear(self) -> None:
-        self._blocks.clear()
+        self._used.clear()
+        self._root.next.clear()
+        self.tokens = 0
 
     def halve(self) -> None:
         """Keep nothing, and from now on at most half as much: memory ran out."""
         self.clear()
-        self._max_blocks //= 2
+        self._max_tokens //= 2
 
-    def _walk(self, ids: Sequence[int]) -> tuple[list[Block], list[_Key]]:
-        found: list[Block] = []
-        keys: list[_Key] = []
-        parent = 0
+    def _walk(self, ids: _Ids) -> list[Block]:
+        """The root, then the whole blocks known of `ids`."""
+        path = [self._root]
         for start in range(0, len(ids) - BLOCK + 1, BLOCK):
-            key = (parent, tuple(ids[start : start + BLOCK]))
-            block = self._blocks.get(key)
+            block = path[-1].next.get(ids[start : start + BLOCK])
             if block is None:
                 break
-            found.append(block)
-            keys.append(key)
-            parent = block.id
-        return found, keys
+            path.append(block)
+        return path
 
-    def _touch(self, keys: Sequence[_Key]) -> None:
+    def _make(self, ids: _Ids, before: Block, state: Tensor) -> Block:
+        """A new block; a shorter one of which it is the continuation has had its use."""
+        for other in list(islice(reversed(before.next.values()), _COMPARED)):
+            if len(other.ids) < len(ids) and ids[: len(other.ids)] == other.ids:
+                self._drop(other)
+        self._made += 1
+        block = before.next[ids] = Block(self._made, ids, state, before)
+        self._used[block] = None
+        self.tokens += len(ids)
+        return block
+
+    def _drop(self, block: Block) -> None:
+        assert block.before is not None
+        del self._used[block], block.before.next[block.ids]
+        self.tokens -= len(block.ids)
+
+    def _touch(self, path: list[Block]) -> None:
         """Mark as used; a beginning counts as used later than its end, so that it is dropped later."""
-        for key in reversed(keys):
-            self._blocks.move_to_end(key)
+        for block in reversed(path[1:]):
+            self._used.move_to_end(block)
+
+
+def _common(one: _Ids, other: _Ids) -> int:
+    """How many tokens two sequences begin with alike."""
+    length = min(len(one), len(other))
+    return next((at for at in range(length) if one[at] != other[at]), length)

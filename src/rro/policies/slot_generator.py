@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import nullcontext
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rro.policies.kv_slots import KeyValueSlots, Layout
-from rro.policies.prefix_cache import BLOCK, Block, PrefixCache
+from rro.policies.kv_slots import KeyValueSlots, Layout, shelf_of
+from rro.policies.packed import Pass, attending
+from rro.policies.prefix_cache import BLOCK, PrefixCache
 from rro.policies.sampling import Decode, Generator, Row
 from rro.policies.shared_prefix import SharedPrefixes
 
-_PREFILL_TOKENS = 4096  # at most, per forward pass: bounds the memory of a long first prompt
-_WASTE_TOKENS = 64  # of padding, that are cheaper than another forward pass
+_PROMPT_TOKENS = (
+    512  # at most, that a forward pass computes of prompts: bounds its memory, and how long all others wait
+)
 
 _Ids = tuple[int, ...]
 
 
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A row in a slot. Tokens before `start` are shared, not in the slot; those before `known` went through the model.
+    `twins` wait for the same prompt; None: it is computed."""
+
+    row: Row
+    place: tuple[int, int]  # shelf and slot
+    start: int
+    known: int
+    twins: list[Row] | None
+
+    @property
+    def unknown(self) -> int:
+        return self.row.length - self.known
+
+
 class SlotGenerator(Generator):
-    """Every row has a slot of keys and values. New sequences are computed aside, on top of what the prefix cache knows
-    of them; then their rows move in. With `share`, a beginning that several rows had is not copied into their slots but
-    read from one place."""
+    """Every row has a slot of keys and values. A new row finds there what the prefix cache knows of it; the rest of its prompt
+    goes through the model in one pass with the next token of all others. With `share`, a beginning that several rows had
+    is not copied into their slots but read from one place, if it has that many tokens."""
 
     def __init__(
         self,
@@ -33,23 +53,27 @@ class SlotGenerator(Generator):
         max_rows: int,
         layout: Layout,
         prefixes: PrefixCache,
-        share: bool,
+        share: int | None,
     ) -> None:
         super().__init__(model, end_ids, decode, max_rows)
         self._prefixes, self._layout, self._share = prefixes, layout, share
-        self._joining: list[Row] = []
+        self._group = model.config.get_text_config().num_attention_heads // layout.heads
         self._clear()
 
     def _clear(self) -> None:
         self._slots = KeyValueSlots(self._layout, self.max_rows)
-        self._aside = KeyValueSlots(self._layout, self.max_rows)
-        self._starts: list[int] = []  # by slot: the tokens before this one are shared
-        self._shared = SharedPrefixes() if self._share else None
+        self._shelves: list[list[_Seat]] = []
+        self._shared = SharedPrefixes(self._share) if self._share else None
+        self._changed()
+
+    def _changed(self) -> None:
+        """Rows came, went or moved."""
+        self._seats = [seat for shelf in self._shelves for seat in shelf]
+        self.rows = [seat.row for seat in self._seats]
         self._arranged = False
 
     def reset(self) -> list[Row]:
-        inside = [*self.rows, *(row for row in self._joining if row not in self.rows)]
-        self.rows, self._joining = [], []
+        inside = self.rows + [twin for seat in self._seats for twin in seat.twins or ()]
         self._prefixes.clear()
         self._clear()
         return inside
@@ -59,115 +83,134 @@ class SlotGenerator(Generator):
         self._prefixes.halve()
 
     def admit(self, waiting: deque[Row]) -> list[Row]:
-        self._joining = [waiting.popleft() for _ in range(min(len(waiting), self.max_rows - len(self.rows)))]
-        pending: dict[_Ids, list[Row]] = {}
-        for row in self._joining:
-            pending.setdefault(row.ids, []).append(row)
-        while pending:
-            found = self._next_group(list(pending))
-            logits, computed = self._prefill(found)
-            self._move_in({ids: pending.pop(ids) for ids in found}, logits, computed)
-        self._joining = []
-        return self._leave()
+        """Equal sequences come in together. Of others that begin with the same unknown block only one does: the rest will
+        find it in the cache."""
+        room = self.max_rows - sum(1 + len(seat.twins or ()) for seat in self._seats)
+        new = sum(seat.unknown - 1 for seat in self._seats)
+        leaders, later = dict[_Ids, _Seat](), list[Row]()
+        claimed = {self._prefixes.next_key(seat.row.ids) for seat in self._seats if seat.twins is not None}
+        while waiting and room and new < _PROMPT_TOKENS:
+            row = waiting.popleft()
+            ids = row.ids
+            if ids in leaders:
+                leaders[ids].twins.append(row)  # type: ignore[union-attr]
+            elif (key := self._prefixes.next_key(ids)) is not None and key in claimed:
+                later.append(row)
+                continue
+            else:
+                leaders[ids] = self._let_in(row, ids)
+                new += leaders[ids].unknown
+                claimed.add(key)
+            room -= 1
+        waiting.extendleft(reversed(later))
+        if leaders:
+            self._changed()
+        return []
 
     def step(self) -> list[Row]:
-        if not self.rows:
+        if not self._seats:
             return []
+        tokens, seats = self._new_tokens(), self._seats
+        logits = self._forward(tokens)
+        for seat, new in zip(seats, tokens, strict=True):
+            seat.known += len(new)
+        sources = [number for number, seat in enumerate(seats) if not seat.unknown]
+        rows = [seats[number].row for number in sources]
+        for number in list(sources):
+            if seats[number].twins is not None:
+                twins = self._finish_prompt(seats[number])
+                rows += twins
+                sources += [number] * len(twins)
+        self.extend(rows, logits[sources])
+        return self._leave()
+
+    def _new_tokens(self) -> list[Sequence[int]]:
+        """Of each row the tokens that the next pass computes."""
+        tokens, left = list[Sequence[int]](), _PROMPT_TOKENS
+        for seat in self._seats:
+            new = min(seat.unknown, 1 + left)
+            left -= new - 1
+            drawn = seat.unknown == 1 and seat.row.tokens
+            tokens.append(seat.row.tokens[-1:] if drawn else seat.row.ids[seat.known : seat.known + new])
+        return tokens
+
+    def _let_in(self, row: Row, ids: _Ids) -> _Seat:
+        """Give a row a slot, with what is known of it."""
+        known = self._prefixes.match(ids)
+        common = self._shared.enter([row], known.blocks) if self._shared else 0
+        if row.cached is None:
+            row.cached = min(known.tokens, len(row.prompt))
+        seat = self._add(row, BLOCK * common, known.tokens, [])
+        self._slots.load(seat.place, known.states[common:])
+        return seat
+
+    def _add(self, row: Row, start: int, known: int, twins: list[Row] | None) -> _Seat:
+        """Put a row at the end of the shelf that is long enough for all that it can become."""
+        shelf = shelf_of(len(row.prompt) + row.limit - start)
+        while len(self._shelves) <= shelf:
+            self._shelves.append([])
+        seats = self._shelves[shelf]
+        seats.append(_Seat(row, (shelf, len(seats)), start, known, twins))
+        self._slots.reserve(shelf, len(seats))
+        return seats[-1]
+
+    def _finish_prompt(self, leader: _Seat) -> list[Row]:
+        """Keep the keys and values of a prompt that is computed, and let in those that waited for it."""
+        row, start, twins = leader.row, leader.start, leader.twins or []
+        self._prefixes.store(row.ids, self._slots.reader(leader.place, start), start)
+        leader.twins = None
+        if twins and self._shared:
+            leader.start = BLOCK * self._shared.follow(row, twins, self._prefixes.match(row.ids).blocks)
+            self._slots.shift(leader.place, leader.start - start, leader.known - start)
+        for twin in twins:
+            if twin.cached is None:
+                twin.cached = len(twin.prompt)
+            seat = self._add(twin, leader.start, leader.known, None)
+            self._slots.copy(leader.place, leader.known - leader.start, seat.place)
+        self._changed()
+        return twins
+
+    def _forward(self, tokens: list[Sequence[int]]) -> Tensor:
+        """Logits (rows, vocabulary) behind the last of each row's new tokens."""
+        seats, device = self._seats, self._layout.device
+        places = [seat.place[0] for seat in seats], [seat.known - seat.start for seat in seats]
+        work = Pass(self._slots, *places, [len(new) for new in tokens], self._group)
         if self._shared and not self._arranged:
             self._shared.arrange(self.rows)
             self._arranged = True
-        last = [[row.tokens[-1]] for row in self.rows]
-        positions = [[row.length - 1 - start] for row, start in zip(self.rows, self._starts, strict=True)]
-        with self._shared.reading(self.model, self._slots) if self._shared else nullcontext():
-            self.extend(self.rows, self._forward(self._slots, last, positions, self._starts))
-        return self._leave()
-
-    def _next_group(self, sequences: list[_Ids]) -> dict[_Ids, list[Block]]:
-        """Which sequences to compute next, with the blocks known of each: of about one length, and of those that
-        begin with the same unknown block only one, as the others will find it in the cache."""
-        claimed, found = set(), {}
-        for ids in sequences:
-            blocks = self._prefixes.match(ids)
-            key = self._prefixes.next_key(ids, blocks)
-            if key is None or key not in claimed:
-                claimed.add(key)
-                found[ids] = blocks
-        new = {ids: len(ids) - BLOCK * len(blocks) for ids, blocks in found.items()}
-        order = sorted(found, key=lambda ids: -new[ids])
-        group: dict[_Ids, list[Block]] = {}
-        longest, waste = new[order[0]], 0
-        for ids in order:
-            waste += longest - new[ids]
-            if group and (waste > _WASTE_TOKENS or longest * (len(group) + 1) > _PREFILL_TOKENS):
-                break
-            group[ids] = found[ids]
-        return group
-
-    def _prefill(self, found: dict[_Ids, list[Block]]) -> tuple[Tensor, int]:
-        """Compute what is new of each sequence, once, in row i of `_aside` for the i-th; logits (sequences, vocabulary),
-        and how many tokens were computed of each."""
-        self._aside.reserve(len(found), max(map(len, found)))
-        for slot, blocks in enumerate(found.values()):
-            self._aside.load(slot, [block.state for block in blocks])
-        # All end at the same column: a row with more known tokens computes some again, a shorter one is padded in front.
-        new = max(len(ids) - BLOCK * len(blocks) for ids, blocks in found.items())
-        tokens = [[*[ids[0]] * (new - len(ids)), *ids[-new:]] for ids in found]
-        positions = [list(range(len(ids) - new, len(ids))) for ids in found]
-        return self._forward(self._aside, tokens, positions, [0] * len(found)), new
-
-    def _move_in(self, group: dict[_Ids, list[Row]], logits: Tensor, computed: int) -> None:
-        """Give each row of the computed sequences a slot, and its first token."""
-        first, sources = len(self.rows), []
-        for number, (ids, rows) in enumerate(group.items()):
-            blocks = self._prefixes.store(ids, self._aside.reader(number, 0))
-            common = self._shared.enter(rows, blocks) if self._shared else []
-            for row in rows:
-                if row.cached is None:  # its twins' prompt is computed with that of the first
-                    row.cached = max(0, len(ids) - computed) if row is rows[0] else len(row.prompt)
-                self._place(row, BLOCK * len(common), number, len(ids))
-                sources.append(number)
-        self._arranged = False
-        self.extend(self.rows[first:], logits[sources])
-
-    def _place(self, row: Row, start: int, source: int, length: int) -> None:
-        """Let a row in whose tokens from `start` on are in row `source` of `_aside`."""
-        self._slots.reserve(len(self.rows) + 1, length - start + 1)
-        self._slots.copy_from(self._aside, source, start, length, len(self.rows))
-        self.rows.append(row)
-        self._starts.append(start)
-
-    def _forward(
-        self, slots: KeyValueSlots, tokens: list[list[int]], positions: list[list[int]], starts: list[int]
-    ) -> Tensor:
-        """Logits (rows, vocabulary) behind the last of `tokens`, which lie at `positions` of the first rows of `slots`."""
-        device = self._layout.device
-        where = torch.tensor(positions, device=device)
-        slots.aim(where, max(row[-1] for row in positions) + 1)
-        logits: Tensor = self.model(
-            input_ids=torch.tensor(tokens, device=device),
-            attention_mask=slots.mask,
-            position_ids=(where + torch.tensor(starts, device=device)[:, None]).clamp(min=0),
-            past_key_values=slots,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
-        return logits[:, -1]
+        attend = self._shared.attention(work) if self._shared else work.attend
+        ids = [tokens[owner][number] for owner, number in zip(work.owner.tolist(), work.number.tolist(), strict=True)]
+        positions = work.positions + np.array([seat.start for seat in seats])[work.owner]
+        with attending(self.model, attend, self._layout.heads):
+            logits: Tensor = self.model(
+                input_ids=torch.tensor([ids], device=device),
+                attention_mask=torch.empty(
+                    1, 1, 1, 1, device=device
+                ),  # so that the model makes none: `attend` has its own
+                position_ids=torch.from_numpy(positions)[None].to(device),
+                past_key_values=self._slots,
+                use_cache=True,
+                logits_to_keep=len(tokens),
+            ).logits
+        return logits[0]
 
     def _leave(self) -> list[Row]:
-        """Take out the rows that are done: their keys and values go to the prefix cache, the last row moves up."""
+        """Take out the rows that are done: their keys and values go to the prefix cache, the last of the shelf moves up."""
         done = []
-        for slot in range(len(self.rows) - 1, -1, -1):
-            row, start = self.rows[slot], self._starts[slot]
-            if row.finish is None:
+        for seat in reversed(self._seats):
+            if seat.row.finish is None or seat.twins:  # one that was abandoned, but others wait for its prompt
                 continue
-            done.append(row)
-            computed = row.ids[:-1]  # the last token never went through the model
-            self._prefixes.store(computed, self._slots.reader(slot, start), start)
+            done.append(seat.row)
+            # The last token never went through the model.
+            self._prefixes.store(seat.row.ids[: seat.known], self._slots.reader(seat.place, seat.start), seat.start)
             if self._shared:
-                self._shared.leave(row)
-            mover, mover_start = self.rows.pop(), self._starts.pop()
-            if mover is not row:
-                self.rows[slot], self._starts[slot] = mover, mover_start
-                self._slots.copy_from(self._slots, len(self.rows), 0, mover.length - mover_start, slot)
-            self._arranged = False
+                self._shared.leave(seat.row)
+            shelf, slot = seat.place
+            mover = self._shelves[shelf].pop()
+            if mover is not seat:
+                self._slots.copy(mover.place, mover.known - mover.start, seat.place)
+                self._shelves[shelf][slot] = mover
+                mover.place = seat.place
+        if done:
+            self._changed()
         return done
