@@ -6,8 +6,10 @@ prices or journals.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -87,12 +89,25 @@ async def _made(benchmark: Benchmark, timeout: float) -> Environment:
 
 
 async def _close(environment: Environment, timeout: float) -> None:
+    """Close it, once, also where the wait for that is cancelled. A failure is logged."""
     if type(environment).close is Environment.close:
         return
+    once, name = threading.Lock(), type(environment).__name__
+
+    def close() -> None:
+        try:
+            if once.acquire(blocking=False):
+                environment.close()
+        except Exception as error:
+            log.warning("%s did not close: %s: %s", name, type(error).__name__, error)
+
     try:
-        await bounded(environment, timeout, environment.close)
+        await bounded(environment, timeout, close)
+    except asyncio.CancelledError:  # the call may not have begun, and then never would
+        threading.Thread(target=close, daemon=True, name=name).start()
+        raise
     except Exception as error:
-        log.warning("%s did not close: %s: %s", type(environment).__name__, type(error).__name__, error)
+        log.warning("%s did not close: %s: %s", name, type(error).__name__, error)
 
 
 def _finite(reward: float) -> float:

@@ -204,6 +204,32 @@ def test_an_opening_that_is_none_is_a_users_mistake(wrong):
         asyncio.run(begin(Odd(None, wrong), Task("t"), 0, 1.0))
 
 
+def test_an_environment_is_closed_also_where_the_wait_for_that_is_cancelled():
+    benchmark, gate = TreeBenchmark(DEEP), threading.Event()
+
+    async def use():
+        async with opened(benchmark, 60.0) as environment:
+            ahead.append(asyncio.create_task(bounded(environment, 60.0, gate.wait)))
+            await asyncio.sleep(0.01)
+
+    async def work():
+        using = asyncio.create_task(use())
+        while not ahead:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)  # by now the call to close it waits behind the other
+        using.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await using
+        gate.set()
+        await ahead[0]
+
+    ahead = []
+    asyncio.run(work())
+    while not benchmark.calls.closed:
+        time.sleep(0.001)
+    assert benchmark.calls.made == benchmark.calls.closed == 1
+
+
 def test_an_environment_that_comes_when_no_one_waits_for_it_any_more_is_closed():
     making, go_on = threading.Event(), threading.Event()
 
