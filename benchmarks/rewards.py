@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--tokens", type=int, required=True, help="generated tokens of each exploration")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe, for all strategies")
     arguments = parser.parse_args()
     rows: dict[str, list[dict[str, Any]]] = {strategy: [] for strategy in arguments.strategies}
