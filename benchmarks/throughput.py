@@ -21,9 +21,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from rro.envs.base import Benchmark, Environment
 from rro.envs.registry import open_benchmark
@@ -32,7 +34,9 @@ from rro.explore import engine
 from rro.explore.sampler import Scope
 from rro.explore.strategies import make_strategy
 from rro.journal import Journal
+from rro.policies.base import Policy
 from rro.policies.models import load_model
+from rro.policies.replicas import ReplicatedPolicy
 from rro.policies.transformers import TransformersPolicy
 from rro.progress import Progress
 from rro.runfolder import RunFolder
@@ -66,19 +70,24 @@ class UnforkableBenchmark(Benchmark):
 
 @dataclass(frozen=True)
 class Way:
-    """How to work: forking, tasks in flight, answers drawn together, tokens of prompts kept."""
+    """How to work: forking, tasks in flight, answers drawn together, tokens of prompts kept, processes with the model."""
 
     snapshots: bool
     concurrency: int
     max_batch: int
     prefix_cache_tokens: int
+    replicas: int = 1
 
 
-WAYS = {
-    "one at a time": Way(False, 1, 1, 0),
-    "batching": Way(False, 64, 128, 0),
-    "engine": Way(True, 64, 128, 200_000),
-}
+def ways(tasks: int, replicas: int) -> dict[str, Way]:
+    """As many tasks in flight as there are, where there can be several."""
+    engine = Way(True, tasks, 2 * tasks, 200_000)
+    return {
+        "one at a time": Way(False, 1, 1, 0),
+        "batching": Way(False, tasks, 2 * tasks, 0),
+        "engine": engine,
+        f"engine, {replicas} replicas": replace(engine, replicas=replicas),
+    }
 
 
 class Passes:
@@ -123,15 +132,12 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(folder.config.threads)
-    measured: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    found = ways(arguments.tasks, arguments.replicas)
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in found}
     for _ in range(arguments.repeats):
-        for name, way in WAYS.items():
+        for name, way in found.items():
             measured[name].append(_measure(folder, way, arguments.tasks))
     report = {"tasks": arguments.tasks, "repeats": arguments.repeats, **_report(measured)}
-    if arguments.saturated:
-        way = Way(True, arguments.saturated, 2 * arguments.saturated, 200_000)
-        one = _measure(folder, way, arguments.saturated)
-        report["saturated"] = {**_first(one), "seconds": one["seconds"], "cpu_seconds": one["cpu_seconds"]}
     if arguments.same:
         one, many = (_measure(folder, Way(True, number, 128, 200_000), arguments.tasks)["found"] for number in (1, 64))
         report["same_pairs_between_concurrency_1_and_64"] = {"pairs": len(one), "share": _same(one, many)}
@@ -142,23 +148,20 @@ def _measure(folder: RunFolder, way: Way, count: int) -> dict[str, Any]:
     """Explore the first `count` train tasks once."""
     config = folder.config
     benchmark = open_benchmark(config.environment.name, config.environment.options)
-    model, tokenizer = load_model(config.model, folder.checkpoint("sft"), train=False)
-    policy = TransformersPolicy(
-        model, tokenizer, "sft", max_batch=way.max_batch, prefix_cache_tokens=way.prefix_cache_tokens
-    )
-    passes = Passes(model)
     tasks = benchmark.tasks(config.environment.train_split)[:count]
     strategy = make_strategy(config.explore, {}, benchmark.success_reward)
     params = SamplingParams(config.policy.temperature, config.policy.top_p, config.policy.max_new_tokens)
     limits = Limits(config.environment.max_steps or benchmark.max_steps, 60.0, 2)
     used = benchmark if way.snapshots else UnforkableBenchmark(benchmark)
+    policy, passes = _open(folder, way)
+    below = _cpu_below()
     with tempfile.TemporaryDirectory() as scratch, Journal(Path(scratch) / "journal.jsonl") as journal:
         scope = Scope(used, policy, policy, journal, params, params, limits, config.seed)
         wall, processor, thread = time.perf_counter(), time.process_time(), time.thread_time()
         with Progress(str(way), count, "tasks") as progress:
             asyncio.run(engine.explore(tasks, strategy, scope, way.concurrency, progress))
-        seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - processor
-        bounds = passes.report(time.thread_time() - thread, cpu_seconds)
+        seconds, loop_seconds = time.perf_counter() - wall, time.thread_time() - thread
+        cpu_seconds = time.process_time() - processor + _cpu_below() - below
         summary = engine.summarise(journal.records("task"))
         pairs = [(row["prompt"], row["chosen"], row["rejected"]) for r in journal.records("task") for row in r["pairs"]]
     asyncio.run(policy.close())
@@ -172,9 +175,25 @@ def _measure(folder: RunFolder, way: Way, count: int) -> dict[str, Any]:
         "prompt_tokens_computed": usage.prompt_tokens - usage.cached_tokens,
         "generated_tokens": usage.generated_tokens,
         "environment_steps": usage.environment_steps,
-        **bounds,
+        **(passes.report(loop_seconds, cpu_seconds) if passes else {"loop_seconds": round(loop_seconds, 2)}),
         "found": {json.dumps(pair) for pair in pairs},
     }
+
+
+def _open(folder: RunFolder, way: Way) -> tuple[Policy, Passes | None]:
+    """The SFT policy, and what counts its passes where these are in this process."""
+    config, checkpoint = folder.config, folder.checkpoint("sft")
+    settings = {"max_batch": way.max_batch, "prefix_cache_tokens": way.prefix_cache_tokens}
+    if way.replicas > 1:
+        return ReplicatedPolicy(config.model, checkpoint, "sft", way.replicas, config.threads, settings), None
+    model, tokenizer = load_model(config.model, checkpoint, train=False)
+    return TransformersPolicy(model, tokenizer, "sft", **settings), Passes(model)
+
+
+def _cpu_below() -> float:
+    """CPU seconds of the processes that this one has started, so far."""
+    children = psutil.Process().children(recursive=True)
+    return sum(child.cpu_times().user + child.cpu_times().system for child in children)
 
 
 def _report(measured: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -220,7 +239,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="run folder with checkpoints/sft")
     parser.add_argument("--tasks", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--saturated", type=int, default=0, metavar="N", help="also the engine with N tasks in flight")
+    parser.add_argument("--replicas", type=int, default=2, help="processes with the model, of the last way")
     parser.add_argument("--same", action="store_true", help="also compare the pairs of 1 and 64 tasks in flight")
     return parser.parse_args()
 

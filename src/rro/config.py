@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from rro.errors import UsageError
@@ -117,10 +117,19 @@ class PolicyConfig(_Section):
     max_new_tokens: int = Field(128, ge=1)
     max_batch: int = Field(64, ge=1)  # sequences decoded together
     prefix_cache_tokens: int = Field(200_000, ge=0)  # tokens of shared prompt kept as keys and values; 0: none
+    # processes that hold the model, each with a batch and a cache as above; on GPUs one each. Of "transformers" alone
+    replicas: int = Field(1, ge=1)
     max_context: int | None = None  # None: the model's own
     vllm: VllmConfig = VllmConfig()
     openai: OpenAIConfig = OpenAIConfig()
     prices: PricesConfig = PricesConfig()
+
+    @model_validator(mode="after")
+    def _own_replicas(self) -> PolicyConfig:
+        if self.replicas > 1 and self.backend != "transformers":
+            what = 'replicas are for backend = "transformers"; vLLM has data_parallel_size in policy.vllm.options'
+            raise PydanticCustomError("replicas", what)
+        return self
 
 
 class ExpertsConfig(_Section):

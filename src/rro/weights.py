@@ -60,19 +60,16 @@ def open_policy(run: Run, label: str) -> Policy:
 
 def _transformers(run: Run, label: str) -> Policy:
     from rro.policies.models import load_model
+    from rro.policies.replicas import ReplicatedPolicy
     from rro.policies.transformers import TransformersPolicy
 
-    config = run.config.policy
+    config, name = run.config.policy, f"{run.config.name}/{label}"
     weights = weights_after(run, 0) if label == "sft" else run.folder.checkpoint(label)
+    settings = config.model_dump(include={"max_batch", "prefix_cache_tokens", "max_context"})
+    if config.replicas > 1:
+        return ReplicatedPolicy(run.config.model, weights, name, config.replicas, run.config.threads, settings)
     model, tokenizer = load_model(run.config.model, weights, train=False)
-    return TransformersPolicy(
-        model,
-        tokenizer,
-        f"{run.config.name}/{label}",
-        max_batch=config.max_batch,
-        prefix_cache_tokens=config.prefix_cache_tokens,
-        max_context=config.max_context,
-    )
+    return TransformersPolicy(model, tokenizer, name, **settings)
 
 
 def _openai(run: Run, label: str) -> Policy:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 _SHORTEST = 128  # tokens of a slot on the first shelf; twice as many on each further one
+_AT_ONCE = 2**31  # bytes of a shelf that is made with all of its slots; a larger one grows
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +83,33 @@ class KeyValueSlots(Cache):  # type: ignore[misc]
         self._index = torch.empty(0, dtype=torch.long)
         self.layer = 0
 
-    def reserve(self, shelf: int, rows: int) -> None:
-        """Have room for `rows` sequences on a shelf; what is stored stays."""
-        wanted = [*self._rows, *[0] * (shelf + 1 - len(self._rows))]
-        if rows <= wanted[shelf]:
+    def reserve(self, rows: Sequence[int]) -> None:
+        """Have room for rows[i] sequences on shelf i; what is stored in these stays."""
+        before, had = self.shelves, self._rows
+        if len(rows) == len(had) and all(now <= room for now, room in zip(rows, had, strict=True)):
             return
-        wanted[shelf] = max(rows, min(max(8, 2 * wanted[shelf]), self._max_rows))
-        layout, before = self.layout, self.shelves
-        sizes = [rows * layout.heads * (_SHORTEST << number) for number, rows in enumerate(wanted)]
+        self._rows = [self._room(*each) for each in zip_longest(range(len(rows)), had, rows, fillvalue=0)]
+        layout = self.layout
+        sizes = [room * layout.heads * (_SHORTEST << shelf) for shelf, room in enumerate(self._rows)]
         # Zeros, not garbage: a masked NaN would still be a NaN in the attention's sum.
-        self._rows, self._pool = wanted, _zeros((2 * layout.layers, sum(sizes), layout.size), layout)
-        parts = zip(wanted, torch.split(self._pool, sizes, 1), strict=True)
+        self._pool = _zeros((2 * layout.layers, sum(sizes), layout.size), layout)
+        parts = zip(self._rows, torch.split(self._pool, sizes, 1), strict=True)
         self.shelves = [
-            part.view(part.shape[0], rows, layout.heads, -1, layout.size) if rows else part for rows, part in parts
+            part.view(part.shape[0], room, layout.heads, -1, layout.size) if room else part for room, part in parts
         ]
-        for old, new in zip(before, self.shelves, strict=False):
+        for old, new, used in zip(before, self.shelves, rows, strict=False):
             if old.numel():
-                new[:, : old.shape[1]] = old
+                kept = min(used, len(old[0]))
+                new[:, :kept] = old[:, :kept]
+
+    def _room(self, shelf: int, had: int, rows: int) -> int:
+        """For how many sequences a shelf is made that now has `rows`."""
+        if rows <= had:
+            return had
+        whole = self._max_rows * self.layout.bytes_per_token * (_SHORTEST << shelf)
+        if self.layout.device.type == "cpu" and whole <= _AT_ONCE:  # memory that is not written to costs nothing there
+            return max(rows, self._max_rows)
+        return max(rows, min(max(8, 2 * had), self._max_rows))
 
     def aim(self, shelves: Tensor, slots: Tensor, positions: Tensor) -> None:
         """Point at where the tokens of the next forward pass go: (T,) shelves, slots, and positions within them."""

@@ -133,15 +133,12 @@ class Pass:
             if softcap is None:
                 grid = scaled_dot_product_attention(own, keys, values, attn_mask=part.mask, scale=scale)
             else:
-                scores = capped(torch.matmul(own * scale, keys.mT), softcap) + part.mask
+                scores = (
+                    torch.tanh(torch.matmul(own * scale, keys.mT) / softcap) * softcap + part.mask
+                )  # as Gemma 2 does
                 grid = torch.matmul(torch.softmax(scores, -1, dtype=torch.float32).to(own.dtype), values)
             outputs.append(part.scatter(grid, self.group))
         return torch.cat(outputs)
-
-
-def capped(scores: Tensor, softcap: float | None) -> Tensor:
-    """Scores held within +-softcap, as Gemma 2 does."""
-    return scores if softcap is None else torch.tanh(scores / softcap) * softcap
 
 
 @contextmanager

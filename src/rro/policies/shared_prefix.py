@@ -2,7 +2,8 @@
 
 Drawing tokens on a CPU is bound by memory: every step reads all keys and values of every row, and siblings and rollouts
 are mostly the same history. Here each shared stretch of it is kept once, as a trunk, and multiplied with the queries
-of all its rows together; what a row has for itself lies in its slot. Used where it was found to agree with the model's
+of all its rows together; what a row has for itself lies in its slot, and both are joined by the sums of their
+exponentials ("cascade" attention). Used where it was found to agree with the model's
 own attention (see `make_generator`) and is long enough to pay; GPUs, which would wait for the many small kernels, do
 without.
 """
@@ -16,32 +17,28 @@ from itertools import takewhile
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from rro.policies.packed import Attend, Part, Pass, capped
+from rro.policies.packed import Attend, Pass
 from rro.policies.prefix_cache import BLOCK, Block
 from rro.policies.sampling import Row
 
 
 @dataclass(slots=True, eq=False)
 class _Trunk:
-    """Consecutive blocks in one tensor (2 x layers, heads, tokens, size), from token `start` of its rows' histories.
-    A row uses a trunk from its beginning, up to where its own history branches off."""
+    """Consecutive blocks in one tensor (2 x layers, heads, tokens, size). A row uses a trunk from its beginning, up to where
+    its own history branches off."""
 
     blocks: list[int]
     state: Tensor
-    start: int
     users: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Tokens start..end-1, which the rows first..last-1, in sorted order, have in common: (2 x layers, heads, tokens, size)."""
+    """What the rows first..last-1, in sorted order, have in common: (2 x layers, heads, tokens, size)."""
 
     first: int
     last: int
-    start: int
-    end: int
     state: Tensor
 
 
@@ -66,7 +63,6 @@ class SharedPrefixes:
         self._used: dict[Row, list[tuple[_Trunk, int]]] = {}  # the trunks a row reads, and how many blocks of each
         self._stretches: list[_Stretch] = []
         self._order = np.empty(0, dtype=np.int64)
-        self._width = 0
 
     def enter(self, rows: Sequence[Row], blocks: list[Block]) -> int:
         """Rows that begin with these blocks come in; returns how many of the blocks the rows read from here: those that other
@@ -104,7 +100,7 @@ class SharedPrefixes:
             trunk = self._trunks.get(blocks[at].id)
             if trunk is None:
                 ids, states = zip(*((block.id, block.state) for block in blocks[at:]), strict=True)
-                trunk = self._trunks[ids[0]] = _Trunk(list(ids), torch.cat(states, 2), at * BLOCK)
+                trunk = self._trunks[ids[0]] = _Trunk(list(ids), torch.cat(states, 2))
             pairs = zip(trunk.blocks, blocks[at:], strict=False)
             count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1].id, pairs))
             trunk.users += 1
@@ -137,13 +133,9 @@ class SharedPrefixes:
             begin = 0
             for end in sorted({count for _, count in places}):
                 inside = [place for place, count in places if count >= end]
-                start, stop = begin * BLOCK, end * BLOCK
-                state = trunk.state[:, :, start:stop]
-                self._stretches.append(
-                    _Stretch(inside[0], inside[-1] + 1, trunk.start + start, trunk.start + stop, state)
-                )
+                state = trunk.state[:, :, begin * BLOCK : end * BLOCK]
+                self._stretches.append(_Stretch(inside[0], inside[-1] + 1, state))
                 begin = end
-        self._width = max((stretch.end for stretch in self._stretches), default=0)
 
     def attention(self, work: Pass) -> Attend:
         """How the tokens of a pass over the arranged rows attend: to the stretches here and to their rows' slots."""
@@ -154,43 +146,51 @@ class SharedPrefixes:
         ends = np.concatenate([[0], np.cumsum(np.bincount(place[work.owner]))])
         stretches = [replace(part, first=int(ends[part.first]), last=int(ends[part.last])) for part in self._stretches]
         view = _View(work, stretches, torch.from_numpy(order), torch.from_numpy(np.argsort(order)))
-        return lambda query, scale, softcap: self._attend(view, query * scale, softcap)
 
-    def _attend(self, view: _View, query: Tensor, softcap: float | None) -> Tensor:
-        """Attention of (tokens, heads, group, size). In sorted order, heads come first: (heads, tokens x group, ...)."""
-        work, stretches, order, inverse = view.work, view.stretches, view.order, view.inverse
-        tokens, heads, group, _ = query.shape
-        layer, least = work.slots.layer, torch.finfo(query.dtype).min
-        shared_query = _sorted(query, order)
-        scores = shared_query.new_full((heads, tokens * group, self._width), least)
-        for stretch in stretches:
-            place = slice(stretch.first * group, stretch.last * group)
-            scores[:, place, stretch.start : stretch.end] = torch.bmm(
-                shared_query[:, place], stretch.state[2 * layer].mT
-            )
-        grids = [(part, *part.read(work.slots)) for part in work.parts]
-        width = max(keys.shape[2] for _, keys, _ in grids)
-        own = [
-            pad(part.scatter(_own_scores(part, query, keys, softcap), group), (0, width - keys.shape[2]), value=least)
-            for part, keys, _ in grids
-        ]
-        both = torch.cat([capped(scores, softcap), _sorted(torch.cat(own), order)], -1)
-        weights = torch.softmax(both, -1, dtype=torch.float32).to(query.dtype)
-        output = shared_query.new_zeros(shared_query.shape)
-        for stretch in stretches:
-            place = slice(stretch.first * group, stretch.last * group)
-            output[:, place] += torch.bmm(weights[:, place, stretch.start : stretch.end], stretch.state[2 * layer + 1])
-        mine = _unsorted(weights[..., self._width :], inverse)
-        own = [
-            part.scatter(torch.matmul(part.gather(mine[..., : keys.shape[2]]), values), group)
-            for part, keys, values in grids
-        ]
-        return torch.cat(own).add_(_unsorted(output, inverse))
+        def attend(query: Tensor, scale: float, softcap: float | None) -> Tensor:
+            if softcap is not None:
+                raise ValueError("attention to shared prefixes has no softcap")
+            return _attend(view, query, scale)
+
+        return attend
 
 
-def _own_scores(part: Part, query: Tensor, keys: Tensor, softcap: float | None) -> Tensor:
-    """Of a part's tokens toward their own slots: (lines, heads, group x n, width)."""
-    return capped(torch.matmul(part.gather(query), keys.mT), softcap) + part.mask
+def _attend(view: _View, query: Tensor, scale: float) -> Tensor:
+    """Attention of (tokens, heads, group, size): to the slots first, then each stretch's share of it joins in."""
+    work, layer, group = view.work, view.work.slots.layer, query.shape[2]
+    own = [_flash(part.gather(query), *part.read(work.slots), scale, part.mask) for part in work.parts]
+    output, weight = (
+        _sorted(
+            torch.cat([part.scatter(grid, group) for part, grid in zip(work.parts, grids, strict=True)]), view.order
+        )
+        for grids in zip(*own, strict=True)
+    )
+    output = output.float()
+    asked = _sorted(query, view.order)
+    for stretch in view.stretches:
+        rows = slice(stretch.first * group, stretch.last * group)
+        keys, values = stretch.state[2 * layer], stretch.state[2 * layer + 1]
+        more, its_weight = _flash(asked[None, :, rows], keys[None], values[None], scale)
+        _join(output[:, rows], weight[:, rows], more[0], its_weight[0])
+    return _unsorted(output, view.inverse).to(query.dtype)
+
+
+def _flash(
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Attention, and the logarithm of the sum of its exponentials in a last dimension of 1: what two of them need to become
+    the attention to both."""
+    output, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, keys, values, attn_mask=mask, scale=scale
+    )
+    return output, weight[..., None]
+
+
+def _join(output: Tensor, weight: Tensor, more: Tensor, its_weight: Tensor) -> None:
+    """Turn an attention and its weight, in place, into those to its keys and others together."""
+    both = torch.logaddexp(weight, its_weight)
+    output.mul_(torch.exp(weight - both)).add_(more * torch.exp(its_weight - both))
+    weight.copy_(both)
 
 
 def _sorted(tensor: Tensor, order: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ class SlotGenerator(Generator):
             self._shelves.append([])
         seats = self._shelves[shelf]
         seats.append(_Seat(row, (shelf, len(seats)), start, known, twins))
-        self._slots.reserve(shelf, len(seats))
+        self._slots.reserve([len(shelf) for shelf in self._shelves])
         return seats[-1]
 
     def _finish_prompt(self, leader: _Seat) -> list[Row]:
