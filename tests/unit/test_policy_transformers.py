@@ -139,7 +139,7 @@ def test_growing_and_branching_histories_get_the_models_own_probabilities(
     model, generator = tiny[0], random.Random(4)
     with torch.inference_mode():
         layout = plain_layout(model(torch.tensor([[1, 2]]), use_cache=True).past_key_values, 256)
-        slots = SlotGenerator(model, frozenset(), lambda ids: "", 6, layout, PrefixCache(400), share)
+        slots = SlotGenerator(model, frozenset(), lambda ids: "", 6, layout, PrefixCache(400), share, 256)
         histories = [tuple(generator.choices(range(260), k=generator.randrange(1, 70))) for _ in range(4)]
         waiting, finished, made = deque[Row](), [], 0
         while made < 40 or waiting or slots.rows:
@@ -164,7 +164,7 @@ def test_a_row_that_is_given_up_leaves_its_prompt_to_those_that_wait_for_it(
     monkeypatch.setattr("rro.policies.slot_generator._PROMPT_TOKENS", 7)
     with torch.inference_mode():
         layout = plain_layout(tiny[0](torch.tensor([[1, 2]]), use_cache=True).past_key_values, 256)
-        slots = SlotGenerator(tiny[0], frozenset(), lambda ids: "", 6, layout, PrefixCache(400), BLOCK)
+        slots = SlotGenerator(tiny[0], frozenset(), lambda ids: "", 6, layout, PrefixCache(400), BLOCK, 256)
         rows = [Row(tuple(range(3, 43)), SAMPLED, seed, 4) for seed in range(3)]
         waiting, done = deque(rows), slots.admit(deque())
         while waiting or slots.rows:

@@ -78,7 +78,7 @@ def make_generator(
         for share in (SHARE_TOKENS, None) if layout.device.type == "cpu" else (None,):
             if _agrees(model, ids, layout, share and BLOCK):
                 prefixes = PrefixCache(min(prefix_tokens, _memory(layout.device) // 4 // layout.bytes_per_token))
-                return SlotGenerator(model, end_ids, decode, max_rows, layout, prefixes, share)
+                return SlotGenerator(model, end_ids, decode, max_rows, layout, prefixes, share, max_context)
     logging.getLogger(__name__).warning(
         "%s does not keep plain keys and values of its whole context: answers are drawn in batches of equal length, "
         "without reuse of shared prompts",
@@ -97,7 +97,9 @@ def _agrees(model: Any, ids: list[int], layout: Layout, share: int | None) -> bo
     params = SamplingParams(temperature=0.0, logprobs=True)
     prompts = [tuple(ids), tuple(ids), tuple(ids[: BLOCK + 3])]
     try:
-        generator = SlotGenerator(model, frozenset(), lambda ids: "", 4, layout, PrefixCache(20 * BLOCK), share)
+        generator = SlotGenerator(
+            model, frozenset(), lambda ids: "", 4, layout, PrefixCache(20 * BLOCK), share, 4 * _PROBE_TOKENS
+        )
         rows = _draw(generator, [Row(prompt, params, 0, 2) for prompt in prompts])
         rows += _draw(generator, [Row((*rows[0].ids, *ids[number:20]), params, 0, 2) for number in range(2)])
         return all(_error(model, row) < (1e-3 if layout.dtype == torch.float32 else 0.3) for row in rows[1:])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import starmap, zip_longest
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 _SHORTEST = 128  # tokens of a slot on the first shelf; twice as many on each further one
-_AT_ONCE = 2**31  # bytes of a shelf that is made with all of its slots; a larger one grows
+_AT_ONCE = 2**31  # bytes of slots that are all made at once on a CPU, where memory that is not written to costs nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,15 @@ class KeyValueSlots(Cache):  # type: ignore[misc]
 
     `shelves[i]` is a view of `_pool`, of shape (2 x layers, slots, heads, 128 x 2^i, head size)."""
 
-    def __init__(self, layout: Layout, max_rows: int) -> None:
+    def __init__(self, layout: Layout, max_rows: int, context: int) -> None:
+        """`context`: tokens of the longest sequence there can be."""
         super().__init__(layers=[_SlotLayer(self, index) for index in range(layout.layers)])
         self.layout, self._max_rows = layout, max_rows
         self.shelves: list[Tensor] = []
         self._rows: list[int] = []
+        whole = [max_rows] * (shelf_of(context) + 1)
+        room = layout.bytes_per_token * sum(rows * (_SHORTEST << shelf) for shelf, rows in enumerate(whole))
+        self._whole = whole if layout.device.type == "cpu" and room <= _AT_ONCE else None
         self._pool = torch.empty(0)
         self._index = torch.empty(0, dtype=torch.long)
         self.layer = 0
@@ -86,9 +90,9 @@ class KeyValueSlots(Cache):  # type: ignore[misc]
     def reserve(self, rows: Sequence[int]) -> None:
         """Have room for rows[i] sequences on shelf i; what is stored in these stays."""
         before, had = self.shelves, self._rows
-        if len(rows) == len(had) and all(now <= room for now, room in zip(rows, had, strict=True)):
+        if all(now <= room for room, now in zip_longest(had, rows, fillvalue=0)):
             return
-        self._rows = [self._room(*each) for each in zip_longest(range(len(rows)), had, rows, fillvalue=0)]
+        self._rows = self._whole or list(starmap(self._room, zip_longest(had, rows, fillvalue=0)))
         layout = self.layout
         sizes = [room * layout.heads * (_SHORTEST << shelf) for shelf, room in enumerate(self._rows)]
         # Zeros, not garbage: a masked NaN would still be a NaN in the attention's sum.
@@ -102,14 +106,9 @@ class KeyValueSlots(Cache):  # type: ignore[misc]
                 kept = min(used, len(old[0]))
                 new[:, :kept] = old[:, :kept]
 
-    def _room(self, shelf: int, had: int, rows: int) -> int:
+    def _room(self, had: int, rows: int) -> int:
         """For how many sequences a shelf is made that now has `rows`."""
-        if rows <= had:
-            return had
-        whole = self._max_rows * self.layout.bytes_per_token * (_SHORTEST << shelf)
-        if self.layout.device.type == "cpu" and whole <= _AT_ONCE:  # memory that is not written to costs nothing there
-            return max(rows, self._max_rows)
-        return max(rows, min(max(8, 2 * had), self._max_rows))
+        return had if rows <= had else max(rows, min(max(8, 2 * had), self._max_rows))
 
     def aim(self, shelves: Tensor, slots: Tensor, positions: Tensor) -> None:
         """Point at where the tokens of the next forward pass go: (T,) shelves, slots, and positions within them."""

@@ -54,14 +54,15 @@ class SlotGenerator(Generator):
         layout: Layout,
         prefixes: PrefixCache,
         share: int | None,
+        context: int,
     ) -> None:
         super().__init__(model, end_ids, decode, max_rows)
-        self._prefixes, self._layout, self._share = prefixes, layout, share
+        self._prefixes, self._layout, self._share, self._context = prefixes, layout, share, context
         self._group = model.config.get_text_config().num_attention_heads // layout.heads
         self._clear()
 
     def _clear(self) -> None:
-        self._slots = KeyValueSlots(self._layout, self.max_rows)
+        self._slots = KeyValueSlots(self._layout, self.max_rows, self._context)
         self._shelves: list[list[_Seat]] = []
         self._shared = SharedPrefixes(self._share) if self._share else None
         self._changed()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -35,19 +35,19 @@ class _Request:
     started: float = field(default_factory=time.perf_counter)
 
     def answer(self, completions: list[Completion]) -> None:
-        self._settle(lambda: self.future.set_result(completions))
+        """In its loop."""
+        if not self.future.done():
+            self.future.set_result(completions)
 
     def fail(self, error: Exception) -> None:
-        self._settle(lambda: self.future.set_exception(error))
+        """From any thread."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(lambda: None if self.future.done() else self.future.set_exception(error))
 
     def abandon(self) -> None:
         """Nobody waits any more: its rows leave at the next token."""
         for row in self.rows:
             row.finish = row.finish or "length"
-
-    def _settle(self, action: Callable[[], None]) -> None:
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(lambda: None if self.future.done() else action())
 
 
 class TransformersPolicy:
@@ -159,12 +159,16 @@ class TransformersPolicy:
         return not self._closed
 
     def _deliver(self, done: Sequence[Row]) -> None:
-        """Answer the requests whose last row is done."""
+        """Answer the requests whose last row is done, all of one loop at once: waking it costs more than an answer."""
+        answers = defaultdict[asyncio.AbstractEventLoop, list[tuple[_Request, list[Completion]]]](list)
         for row in done:
             request = self._requests.pop(row, None)
             if request is not None and all(other.finish is not None for other in request.rows):
                 seconds = (time.perf_counter() - request.started) / len(request.rows)
-                request.answer([self._completion(other, seconds) for other in request.rows])
+                answers[request.loop].append((request, [self._completion(other, seconds) for other in request.rows]))
+        for loop, own in answers.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_answer, own)
 
     def _completion(self, row: Row, seconds: float) -> Completion:
         text = self._format.decode(row.tokens) if row.text is None else row.text
@@ -206,6 +210,11 @@ class TransformersPolicy:
             request.abandon()
             for row in request.rows:
                 self._requests.pop(row, None)
+
+
+def _answer(answers: Sequence[tuple[_Request, list[Completion]]]) -> None:
+    for request, completions in answers:
+        request.answer(completions)
 
 
 def _out_of_memory(error: Exception) -> bool:
