@@ -342,7 +342,7 @@ def test_any_architecture_is_sampled_rightly(kind: str) -> None:
     model, wanted = architectures()[kind]
     model.eval()
     with torch.inference_mode():
-        generator = make_generator(model, frozenset(), lambda ids: "", 3, 128, 10_000)
+        generator = make_generator(model, frozenset(), lambda ids: "", 3, 128, (10_000, 0.25))
         assert type(generator) is wanted
         rows = [Row(tuple(range(3, 3 + length)), SAMPLED, seed, 7) for seed, length in enumerate((9, 20, 9, 9, 9, 20))]
         waiting, done = deque(rows), []

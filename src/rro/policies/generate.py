@@ -61,14 +61,14 @@ class EqualLengthGenerator(Generator):
 
 
 def make_generator(
-    model: Any, end_ids: frozenset[int], decode: Decode, max_rows: int, max_context: int, prefix_tokens: int
+    model: Any, end_ids: frozenset[int], decode: Decode, max_rows: int, max_context: int, cache: tuple[int, float]
 ) -> Generator:
     """The best generator that this model can have, found by trying it on a few tokens: its cache must be plain keys and
     values, and what is drawn through slots must have the probabilities that the model itself gives. Call in
     torch.inference_mode.
 
-    `prefix_tokens` of the prefix cache are cut to what fits a quarter of the memory. Raises UsageError for a model that
-    cannot be sampled token by token at all."""
+    `cache`: how many tokens the prefix cache may keep, and how large a share of the memory it may take. Raises UsageError
+    for a model that cannot be sampled token by token at all."""
     ids = [(7 * i + 11) % min(200, model.config.get_text_config().vocab_size) for i in range(_PROBE_TOKENS)]
     output = model(input_ids=torch.tensor([ids], device=model.device), use_cache=True)
     if not _state_of(output):
@@ -77,7 +77,9 @@ def make_generator(
     if layout is not None:
         for share in (SHARE_TOKENS, None) if layout.device.type == "cpu" else (None,):
             if _agrees(model, ids, layout, share and BLOCK):
-                prefixes = PrefixCache(min(prefix_tokens, _memory(layout.device) // 4 // layout.bytes_per_token))
+                tokens, memory_share = cache
+                room = int(memory_share * _memory(layout.device)) // layout.bytes_per_token
+                prefixes = PrefixCache(min(tokens, room))
                 return SlotGenerator(model, end_ids, decode, max_rows, layout, prefixes, share, max_context)
     logging.getLogger(__name__).warning(
         "%s does not keep plain keys and values of its whole context: answers are drawn in batches of equal length, "

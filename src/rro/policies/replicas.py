@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -49,6 +50,7 @@ class ReplicatedPolicy:
         self.name, self._closed = name, False
         self._replicas: list[_Replica] = []
         self._homes = OrderedDict[int, _Replica]()
+        settings = {**settings, "memory_share": 0.25 / _neighbours(config, replicas)}
         try:
             for number in range(replicas):
                 spec = Spec(_placed(config, number), weights, name, settings, threads or _threads(replicas))
@@ -234,13 +236,22 @@ def _shut(connection: Connection) -> None:
         end.shutdown(socket.SHUT_RDWR)
 
 
-def _placed(config: ModelConfig, number: int) -> ModelConfig:
-    """Each replica has a GPU of its own, as long as there are any."""
+def _gpus(config: ModelConfig) -> int:
+    """How many GPUs the replicas can go to; 0 where the recipe names their one device, or there is no GPU."""
     import torch
 
-    if config.device not in ("auto", "cuda") or not torch.cuda.is_available():
-        return config
-    return config.model_copy(update={"device": f"cuda:{number % torch.cuda.device_count()}"})
+    return torch.cuda.device_count() if config.device in ("auto", "cuda") and torch.cuda.is_available() else 0
+
+
+def _placed(config: ModelConfig, number: int) -> ModelConfig:
+    """Each replica has a GPU of its own, as long as there are any."""
+    gpus = _gpus(config)
+    return config.model_copy(update={"device": f"cuda:{number % gpus}"}) if gpus else config
+
+
+def _neighbours(config: ModelConfig, replicas: int) -> int:
+    """How many replicas share one memory."""
+    return math.ceil(replicas / max(1, _gpus(config)))
 
 
 def _threads(replicas: int) -> int:

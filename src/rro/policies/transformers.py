@@ -71,10 +71,12 @@ class TransformersPolicy:
         prefix_cache_tokens: int = 200_000,
         max_context: int | None = None,
         device: str | torch.device | None = None,
+        memory_share: float = 0.25,
     ) -> None:
         """`max_batch`: answers drawn together. `prefix_cache_tokens`: tokens of past histories whose keys and values are
         kept (0: none). `max_context`: tokens of prompt and answer together; None: as many as the model was made for.
-        `device`: where to move the model; None: where it is. Raises UsageError for an unusable chat template."""
+        `device`: where to move the model; None: where it is. `memory_share`: of the memory, at most for the kept tokens.
+        Raises UsageError for an unusable chat template."""
         self.name = name
         self._format = ChatFormat(tokenizer)
         self._model = (model if device is None else model.to(device)).eval()
@@ -84,8 +86,9 @@ class TransformersPolicy:
         where = {"device": str(self._model.device), "dtype": str(self._model.dtype).removeprefix("torch.")}
         self.provenance: Mapping[str, Any] = MappingProxyType({**what, **where, "context": self._max_context})
         with torch.inference_mode():
+            cache = prefix_cache_tokens, memory_share
             self._generator = make_generator(
-                self._model, self._end_ids(), self._format.decode, max_batch, self._max_context, prefix_cache_tokens
+                self._model, self._end_ids(), self._format.decode, max_batch, self._max_context, cache
             )
         self._incoming: deque[_Request] = deque()
         self._waiting: deque[Row] = deque()
