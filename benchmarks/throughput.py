@@ -1,15 +1,15 @@
-"""What makes exploration fast: `python -m benchmarks.throughput RUN [--tasks 12] [--repeats 3] [--saturated N] [--same]`, on a run
+"""What makes exploration fast: `python -m benchmarks.throughput RUN [--tasks 12] [--repeats 3] [--replicas 2] [--same]`, on a run
 folder that has done SFT.
 
-The same policy, tasks, seeds and strategy three ways, in turn: as IPR's code works (an episode is forked by replaying it from
-the start, one request at a time, every prompt computed whole); with batching alone; and the engine as it is (snapshots,
-batches, shared prefixes). `--saturated` adds the engine with N tasks, all in flight; `--same` the share of pairs that are equal
-between 1 and 64 tasks in flight.
+The same policy, tasks, seeds and strategy four ways, in turn: as IPR's code works (an episode is forked by replaying it from
+the start, one request at a time, every prompt computed whole); with batching alone; the engine as it is (snapshots, batches,
+shared prefixes); and that with the model in several processes. All tasks are in flight at once, where several can be. `--same`:
+the share of pairs that are equal between 1 and 64 tasks in flight.
 
 Prints one JSON object: pairs an hour, prompt tokens computed, generated tokens, the ratios with their range over the repeats,
 and what bounded each way: CPU seconds in forward passes that only draw, in those that also compute prompts, in the rest of the
 policy's thread, and in the loop's thread (environment, journal, templates); with how many rows (answers) a pass advances.
-Seconds are wall time; `cpu_seconds`, of all threads, say more on a machine that does other work, too.
+Seconds are wall time; `cpu_seconds`, of all threads and processes, say more on a machine that does other work, too.
 """
 
 from __future__ import annotations
