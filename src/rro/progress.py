@@ -19,14 +19,19 @@ class Progress:
     def __init__(self, what: str, total: int | None, unit: str, log_every: float = 30.0) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.done, self.old, self.usage, self.note = 0, 0, Usage(), ""
+        self.spent, self._spent_before = 0.0, 0.0
         self._begun = self._logged = time.perf_counter()
         self._log_every = log_every
         self._bar = _bar(what, total) if sys.stderr.isatty() else None
 
-    def advance(self, count: int = 1, note: str = "", new: bool = True) -> None:
-        """`count` more are finished; those that are not `new` were so before, and say nothing of the rate."""
+    def advance(self, count: int = 1, note: str = "", new: bool = True, spent: float = 0.0) -> None:
+        """`count` more are finished; those that are not `new` were so before, and say nothing of the rate. `spent`: the share
+        of a budget, where one may end the work before `total`."""
         self.done += count
         self.old += 0 if new else count
+        self.spent = spent
+        if not new:
+            self._spent_before = spent
         self.note = note or self.note
         self._show()
 
@@ -61,10 +66,12 @@ class Progress:
         return ", ".join([part for part in (*parts, self._rest(seconds, fresh), self.note) if part])
 
     def _rest(self, seconds: float, fresh: int) -> str:
-        """What the remaining pieces will take if they are like those so far."""
+        """What the remaining pieces, or the rest of the budget, will take if they are like what was done so far."""
         if not self.total or not fresh or not self.usage.policy_calls or self.done >= self.total:
             return ""
         ratio = (self.total - self.done) / fresh
+        if self.spent > self._spent_before:
+            ratio = min(ratio, max(0.0, 1 - self.spent) / (self.spent - self._spent_before))
         money = f", cost {self.usage.cost * ratio:.2f}" if self.usage.cost else ""
         return f"left about {self.usage.policy_calls * ratio:,.0f} calls{money}, {_span(seconds * ratio)}"
 

@@ -62,7 +62,7 @@ async def explore(
                 observe(record)
             share = scope.account.share()
             spent = "" if share is None else f", {share:.0%} of the budget"
-            progress.advance(new=new, note=f"{pairs} pairs{spent}")
+            progress.advance(new=new, note=f"{pairs} pairs{spent}", spent=share or 0.0)
 
     try:
         async with asyncio.TaskGroup() as workers:
