@@ -1,8 +1,14 @@
-"""Several processes of one training (`accelerate launch`). Process 0 writes; the others wait for it where they must."""
+"""Several processes of one training (`accelerate launch`), and the cores for all. Process 0 writes; the others wait for it
+where they must."""
 
 from __future__ import annotations
 
 import os
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def rank() -> int:

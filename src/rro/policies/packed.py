@@ -133,9 +133,8 @@ class Pass:
             if softcap is None:
                 grid = scaled_dot_product_attention(own, keys, values, attn_mask=part.mask, scale=scale)
             else:
-                scores = (
-                    torch.tanh(torch.matmul(own * scale, keys.mT) / softcap) * softcap + part.mask
-                )  # as Gemma 2 does
+                held = torch.tanh(torch.matmul(own * scale, keys.mT) / softcap) * softcap  # as Gemma 2 does
+                scores = held + part.mask
                 grid = torch.matmul(torch.softmax(scores, -1, dtype=torch.float32).to(own.dtype), values)
             outputs.append(part.scatter(grid, self.group))
         return torch.cat(outputs)

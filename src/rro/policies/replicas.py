@@ -25,6 +25,7 @@ from typing import Any
 from rro.config import ModelConfig
 from rro.errors import PolicyError, RroError
 from rro.policies.replica import Answer, Ask, Spec, pack
+from rro.processes import cores
 from rro.types import Completion, Message, SamplingParams, Source
 
 _HOMES = 100_000  # tasks whose replica is remembered
@@ -255,4 +256,4 @@ def _neighbours(config: ModelConfig, replicas: int) -> int:
 
 
 def _threads(replicas: int) -> int:
-    return max(1, len(os.sched_getaffinity(0)) // replicas)
+    return max(1, cores() // replicas)

@@ -15,6 +15,7 @@ from typing import Any
 from rro.config import ModelConfig, PolicyConfig
 from rro.errors import UsageError
 from rro.policies.adapters import adapter_between
+from rro.processes import cores
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -114,10 +115,9 @@ def environment(threads: int | None) -> dict[str, str]:
 
     vLLM would bind one thread to each core but one, always beginning with the first: two engines, or an engine and a
     trainer, would sit on the same."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": str(threads or cores),
+        "OMP_NUM_THREADS": str(threads or cores()),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
     }
