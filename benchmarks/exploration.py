@@ -1,11 +1,13 @@
-"""What a good pair costs: every strategy on random trees whose values are known (benchmarks/trees.py).
+"""What a good pair costs: every strategy on random trees whose values are known
+(benchmarks/trees.py).
 
-`python -m benchmarks.exploration [--seeds 20] [--tasks 8] [--out FILE.json] [--plot FILE.png] [--only NAME ...]`
+`python -m benchmarks.exploration [--seeds 20] [--tasks 8] [--out FILE.json] [--plot FILE.png]
+[--only NAME ...]`
 
-Strategies run through the real sampler, engine and journal, in a temporary folder; only the policy is a script. A pair is
-correct if the true value of its chosen side is above that of its rejected side, and counted once however often it is
-found. Intervals are 95 %, over seeds: each seed draws its own trees. The same seed gives the same figures.
-"""
+Strategies run through the real sampler, engine and journal, in a temporary folder; only the policy
+is a script. A pair is correct if the true value of its chosen side is above that of its rejected
+side, and counted once however often it is found. Intervals are 95 %, over seeds: each seed draws
+its own trees. The same seed gives the same figures."""
 
 from __future__ import annotations
 
@@ -25,20 +27,20 @@ import numpy as np
 from benchmarks.exploration_plot import plot
 from benchmarks.trees import SHAPES, Forest, Shape
 from rro.config import AdaptiveConfig
-from rro.episode import Limits
-from rro.explore import engine
-from rro.explore.beliefs import Prior
-from rro.explore.sampler import Sampler, Scope
-from rro.explore.strategies.adaptive import AdaptiveExploration
-from rro.explore.strategies.base import Strategy
-from rro.explore.strategies.fixed_size import FixedSizeExploration
-from rro.explore.strategies.ipr import IterativeStepRefinement
-from rro.explore.strategies.rising import RisingExploration
-from rro.explore.strategies.whole import RejectionSampling, TrajectoryExploration
-from rro.explore.tree import Tree
-from rro.journal import Journal
-from rro.progress import Progress
-from rro.stats import bootstrap_mean
+from rro.episodes.loop import Limits
+from rro.evaluation.statistics import bootstrap_mean
+from rro.exploration import explorer
+from rro.exploration.beliefs import Prior
+from rro.exploration.sampler import Sampler, Scope
+from rro.exploration.strategies.adaptive import AdaptiveExploration
+from rro.exploration.strategies.base import Strategy
+from rro.exploration.strategies.fixed_size import FixedSizeExploration
+from rro.exploration.strategies.ipr import IterativeStepRefinement
+from rro.exploration.strategies.rising import RisingExploration
+from rro.exploration.strategies.whole import RejectionSampling, TrajectoryExploration
+from rro.exploration.tree import Tree
+from rro.runs.journal import Journal
+from rro.runs.progress import Progress
 from rro.types import PreferencePair, SamplingParams
 
 FIRST_SEED = 1000  # those below served to choose the defaults of adaptive exploration
@@ -70,7 +72,9 @@ def strategies() -> dict[str, Make]:
     }
 
 
-def adaptive(forest: Forest, siblings: Literal["lowest", "all"] = "lowest", **options: Any) -> Strategy:
+def adaptive(
+    forest: Forest, siblings: Literal["lowest", "all"] = "lowest", **options: Any
+) -> Strategy:
     config = AdaptiveConfig(**options)
     return AdaptiveExploration(config, siblings, prior=Prior(config.prior, *forest.shape.range))
 
@@ -118,7 +122,9 @@ class Counts:
     candidates: int = 0
     steps: int = 0
     claimed: float = 0.0  # credibility, over the pairs that state one
-    values: list[list[float]] = field(default_factory=list)  # V after each committed step, start first, by task
+    values: list[list[float]] = field(
+        default_factory=list
+    )  # V after each committed step, start first, by task
 
 
 def explore(forest: Forest, make: Make, seed: int, concurrency: int = 16) -> Counts:
@@ -130,11 +136,18 @@ def explore(forest: Forest, make: Make, seed: int, concurrency: int = 16) -> Cou
 def grow(forest: Forest, explored: Strategy, seed: int, concurrency: int = 16) -> dict[str, Tree]:
     """The finished trees by task."""
     strategy, policy = Watched(explored), forest.policy()
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "journal.jsonl") as journal:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Journal(Path(folder) / "journal.jsonl") as journal,
+    ):
         params = SamplingParams()
-        scope = Scope(forest, policy, policy, journal, params, params, Limits(forest.max_steps), seed)
+        scope = Scope(
+            forest, policy, policy, journal, params, params, Limits(forest.max_steps), seed
+        )
         with Progress("explore", len(forest.trees), "tasks", log_every=1e9) as progress:
-            failed = asyncio.run(engine.explore(forest.tasks(), strategy, scope, concurrency, progress))
+            failed = asyncio.run(
+                explorer.explore(forest.tasks(), strategy, scope, concurrency, progress)
+            )
     assert not failed, failed
     return strategy.trees
 
@@ -147,7 +160,9 @@ def count(forest: Forest, strategy: Strategy, trees: dict[str, Tree]) -> Counts:
     return counts
 
 
-def _count(counts: Counts, forest: Forest, task: str, tree: Tree, pairs: list[PreferencePair]) -> None:
+def _count(
+    counts: Counts, forest: Forest, task: str, tree: Tree, pairs: list[PreferencePair]
+) -> None:
     usage, committed, root = tree.usage(), tree.committed(), forest.trees[task]
     counts.tasks += 1
     counts.calls += usage.policy_calls
@@ -172,11 +187,15 @@ def _count(counts: Counts, forest: Forest, task: str, tree: Tree, pairs: list[Pr
 
 
 def _gap(forest: Forest, pair: PreferencePair) -> float:
-    """True difference: of the actions that the sides begin with, or of two whole trajectories' outcomes."""
+    """True difference: of the actions that the sides begin with, or of two whole trajectories'
+    outcomes."""
     if pair.kind == "trajectory":
         return pair.chosen_reward.mean - pair.rejected_reward.mean
     actions = forest.at(pair.prompt).by_text
-    return actions[pair.chosen[0].content].leads_to.value - actions[pair.rejected[0].content].leads_to.value
+    return (
+        actions[pair.chosen[0].content].leads_to.value
+        - actions[pair.rejected[0].content].leads_to.value
+    )
 
 
 # -- figures: ratios of sums over seeds, with intervals
@@ -188,13 +207,15 @@ def ratio(counts: Sequence[Counts], over: str, under: str) -> dict[str, float | 
 
 
 def times_fewer(paper: Sequence[Counts], counts: Sequence[Counts]) -> dict[str, float | None]:
-    """By how many times the policy calls per correct pair are fewer than the paper's, on the same trees."""
+    """By how many times the policy calls per correct pair are fewer than the paper's, on the same
+    trees."""
     over, under = ((_sums(those, "calls"), _sums(those, "correct")) for those in (paper, counts))
     return _interval(over[0], over[1], under[1], under[0])
 
 
 def _sums(counts: Sequence[Counts], name: str) -> Any:
-    """By seed: the sum itself, then 4,000 resamples of seeds (the same for every strategy and figure)."""
+    """By seed: the sum itself, then 4,000 resamples of seeds (the same for every strategy and
+    figure)."""
     values = np.array([getattr(c, name) for c in counts], float)
     drawn = np.random.default_rng(0).integers(len(values), size=(4000, len(values)))
     return np.concatenate([[values.sum()], values[drawn].sum(1)])
@@ -235,7 +256,10 @@ def _by_step(counts: Sequence[Counts]) -> list[float]:
     """Mean true V after 0, 1, ... committed steps; an episode that has ended keeps its outcome."""
     walks = [walk for c in counts for walk in c.values]
     longest = max(map(len, walks))
-    return [sum(walk[min(step, len(walk) - 1)] for walk in walks) / len(walks) for step in range(longest)]
+    return [
+        sum(walk[min(step, len(walk) - 1)] for walk in walks) / len(walks)
+        for step in range(longest)
+    ]
 
 
 def _explore_all(job: tuple[Shape, list[str], int, int]) -> list[Counts]:
@@ -246,20 +270,30 @@ def _explore_all(job: tuple[Shape, list[str], int, int]) -> list[Counts]:
     made = {name: strategies()[name](forest) for name in names}
     grown: dict[str, dict[str, Tree]] = {}
     for name in names:
-        same = grown.get(name.removesuffix(ALL))  # which siblings are paired does not change what is explored
+        same = grown.get(
+            name.removesuffix(ALL)
+        )  # which siblings are paired does not change what is explored
         grown[name] = same if same is not None else grow(forest, made[name], seed)
     return [count(forest, made[name], grown[name]) for name in names]
 
 
-def measure(shapes: list[Shape], names: list[str], tasks: int, seeds: int, processes: int) -> dict[str, Any]:
+def measure(
+    shapes: list[Shape], names: list[str], tasks: int, seeds: int, processes: int
+) -> dict[str, Any]:
     """Figures by shape and strategy."""
-    jobs = [(shape, names, tasks, seed) for shape in shapes for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
+    jobs = [
+        (shape, names, tasks, seed)
+        for shape in shapes
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
+    ]
     with ProcessPoolExecutor(processes) as pool:
         done = list(pool.map(_explore_all, jobs))
     found: dict[str, Any] = {}
     for index, shape in enumerate(shapes):
         by_name = list(zip(*done[index * seeds : (index + 1) * seeds], strict=True))
-        found[shape.name] = {name: figures(list(counts)) for name, counts in zip(names, by_name, strict=True)}
+        found[shape.name] = {
+            name: figures(list(counts)) for name, counts in zip(names, by_name, strict=True)
+        }
         for name, counts in zip(names, by_name, strict=True):
             found[shape.name][name]["times_fewer_calls"] = times_fewer(by_name[0], counts)
     return found

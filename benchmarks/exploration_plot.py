@@ -1,4 +1,5 @@
-"""The figures of benchmarks/exploration.py as a picture: cost and accuracy of a pair, by shape and strategy."""
+"""The figures of benchmarks/exploration.py as a picture: cost and accuracy of a pair, by shape and
+strategy."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 
-def plot(found: dict[str, Any], path: Path, names: tuple[str, ...] = ("rro", "fixed", "ipr", "adaptive")) -> None:
-    """Write a picture of calls per correct pair (logarithmic) and pair accuracy, with their intervals. Needs matplotlib."""
+def plot(
+    found: dict[str, Any], path: Path, names: tuple[str, ...] = ("rro", "fixed", "ipr", "adaptive")
+) -> None:
+    """Write a picture of calls per correct pair (logarithmic) and pair accuracy, with their
+    intervals. Needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -16,7 +20,10 @@ def plot(found: dict[str, Any], path: Path, names: tuple[str, ...] = ("rro", "fi
     shapes = list(found)
     drawn = [name for name in names if name in found[shapes[0]]]
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 0.45 * len(shapes) + 1.5), sharey=True)
-    titles = {"calls_per_correct_pair": "policy calls per correct pair", "pair_accuracy": "pair accuracy"}
+    titles = {
+        "calls_per_correct_pair": "policy calls per correct pair",
+        "pair_accuracy": "pair accuracy",
+    }
     for panel, (key, title) in zip(panels, titles.items(), strict=True):
         for index, name in enumerate(drawn):
             rows = [found[shape][name][key] for shape in shapes]
@@ -39,4 +46,6 @@ def _points(panel: Any, rows: list[dict[str, float | None]], name: str, shift: f
         [row["mean"] - row["low"] for _, row in known],  # type: ignore[operator]
         [row["high"] - row["mean"] for _, row in known],  # type: ignore[operator]
     ]
-    panel.errorbar(means, [index + shift for index, _ in known], xerr=errors, fmt="o", ms=4, lw=1, label=name)
+    panel.errorbar(
+        means, [index + shift for index, _ in known], xerr=errors, fmt="o", ms=4, lw=1, label=name
+    )

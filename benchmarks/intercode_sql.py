@@ -1,10 +1,11 @@
-"""How fast InterCode-SQL answers in one process: `python -m benchmarks.intercode_sql [--data FOLDER] [--episodes FILE]`.
+"""How fast InterCode-SQL answers in one process: `python -m benchmarks.intercode_sql [--data
+FOLDER] [--episodes FILE]`.
 
-Plays the SQL of recorded episodes (see `rro verify intercode-sql`) as an agent's answers, from parsing the answer to the cut
-observation, with a submission and its reward at the end of each episode; prints one JSON object. "cold": nothing ran before,
-every statement is translated and executed when it is first met. "warm": all have been met. "distinct": each statement once,
-cold, which is the cost of a new statement. Rates are medians of the repeats, with lowest and highest.
-"""
+Plays the SQL of recorded episodes (see `rro verify intercode-sql`) as an agent's answers, from
+parsing the answer to the cut observation, with a submission and its reward at the end of each
+episode; prints one JSON object. "cold": nothing ran before, every statement is translated and
+executed when it is first met. "warm": all have been met. "distinct": each statement once, cold,
+which is the cost of a new statement. Rates are medians of the repeats, with lowest and highest."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rro.envs.intercode_sql import IntercodeSqlBenchmark, open_intercode_sql
-from rro.envs.intercode_sql.embedded.sqlite import SqliteEngine
+from rro.intercode_sql import IntercodeSqlBenchmark, open_intercode_sql
+from rro.intercode_sql.embedded.sqlite import SqliteEngine
 from rro.types import Message, Task
 
 SHARED = Path(os.environ.get("RRO_SHARED", Path(__file__).parents[2] / "shared"))
@@ -35,11 +36,15 @@ def main() -> None:
         reopen = _seconds(lambda: open_intercode_sql(arguments.data, cache=cache).engine.close())
         benchmark = open_intercode_sql(arguments.data, cache=cache)
         steps = sum(len(answers) + 1 for _, answers in episodes)
-        cold = [_rate(lambda: _play(benchmark, episodes), steps) for _ in _cleared(benchmark, arguments.repeats)]
+        cold = [
+            _rate(lambda: _play(benchmark, episodes), steps)
+            for _ in _cleared(benchmark, arguments.repeats)
+        ]
         warm = [_rate(lambda: _play(benchmark, episodes), steps) for _ in range(arguments.repeats)]
         single = _distinct(episodes)
         distinct = [
-            _rate(lambda: _play(benchmark, single), len(single)) for _ in _cleared(benchmark, arguments.repeats)
+            _rate(lambda: _play(benchmark, single), len(single))
+            for _ in _cleared(benchmark, arguments.repeats)
         ]
         forks = _forks(benchmark, episodes[0][0])
     report = {
@@ -61,7 +66,11 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed of the InterCode-SQL environment.")
     parser.add_argument("--data", type=Path, default=SHARED / "data" / "intercode-sql")
-    parser.add_argument("--episodes", type=Path, default=SHARED / "conformance" / "intercode-sql" / "episodes.jsonl.gz")
+    parser.add_argument(
+        "--episodes",
+        type=Path,
+        default=SHARED / "conformance" / "intercode-sql" / "episodes.jsonl.gz",
+    )
     parser.add_argument("--repeats", type=int, default=3)
     return parser.parse_args()
 
@@ -83,7 +92,11 @@ def _answer(sql: str) -> Message:
 
 def _distinct(episodes: Sequence[Episode]) -> list[Episode]:
     """One episode of one statement for each statement of a task."""
-    found = {(task.data, answer.content): (task, [answer]) for task, answers in episodes for answer in answers}
+    found = {
+        (task.data, answer.content): (task, [answer])
+        for task, answers in episodes
+        for answer in answers
+    }
     return list(found.values())
 
 

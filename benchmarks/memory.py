@@ -1,10 +1,11 @@
-"""What an exploration keeps in memory: `python -m benchmarks.memory [--tasks 100 1000 10000] [--strategy rro] [--out FILE]`.
+"""What an exploration keeps in memory: `python -m benchmarks.memory [--tasks 100 1000 10000]
+[--strategy rro] [--out FILE]`.
 
-Explores that many tasks (decision trees, a scripted policy, the real sampler, engine and journal), then resumes the finished
-journal, then makes its pairs and summary: each in a process of its own. Prints the resident memory in MiB before the work (all is
-imported, the tasks are listed), and above that its peak during the work and what is left after it; and milliseconds of
-processor time per task. `--trace N` adds the N lines of code that hold most at the end of the exploration.
-"""
+Explores that many tasks (decision trees, a scripted policy, the real sampler, engine and journal),
+then resumes the finished journal, then makes its pairs and summary: each in a process of its own.
+Prints the resident memory in MiB before the work (all is imported, the tasks are listed), and above
+that its peak during the work and what is left after it; and milliseconds of processor time per
+task. `--trace N` adds the N lines of code that hold most at the end of the exploration."""
 
 from __future__ import annotations
 
@@ -28,16 +29,16 @@ import psutil
 
 from benchmarks.trees import SHAPES, Forest, TreeWalk
 from rro.config import AdaptiveConfig
-from rro.envs.base import Benchmark, Environment
-from rro.episode import Limits
-from rro.explore import engine
-from rro.explore.pairs import write_pairs
-from rro.explore.sampler import Scope
-from rro.explore.strategies.adaptive import AdaptiveExploration
-from rro.explore.strategies.base import Strategy
-from rro.explore.strategies.rising import RisingExploration
-from rro.journal import Journal
-from rro.progress import Progress
+from rro.environments.base import Benchmark, Environment
+from rro.episodes.loop import Limits
+from rro.exploration import explorer
+from rro.exploration.pairs import write_pairs
+from rro.exploration.sampler import Scope
+from rro.exploration.strategies.adaptive import AdaptiveExploration
+from rro.exploration.strategies.base import Strategy
+from rro.exploration.strategies.rising import RisingExploration
+from rro.runs.journal import Journal
+from rro.runs.progress import Progress
 from rro.types import Message, SamplingParams, Task
 
 SHALLOW = next(shape for shape in SHAPES if shape.name == "shallow")
@@ -90,7 +91,11 @@ class Watch:
         gc.collect()
         self._ended.set()
         left = self._resident()
-        figures = {"start": self.start, "peak": max(self._peak, left) - self.start, "left": left - self.start}
+        figures = {
+            "start": self.start,
+            "peak": max(self._peak, left) - self.start,
+            "left": left - self.start,
+        }
         return {name: round(value, 1) for name, value in figures.items()}
 
 
@@ -109,15 +114,19 @@ def measure(work: str, tasks: int, strategy: str, folder: Path, trace: int) -> d
         seconds = time.process_time() - begun
         found: dict[str, Any] = watch.figures()
     if trace:
-        found["held"] = [str(held) for held in tracemalloc.take_snapshot().statistics("lineno")[:trace]]
+        found["held"] = [
+            str(held) for held in tracemalloc.take_snapshot().statistics("lineno")[:trace]
+        ]
     return {**found, "cpu_ms_per_task": round(1000 * seconds / tasks, 2)}
 
 
 def _explore(grove: Grove, tasks: Sequence[Task], journal: Journal, strategy: Strategy) -> None:
     policy, params = grove.forest.policy(), SamplingParams()
-    scope = Scope(grove, policy, policy, journal, params, params, Limits(grove.max_steps), seed=0, iteration=1)
+    scope = Scope(
+        grove, policy, policy, journal, params, params, Limits(grove.max_steps), seed=0, iteration=1
+    )
     with Progress("explore", len(tasks), "tasks", log_every=1e9) as progress:
-        failed = asyncio.run(engine.explore(tasks, strategy, scope, 32, progress))
+        failed = asyncio.run(explorer.explore(tasks, strategy, scope, 32, progress))
     assert not failed, failed
 
 
@@ -125,8 +134,10 @@ def _pairs(journal: Journal, keys: Sequence[str], folder: Path) -> None:
     def records() -> Iterator[dict[str, Any]]:
         return (record for key in keys if (record := journal.get("task", key)) is not None)
 
-    assert write_pairs((row for record in records() for row in record["pairs"]), folder / "pairs.jsonl")
-    assert engine.summarise(records()).tasks == len(keys)
+    assert write_pairs(
+        (row for record in records() for row in record["pairs"]), folder / "pairs.jsonl"
+    )
+    assert explorer.summarise(records()).tasks == len(keys)
 
 
 def in_processes(tasks: int, strategy: str, trace: int) -> dict[str, Any]:
@@ -136,12 +147,33 @@ def in_processes(tasks: int, strategy: str, trace: int) -> dict[str, Any]:
         journal = Path(folder) / "journal.jsonl"
         with journal.open("rb") as lines:
             records = sum(1 for _ in lines)
-        return {"tasks": tasks, "records": records, "journal_mib": round(journal.stat().st_size / 2**20, 1), **found}
+        return {
+            "tasks": tasks,
+            "records": records,
+            "journal_mib": round(journal.stat().st_size / 2**20, 1),
+            **found,
+        }
 
 
 def _in_process(work: str, tasks: int, strategy: str, folder: Path, trace: int) -> dict[str, Any]:
-    options = ["--tasks", str(tasks), "--strategy", strategy, "--trace", str(trace if work == "explore" else 0)]
-    command = [sys.executable, "-m", "benchmarks.memory", "--work", work, "--folder", str(folder), *options]
+    options = [
+        "--tasks",
+        str(tasks),
+        "--strategy",
+        strategy,
+        "--trace",
+        str(trace if work == "explore" else 0),
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.memory",
+        "--work",
+        work,
+        "--folder",
+        str(folder),
+        *options,
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -168,7 +200,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.work:
         with _everything_imported():
-            print(json.dumps(measure(options.work, *options.tasks, options.strategy, options.folder, options.trace)))
+            print(
+                json.dumps(
+                    measure(
+                        options.work,
+                        *options.tasks,
+                        options.strategy,
+                        options.folder,
+                        options.trace,
+                    )
+                )
+            )
         return
     found = []
     for tasks in options.tasks:

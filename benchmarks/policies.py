@@ -1,13 +1,16 @@
-"""Generated tokens per second through Policy.sample, by backend: SmolLM2, prompts of about 600 tokens, up to 40 new ones.
+"""Generated tokens per second through Policy.sample, by backend: SmolLM2, prompts of about 600
+tokens, up to 40 new ones.
 
-    python -m benchmarks.policies [--vllm PYTHON] [--backends NAME ...] [--repeat 3] [--threads N] [--out FILE]
+    python -m benchmarks.policies [--vllm PYTHON] [--backends NAME ...] [--repeat 3] [--threads N]
+    [--out FILE]
 
-Every backend has a process of its own (their environments differ), in which it is opened and warmed up. Then all draw each
-load in turn, `--repeat` times, so that other work on the machine hits all alike; the others wait meanwhile. In "new" loads no
-prompt was ever seen before; in "known" ones each was answered once, as in exploration, where a history is mostly that of the
-step before. One row a backend: tokens/s as median and range, the ratio to the first backend drawing one by one, and tokens
-for each second of CPU time, which depends least on other work. With `--logprobs` the log-probabilities of some answers
-are compared with Transformers in float32 as well, token by token.
+Every backend has a process of its own (their environments differ), in which it is opened and warmed
+up. Then all draw each load in turn, `--repeat` times, so that other work on the machine hits all
+alike; the others wait meanwhile. In "new" loads no prompt was ever seen before; in "known" ones
+each was answered once, as in exploration, where a history is mostly that of the step before. One
+row a backend: tokens/s as median and range, the ratio to the first backend drawing one by one, and
+tokens for each second of CPU time, which depends least on other work. With `--logprobs` the
+log-probabilities of some answers are compared with Transformers in float32 as well, token by token.
 """
 
 from __future__ import annotations
@@ -29,7 +32,13 @@ import psutil
 from rro.config import Config, parse_config
 from rro.types import Message, SamplingParams
 
-LOADS = ((8, 5, True), (8, 5, False), (8, 1, False), (1, 1, True), (1, 1, False))  # contexts, samples of each, known
+LOADS = (
+    (8, 5, True),
+    (8, 5, False),
+    (8, 1, False),
+    (1, 1, True),
+    (1, 1, False),
+)  # contexts, samples of each, known
 WORDS = "red blue green shirt shoes size price buy now back to search item page next large small cotton wool new"
 # name: (backend, dtype, where vLLM runs)
 BACKENDS = {
@@ -46,46 +55,68 @@ FIRST = SamplingParams(temperature=1.0, max_new_tokens=1)
 
 def prompt(rng: random.Random) -> tuple[Message, ...]:
     """About 600 tokens of SmolLM2's that no other prompt begins with."""
-    return (Message("user", f"{rng.random()} " + " ".join(rng.choice(WORDS.split()) for _ in range(540))),)
+    return (
+        Message(
+            "user", f"{rng.random()} " + " ".join(rng.choice(WORDS.split()) for _ in range(540))
+        ),
+    )
 
 
 def recipe(model: str, backend: str, dtype: str, python: str | None, threads: int) -> Config:
     """One backend's settings."""
-    vllm: dict[str, Any] = {"dtype": dtype, "options": json.loads(os.environ.get("RRO_BENCHMARK_VLLM", "{}"))}
+    vllm: dict[str, Any] = {
+        "dtype": dtype,
+        "options": json.loads(os.environ.get("RRO_BENCHMARK_VLLM", "{}")),
+    }
     if python:
         vllm["python"] = python
     policy = {"backend": backend, "max_context": 1024, "prefix_cache_tokens": 40_000, "vllm": vllm}
-    tree = {"name": "b", "threads": threads, "model": {"name": model, "dtype": dtype}, "policy": policy}
+    tree = {
+        "name": "b",
+        "threads": threads,
+        "model": {"name": model, "dtype": dtype},
+        "policy": policy,
+    }
     return parse_config(tree, "benchmark")
 
 
 def open_backend(config: Config, logs: Path) -> Any:
-    """The policy, as rro.weights opens it for a run without SFT."""
+    """The policy, as rro.pipeline.weights opens it for a run without SFT."""
     if config.policy.backend == "vllm":
-        from rro.policies.vllm import open_vllm
+        from rro.policies.vllm.backend import open_vllm
 
         return open_vllm(config, None, "b/sft", logs)
     import torch
 
-    from rro.policies.models import load_model
-    from rro.policies.transformers import TransformersPolicy
+    from rro.models.loading import load_model
+    from rro.policies.local.policy import TransformersPolicy
 
     torch.set_num_threads(config.threads or 1)
     model, tokenizer = load_model(config.model, None, train=False)
     settings = config.policy
     return TransformersPolicy(
-        model, tokenizer, "b/sft", prefix_cache_tokens=settings.prefix_cache_tokens, max_context=1024
+        model,
+        tokenizer,
+        "b/sft",
+        prefix_cache_tokens=settings.prefix_cache_tokens,
+        max_context=1024,
     )
 
 
-async def load(policy: Any, contexts: int, samples: int, known: bool, rng: random.Random) -> list[float]:
-    """Tokens, seconds and CPU seconds of `contexts` x `samples` answers, each asked for by a call of its own, as the sampler
-    does. With `known`, the prompts have been answered once before."""
+async def load(
+    policy: Any, contexts: int, samples: int, known: bool, rng: random.Random
+) -> list[float]:
+    """Tokens, seconds and CPU seconds of `contexts` x `samples` answers, each asked for by a call
+    of its own, as the sampler does. With `known`, the prompts have been answered once before."""
     prompts = [prompt(rng) for _ in range(contexts)]
     if known:
         await asyncio.gather(*(policy.sample(one, 1, FIRST, 0) for one in prompts))
     begun, used = time.perf_counter(), cpu_seconds()
-    calls = [policy.sample(one, 1, DRAWN, 1000 * i + j) for i, one in enumerate(prompts) for j in range(samples)]
+    calls = [
+        policy.sample(one, 1, DRAWN, 1000 * i + j)
+        for i, one in enumerate(prompts)
+        for j in range(samples)
+    ]
     done = [one for answers in await asyncio.gather(*calls) for one in answers]
     tokens = sum(one.usage.generated_tokens for one in done)
     return [tokens, time.perf_counter() - begun, cpu_seconds() - used]
@@ -104,12 +135,19 @@ async def answers(policy: Any) -> list[dict[str, Any]]:
     for number in range(2):
         asked = prompt(random.Random(f"p{number}"))
         for one in await policy.sample(asked, 3, params, number):
-            found.append({"prompt": number, "ids": list(one.message.token_ids), "logprobs": list(one.logprobs)})
+            found.append(
+                {
+                    "prompt": number,
+                    "ids": list(one.message.token_ids),
+                    "logprobs": list(one.logprobs),
+                }
+            )
     return found
 
 
 def work(name: str, model: str, python: str | None, arguments: argparse.Namespace) -> None:
-    """One backend, in this process: reads what to do and prints what came of it, a line of JSON each."""
+    """One backend, in this process: reads what to do and prints what came of it, a line of JSON
+    each."""
     backend, dtype, where = BACKENDS[name]
     begun = time.perf_counter()
     config = recipe(model, backend, dtype, python if where == "server" else None, arguments.threads)
@@ -134,12 +172,28 @@ class Worker:
         self.name = name
         here = BACKENDS[name][2] == "here"
         root = Path(__file__).parents[1]
-        source = [str(root), str(root / "src")]  # our own code alone: the other environment has its own packages
-        environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "PYTHONPATH": os.pathsep.join(source)}
-        command = [arguments.vllm if here else sys.executable, "-m", "benchmarks.policies", *sys.argv[1:]]
-        command += ["--worker", name, "--model", model] + (["--vllm", arguments.vllm] if arguments.vllm else [])
+        source = [
+            str(root),
+            str(root / "src"),
+        ]  # our own code alone: the other environment has its own packages
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(arguments.threads),
+            "PYTHONPATH": os.pathsep.join(source),
+        }
+        command = [
+            arguments.vllm if here else sys.executable,
+            "-m",
+            "benchmarks.policies",
+            *sys.argv[1:],
+        ]
+        command += ["--worker", name, "--model", model] + (
+            ["--vllm", arguments.vllm] if arguments.vllm else []
+        )
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True)
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=pipe, stdout=pipe, text=True
+        )
         self.row: dict[str, Any] = {"backend": name, "start_seconds": self._read(), "loads": {}}
 
     def draw(self, contexts: int, samples: int, known: bool, repeat: int) -> None:
@@ -173,13 +227,16 @@ class Worker:
 
 
 def errors(rows: list[dict[str, Any]], model: str) -> None:
-    """Replaces each row's answers by how far their log-probabilities are from the model's own in float32, in nats."""
+    """Replaces each row's answers by how far their log-probabilities are from the model's own in
+    float32, in nats."""
     import torch
 
-    from rro.policies.chat import ChatFormat
-    from rro.policies.models import load_model
+    from rro.models.chat import ChatFormat
+    from rro.models.loading import load_model
 
-    reference, tokenizer = load_model(recipe(model, "transformers", "float32", None, 1).model, None, train=False)
+    reference, tokenizer = load_model(
+        recipe(model, "transformers", "float32", None, 1).model, None, train=False
+    )
     chat = ChatFormat(tokenizer)
     for row in rows:
         found: list[float] = []
@@ -187,11 +244,18 @@ def errors(rows: list[dict[str, Any]], model: str) -> None:
             ids = chat.encode(prompt(random.Random(f"p{one['prompt']}")), True).ids
             with torch.inference_mode():
                 logits = reference(torch.tensor([[*ids, *one["ids"]]])).logits[0, len(ids) - 1 : -1]
-            expected = torch.log_softmax(logits, -1).gather(-1, torch.tensor(one["ids"])[:, None])[:, 0]
+            expected = torch.log_softmax(logits, -1).gather(-1, torch.tensor(one["ids"])[:, None])[
+                :, 0
+            ]
             found += (torch.tensor(one["logprobs"]) - expected).abs().tolist()
         if found:
             cuts = statistics.quantiles(found, n=100)
-            row["logprob_error"] = {"tokens": len(found), "median": cuts[49], "p99": cuts[98], "max": max(found)}
+            row["logprob_error"] = {
+                "tokens": len(found),
+                "median": cuts[49],
+                "p99": cuts[98],
+                "max": max(found),
+            }
 
 
 def _name(contexts: int, samples: int, known: bool) -> str:
@@ -199,23 +263,37 @@ def _name(contexts: int, samples: int, known: bool) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """By load: median (range) of tokens/s, the ratio to the first backend at 1x1 new, tokens per CPU second."""
-    one = statistics.median(tokens / seconds for tokens, seconds, _ in rows[0]["loads"][_name(1, 1, False)])
+    """By load: median (range) of tokens/s, the ratio to the first backend at 1x1 new, tokens per
+    CPU second."""
+    one = statistics.median(
+        tokens / seconds for tokens, seconds, _ in rows[0]["loads"][_name(1, 1, False)]
+    )
     names = " | ".join(_name(*size) for size in LOADS)
     lines = [f"| backend | start, s | {names} |", "|---" * (len(LOADS) + 2) + "|"]
     for row in rows:
         cells = []
         for drawn in row["loads"].values():
             rates = [tokens / seconds for tokens, seconds, _ in drawn]
-            middle, cpu = statistics.median(rates), statistics.median(tokens / used for tokens, _, used in drawn)
-            cells.append(f"{middle:.0f} ({min(rates):.0f}-{max(rates):.0f}), x{middle / one:.1f}, {cpu:.0f}/CPU s")
-        lines.append(f"| {row['backend']} | {row['start_seconds']:.0f} | " + " | ".join(cells) + " |")
+            middle, cpu = (
+                statistics.median(rates),
+                statistics.median(tokens / used for tokens, _, used in drawn),
+            )
+            cells.append(
+                f"{middle:.0f} ({min(rates):.0f}-{max(rates):.0f}), x{middle / one:.1f}, {cpu:.0f}/CPU s"
+            )
+        lines.append(
+            f"| {row['backend']} | {row['start_seconds']:.0f} | " + " | ".join(cells) + " |"
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vllm", metavar="PYTHON", default=os.environ.get("RRO_VLLM_PYTHON"), help="with vLLM")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--vllm", metavar="PYTHON", default=os.environ.get("RRO_VLLM_PYTHON"), help="with vLLM"
+    )
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -232,7 +310,7 @@ def main() -> None:
 
 def compare(arguments: argparse.Namespace) -> None:
     """All backends in turn; prints the table and writes the figures."""
-    from rro.policies.models import smollm2_folder
+    from rro.models.loading import smollm2_folder
 
     model, names = str(smollm2_folder()), arguments.backends
     if not arguments.vllm:

@@ -1,10 +1,12 @@
-"""How large a report is and how fast it opens: `python -m benchmarks.report [--tasks 500] [--data FOLDER] [--repeats 5]`.
+"""How large a report is and how fast it opens: `python -m benchmarks.report [--tasks 500] [--data
+FOLDER] [--repeats 5]`.
 
-Explores WebShop tasks with scripted experts that err half of the time (rising exploration, 5 rollouts, at most 5 candidates;
-no model), so that trees and pages are as in a real run: of the shop in FOLDER, or of the generated one. Then writes the report
-and opens it in Chromium with an empty cache: seconds from asking for the page to the first tree, and to the overview. Prints one
-JSON object; figures are medians with lowest and highest. Needs playwright and Debian's chromium (or RRO_CHROMIUM).
-"""
+Explores WebShop tasks with scripted experts that err half of the time (rising exploration, 5
+rollouts, at most 5 candidates; no model), so that trees and pages are as in a real run: of the shop
+in FOLDER, or of the generated one. Then writes the report and opens it in Chromium with an empty
+cache: seconds from asking for the page to the first tree, and to the overview. Prints one JSON
+object; figures are medians with lowest and highest. Needs playwright and Debian's chromium (or
+RRO_CHROMIUM)."""
 
 from __future__ import annotations
 
@@ -21,18 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from rro.config import parse_config
-from rro.envs.webshop import WebShopBenchmark, open_webshop
-from rro.episode import Limits, begin
-from rro.explore import engine
-from rro.explore.sampler import Scope
-from rro.explore.strategies.rising import RisingExploration
-from rro.journal import Journal
+from rro.episodes.loop import Limits, begin
+from rro.exploration import explorer
+from rro.exploration.sampler import Scope
+from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.base import Policy
-from rro.progress import Progress
 from rro.report.gather import Gatherer
 from rro.report.page import write_report
-from rro.runfolder import RunFolder
+from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
+from rro.runs.progress import Progress
 from rro.types import Completion, Message, SamplingParams, Source, Task
+from rro.webshop import WebShopBenchmark, open_webshop
 
 READY = {"trees": "[role=treeitem]", "overview": "figure svg"}
 
@@ -48,11 +50,20 @@ class Experts:
             opening = asyncio.run(begin(shop.make(), task, 0, limits.step_timeout))
             self._experts[opening[-1].content] = shop.expert(task, noise=0.5)
 
-    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
-        expert = next(self._experts[message.content] for message in messages if message.content in self._experts)
+    async def sample(
+        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
+    ) -> list[Completion]:
+        expert = next(
+            self._experts[message.content]
+            for message in messages
+            if message.content in self._experts
+        )
         found = await expert.sample(messages, n, params, seed)
         return [
-            Completion(Message("assistant", one.message.content, Source.POLICY), one.finish, self.name) for one in found
+            Completion(
+                Message("assistant", one.message.content, Source.POLICY), one.finish, self.name
+            )
+            for one in found
         ]
 
     async def close(self) -> None:
@@ -67,7 +78,10 @@ def main() -> None:
         with Gatherer([run.path]) as gatherer:
             file = write_report(*gatherer.whole(), Path(folder) / "report.html")
         seconds = time.perf_counter() - begun
-        size = sum(path.stat().st_size for path in ([file] if file.suffix == ".html" else file.parent.rglob("*")))
+        size = sum(
+            path.stat().st_size
+            for path in ([file] if file.suffix == ".html" else file.parent.rglob("*"))
+        )
         result = {
             "tasks": arguments.tasks,
             "journal_bytes": run.journal.stat().st_size,
@@ -81,13 +95,18 @@ def main() -> None:
 
 def _explored(data: Path | None, count: int, folder: Path) -> RunFolder:
     shop = open_webshop(data) if data else open_webshop(catalogue="sample", system="")
-    tasks = (shop.tasks("train") if data is None else [*shop.tasks("train"), *shop.tasks("test")])[:count]
+    tasks = (shop.tasks("train") if data is None else [*shop.tasks("train"), *shop.tasks("test")])[
+        :count
+    ]
     assert len(tasks) == count, f"the shop has {len(tasks)} tasks only"
-    run, limits = RunFolder.create(parse_config({"name": "benchmark"}, "benchmark"), folder), Limits()
+    run, limits = (
+        RunFolder.create(parse_config({"name": "benchmark"}, "benchmark"), folder),
+        Limits(),
+    )
     policy, params = Experts(shop, tasks, limits), SamplingParams()
     with Journal(run.journal) as journal, Progress("explore", count, "tasks") as progress:
         scope = Scope(shop, policy, policy, journal, params, params, limits, seed=0, iteration=1)
-        asyncio.run(engine.explore(tasks, RisingExploration(5, 5), scope, 32, progress))
+        asyncio.run(explorer.explore(tasks, RisingExploration(5, 5), scope, 32, progress))
     return run
 
 
@@ -98,7 +117,9 @@ def _opened(file: Path, view: str, repeats: int) -> dict[str, float]:
     seconds = []
     with sync_playwright() as driver:
         for _ in range(repeats):
-            browser = driver.chromium.launch(executable_path=os.environ.get("RRO_CHROMIUM") or shutil.which("chromium"))
+            browser = driver.chromium.launch(
+                executable_path=os.environ.get("RRO_CHROMIUM") or shutil.which("chromium")
+            )
             page = browser.new_page()
             begun = time.perf_counter()
             page.goto(f"file://{file}#view={view}")
@@ -115,7 +136,9 @@ def _opened(file: Path, view: str, repeats: int) -> dict[str, float]:
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(description="size and speed of the report")
     parser.add_argument("--tasks", type=int, default=500)
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="WebShop's files (default: a generated shop)")
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="WebShop's files (default: a generated shop)"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     return parser.parse_args()
 

@@ -1,12 +1,14 @@
-"""What a policy gains from each strategy's pairs at one budget of generated tokens, in whole runs: exploration, DPO, evaluation.
+"""What a policy gains from each strategy's pairs at one budget of generated tokens, in whole runs:
+exploration, DPO, evaluation.
 
-    python -m benchmarks.rewards RUN [RUN ...] --tokens 60000 --out FOLDER [--strategies NAME ...] [--set KEY=VALUE ...]
+    python -m benchmarks.rewards RUN [RUN ...] --tokens 60000 --out FOLDER [--strategies NAME ...]
+    [--set KEY=VALUE ...]
 
-Each RUN is a run folder that has done SFT, one for each seed. From its SFT policy every strategy explores train tasks until the
-budget is spent or there are no more; DPO and evaluation follow the run's own recipe. Runs go to FOLDER/STRATEGY-SEED and are
-resumed where they are there already. Prints a table: the mean over the runs, with the range, of the reward, of its difference to
-the SFT policy and to the first strategy on the same test tasks, and of what it took.
-"""
+Each RUN is a run folder that has done SFT, one for each seed. From its SFT policy every strategy
+explores train tasks until the budget is spent or there are no more; DPO and evaluation follow the
+run's own recipe. Runs go to FOLDER/STRATEGY-SEED and are resumed where they are there already.
+Prints a table: the mean over the runs, with the range, of the reward, of its difference to the SFT
+policy and to the first strategy on the same test tasks, and of what it took."""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rro.compare import differences_to_first, load_results
 from rro.config import Config, load_config
-from rro.pipeline import run_all
-from rro.run import open_run
-from rro.runfolder import RunFolder
+from rro.evaluation.compare import differences_to_first, load_results
+from rro.pipeline.run import open_run
+from rro.pipeline.stages import run_all
+from rro.runs.folder import RunFolder
 
 STRATEGIES = ("rro", "adaptive", "fixed", "ipr", "eto")
 HEAD = "| strategy | reward | minus SFT | minus the first | pairs | trained on | tasks | generated tokens | invalid | steps |"
@@ -29,13 +31,18 @@ HEAD = "| strategy | reward | minus SFT | minus the first | pairs | trained on |
 
 def configure(source: Path, strategy: str, tokens: int, settings: Sequence[str]) -> Config:
     """The source's recipe with another strategy and a budget."""
-    fixed = ["iterations=1", f"explore.strategy={strategy}", f"explore.budget.generated_tokens={tokens}"]
+    fixed = [
+        "iterations=1",
+        f"explore.strategy={strategy}",
+        f"explore.budget.generated_tokens={tokens}",
+    ]
     fixed += ["explore.tasks=none", "experts.episodes=none", "evaluate.greedy=false"]
     return load_config(source / "config.toml", [*fixed, *settings])
 
 
 def fork(source: Path, target: Path, config: Config, evaluated: Path) -> RunFolder:
-    """A run that begins behind the SFT of `source`. What the journal `evaluated` holds of the SFT policy is not measured again."""
+    """A run that begins behind the SFT of `source`. What the journal `evaluated` holds of the SFT
+    policy is not measured again."""
     if (target / "config.toml").exists():
         return RunFolder.open(target)
     old, new = RunFolder.open(source), RunFolder(target, config)
@@ -53,7 +60,11 @@ def _kept(trained: Path, evaluated: Path) -> Iterator[str]:
         yield from (line for line in lines if _is(line, ("journal", ""), ("stage", "sft")))
     if evaluated.exists():
         with evaluated.open(encoding="utf-8") as lines:
-            yield from (line for line in lines if _is(line, ("stage", "evaluate-sft"), ("evaluation", "sft/")))
+            yield from (
+                line
+                for line in lines
+                if _is(line, ("stage", "evaluate-sft"), ("evaluation", "sft/"))
+            )
 
 
 def _is(line: str, *wanted: tuple[str, str]) -> bool:
@@ -64,7 +75,9 @@ def _is(line: str, *wanted: tuple[str, str]) -> bool:
 def run(source: Path, strategy: str, arguments: argparse.Namespace) -> Path:
     """One whole run, resumed if it is there."""
     seed = RunFolder.open(source).config.seed
-    target, first = (arguments.out / f"{name}-{seed}" for name in (strategy, arguments.strategies[0]))
+    target, first = (
+        arguments.out / f"{name}-{seed}" for name in (strategy, arguments.strategies[0])
+    )
     config = configure(source, strategy, arguments.tokens, arguments.set)
     folder = fork(source, target, config, first / "journal.jsonl")
     if not folder.results.exists():
@@ -102,19 +115,38 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
 
 
 def _cell(values: list[float], name: str) -> str:
-    digits = 3 if name in ("reward", "minus SFT", "minus the first") else 2 if name in ("invalid", "steps") else 0
+    digits = (
+        3
+        if name in ("reward", "minus SFT", "minus the first")
+        else 2
+        if name in ("invalid", "steps")
+        else 0
+    )
     sign = "+" if name.startswith("minus") else ""
-    low, middle, high = (f"{value:{sign},.{digits}f}" for value in (min(values), statistics.mean(values), max(values)))
+    low, middle, high = (
+        f"{value:{sign},.{digits}f}"
+        for value in (min(values), statistics.mean(values), max(values))
+    )
     return f"{middle} ({low} to {high})"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--tokens", type=int, required=True, help="generated tokens of each exploration")
+    parser.add_argument(
+        "--tokens", type=int, required=True, help="generated tokens of each exploration"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe, for all strategies")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the recipe, for all strategies",
+    )
     arguments = parser.parse_args()
     rows: dict[str, list[dict[str, Any]]] = {strategy: [] for strategy in arguments.strategies}
     for source in arguments.runs:

@@ -1,16 +1,18 @@
-"""What makes exploration fast: `python -m benchmarks.throughput RUN [--tasks 12] [--repeats 3] [--replicas 2] [--same]`, on a run
-folder that has done SFT.
+"""What makes exploration fast: `python -m benchmarks.throughput RUN [--tasks 12] [--repeats 3]
+[--replicas 2] [--same]`, on a run folder that has done SFT.
 
-The same policy, tasks, seeds and strategy four ways, in turn: as IPR's code works (an episode is forked by replaying it from
-the start, one request at a time, every prompt computed whole); with batching alone; the engine as it is (snapshots, batches,
-shared prefixes); and that with the model in several processes. All tasks are in flight at once, where several can be. `--same`:
-the share of pairs that are equal between 1 and 64 tasks in flight.
+The same policy, tasks, seeds and strategy four ways, in turn: as IPR's code works (an episode is
+forked by replaying it from the start, one request at a time, every prompt computed whole); with
+batching alone; the engine as it is (snapshots, batches, shared prefixes); and that with the model
+in several processes. All tasks are in flight at once, where several can be. `--same`: the share of
+pairs that are equal between 1 and 64 tasks in flight.
 
-Prints one JSON object: pairs an hour, prompt tokens computed, generated tokens, the ratios with their range over the repeats,
-and what bounded each way: CPU seconds in forward passes that only draw, in those that also compute prompts, in the rest of the
-policy's thread, and in the loop's thread (environment, journal, templates); with how many rows (answers) a pass advances.
-Seconds are wall time; `cpu_seconds`, of all threads and processes, say more on a machine that does other work, too.
-"""
+Prints one JSON object: pairs an hour, prompt tokens computed, generated tokens, the ratios with
+their range over the repeats, and what bounded each way: CPU seconds in forward passes that only
+draw, in those that also compute prompts, in the rest of the policy's thread, and in the loop's
+thread (environment, journal, templates); with how many rows (answers) a pass advances. Seconds are
+wall time; `cpu_seconds`, of all threads and processes, say more on a machine that does other work,
+too."""
 
 from __future__ import annotations
 
@@ -27,19 +29,19 @@ from typing import Any
 
 import psutil
 
-from rro.envs.base import Benchmark, Environment
-from rro.envs.registry import open_benchmark
-from rro.episode import Limits
-from rro.explore import engine
-from rro.explore.sampler import Scope
-from rro.explore.strategies import make_strategy
-from rro.journal import Journal
+from rro.environments.base import Benchmark, Environment
+from rro.environments.registry import open_benchmark
+from rro.episodes.loop import Limits
+from rro.exploration import explorer
+from rro.exploration.sampler import Scope
+from rro.exploration.strategies import make_strategy
+from rro.models.loading import load_model
 from rro.policies.base import Policy
-from rro.policies.models import load_model
-from rro.policies.replicas import ReplicatedPolicy
-from rro.policies.transformers import TransformersPolicy
-from rro.progress import Progress
-from rro.runfolder import RunFolder
+from rro.policies.local.policy import TransformersPolicy
+from rro.policies.local.replicas import ReplicatedPolicy
+from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
+from rro.runs.progress import Progress
 from rro.types import Message, SamplingParams, StepResult, Task
 
 
@@ -58,7 +60,11 @@ class Unforkable(Environment):
 
 class UnforkableBenchmark(Benchmark):
     def __init__(self, inner: Benchmark) -> None:
-        self._inner, self.max_steps, self.success_reward = inner, inner.max_steps, inner.success_reward
+        self._inner, self.max_steps, self.success_reward = (
+            inner,
+            inner.max_steps,
+            inner.success_reward,
+        )
         self.name = inner.name
 
     def tasks(self, split: str) -> Sequence[Task]:
@@ -70,7 +76,8 @@ class UnforkableBenchmark(Benchmark):
 
 @dataclass(frozen=True)
 class Way:
-    """How to work: forking, tasks in flight, answers drawn together, tokens of prompts kept, processes with the model."""
+    """How to work: forking, tasks in flight, answers drawn together, tokens of prompts kept,
+    processes with the model."""
 
     snapshots: bool
     concurrency: int
@@ -91,10 +98,14 @@ def ways(tasks: int, replicas: int) -> dict[str, Way]:
 
 
 class Passes:
-    """Counts a model's forward passes and their CPU seconds, apart for those that only draw: one token a row."""
+    """Counts a model's forward passes and their CPU seconds, apart for those that only draw: one
+    token a row."""
 
     def __init__(self, model: Any) -> None:
-        self._sums = {name: dict.fromkeys(("passes", "rows", "tokens", "seconds"), 0.0) for name in ("draw", "prompt")}
+        self._sums = {
+            name: dict.fromkeys(("passes", "rows", "tokens", "seconds"), 0.0)
+            for name in ("draw", "prompt")
+        }
         self._begun = 0.0
         model.register_forward_pre_hook(lambda *_: self._begin())
         model.register_forward_hook(self._end, with_kwargs=True)
@@ -139,8 +150,14 @@ def main() -> None:
             measured[name].append(_measure(folder, way, arguments.tasks))
     report = {"tasks": arguments.tasks, "repeats": arguments.repeats, **_report(measured)}
     if arguments.same:
-        one, many = (_measure(folder, Way(True, number, 128, 200_000), arguments.tasks)["found"] for number in (1, 64))
-        report["same_pairs_between_concurrency_1_and_64"] = {"pairs": len(one), "share": _same(one, many)}
+        one, many = (
+            _measure(folder, Way(True, number, 128, 200_000), arguments.tasks)["found"]
+            for number in (1, 64)
+        )
+        report["same_pairs_between_concurrency_1_and_64"] = {
+            "pairs": len(one),
+            "share": _same(one, many),
+        }
     print(json.dumps(report, indent=2))
 
 
@@ -150,20 +167,29 @@ def _measure(folder: RunFolder, way: Way, count: int) -> dict[str, Any]:
     benchmark = open_benchmark(config.environment.name, config.environment.options)
     tasks = benchmark.tasks(config.environment.train_split)[:count]
     strategy = make_strategy(config.explore, {}, benchmark.success_reward)
-    params = SamplingParams(config.policy.temperature, config.policy.top_p, config.policy.max_new_tokens)
+    params = SamplingParams(
+        config.policy.temperature, config.policy.top_p, config.policy.max_new_tokens
+    )
     limits = Limits(config.environment.max_steps or benchmark.max_steps, 60.0, 2)
     used = benchmark if way.snapshots else UnforkableBenchmark(benchmark)
     policy, passes = _open(folder, way)
     below = _cpu_below()
-    with tempfile.TemporaryDirectory() as scratch, Journal(Path(scratch) / "journal.jsonl") as journal:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Journal(Path(scratch) / "journal.jsonl") as journal,
+    ):
         scope = Scope(used, policy, policy, journal, params, params, limits, config.seed)
         wall, processor, thread = time.perf_counter(), time.process_time(), time.thread_time()
         with Progress(str(way), count, "tasks") as progress:
-            asyncio.run(engine.explore(tasks, strategy, scope, way.concurrency, progress))
+            asyncio.run(explorer.explore(tasks, strategy, scope, way.concurrency, progress))
         seconds, loop_seconds = time.perf_counter() - wall, time.thread_time() - thread
         cpu_seconds = time.process_time() - processor + _cpu_below() - below
-        summary = engine.summarise(journal.records("task"))
-        pairs = [(row["prompt"], row["chosen"], row["rejected"]) for r in journal.records("task") for row in r["pairs"]]
+        summary = explorer.summarise(journal.records("task"))
+        pairs = [
+            (row["prompt"], row["chosen"], row["rejected"])
+            for r in journal.records("task")
+            for row in r["pairs"]
+        ]
     asyncio.run(policy.close())
     usage = summary.usage
     return {
@@ -175,7 +201,11 @@ def _measure(folder: RunFolder, way: Way, count: int) -> dict[str, Any]:
         "prompt_tokens_computed": usage.prompt_tokens - usage.cached_tokens,
         "generated_tokens": usage.generated_tokens,
         "environment_steps": usage.environment_steps,
-        **(passes.report(loop_seconds, cpu_seconds) if passes else {"loop_seconds": round(loop_seconds, 2)}),
+        **(
+            passes.report(loop_seconds, cpu_seconds)
+            if passes
+            else {"loop_seconds": round(loop_seconds, 2)}
+        ),
         "found": {json.dumps(pair) for pair in pairs},
     }
 
@@ -185,7 +215,9 @@ def _open(folder: RunFolder, way: Way) -> tuple[Policy, Passes | None]:
     config, checkpoint = folder.config, folder.checkpoint("sft")
     settings = {"max_batch": way.max_batch, "prefix_cache_tokens": way.prefix_cache_tokens}
     if way.replicas > 1:
-        return ReplicatedPolicy(config.model, checkpoint, "sft", way.replicas, config.threads, settings), None
+        return ReplicatedPolicy(
+            config.model, checkpoint, "sft", way.replicas, config.threads, settings
+        ), None
     model, tokenizer = load_model(config.model, checkpoint, train=False)
     return TransformersPolicy(model, tokenizer, "sft", **settings), Passes(model)
 
@@ -218,7 +250,9 @@ def _report(measured: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def _first(run: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in run.items() if key not in ("seconds", "cpu_seconds", "found")}
+    return {
+        key: value for key, value in run.items() if key not in ("seconds", "cpu_seconds", "found")
+    }
 
 
 def _same(one: set[str], other: set[str]) -> float:
@@ -235,12 +269,18 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="run folder with checkpoints/sft")
     parser.add_argument("--tasks", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--replicas", type=int, default=2, help="processes with the model, of the last way")
-    parser.add_argument("--same", action="store_true", help="also compare the pairs of 1 and 64 tasks in flight")
+    parser.add_argument(
+        "--replicas", type=int, default=2, help="processes with the model, of the last way"
+    )
+    parser.add_argument(
+        "--same", action="store_true", help="also compare the pairs of 1 and 64 tasks in flight"
+    )
     return parser.parse_args()
 
 

@@ -1,9 +1,10 @@
-"""Random decision trees whose values are known exactly: an environment, and a policy that takes actions with known odds.
+"""Random decision trees whose values are known exactly: an environment, and a policy that takes
+actions with known odds.
 
-A place is an end with its reward, or holds actions: odds under the policy, the texts that say it, and the place that it
-leads to. So the value of every place, V(h), and of every action, r(h, a), under the policy is a sum, not an estimate. The
-environment shows where it stands ("place 17"), and the policy knows the odds there.
-"""
+A place is an end with its reward, or holds actions: odds under the policy, the texts that say it,
+and the place that it leads to. So the value of every place, V(h), and of every action, r(h, a),
+under the policy is a sum, not an estimate. The environment shows where it stands ("place 17"), and
+the policy knows the odds there."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from rro.envs.base import Benchmark, Environment
+from rro.environments.base import Benchmark, Environment
 from rro.policies.scripted import ScriptedPolicy
 from rro.seeds import derive_seed
 from rro.types import Message, Source, Step, StepResult, StopReason, Task, Trajectory
@@ -21,9 +22,10 @@ from rro.types import Message, Source, Step, StepResult, StopReason, Task, Traje
 
 @dataclass(frozen=True)
 class Shape:
-    """What trees look like. `peak` is the Dirichlet concentration of the policy's odds (small: peaked). A place is as good as
-    the one before it plus normal noise of size `drift`; at an end the outcome is a coin (`graded`: a tenth of a unit)
-    that falls by how good the place is. `width` places per step are shared (None: a tree). `texts` say the same action."""
+    """What trees look like. `peak` is the Dirichlet concentration of the policy's odds (small:
+    peaked). A place is as good as the one before it plus normal noise of size `drift`; at an end
+    the outcome is a coin (`graded`: a tenth of a unit) that falls by how good the place is. `width`
+    places per step are shared (None: a tree). `texts` say the same action."""
 
     name: str
     depth: int = 5
@@ -66,12 +68,20 @@ class Place:
     @cached_property
     def value(self) -> float:
         """V under the policy."""
-        return self.reward if self.reward is not None else sum(a.odds * a.leads_to.value for a in self.actions)
+        return (
+            self.reward
+            if self.reward is not None
+            else sum(a.odds * a.leads_to.value for a in self.actions)
+        )
 
     @cached_property
     def best(self) -> float:
         """The highest outcome that can be reached."""
-        return self.reward if self.reward is not None else max(action.leads_to.best for action in self.actions)
+        return (
+            self.reward
+            if self.reward is not None
+            else max(action.leads_to.best for action in self.actions)
+        )
 
     @cached_property
     def by_text(self) -> dict[str, Action]:
@@ -98,7 +108,8 @@ def grow(shape: Shape, seed: int) -> Place:
         else:
             odds = _odds(shape, rng)
             here.actions = [
-                Action(share, _texts(shape, n, rng), after(step + 1, quality)) for n, share in enumerate(odds)
+                Action(share, _texts(shape, n, rng), after(step + 1, quality))
+                for n, share in enumerate(odds)
             ]
         return here
 
@@ -121,7 +132,11 @@ def grow(shape: Shape, seed: int) -> Place:
 def _outcome(shape: Shape, quality: float, rng: random.Random) -> float:
     chance = 1 / (1 + math.exp(-quality))
     low, high = shape.range
-    share = round(min(1.0, max(0.0, rng.gauss(chance, 0.15))), 1) if shape.graded else float(rng.random() < chance)
+    share = (
+        round(min(1.0, max(0.0, rng.gauss(chance, 0.15))), 1)
+        if shape.graded
+        else float(rng.random() < chance)
+    )
     return round(low + (high - low) * share, 12)
 
 
@@ -131,8 +146,11 @@ def _odds(shape: Shape, rng: random.Random) -> list[float]:
 
 
 def _texts(shape: Shape, number: int, rng: random.Random) -> tuple[str, ...]:
-    """The ways to say action `number`: of different lengths, so that tokens and calls are not the same figure."""
-    return tuple(f"Take{' well' * rng.randrange(6)} {number}{'!' * mark}" for mark in range(shape.texts))
+    """The ways to say action `number`: of different lengths, so that tokens and calls are not the
+    same figure."""
+    return tuple(
+        f"Take{' well' * rng.randrange(6)} {number}{'!' * mark}" for mark in range(shape.texts)
+    )
 
 
 class TreeWalk(Environment):
@@ -166,8 +184,12 @@ class Forest(Benchmark):
     def __init__(self, shape: Shape, tasks: int, seed: int) -> None:
         self.name, self.shape, self.max_steps = "trees", shape, shape.depth
         self.reward_range = shape.range
-        self.trees = {f"tree-{n}": grow(shape, derive_seed(seed, shape.name, n)) for n in range(tasks)}
-        self.places = {(task, place.name): place for task, root in self.trees.items() for place in _walk(root)}
+        self.trees = {
+            f"tree-{n}": grow(shape, derive_seed(seed, shape.name, n)) for n in range(tasks)
+        }
+        self.places = {
+            (task, place.name): place for task, root in self.trees.items() for place in _walk(root)
+        }
 
     def tasks(self, split: str = "train") -> list[Task]:
         return [Task(name) for name in self.trees]
@@ -187,18 +209,25 @@ class Forest(Benchmark):
 
     def at(self, messages: Sequence[Message]) -> Place:
         """Where a conversation stands."""
-        return self.places[messages[0].content.removeprefix("Walk ").removesuffix("."), messages[-1].content]
+        return self.places[
+            messages[0].content.removeprefix("Walk ").removesuffix("."), messages[-1].content
+        ]
 
     def expert_episode(self, task: str) -> Trajectory:
         """The episode with the highest outcome."""
         here = self.trees[task]
-        opening, steps = (Message("system", f"Walk {task}."), Message("user", here.name)), list[Step]()
+        opening, steps = (
+            (Message("system", f"Walk {task}."), Message("user", here.name)),
+            list[Step](),
+        )
         while here.reward is None:
             action = max(here.actions, key=lambda a: a.leads_to.best)
             here = action.leads_to
             message = Message("assistant", action.texts[0], Source.EXPERT)
             steps.append(Step(message, here.name, here.reward or 0.0, here.reward is not None))
-        return Trajectory(task, opening, tuple(steps), here.reward, StopReason.TERMINAL, "expert", 0)
+        return Trajectory(
+            task, opening, tuple(steps), here.reward, StopReason.TERMINAL, "expert", 0
+        )
 
 
 def _walk(root: Place) -> list[Place]:

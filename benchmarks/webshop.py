@@ -1,10 +1,11 @@
-"""How fast WebShop answers in one process: `python -m benchmarks.webshop [--data FOLDER] [--episodes FILE] [--search FILE]`.
+"""How fast WebShop answers in one process: `python -m benchmarks.webshop [--data FOLDER]
+[--episodes FILE] [--search FILE]`.
 
-Replays recorded episodes and searches (see `rro verify webshop`) without comparing, and prints one JSON object. A rate is
-the median of the repeats, with lowest and highest. `steps_per_second`: every search is computed anew, pages of products
-seen before are not. "cold": the first time that the process sees these episodes, nothing prepared. "repeated": searches
-are remembered too, as in rollouts from one state.
-"""
+Replays recorded episodes and searches (see `rro verify webshop`) without comparing, and prints one
+JSON object. A rate is the median of the repeats, with lowest and highest. `steps_per_second`: every
+search is computed anew, pages of products seen before are not. "cold": the first time that the
+process sees these episodes, nothing prepared. "repeated": searches are remembered too, as in
+rollouts from one state."""
 
 from __future__ import annotations
 
@@ -19,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rro.envs.webshop import WebShopBenchmark, WebShopEnvironment, open_webshop
-from rro.envs.webshop.catalogue import load_raw
-from rro.envs.webshop.goals import draw_goals
-from rro.envs.webshop.pages import Pages
 from rro.types import Task
+from rro.webshop import WebShopBenchmark, WebShopEnvironment, open_webshop
+from rro.webshop.catalogue import load_raw
+from rro.webshop.goals import draw_goals
+from rro.webshop.pages import Pages
 
 SHARED = Path(os.environ.get("RRO_SHARED", Path(__file__).parents[2] / "shared"))
 RECORDINGS = SHARED / "conformance" / "webshop"
@@ -38,9 +39,13 @@ def main() -> None:
     steps = sum(len(actions) for _, _, actions in episodes)
     queries = [record["q"] for record in _records(arguments.search)]
     cold = round(_rate(lambda: _play(episodes), steps))
-    new = _rates(lambda: (shop.catalogue.ranked.cache_clear(), _play(episodes)), steps, arguments.repeats)
+    new = _rates(
+        lambda: (shop.catalogue.ranked.cache_clear(), _play(episodes)), steps, arguments.repeats
+    )
     repeated = _rates(lambda: _play(episodes), steps, arguments.repeats)
-    searched = _rates(lambda: list(map(shop.catalogue.index.search, queries)), len(queries), arguments.repeats)
+    searched = _rates(
+        lambda: list(map(shop.catalogue.index.search, queries)), len(queries), arguments.repeats
+    )
     report = {
         "steps": steps,
         "steps_per_second": round(statistics.median(new)),
@@ -77,7 +82,8 @@ Episode = tuple[WebShopEnvironment, Task, list[tuple[str, int | None]]]
 
 
 def _episodes(data: Path, shop: WebShopBenchmark, records: list[dict[str, Any]]) -> list[Episode]:
-    """Environment, task and actions (with the seeds that <r> needs) of each recording, up to a step that raised."""
+    """Environment, task and actions (with the seeds that <r> needs) of each recording, up to a step
+    that raised."""
     raw = load_raw(data)
     environments: dict[tuple[int, bool], WebShopEnvironment] = {}
     episodes = []
@@ -85,7 +91,9 @@ def _episodes(data: Path, shop: WebShopBenchmark, records: list[dict[str, Any]])
         key = record["seed"], record["show_attrs"]
         if key not in environments:
             goals = draw_goals(raw, shop.catalogue, "synthetic", key[0])
-            environments[key] = WebShopEnvironment(Pages(shop.catalogue, goals, show_attributes=key[1]))
+            environments[key] = WebShopEnvironment(
+                Pages(shop.catalogue, goals, show_attributes=key[1])
+            )
         actions = []
         for step in record["steps"]:
             if "exc" in step:

@@ -1,15 +1,17 @@
-"""Search in a catalogue of WebShop's full size: `python -m benchmarks.webshop_full [--products N] [--folder FOLDER]`.
+"""Search in a catalogue of WebShop's full size: `python -m benchmarks.webshop_full [--products N]
+[--folder FOLDER]`.
 
-Generates a catalogue's texts, builds the memory-mapped index once, opens it in a fresh process, and prints one JSON object:
-seconds to build and to open, resident memory, and the time of a search at its median and 95th percentile. "cold" is the
-first pass over the queries after the files were dropped from the page cache, "warm" the second. Then the ranking of every
-query is compared between an index in memory and one mapped from a folder: over a part of the catalogue (--compare), or
-over the whole (--whole, several GB and as much time again).
+Generates a catalogue's texts, builds the memory-mapped index once, opens it in a fresh process, and
+prints one JSON object: seconds to build and to open, resident memory, and the time of a search at
+its median and 95th percentile. "cold" is the first pass over the queries after the files were
+dropped from the page cache, "warm" the second. Then the ranking of every query is compared between
+an index in memory and one mapped from a folder: over a part of the catalogue (--compare), or over
+the whole (--whole, several GB and as much time again).
 
-The texts are random words, made to resemble the 1000 products that WebShop ships, measured with its own analysis: 131 tokens
-a product, 18 % of them stop words, lengths log-normal, the document frequencies of its terms by rank (FREQUENCIES),
-and a vocabulary that goes on growing (here a little faster than theirs: 17,000 terms after 1000 products, not 12,000).
-"""
+The texts are random words, made to resemble the 1000 products that WebShop ships, measured with its
+own analysis: 131 tokens a product, 18 % of them stop words, lengths log-normal, the document
+frequencies of its terms by rank (FREQUENCIES), and a vocabulary that goes on growing (here a little
+faster than theirs: 17,000 terms after 1000 products, not 12,000)."""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rro.envs.webshop.index import Index, build, build_folder
-from rro.progress import Progress
+from rro.runs.progress import Progress
+from rro.webshop.index import Index, build, build_folder
 
 FULL = 1_181_436  # products of WebShop's items_shuffle.json
 VOCABULARY = 800_000
@@ -66,18 +68,26 @@ def main() -> None:
         if not folder.exists():
             report["build"] = _build(folder, arguments.products)
         report |= _measure_in_fresh_process(folder, arguments)
-        report["same_ranking"] = _compare(folder if arguments.whole else Path(scratch, "part"), arguments)
+        report["same_ranking"] = _compare(
+            folder if arguments.whole else Path(scratch, "part"), arguments
+        )
     print(json.dumps(report, indent=2))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.webshop_full", description=__doc__)
     parser.add_argument("--products", type=int, default=FULL)
-    parser.add_argument("--folder", type=Path, help="of the index: kept, and used again if it is there")
+    parser.add_argument(
+        "--folder", type=Path, help="of the index: kept, and used again if it is there"
+    )
     parser.add_argument("--queries", type=int, default=1_000)
-    parser.add_argument("--compare", type=int, default=20_000, help="products of the comparison in memory")
+    parser.add_argument(
+        "--compare", type=int, default=20_000, help="products of the comparison in memory"
+    )
     parser.add_argument("--whole", action="store_true", help="compare over all products instead")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # what the fresh process does
+    parser.add_argument(
+        "--measure", type=Path, help=argparse.SUPPRESS
+    )  # what the fresh process does
     return parser.parse_args()
 
 
@@ -85,7 +95,10 @@ def ids(products: int) -> list[str]:
     """Distinct ids in the form of Amazon's, in no particular order."""
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     numbers = (np.arange(products, dtype=np.int64) * 1_299_709_211 + 7) % 36**7
-    return ["B0" + "".join(digits[number // 36**place % 36] for place in range(7)) + "Q" for number in numbers.tolist()]
+    return [
+        "B0" + "".join(digits[number // 36**place % 36] for place in range(7)) + "Q"
+        for number in numbers.tolist()
+    ]
 
 
 def texts(products: int) -> Iterator[str]:
@@ -101,10 +114,15 @@ def _block(number: int) -> Iterator[str]:
     words = np.searchsorted(_distribution(), rng.random(ends[-1]))
     repeats = np.flatnonzero(rng.random(ends[-1]) < REPEATED)
     owner = np.searchsorted(ends, repeats, side="right")
-    words[repeats] = words[ends[owner] - 1 - (rng.random(len(repeats)) * lengths[owner]).astype(int)]
+    words[repeats] = words[
+        ends[owner] - 1 - (rng.random(len(repeats)) * lengths[owner]).astype(int)
+    ]
     spelled = _vocabulary()[words]
     spelled[rng.random(len(spelled)) < 0.12] += ","
-    return (" ".join(spelled[end - length : end]) for length, end in zip(lengths.tolist(), ends.tolist(), strict=True))
+    return (
+        " ".join(spelled[end - length : end])
+        for length, end in zip(lengths.tolist(), ends.tolist(), strict=True)
+    )
 
 
 @cache
@@ -112,7 +130,9 @@ def _vocabulary() -> npt.NDArray[np.object_]:
     """STOPS and RARE, then words of syllables, the frequent ones short."""
     syllables = [consonant + vowel for consonant in "bcdfgklmnprstvz" for vowel in "aeiou"]
     words = [*STOPS, *RARE]
-    for number in range(len(syllables), VOCABULARY + len(syllables)):  # one syllable alone might be a stop word
+    for number in range(
+        len(syllables), VOCABULARY + len(syllables)
+    ):  # one syllable alone might be a stop word
         word = ""
         while number >= 0:
             number, digit = divmod(number, len(syllables))
@@ -123,7 +143,8 @@ def _vocabulary() -> npt.NDArray[np.object_]:
 
 @cache
 def _distribution() -> npt.NDArray[np.float64]:
-    """Cumulative probabilities of the vocabulary: those of words by interpolation between FREQUENCIES."""
+    """Cumulative probabilities of the vocabulary: those of words by interpolation between
+    FREQUENCIES."""
     ranks = np.arange(1, VOCABULARY + 1)
     known = np.array(list(FREQUENCIES)), -np.log1p(-np.array(list(FREQUENCIES.values())))
     shares = np.exp(np.interp(np.log(ranks), np.log(known[0]), np.log(known[1])))
@@ -136,8 +157,9 @@ def _distribution() -> npt.NDArray[np.float64]:
 
 
 def _queries(arguments: argparse.Namespace) -> list[str]:
-    """Searches as agents write them, for products of the catalogue: a few of their words, a title's worth, or a whole
-    instruction of rare and common ones. Lengths as in recorded searches: 2-4 terms, 14 terms, 22 terms."""
+    """Searches as agents write them, for products of the catalogue: a few of their words, a title's
+    worth, or a whole instruction of rare and common ones. Lengths as in recorded searches: 2-4
+    terms, 14 terms, 22 terms."""
     rng = np.random.default_rng(11)
     common = _vocabulary()[: len(STOPS) + len(RARE) + 150]
     queries = []
@@ -184,8 +206,9 @@ def _measure_in_fresh_process(folder: Path, arguments: argparse.Namespace) -> di
 
 
 def measure(folder: Path, queries: Sequence[str]) -> dict[str, Any]:
-    """Open the index and search: seconds, milliseconds a search, and resident megabytes of this process by kind. Those
-    before opening are the interpreter's, the libraries', and of the vocabulary that the queries were made from."""
+    """Open the index and search: seconds, milliseconds a search, and resident megabytes of this
+    process by kind. Those before opening are the interpreter's, the libraries', and of the
+    vocabulary that the queries were made from."""
     before = _resident()
     begun = time.perf_counter()
     index = Index.open(folder)
@@ -201,7 +224,11 @@ def measure(folder: Path, queries: Sequence[str]) -> dict[str, Any]:
         "open_seconds": round(opened - begun, 4),
         "first_search_seconds": round(first, 3),
         "search_ms": passes,
-        "resident_mb": {"before_opening": before, "after_first_search": after_open, "after_all_searches": after},
+        "resident_mb": {
+            "before_opening": before,
+            "after_first_search": after_open,
+            "after_all_searches": after,
+        },
     }
 
 
@@ -221,9 +248,13 @@ def _milliseconds(index: Index, queries: Sequence[str]) -> dict[str, dict[str, f
 
 
 def _resident() -> dict[str, int]:
-    """Resident megabytes: "file" is mapped from files (the index, libraries) and given back when memory runs short."""
+    """Resident megabytes: "file" is mapped from files (the index, libraries) and given back when
+    memory runs short."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    sizes = {name: int(lines[key].split()[0]) >> 10 for name, key in (("all", "VmRSS"), ("file", "RssFile"))}
+    sizes = {
+        name: int(lines[key].split()[0]) >> 10
+        for name, key in (("all", "VmRSS"), ("file", "RssFile"))
+    }
     return {**sizes, "anonymous": int(lines["RssAnon"].split()[0]) >> 10}
 
 

@@ -1,8 +1,8 @@
-"""A server on loopback that speaks OpenAI's chat API over the trees of `fakes`, and misbehaves as it is told.
+"""A server on loopback that speaks OpenAI's chat API over the trees of `fakes`, and misbehaves as
+it is told.
 
-It really talks HTTP: what fails here fails on the wire. `fault(number, body)` names what to do to the number-th answer (see
-`_Handler.fail`), or gives None.
-"""
+It really talks HTTP: what fails here fails on the wire. `fault(number, body)` names what to do to
+the number-th answer (see `_Handler.fail`), or gives None."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Fault = Callable[[int, dict[str, Any]], str | None]
-OVERFLOW = "This model's maximum context length is 90 tokens. However, your prompt has 100 input tokens."
+OVERFLOW = (
+    "This model's maximum context length is 90 tokens. However, your prompt has 100 input tokens."
+)
 REFUSALS = {
     "full": (400, OVERFLOW, "context_length_exceeded"),
     "broke": (429, "You exceeded your quota", "insufficient_quota"),
 }
 CHOICES = {
     "no reason": {"finish_reason": None},
-    "filtered": {"finish_reason": "content_filter", "message": {"role": "assistant", "content": ""}},
+    "filtered": {
+        "finish_reason": "content_filter",
+        "message": {"role": "assistant", "content": ""},
+    },
     "tool": {"finish_reason": "tool_calls", "message": {"role": "assistant", "content": None}},
     "thoughts": {"finish_reason": "length", "message": {"role": "assistant", "content": ""}},
 }
@@ -39,7 +44,9 @@ class Behaviour:
     fault: Fault = lambda number, body: None
     models: tuple[str, ...] = ("walker",)
     owner: str = "nobody"
-    draw: str = "seed"  # what an answer depends on: "seed", "nothing" (greedy) or "call" (ignores seeds)
+    draw: str = (
+        "seed"  # what an answer depends on: "seed", "nothing" (greedy) or "call" (ignores seeds)
+    )
     n: str = "stable"  # "stable", "ignored", or "shifty": answer i depends on n
     refuses: tuple[str, ...] = ()  # fields
     greedy: bool = True  # temperature 0 is honoured
@@ -79,9 +86,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         it = self.behaviour
         if it.key and self.headers.get("Authorization") != f"Bearer {it.key}":
-            self.send(401, {"error": {"message": f"Incorrect key: {self.headers.get('Authorization')}"}})
+            self.send(
+                401, {"error": {"message": f"Incorrect key: {self.headers.get('Authorization')}"}}
+            )
         else:
-            self.send(200, {"object": "list", "data": [{"id": id_, "owned_by": it.owner} for id_ in it.models]})
+            self.send(
+                200,
+                {
+                    "object": "list",
+                    "data": [{"id": id_, "owned_by": it.owner} for id_ in it.models],
+                },
+            )
 
     def do_POST(self) -> None:
         it = self.behaviour
@@ -107,12 +122,20 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions":
             return self.send(404, {"error": {"message": "no such address"}})
         if body["model"] not in it.models:
-            return self.send(404, {"error": {"message": f"no model {body['model']}", "code": "model_not_found"}})
+            return self.send(
+                404, {"error": {"message": f"no model {body['model']}", "code": "model_not_found"}}
+            )
         if unknown := [name for name in it.refuses if name in body]:
-            return self.send(400, {"error": {"message": f"Unrecognized request argument supplied: {unknown[0]}"}})
+            return self.send(
+                400, {"error": {"message": f"Unrecognized request argument supplied: {unknown[0]}"}}
+            )
         n = 1 if it.n == "ignored" else body.get("n", 1)
         choices = [self.choice(i, say(body, i, it)) for i in range(n)]
-        usage = {"prompt_tokens": 100, "completion_tokens": 3 * n, "prompt_tokens_details": {"cached_tokens": 60}}
+        usage = {
+            "prompt_tokens": 100,
+            "completion_tokens": 3 * n,
+            "prompt_tokens_details": {"cached_tokens": 60},
+        }
         answer = {"model": body["model"], "choices": choices, "usage": usage}
         if fault is None:
             return self.send(200, answer)
@@ -120,7 +143,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     @staticmethod
     def choice(index: int, text: str) -> dict[str, Any]:
-        return {"index": index, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        return {
+            "index": index,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": text},
+        }
 
     def fail(self, fault: str, answer: dict[str, Any]) -> None:
         if fault in ("drop", "hang"):
@@ -134,7 +161,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_bytes(200, json.dumps(answer).encode()[:-20])
         elif fault.isdigit():
             after = {"Retry-After": self.behaviour.retry_after} if fault in ("429", "503") else {}
-            self.send(int(fault), {"error": {"message": f"no: {self.headers.get('Authorization')}"}}, after)
+            self.send(
+                int(fault),
+                {"error": {"message": f"no: {self.headers.get('Authorization')}"}},
+                after,
+            )
         elif fault in REFUSALS:
             status, text, code = REFUSALS[fault]
             self.send(status, {"error": {"message": text, "code": code}})
@@ -142,13 +173,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(200, {**answer, "choices": [answer["choices"][0] | CHOICES[fault]]})
         else:
             self.send(
-                200, {"empty": {**answer, "choices": []}, "other model": {**answer, "model": "stranger"}}.get(fault, [])
+                200,
+                {
+                    "empty": {**answer, "choices": []},
+                    "other model": {**answer, "model": "stranger"},
+                }.get(fault, []),
             )
 
-    def send(self, status: int, tree: Any, headers: dict[str, str] | None = None, cut: int = 0) -> None:
+    def send(
+        self, status: int, tree: Any, headers: dict[str, str] | None = None, cut: int = 0
+    ) -> None:
         self.send_bytes(status, json.dumps(tree).encode(), headers, cut)
 
-    def send_bytes(self, status: int, text: bytes, headers: dict[str, str] | None = None, cut: int = 0) -> None:
+    def send_bytes(
+        self, status: int, text: bytes, headers: dict[str, str] | None = None, cut: int = 0
+    ) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(text)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -171,7 +210,9 @@ def serving(**changes: Any):
     handler = type("Handler", (_Handler,), {"behaviour": behaviour})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     behaviour.base_url = f"http://127.0.0.1:{server.server_port}/v1"
     try:

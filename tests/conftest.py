@@ -1,4 +1,5 @@
-"""Shared fixtures. Benchmark data and recordings are not part of this repository; tests that need them skip."""
+"""Shared fixtures. Benchmark data and recordings are not part of this repository; tests that need
+them skip."""
 
 import os
 from pathlib import Path

@@ -1,8 +1,9 @@
-"""Small fakes: environments over explicit trees whose values are known, and policies that walk them.
+"""Small fakes: environments over explicit trees whose values are known, and policies that walk
+them.
 
-A tree is a reward (the episode ends there) or a mapping from action texts to trees. The environment shows where it stands and
-what can be done ("at b/x: go y z"), so a policy needs nothing but the conversation.
-"""
+A tree is a reward (the episode ends there) or a mapping from action texts to trees. The environment
+shows where it stands and what can be done ("at b/x: go y z"), so a policy needs nothing but the
+conversation."""
 
 from __future__ import annotations
 
@@ -15,15 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rro.envs.base import Benchmark, Environment
-from rro.episode import Limits
-from rro.explore import engine
-from rro.explore.sampler import Sampler, Scope
-from rro.explore.tree import Tree
-from rro.journal import Journal
+from rro.environments.base import Benchmark, Environment
+from rro.episodes.loop import Limits
+from rro.exploration import explorer
+from rro.exploration.sampler import Sampler, Scope
+from rro.exploration.tree import Tree
 from rro.policies.base import Policy
 from rro.policies.scripted import ScriptedPolicy
-from rro.progress import Progress
+from rro.runs.journal import Journal
+from rro.runs.progress import Progress
 from rro.types import Completion, Message, SamplingParams, Source, StepResult, Task, Usage
 
 Branch = float | Mapping[str, Any]
@@ -148,31 +149,44 @@ def uniform(name: str = "uniform") -> ScriptedPolicy:
 
 
 class Planned:
-    """Proposes what is planned for a path, in that order, and rolls out by a fixed choice per path (default: the first)."""
+    """Proposes what is planned for a path, in that order, and rolls out by a fixed choice per path
+    (default: the first)."""
 
-    def __init__(self, proposals: Mapping[str, Sequence[str]], choices: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, proposals: Mapping[str, Sequence[str]], choices: Mapping[str, str] | None = None
+    ) -> None:
         self.name, self.choices = "planned", choices or {}
         self.left = {path: list(actions) for path, actions in proposals.items()}
 
-    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
+    async def sample(
+        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
+    ) -> list[Completion]:
         path, actions = place(messages)
         planned = self.left[path] if params == PROPOSE else [self.choices.get(path, actions[0])] * n
         texts = [planned.pop(0) for _ in range(n)]
         usage = Usage(policy_calls=1)
-        return [Completion(Message("assistant", text, Source.POLICY), "stop", self.name, usage) for text in texts]
+        return [
+            Completion(Message("assistant", text, Source.POLICY), "stop", self.name, usage)
+            for text in texts
+        ]
 
     async def close(self) -> None:
         """Nothing to release."""
 
 
 class Counted:
-    """A policy around another that counts its calls, keeps others waiting a little, and may fail (`fault(calls, seed)`)."""
+    """A policy around another that counts its calls, keeps others waiting a little, and may fail
+    (`fault(calls, seed)`)."""
 
-    def __init__(self, inner: Policy, fault: Callable[[int, int], None] = lambda calls, seed: None) -> None:
+    def __init__(
+        self, inner: Policy, fault: Callable[[int, int], None] = lambda calls, seed: None
+    ) -> None:
         self.inner, self.name, self.fault = inner, inner.name, fault
         self.calls, self.seeds = 0, Counter[int]()
 
-    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
+    async def sample(
+        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
+    ) -> list[Completion]:
         self.calls += n
         self.seeds[seed] += 1
         for _ in range(seed % 5):  # others overtake
@@ -190,7 +204,9 @@ class Overflowing:
     def __init__(self, inner: Policy, limit: int) -> None:
         self.inner, self.name, self.limit = inner, inner.name, limit
 
-    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
+    async def sample(
+        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
+    ) -> list[Completion]:
         if len(messages) <= self.limit:
             return await self.inner.sample(messages, n, params, seed)
         empty = Message("assistant", "", Source.POLICY)
@@ -203,7 +219,9 @@ class Overflowing:
 def make_scope(benchmark: Benchmark, policy: Policy, journal: Journal, **changes: Any) -> Scope:
     """A scope with the limits of the benchmark and one retry."""
     limits = Limits(
-        benchmark.max_steps, step_timeout=changes.pop("step_timeout", 5.0), retries=changes.pop("retries", 1)
+        benchmark.max_steps,
+        step_timeout=changes.pop("step_timeout", 5.0),
+        retries=changes.pop("retries", 1),
     )
     scope = Scope(benchmark, policy, policy, journal, ROLL_OUT, PROPOSE, limits, seed=7)
     return replace(scope, **changes)
@@ -225,7 +243,7 @@ def explore(strategy: Any, scope: Scope, concurrency: int = 4) -> list[str]:
     """Explore all tasks of the scope's benchmark; returns the failed ones."""
     tasks = scope.benchmark.tasks("train")
     with Progress("explore", len(tasks), "tasks") as progress:
-        return asyncio.run(engine.explore(tasks, strategy, scope, concurrency, progress))
+        return asyncio.run(explorer.explore(tasks, strategy, scope, concurrency, progress))
 
 
 @contextmanager

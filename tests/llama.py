@@ -1,4 +1,5 @@
-"""llama.cpp's own server on loopback, with SmolLM2: a real server to test against. Run as a script, it is that server.
+"""llama.cpp's own server on loopback, with SmolLM2: a real server to test against. Run as a script,
+it is that server.
 
 `python llama.py GGUF ALIAS SLOTS CONTEXT` prints the address that it listens on.
 """
@@ -25,7 +26,8 @@ def smollm2_gguf() -> Path:
 
 
 def in_float32(source: Path, target: Path) -> Path:
-    """A GGUF file with the same weights, dequantised: those that `smollm2_folder` gives to Transformers."""
+    """A GGUF file with the same weights, dequantised: those that `smollm2_folder` gives to
+    Transformers."""
     import gguf
     import numpy as np
 
@@ -39,7 +41,9 @@ def in_float32(source: Path, target: Path) -> Path:
             of = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(field.name, field.contents(), kind, sub_type=of)
     for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
+        writer.add_tensor(
+            tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -51,7 +55,9 @@ def in_float32(source: Path, target: Path) -> Path:
 def serving(gguf: Path, alias: str = "smollm2", slots: int = 4, context: int = 512):
     """Serve a GGUF file; yields the base_url."""
     command = [sys.executable, __file__, str(gguf), alias, str(slots), str(context)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         address = process.stdout.readline().strip()
         assert address.startswith("http"), "the server did not start"
@@ -74,7 +80,8 @@ def main(path: str, alias: str, slots: str, context: str) -> None:
         False,
     )
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    # Keys and values in float32: by default they are in float16, which shows in the third decimal of log-probabilities.
+    # Keys and values in float32: by default they are in float16, which shows in the third decimal
+    # of log-probabilities.
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(params)

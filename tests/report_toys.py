@@ -1,4 +1,5 @@
-"""Small runs to look at: real explorations of trees whose pages are long, with evaluations, in run folders."""
+"""Small runs to look at: real explorations of trees whose pages are long, with evaluations, in run
+folders."""
 
 from __future__ import annotations
 
@@ -9,16 +10,20 @@ from pathlib import Path
 from fakes import ForkableTreeEnvironment, TreeBenchmark, explore, make_scope
 
 from rro.config import Config, parse_config
-from rro.evaluate import evaluate
-from rro.explore.engine import summarise
-from rro.explore.strategies.rising import RisingExploration
-from rro.journal import Journal
+from rro.evaluation.evaluate import evaluate
+from rro.exploration.explorer import summarise
+from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.scripted import ScriptedPolicy
-from rro.progress import Progress
-from rro.runfolder import RunFolder
+from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
+from rro.runs.progress import Progress
 from rro.types import SamplingParams, storable
 
-TREE = {"a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}}, "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}}, "c": 0.5}
+TREE = {
+    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
+    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
+    "c": 0.5,
+}
 WORDS = (
     "quiet",
     "sturdy",
@@ -55,16 +60,32 @@ def speaker(messages, rng) -> str:
 
 
 def make_run(
-    folder: Path, trees, *, environment=Wordy, strategy=None, evaluated=("sft", "rro-1"), name="toy", seed=0
+    folder: Path,
+    trees,
+    *,
+    environment=Wordy,
+    strategy=None,
+    evaluated=("sft", "rro-1"),
+    name="toy",
+    seed=0,
 ) -> RunFolder:
-    """A finished run: explored once, both policies evaluated (they are the same one, at two temperatures)."""
-    config: Config = parse_config({"name": name, "seed": seed, "evaluate": {"bootstrap": 200}}, "toy")
+    """A finished run: explored once, both policies evaluated (they are the same one, at two
+    temperatures)."""
+    config: Config = parse_config(
+        {"name": name, "seed": seed, "evaluate": {"bootstrap": 200}}, "toy"
+    )
     run, benchmark = RunFolder.create(config, folder), TreeBenchmark(trees, environment)
     with Journal(run.journal) as journal:
-        scope = make_scope(benchmark, ScriptedPolicy(speaker, f"{name}/sft"), journal, iteration=1, seed=seed)
+        scope = make_scope(
+            benchmark, ScriptedPolicy(speaker, f"{name}/sft"), journal, iteration=1, seed=seed
+        )
         assert explore(strategy or RisingExploration(3, 4), scope) == []
         done = list(journal.records("task", "1/"))
-        journal.append("stage", "explore-1", {"seconds": 2.5, "pairs": summarise(done).pairs, "failed_tasks": 0})
+        journal.append(
+            "stage",
+            "explore-1",
+            {"seconds": 2.5, "pairs": summarise(done).pairs, "failed_tasks": 0},
+        )
         for label in evaluated:
             _evaluate(benchmark, journal, label, scope)
     return run
@@ -94,7 +115,8 @@ HOSTILE = (
 
 
 def hostile_trees():
-    """Tasks, actions and observations that try to be more than text. An action has no space: the toy's policy splits there."""
+    """Tasks, actions and observations that try to be more than text. An action has no space: the
+    toy's policy splits there."""
     actions = {text.replace(" ", "_"): reward / 10 for reward, text in enumerate(HOSTILE)}
     ids = [storable(f"{text} #{number}") for number, text in enumerate(HOSTILE)]
     return {task: {**actions, "deeper": dict(actions)} for task in ids}

@@ -1,4 +1,5 @@
-"""A toy to train on within seconds: a model of 40,000 parameters, and conversations that it can learn."""
+"""A toy to train on within seconds: a model of 40,000 parameters, and conversations that it can
+learn."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ from typing import Any
 import torch
 
 from rro.config import Config, parse_config
-from rro.policies.models import build_tiny
+from rro.models.loading import build_tiny
 from rro.types import Message, PreferencePair, ProcessReward, Source
 
-torch.set_num_threads(1)  # a second thread gains nothing at this size, and costs up to 25 times on a busy machine
+torch.set_num_threads(
+    1
+)  # a second thread gains nothing at this size, and costs up to 25 times on a busy machine
 
 TINY = {
     "hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2, "kv_heads": 2, "vocabulary": 280, "context": 256
@@ -23,8 +26,20 @@ def toy_config(**overrides: Any) -> Config:
     """Quick settings in float32 on the CPU; `overrides` are sections of the configuration."""
     tree: dict[str, Any] = {
         "model": {"tiny": TINY, "device": "cpu"},
-        "sft": {"epochs": 4, "learning_rate": 5e-3, "batch_size": 8, "micro_batch": 4, "precision": "float32"},
-        "dpo": {"epochs": 4, "learning_rate": 1e-3, "batch_size": 8, "micro_batch": 4, "precision": "float32"},
+        "sft": {
+            "epochs": 4,
+            "learning_rate": 5e-3,
+            "batch_size": 8,
+            "micro_batch": 4,
+            "precision": "float32",
+        },
+        "dpo": {
+            "epochs": 4,
+            "learning_rate": 1e-3,
+            "batch_size": 8,
+            "micro_batch": 4,
+            "precision": "float32",
+        },
     }
     for section, values in overrides.items():
         tree.setdefault(section, {}).update(values)
@@ -50,7 +65,12 @@ def toy_conversation(number: int) -> tuple[Message, ...]:
 def toy_pair(number: int, kind: str = "trajectory") -> PreferencePair:
     """Whole conversations from the first question on, or single messages after the second."""
     good = toy_conversation(number)
-    bad = (good[0], said("thought: none"), Message("user", "so what?"), said("no idea" * (1 + number % 3)))
+    bad = (
+        good[0],
+        said("thought: none"),
+        Message("user", "so what?"),
+        said("no idea" * (1 + number % 3)),
+    )
     start = 1 if kind == "trajectory" else 3
     prices = (ProcessReward((1.0,), "toy", exact=True), ProcessReward((0.0,), "toy", exact=True))
     return PreferencePair(
@@ -67,7 +87,8 @@ def toy_pair(number: int, kind: str = "trajectory") -> PreferencePair:
 
 
 def build_toy(config: Config, folder: Path, seed: int = 0) -> Path:
-    """An untrained model and its tokenizer, saved to `folder`; another seed gives other weights, same tokenizer."""
+    """An untrained model and its tokenizer, saved to `folder`; another seed gives other weights,
+    same tokenizer."""
     texts = [message.content for number in range(20) for message in toy_conversation(number)]
     build_tiny(config.model.tiny, texts, seed, folder)
     return folder

@@ -2,6 +2,6 @@
 
 import sys
 
-from rro.cli import main
+from rro.cli.main import main
 
 sys.exit(main())

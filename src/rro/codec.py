@@ -1,4 +1,5 @@
-"""Records of `rro.types` to and from plain JSON values. One place for how they look in journals and files."""
+"""Records of `rro.types` to and from plain JSON values. One place for how they look in journals and
+files."""
 
 from __future__ import annotations
 

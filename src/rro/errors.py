@@ -1,4 +1,5 @@
-"""Errors that a user can mend: one sentence each, which the command line prints without a traceback."""
+"""Errors that a user can mend: one sentence each, which the command line prints without a
+traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ class RroError(Exception):
 
 
 class UsageError(RroError):
-    """The user's input is wrong (file, key or option); the sentence names it and the mend: exit code 2."""
+    """The user's input is wrong (file, key or option); the sentence names it and the mend: exit
+    code 2."""
 
     exit_code = 2
 
@@ -20,9 +22,10 @@ class DataError(UsageError):
 
 
 class RestoreError(RroError):
-    """A restored or replayed environment differs from the recorded one: the fork would be a different episode."""
+    """A restored or replayed environment differs from the recorded one: the fork would be a
+    different episode."""
 
 
 class PolicyError(Exception):
-    """A policy could not answer. No RroError: it does not end a run. The caller tries again, then what it asked for is
-    missing."""
+    """A policy could not answer. No RroError: it does not end a run. The caller tries again, then
+    what it asked for is missing."""

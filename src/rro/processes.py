@@ -1,5 +1,5 @@
-"""Several processes of one training (`accelerate launch`), and the cores for all. Process 0 writes; the others wait for it
-where they must."""
+"""Several processes of one training (`accelerate launch`), and the cores for all. Process 0 writes;
+the others wait for it where they must."""
 
 from __future__ import annotations
 

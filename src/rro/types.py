@@ -1,9 +1,9 @@
-"""The words everything else speaks: small frozen records, no behaviour beyond arithmetic on themselves.
+"""The words everything else speaks: small frozen records, no behaviour beyond arithmetic on
+themselves.
 
 Nothing here knows of tokenisers, environments, files or training. Names are those of the RRO paper
-(arXiv 2505.20737): history h_t, action a_t (one assistant message), observation o_t, outcome reward R,
-process reward r(h_t, a_t).
-"""
+(arXiv 2505.20737): history h_t, action a_t (one assistant message), observation o_t, outcome reward
+R, process reward r(h_t, a_t)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Role = Literal["system", "user", "assistant"]
 
 
 class Source(StrEnum):
-    """Who wrote a message. A field, never a position in a list (IPR and ETO infer it from the index)."""
+    """Who wrote a message. A field, never a position in a list (IPR and ETO infer it from the
+    index)."""
 
     ENVIRONMENT = "environment"
     POLICY = "policy"
@@ -36,14 +37,16 @@ class StopReason(StrEnum):
 
 
 def storable(text: str) -> str:
-    """`text` with lone surrogates replaced. A server's JSON may hold them; UTF-8 files, Parquet and tokenisers cannot."""
+    """`text` with lone surrogates replaced. A server's JSON may hold them; UTF-8 files, Parquet and
+    tokenisers cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message. `token_ids` are those the policy sampled, end-of-turn token included, where its backend gave
-    them: prompts and training reuse them, so that what is trained on is what was sampled."""
+    """One chat message. `token_ids` are those the policy sampled, end-of-turn token included, where
+    its backend gave them: prompts and training reuse them, so that what is trained on is what was
+    sampled."""
 
     role: Role
     content: str
@@ -61,9 +64,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What something cost. Adds up; `policy_calls` counts sampled completions, `prompt_tokens` whole prompts,
-    `cached_tokens` the part of those that a backend did not compute again, `seconds` wall time, `cost` money by the
-    recipe's price table."""
+    """What something cost. Adds up; `policy_calls` counts sampled completions, `prompt_tokens`
+    whole prompts, `cached_tokens` the part of those that a backend did not compute again, `seconds`
+    wall time, `cost` money by the recipe's price table."""
 
     policy_calls: int = 0
     prompt_tokens: int = 0
@@ -87,8 +90,8 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to draw one assistant message. `temperature` 0 is greedy. `stop` strings end a message and are not part of
-    it. `max_new_tokens` bounds the message, the end-of-turn token included."""
+    """How to draw one assistant message. `temperature` 0 is greedy. `stop` strings end a message
+    and are not part of it. `max_new_tokens` bounds the message, the end-of-turn token included."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -99,9 +102,10 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled assistant message. `logprobs` holds one natural-log probability per token of `message.token_ids`,
-    under the model at temperature 1, where asked for (None where a server left out some of them). `finish` "context"
-    means that the prompt left no room: the message is empty and must not be acted on."""
+    """One sampled assistant message. `logprobs` holds one natural-log probability per token of
+    `message.token_ids`, under the model at temperature 1, where asked for (None where a server left
+    out some of them). `finish` "context" means that the prompt left no room: the message is empty
+    and must not be acted on."""
 
     message: Message
     finish: Literal["stop", "length", "context"]
@@ -120,7 +124,8 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """An environment's answer to one action. `invalid` marks an action that it could not carry out."""
+    """An environment's answer to one action. `invalid` marks an action that it could not carry
+    out."""
 
     observation: str
     reward: float = 0.0
@@ -144,8 +149,8 @@ class Step:
 class Trajectory:
     """An episode from `opening` (the messages before the first action) to its end.
 
-    `reward` is the outcome reward R, or None when the episode failed (missing data, never 0). A trajectory that was
-    forked from the middle of an episode has that history as its `opening`."""
+    `reward` is the outcome reward R, or None when the episode failed (missing data, never 0). A
+    trajectory that was forked from the middle of an episode has that history as its `opening`."""
 
     task: str
     opening: tuple[Message, ...]
@@ -158,7 +163,8 @@ class Trajectory:
     error: str | None = None
 
     def messages(self) -> tuple[Message, ...]:
-        """The whole conversation; the last observation of a finished episode is left out, as no one acts on it."""
+        """The whole conversation; the last observation of a finished episode is left out, as no one
+        acts on it."""
         turns: list[Message] = list(self.opening)
         for step in self.steps:
             turns.append(step.action)
@@ -171,8 +177,9 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class ProcessReward:
-    """r(h_t, a_t): the mean outcome of Monte-Carlo rollouts, or the outcome itself where the action ended the episode
-    (`exact`). `policy` names the model that priced it. Failed rollouts are not among `outcomes`."""
+    """r(h_t, a_t): the mean outcome of Monte-Carlo rollouts, or the outcome itself where the action
+    ended the episode (`exact`). `policy` names the model that priced it. Failed rollouts are not
+    among `outcomes`."""
 
     outcomes: tuple[float, ...]
     policy: str
@@ -180,12 +187,14 @@ class ProcessReward:
 
     def __post_init__(self) -> None:
         if not self.outcomes:
-            raise ValueError("a process reward needs at least one outcome; a failed one is missing, not 0")
+            raise ValueError(
+                "a process reward needs at least one outcome; a failed one is missing, not 0"
+            )
 
     @property
     def mean(self) -> float:
-        """To 12 decimals: fmean([r] * 5) misses r by a unit in the last place for one r in eight, and such a difference
-        is neither a rise nor a preference."""
+        """To 12 decimals: fmean([r] * 5) misses r by a unit in the last place for one r in eight,
+        and such a difference is neither a rise nor a preference."""
         return round(fmean(self.outcomes), 12)
 
     @property
@@ -194,8 +203,9 @@ class ProcessReward:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % Student interval of the mean. (-inf, inf) for one outcome; a point for an exact reward. With n
-        around 5 outcomes it is descriptive: equal outcomes give a point although the value is not known exactly."""
+        """95 % Student interval of the mean. (-inf, inf) for one outcome; a point for an exact
+        reward. With n around 5 outcomes it is descriptive: equal outcomes give a point although the
+        value is not known exactly."""
         if self.exact:
             return self.mean, self.mean
         if self.n < 2:
@@ -209,9 +219,10 @@ PairKind = Literal["step", "continuation", "trajectory"]
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """Chosen and rejected answers under one shared prompt h_t. `kind` says what the sides are: one assistant message
-    ("step"), the rest of an episode from there ("continuation"), or a whole episode ("trajectory"). `credibility` is the
-    probability that chosen is worth more than rejected, where the strategy reckons it."""
+    """Chosen and rejected answers under one shared prompt h_t. `kind` says what the sides are: one
+    assistant message ("step"), the rest of an episode from there ("continuation"), or a whole
+    episode ("trajectory"). `credibility` is the probability that chosen is worth more than
+    rejected, where the strategy reckons it."""
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
@@ -227,7 +238,8 @@ class PreferencePair:
 
 
 def _t975(df: int) -> float:
-    """Upper 2.5 % point of Student's t (Cornish-Fisher expansion beyond the table; error < 0.003)."""
+    """Upper 2.5 % point of Student's t (Cornish-Fisher expansion beyond the table; error <
+    0.003)."""
     table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
     if df <= len(table):
         return table[df - 1]

@@ -9,11 +9,11 @@ from decimal import Decimal
 import pytest
 
 from rro.config import ExpertsConfig
-from rro.envs.intercode_sql import open_intercode_sql
-from rro.envs.intercode_sql.data import shares_answer, split_tasks, valid_tasks
-from rro.envs.intercode_sql.verify import verify_episodes, verify_statements
-from rro.episode import Limits
-from rro.experts import scripted_experts
+from rro.episodes.experts import scripted_experts
+from rro.episodes.loop import Limits
+from rro.intercode_sql import open_intercode_sql
+from rro.intercode_sql.data import shares_answer, split_tasks, valid_tasks
+from rro.intercode_sql.verify import verify_episodes, verify_statements
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,11 @@ def test_golds(benchmark, recordings):
 
 def _rows(text):
     """The rows of an observation, each as text."""
-    return [text] if text.startswith("Error") else map(str, eval(text, {"datetime": datetime, "Decimal": Decimal}))
+    return (
+        [text]
+        if text.startswith("Error")
+        else map(str, eval(text, {"datetime": datetime, "Decimal": Decimal}))
+    )
 
 
 def check_statements(counts, slack=0.0):
@@ -65,7 +69,9 @@ def check_statements(counts, slack=0.0):
 
 
 def test_a_tenth_of_the_statements(benchmark, recordings, tmp_path):
-    counts = verify_statements(benchmark, sample(recordings / "mysql_statements.jsonl.gz", 10, tmp_path))
+    counts = verify_statements(
+        benchmark, sample(recordings / "mysql_statements.jsonl.gz", 10, tmp_path)
+    )
     check_statements(counts, slack=0.005)
 
 
@@ -92,7 +98,10 @@ def test_splits_are_those_that_the_golds_give(benchmark, data):
     valid = valid_tasks(data, benchmark.all_tasks)
     assert sorted(set(range(1034)) - set(valid)) == listed["corrupt_gold_dev_indices"]
     splits = split_tasks(valid)
-    assert (splits["test"], splits["train"]) == (listed["test_dev_indices"], listed["nontest_dev_indices"])
+    assert (splits["test"], splits["train"]) == (
+        listed["test_dev_indices"],
+        listed["nontest_dev_indices"],
+    )
 
 
 def test_shared_answers_are_those_of_the_recorded_experts(benchmark, data):

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from rro.envs.webshop.catalogue import build_catalogue, load_raw
-from rro.envs.webshop.goals import draw_goals
-from rro.envs.webshop.reward import purchase_reward
-from rro.envs.webshop.verify import verify
+from rro.webshop.catalogue import build_catalogue, load_raw
+from rro.webshop.goals import draw_goals
+from rro.webshop.reward import purchase_reward
+from rro.webshop.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,9 @@ def test_every_step_and_final_reward(data, recordings, states):
     files = [recordings / f"state_seed{seed}.json.gz" for seed in states]
     found = verify(data, recordings / "episodes.jsonl.gz", state=files)
     assert found["episodes"] == 300
-    assert found["steps"] == found["steps_equal"] == 2148  # of 2195; the rest follows a step that raised
+    assert (
+        found["steps"] == found["steps_equal"] == 2148
+    )  # of 2195; the rest follows a step that raised
     assert found["finals"] == found["finals_equal"] == 248
 
 
@@ -61,7 +63,9 @@ def test_prices_and_goals(raw, catalogue, recordings, seed):
 def test_goals_that_no_purchase_fulfils(raw, catalogue):
     goals = draw_goals(raw, catalogue, "synthetic", 0)
     rewards = [
-        purchase_reward(catalogue, catalogue[goal.asin], goal, goals.prices[goal.asin], goal.option_values())[0]
+        purchase_reward(
+            catalogue, catalogue[goal.asin], goal, goals.prices[goal.asin], goal.option_values()
+        )[0]
         for goal in goals.goals
     ]
     assert len(rewards) == 6910

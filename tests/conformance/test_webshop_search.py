@@ -1,12 +1,13 @@
-"""Searches of the original WebShop (Lucene 8.11 through Anserini), recorded on its 1000 products."""
+"""Searches of the original WebShop (Lucene 8.11 through Anserini), recorded on its 1000
+products."""
 
 import gzip
 import json
 
 import pytest
 
-from rro.envs.webshop.catalogue import load_raw, parse_products
-from rro.envs.webshop.index import Index, build, build_folder, reported_scores
+from rro.webshop.catalogue import load_raw, parse_products
+from rro.webshop.index import Index, build, build_folder, reported_scores
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,9 @@ def products(shared):
 
 @pytest.fixture(scope="module")
 def recordings(shared):
-    with gzip.open(shared / "conformance" / "webshop" / "search.jsonl.gz", "rt", encoding="utf-8") as lines:
+    with gzip.open(
+        shared / "conformance" / "webshop" / "search.jsonl.gz", "rt", encoding="utf-8"
+    ) as lines:
         return [json.loads(line) for line in lines]
 
 
@@ -28,7 +31,9 @@ def index(request, products, tmp_path_factory) -> Index:
     return build_folder(tmp_path_factory.mktemp("webshop") / "index", ids, texts, run_tokens=10_000)
 
 
-def test_every_recorded_search_gives_the_same_products_with_the_same_scores(index, products, recordings):
+def test_every_recorded_search_gives_the_same_products_with_the_same_scores(
+    index, products, recordings
+):
     assert len(recordings) == 300
     different = []
     for recording in recordings:

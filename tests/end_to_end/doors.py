@@ -1,8 +1,9 @@
-"""A small environment that a model of a hundred thousand parameters learns in seconds: open the named doors in order."""
+"""A small environment that a model of a hundred thousand parameters learns in seconds: open the
+named doors in order."""
 
 import random
 
-from rro.envs.base import Environment, TaskList
+from rro.environments.base import Environment, TaskList
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, Source, StepResult, Task
 
@@ -10,7 +11,8 @@ DOORS = ("red", "blue", "green")
 
 
 class Doors(Environment):
-    """Two turns; the reward is the share of them in which the named door was opened. State: the doors opened so far."""
+    """Two turns; the reward is the share of them in which the named door was opened. State: the
+    doors opened so far."""
 
     def reset(self, task, seed=0):
         self.wanted, self.opened = task.data, ()
@@ -44,5 +46,9 @@ def expert(task, noise, seed):
 
 def open_doors():
     rng = random.Random(0)
-    tasks = [Task(f"doors-{number}", (rng.choice(DOORS), rng.choice(DOORS))) for number in range(200)]
-    return TaskList("doors", Doors, {"train": tasks[:160], "test": tasks[160:]}, max_steps=4, expert=expert)
+    tasks = [
+        Task(f"doors-{number}", (rng.choice(DOORS), rng.choice(DOORS))) for number in range(200)
+    ]
+    return TaskList(
+        "doors", Doors, {"train": tasks[:160], "test": tasks[160:]}, max_steps=4, expert=expert
+    )

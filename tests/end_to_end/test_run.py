@@ -14,10 +14,18 @@ HERE = Path(__file__).parent
 
 def rro(*arguments, processes=1, **options):
     """The command line in a process of its own, where `doors` can be imported."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
+    }
+    launcher = (
+        ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
+    )
     command = [sys.executable, *launcher, "-m", "rro", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, **options)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=280, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +38,35 @@ def finished(tmp_path_factory):
 
 def test_the_table_shows_both_policies_and_the_cost(finished):
     _, table, _ = finished
-    for word in ("sft", "rro-1", "rro-1 - sft", "pairs", "candidates/step", "policy calls", "seconds", "run folder"):
+    for word in (
+        "sft",
+        "rro-1",
+        "rro-1 - sft",
+        "pairs",
+        "candidates/step",
+        "policy calls",
+        "seconds",
+        "run folder",
+    ):
         assert word in table
 
 
 def test_the_run_folder_is_complete(finished):
     folder, _, _ = finished
-    for name in ("config.toml", "journal.jsonl", "experts.jsonl", "pairs-1.jsonl", "pairs-1.parquet", "metrics.jsonl"):
+    for name in (
+        "config.toml",
+        "journal.jsonl",
+        "experts.jsonl",
+        "pairs-1.jsonl",
+        "pairs-1.parquet",
+        "metrics.jsonl",
+    ):
         assert (folder / name).stat().st_size > 0
     for label in ("base", "sft", "rro-1"):
         assert (folder / "checkpoints" / label / "model.safetensors").exists()
-    assert {json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text().splitlines()} == {"sft", "dpo"}
+    assert {
+        json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    } == {"sft", "dpo"}
 
 
 def test_rro_improves_on_its_noisy_experts_student(finished):
@@ -71,7 +97,9 @@ def test_pairs_load_with_datasets_and_say_who_priced_them(finished):
 
     folder, _, _ = finished
     for kind, name in (("json", "pairs-1.jsonl"), ("parquet", "pairs-1.parquet")):
-        rows = load_dataset(kind, data_files=str(folder / name), split="train", cache_dir=str(folder / "cache"))
+        rows = load_dataset(
+            kind, data_files=str(folder / name), split="train", cache_dir=str(folder / "cache")
+        )
         assert len(rows) > 10
         for row in rows:
             assert row["chosen_reward"] > row["rejected_reward"]
@@ -82,10 +110,10 @@ def test_pairs_load_with_datasets_and_say_who_priced_them(finished):
 
 
 def test_trained_tokens_are_the_sampled_ones(finished):
-    from rro.explore.pairs import read_pairs
-    from rro.policies.chat import ChatFormat
-    from rro.policies.models import load_model
-    from rro.runfolder import RunFolder
+    from rro.exploration.pairs import read_pairs
+    from rro.models.chat import ChatFormat
+    from rro.models.loading import load_model
+    from rro.runs.folder import RunFolder
 
     folder, _, _ = finished
     run = RunFolder.open(folder)
@@ -95,7 +123,9 @@ def test_trained_tokens_are_the_sampled_ones(finished):
         for side in (pair.chosen, pair.rejected):
             encoded = chat.encode([*pair.prompt, *side], add_generation_prompt=False)
             trained = [token for token, loss in zip(encoded.ids, encoded.mask, strict=True) if loss]
-            sampled = [token for message in (*pair.prompt, *side) for token in message.token_ids or ()]
+            sampled = [
+                token for message in (*pair.prompt, *side) for token in message.token_ids or ()
+            ]
             assert trained == sampled
 
 
@@ -120,7 +150,9 @@ def test_stages_one_by_one_with_the_model_in_two_processes_give_the_same_pairs(f
         assert ran.returncode == 0, ran.stderr
     assert (out / "pairs-1.jsonl").read_text() == (folder / "pairs-1.jsonl").read_text()
     staged = json.loads((out / "results.json").read_text())
-    assert [row["reward"] for row in staged["evaluations"]] == [row["reward"] for row in results["evaluations"]]
+    assert [row["reward"] for row in staged["evaluations"]] == [
+        row["reward"] for row in results["evaluations"]
+    ]
     compared = rro("compare", folder, out)
     assert compared.returncode == 0, compared.stderr
     assert "0.000 [0.000, 0.000]" in compared.stdout
@@ -130,7 +162,9 @@ def test_a_second_iteration_within_a_budget_priced_by_the_sft_model(finished, tm
     folder, _, _ = finished
     again = Path(shutil.copytree(folder, tmp_path / "again"))
     config = (again / "config.toml").read_text()
-    config = config.replace('pricing = "policy"', 'pricing = "sft"').replace("concurrency = 40", "concurrency = 4")
+    config = config.replace('pricing = "policy"', 'pricing = "sft"').replace(
+        "concurrency = 40", "concurrency = 4"
+    )
     (again / "config.toml").write_text(config)
     ran = rro("explore", again, "--iteration", 2, "--budget", "policy_calls=400")
     assert ran.returncode == 0, ran.stderr
@@ -140,19 +174,30 @@ def test_a_second_iteration_within_a_budget_priced_by_the_sft_model(finished, tm
     assert (stage["ended_by"], stage["budget"]) == ("policy_calls", {"policy_calls": 400})
     assert stage["left_tasks"] > 0
     work = [record for record in records if record["key"].startswith("2/") and "usage" in record]
-    assert 300 < sum(record["usage"]["policy_calls"] for record in work if record["kind"] != "task") < 460
+    assert (
+        300
+        < sum(record["usage"]["policy_calls"] for record in work if record["kind"] != "task")
+        < 460
+    )
     assert {record["policy"] for record in work if record["kind"] == "candidate"} == {"doors/rro-1"}
     assert {record["policy"] for record in work if record["kind"] == "rollout"} == {"doors/sft"}
     rows = [json.loads(line) for line in (again / "pairs-2.jsonl").read_text().splitlines()]
     assert rows
     for row in rows:
-        assert row["chosen_pricing_policy"] in (("doors/rro-1",) if row["chosen_exact"] else ("doors/sft",))
+        assert row["chosen_pricing_policy"] in (
+            ("doors/rro-1",) if row["chosen_exact"] else ("doors/sft",)
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["fixed", "ipr", "eto", "rft"])
 def test_baselines_run_under_the_same_accounting(strategy, tmp_path):
-    settings = [f"explore.strategy={strategy}", "explore.tasks=20", "evaluate.trend_tasks=0", "iterations=2"]
+    settings = [
+        f"explore.strategy={strategy}",
+        "explore.tasks=20",
+        "evaluate.trend_tasks=0",
+        "iterations=2",
+    ]
     ran = rro("run", HERE / "doors.toml", *settings, "--out", tmp_path / "run")
     assert ran.returncode == 0, ran.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -162,7 +207,8 @@ def test_baselines_run_under_the_same_accounting(strategy, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(finished, tmp_path):
-    """`accelerate launch` starts processes as torch.distributed.run does (but on a CPU it ignores their number)."""
+    """`accelerate launch` starts processes as torch.distributed.run does (but on a CPU it ignores
+    their number)."""
     folder, _, _ = finished
     ran = rro("sft", HERE / "doors.toml", "--out", tmp_path / "run", processes=2)
     assert ran.returncode == 0, ran.stderr
@@ -172,8 +218,18 @@ def test_two_processes_train_like_one(finished, tmp_path):
     assert ran.returncode == 0, ran.stderr
     losses = []
     for journal in (folder / "journal.jsonl", tmp_path / "run" / "journal.jsonl"):
-        stages = [json.loads(line) for line in journal.read_text().splitlines() if '"kind":"stage"' in line]
-        losses.append({stage["key"]: stage["training"]["last_loss"] for stage in stages if "training" in stage})
+        stages = [
+            json.loads(line)
+            for line in journal.read_text().splitlines()
+            if '"kind":"stage"' in line
+        ]
+        losses.append(
+            {
+                stage["key"]: stage["training"]["last_loss"]
+                for stage in stages
+                if "training" in stage
+            }
+        )
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
@@ -191,7 +247,12 @@ def test_tensorboard_gets_every_stage(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     ran = rro(
-        "run", HERE / "doors.toml", 'report_to=["tensorboard"]', "evaluate.trend_tasks=0", "--out", tmp_path / "run"
+        "run",
+        HERE / "doors.toml",
+        'report_to=["tensorboard"]',
+        "evaluate.trend_tasks=0",
+        "--out",
+        tmp_path / "run",
     )
     assert ran.returncode == 0, ran.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -204,8 +265,12 @@ def test_tensorboard_gets_every_stage(tmp_path):
     assert "train/loss" in tags["doors-sft"]
     assert "train/rewards/margins" in tags["doors-optimise-1"]
     assert tags["doors-explore-1"]["explore/pairs"] == results["stages"]["explore-1"]["pairs"]
-    last = [row for row in results["evaluations"] if row["label"] == "rro-1" and row["mode"] == "greedy"]
-    assert tags["doors-evaluate"]["evaluate/greedy/reward"] == pytest.approx(last[0]["reward"]["mean"])
+    last = [
+        row for row in results["evaluations"] if row["label"] == "rro-1" and row["mode"] == "greedy"
+    ]
+    assert tags["doors-evaluate"]["evaluate/greedy/reward"] == pytest.approx(
+        last[0]["reward"]["mean"]
+    )
 
 
 def test_a_report_of_a_real_run(finished, tmp_path):
@@ -217,10 +282,21 @@ def test_a_report_of_a_real_run(finished, tmp_path):
     with Gatherer([folder]) as gatherer:
         head, _ = gatherer.whole()
     [run] = head["runs"]
-    said = {(row["label"], row["mode"]): (row["reward"], row["success"]) for row in run["evaluations"]}
-    assert said == {(row["label"], row["mode"]): (row["reward"], row["success"]) for row in results["evaluations"]}
-    ours = {(row["label"], row["mode"], row["mean"], row["low"], row["high"]) for row in run["differences"]}
-    assert ours == {(row["label"], row["mode"], row["mean"], row["low"], row["high"]) for row in results["differences"]}
+    said = {
+        (row["label"], row["mode"]): (row["reward"], row["success"]) for row in run["evaluations"]
+    }
+    assert said == {
+        (row["label"], row["mode"]): (row["reward"], row["success"])
+        for row in results["evaluations"]
+    }
+    ours = {
+        (row["label"], row["mode"], row["mean"], row["low"], row["high"])
+        for row in run["differences"]
+    }
+    assert ours == {
+        (row["label"], row["mode"], row["mean"], row["low"], row["high"])
+        for row in results["differences"]
+    }
     assert [group["name"] for group in run["groups"]] == ["1", "trend-sft", "trend-rro-1"]
     explored = results["stages"]["explore-1"]
     assert (run["groups"][0]["pairs"], run["groups"][0]["usage"][0]) == (

@@ -1,4 +1,5 @@
-"""Real, small trainings from conversations to a folder that loads again: they learn, and survive being killed."""
+"""Real, small trainings from conversations to a folder that loads again: they learn, and survive
+being killed."""
 
 import json
 import os
@@ -13,12 +14,12 @@ from peft import PeftModel
 from train_toys import build_toy, said, toy_config, toy_conversation, toy_pair
 
 from rro.errors import RroError, UsageError
-from rro.policies.adapters import adapter_between
-from rro.policies.models import load_model
-from rro.train.common import Hooks
-from rro.train.dpo import train_dpo
-from rro.train.sft import train_sft
-from rro.train.workspace import Workspace
+from rro.learning.common import Hooks
+from rro.learning.dpo import train_dpo
+from rro.learning.sft import train_sft
+from rro.learning.workspace import Workspace
+from rro.models.adapters import adapter_between
+from rro.models.loading import load_model
 
 CONVERSATIONS = [toy_conversation(n) for n in range(50)]
 PAIRS = [toy_pair(n, kind) for n in range(12) for kind in ("message", "trajectory")]
@@ -56,18 +57,25 @@ def test_sft_learns_and_reports(tuned):
     assert [record["step"] for record in records] == list(range(1, 29))
     assert {"stage", "loss", "learning_rate", "grad_norm", "tokens_per_second"} <= records[0].keys()
     assert all(record["tokens_per_second"] > 0 for record in records)
-    assert json.loads((output / "training.json").read_text(encoding="utf-8")) == json.loads(json.dumps(report.record()))
+    assert json.loads((output / "training.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(report.record())
+    )
     assert not output.with_name("sft.partial").exists()
 
 
 def test_dpo_raises_the_margin_against_the_sft_policy(tuned, tmp_path):
     sft, records = tuned[0], []
-    report = train_dpo(toy_config(), PAIRS, sft, sft, tmp_path / "dpo", Hooks(observe=records.append))
-    assert records[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)  # policy and reference are one
+    report = train_dpo(
+        toy_config(), PAIRS, sft, sft, tmp_path / "dpo", Hooks(observe=records.append)
+    )
+    assert records[0]["rewards/margins"] == pytest.approx(
+        0, abs=1e-4
+    )  # policy and reference are one
     assert records[-1]["rewards/margins"] > 0.1
     assert report.last_loss < report.first_loss == pytest.approx(0.6931, abs=1e-4)
     assert any(
-        not torch.equal(a, b) for a, b in zip(state(tmp_path / "dpo").values(), state(sft).values(), strict=True)
+        not torch.equal(a, b)
+        for a, b in zip(state(tmp_path / "dpo").values(), state(sft).values(), strict=True)
     )
 
 
@@ -75,7 +83,14 @@ def test_next_iteration_starts_from_the_policy_and_keeps_the_reference(tuned, tm
     sft = tuned[0]
     train_dpo(toy_config(), PAIRS, sft, sft, tmp_path / "first")
     records = []
-    train_dpo(toy_config(), PAIRS, tmp_path / "first", sft, tmp_path / "second", Hooks(observe=records.append))
+    train_dpo(
+        toy_config(),
+        PAIRS,
+        tmp_path / "first",
+        sft,
+        tmp_path / "second",
+        Hooks(observe=records.append),
+    )
     assert records[0]["rewards/margins"] > 0.1  # what the first iteration gained
 
 
@@ -86,7 +101,14 @@ def test_lora_leaves_whole_models(tuned, tmp_path, checkpointing):
     config = toy_config(model={"lora": {"rank": 4, "alpha": 8}}, sft=common, dpo=common)
     train_sft(config, CONVERSATIONS, sft, tmp_path / "sft")
     records = []
-    train_dpo(config, PAIRS, tmp_path / "sft", tmp_path / "sft", tmp_path / "dpo", Hooks(observe=records.append))
+    train_dpo(
+        config,
+        PAIRS,
+        tmp_path / "sft",
+        tmp_path / "sft",
+        tmp_path / "dpo",
+        Hooks(observe=records.append),
+    )
     assert records[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
     assert records[-1]["rewards/margins"] > 0.05
     assert not (tmp_path / "dpo" / "adapter_config.json").exists()
@@ -95,7 +117,9 @@ def test_lora_leaves_whole_models(tuned, tmp_path, checkpointing):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert not any("embed" in name or "norm" in name for name in changed)
-    adapter = adapter_between(tmp_path / "sft", tmp_path / "dpo")  # what a serving engine puts on the SFT policy
+    adapter = adapter_between(
+        tmp_path / "sft", tmp_path / "dpo"
+    )  # what a serving engine puts on the SFT policy
     again = load_model(config.model, tmp_path / "sft", train=False)[0]
     again = PeftModel.from_pretrained(again, adapter).merge_and_unload().state_dict()
     assert all((after[name] - again[name].float()).abs().max() < 1e-5 for name in after)
@@ -115,7 +139,8 @@ def kill_at(step):
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
 def test_killed_training_goes_on_as_if_nothing_had_been(base, tuned, tmp_path, lora):
-    """Killed before the first checkpoint and, in later epochs, after one: the weights are equal, bit by bit."""
+    """Killed before the first checkpoint and, in later epochs, after one: the weights are equal,
+    bit by bit."""
     config = toy_config(model={"lora": lora}, sft={"save_steps": 5}, dpo={"save_steps": 2})
     whole = train_sft(config, CONVERSATIONS, base, tmp_path / "whole")
     for step in (3, 12, 13):
@@ -154,7 +179,9 @@ def test_killed_while_the_result_is_written(base, tmp_path, monkeypatch):
 
 
 def test_diverged_training_stops_at_once(base, tmp_path):
-    config = toy_config(sft={"learning_rate": 1e30, "max_grad_norm": 1e30, "scheduler": "constant", "warmup": 0})
+    config = toy_config(
+        sft={"learning_rate": 1e30, "max_grad_norm": 1e30, "scheduler": "constant", "warmup": 0}
+    )
     with pytest.raises(RroError, match=r"no finite number any more: lower sft\.learning_rate"):
         train_sft(config, CONVERSATIONS, base, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -171,9 +198,14 @@ def test_tuned_model_answers_as_it_was_taught(base, tmp_path):
     config = toy_config(sft={"epochs": 40, "learning_rate": 1e-2})
     train_sft(config, taught, base, tmp_path / "out")
     model, tokenizer = load_model(config.model, tmp_path / "out", train=False)
-    prompt = tokenizer.apply_chat_template([taught[0][0].chat()], add_generation_prompt=True, return_tensors="pt")
+    prompt = tokenizer.apply_chat_template(
+        [taught[0][0].chat()], add_generation_prompt=True, return_tensors="pt"
+    )
     output = model.generate(**prompt, max_new_tokens=30, do_sample=False)
-    assert tokenizer.decode(output[0, prompt["input_ids"].shape[1] :]) == "thought: seven" + tokenizer.eos_token
+    assert (
+        tokenizer.decode(output[0, prompt["input_ids"].shape[1] :])
+        == "thought: seven" + tokenizer.eos_token
+    )
 
 
 SCRIPT = """
@@ -184,9 +216,9 @@ torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from peft import PeftModel
 from train_toys import toy_config, toy_conversation, toy_pair
-from rro.train.common import Hooks
-from rro.train.dpo import train_dpo
-from rro.train.sft import train_sft
+from rro.learning.common import Hooks
+from rro.learning.dpo import train_dpo
+from rro.learning.sft import train_sft
 base, folder, kill = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 config = toy_config(sft={"save_steps": 5, "micro_batch": 2}, dpo={"micro_batch": 2, "sft_weight": 0.5})
 hooks = Hooks(observe=lambda record: os.kill(os.getpid(), 9) if record["step"] == kill else None)
@@ -196,12 +228,23 @@ train_dpo(config, [toy_pair(n) for n in range(16)], folder / "sft", base, folder
 
 
 def run_script(launcher, base, folder, kill=0):
-    """Exit status and standard error. The process group goes when it hangs: a launcher's children outlive it."""
+    """Exit status and standard error. The process group goes when it hangs: a launcher's children
+    outlive it."""
     script = folder.with_suffix(".py")
     script.write_text(SCRIPT, encoding="utf-8")
-    command = [sys.executable, *launcher, script, Path(__file__).parents[1], base, folder, str(kill)]
+    command = [
+        sys.executable,
+        *launcher,
+        script,
+        Path(__file__).parents[1],
+        base,
+        folder,
+        str(kill),
+    ]
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=settings, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=settings, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         errors = process.communicate(timeout=120)[1]
         return process.returncode, errors
@@ -212,8 +255,12 @@ def run_script(launcher, base, folder, kill=0):
 
 @pytest.mark.slow
 def test_kill_9_and_two_processes(base, tmp_path):
-    """A real process is killed and started again; two processes get the same weights as one, up to rounding."""
-    launchers = {"one": [], "two": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]}
+    """A real process is killed and started again; two processes get the same weights as one, up to
+    rounding."""
+    launchers = {
+        "one": [],
+        "two": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+    }
     for name, launcher in launchers.items():
         status, _ = run_script(launcher, base, tmp_path / name, kill=12)
         assert status == (1 if launcher else -signal.SIGKILL)

@@ -1,4 +1,5 @@
-"""vLLM itself on SmolLM2, as a server and in process: what it draws, with what probability, from which of two models.
+"""vLLM itself on SmolLM2, as a server and in process: what it draws, with what probability, from
+which of two models.
 
 Needs an interpreter with vLLM: RRO_VLLM_PYTHON, or .venv-vllm (make vllm)."""
 
@@ -16,13 +17,13 @@ from peft import LoraConfig, get_peft_model
 from vllm_in_process import QUESTION, ask, recipe
 
 import rro
-from rro.envs.base import TaskList
-from rro.explore.strategies.fixed_size import FixedSizeExploration
-from rro.policies import vllm_shared
-from rro.policies.chat import ChatFormat
-from rro.policies.models import load_model, smollm2_folder
-from rro.policies.transformers import TransformersPolicy
-from rro.policies.vllm import open_vllm
+from rro.environments.base import TaskList
+from rro.exploration.strategies.fixed_size import FixedSizeExploration
+from rro.models.chat import ChatFormat
+from rro.models.loading import load_model, smollm2_folder
+from rro.policies.local.policy import TransformersPolicy
+from rro.policies.vllm import shared
+from rro.policies.vllm.backend import open_vllm
 from rro.types import Message, SamplingParams, Source, Task
 
 pytestmark = pytest.mark.slow
@@ -31,7 +32,9 @@ HERE, CLOSE = Path(__file__).parent, 1e-3  # nats a token, float32 against float
 
 @pytest.fixture(scope="module")
 def python():
-    found = Path(os.environ.get("RRO_VLLM_PYTHON", HERE.parents[1] / ".venv-vllm" / "bin" / "python"))
+    found = Path(
+        os.environ.get("RRO_VLLM_PYTHON", HERE.parents[1] / ".venv-vllm" / "bin" / "python")
+    )
     if not found.exists():
         pytest.skip(f"no vLLM at {found}: make vllm, or set RRO_VLLM_PYTHON")
     return found
@@ -60,7 +63,10 @@ def adapter(base, tmp_path_factory):
 def models(base, adapter):
     """Transformers' own: the adapter merged into the base, and the base."""
     config = recipe(base, "float32").model.model_copy(update={"dtype": "float32"})
-    return {"explorer": load_model(config, adapter, train=False), "pricer": load_model(config, None, train=False)}
+    return {
+        "explorer": load_model(config, adapter, train=False),
+        "pricer": load_model(config, None, train=False),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,7 @@ def served(python, base, adapter, tmp_path_factory):
     yield policies
     for policy in policies.values():
         asyncio.run(policy.close())
-    assert not vllm_shared._used
+    assert not shared._used
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +116,16 @@ def check(said, model, tokenizer):
         assert (torch.tensor(one["logprobs"]) - expected).abs().max() < CLOSE
         answer = Message("assistant", one["message"]["content"], Source.POLICY, tuple(ids))
         trained = chat.encode([*QUESTION, answer], False)
-        assert [id_ for id_, in_loss in zip(trained.ids, trained.mask, strict=True) if in_loss] == ids  # no drift
+        assert [
+            id_ for id_, in_loss in zip(trained.ids, trained.mask, strict=True) if in_loss
+        ] == ids  # no drift
         assert trained.ids[: len(prompt)] == prompt
         assert one["message"]["content"] == chat.decode(ids)
         assert one["finish"] == ("stop" if ids[-1] in chat.end_ids else "length")
-    tokens = {name: [tuple(one["message"]["token_ids"]) for one in said[name]] for name in ("first", "again", "alive")}
+    tokens = {
+        name: [tuple(one["message"]["token_ids"]) for one in said[name]]
+        for name in ("first", "again", "alive")
+    }
     assert len(set(tokens["first"])) == 3
     assert tokens["again"] == tokens["first"]  # whatever else is in flight
     assert tokens["alive"] == tokens["first"][:1]  # after an abort, and for another n
@@ -151,8 +162,17 @@ def test_in_process_too_one_engine_serves_both_and_ends_with_the_last(in_process
 @pytest.mark.parametrize("backend", ["vllm", "transformers"])
 def test_a_frozen_model_prices_what_another_explores(served, models, backend, tmp_path):
     names = {"explorer": "t/rro-1", "pricer": "t/sft"}
-    policies = served if backend == "vllm" else {who: TransformersPolicy(*models[who], names[who]) for who in names}
-    tasks = TaskList("doors", Doors, {"train": [Task("a", ("red", "blue")), Task("b", ("green", "red"))]}, max_steps=2)
+    policies = (
+        served
+        if backend == "vllm"
+        else {who: TransformersPolicy(*models[who], names[who]) for who in names}
+    )
+    tasks = TaskList(
+        "doors",
+        Doors,
+        {"train": [Task("a", ("red", "blue")), Task("b", ("green", "red"))]},
+        max_steps=2,
+    )
     short = SamplingParams(max_new_tokens=6)
     with fresh_journal(tmp_path) as journal:
         settings = {"pricer": policies["pricer"], "params": short, "proposal_params": short}

@@ -1,8 +1,8 @@
-"""A process to kill: explores a fake benchmark slowly. `python explorer.py JOURNAL [CALLS] [hang|block|full]`.
+"""A process to kill: explores a fake benchmark slowly. `python explorer.py JOURNAL [CALLS]
+[hang|block|full]`.
 
-CALLS gets the seed of each policy call as it begins. "hang": steps never come back; "block": so of an environment that says
-that it blocks; "full": the disc is, at 30 kB.
-"""
+CALLS gets the seed of each policy call as it begins. "hang": steps never come back; "block": so of
+an environment that says that it blocks; "full": the disc is, at 30 kB."""
 
 import asyncio
 import os
@@ -14,10 +14,14 @@ from pathlib import Path
 from fakes import TreeBenchmark, explore, make_scope, uniform
 
 from rro.errors import RroError
-from rro.explore.strategies.rising import RisingExploration
-from rro.journal import Journal
+from rro.exploration.strategies.rising import RisingExploration
+from rro.runs.journal import Journal
 
-TREE = {"a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}}, "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}}, "c": 0.5}
+TREE = {
+    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
+    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
+    "c": 0.5,
+}
 FOREST = {f"task/{number}": TREE for number in range(12)}
 STRATEGY = RisingExploration(3, 3)
 
@@ -47,7 +51,13 @@ def main(journal, calls=None, fault=""):
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
     with Journal(Path(journal)) as records, Path(calls or os.devnull).open("a") as log:
         print("begun", flush=True)
-        print(explore(STRATEGY, make_scope(benchmark, Slow(log), records, step_timeout=0.3 if fault else 30.0), 4))
+        print(
+            explore(
+                STRATEGY,
+                make_scope(benchmark, Slow(log), records, step_timeout=0.3 if fault else 30.0),
+                4,
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A server that drops, refuses, hangs, answers by halves or as another model: nothing is lost, nothing is scored 0."""
+"""A server that drops, refuses, hangs, answers by halves or as another model: nothing is lost,
+nothing is scored 0."""
 
 import asyncio
 import logging
@@ -8,21 +9,31 @@ import pytest
 from bad_server import KEY, in_http_date, serving
 from fakes import TreeBenchmark, explore, fresh_journal, make_scope, task_records, timeless
 
-from rro import pipeline
 from rro.config import Config, OpenAIConfig
 from rro.errors import PolicyError, RroError, UsageError
-from rro.explore.strategies.rising import RisingExploration
-from rro.journal import Journal
-from rro.policies import backoff
-from rro.policies.openai import Listed, list_models, open_served
-from rro.policies.server import connect, disconnect
-from rro.run import Run
-from rro.runfolder import RunFolder
+from rro.exploration.strategies.rising import RisingExploration
+from rro.pipeline import stages as pipeline
+from rro.pipeline.run import Run
+from rro.policies.api import backoff
+from rro.policies.api.client import connect, disconnect
+from rro.policies.api.policy import Listed, list_models, open_served
+from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
 from rro.types import Message, SamplingParams
 
 ASK = (Message("user", "at : go left right"),)
 PARAMS = SamplingParams(max_new_tokens=5)
-PASSING = ["drop", "hang", "half", "html", "half JSON", "not an object", "empty", "other model", "no reason"]
+PASSING = [
+    "drop",
+    "hang",
+    "half",
+    "html",
+    "half JSON",
+    "not an object",
+    "empty",
+    "other model",
+    "no reason",
+]
 PASSING += ["408", "409", "429", "500", "502", "503"]
 HELD_BACK = ["filtered", "tool", "thoughts"]
 
@@ -35,7 +46,13 @@ def quick(monkeypatch):
 
 def settings(server, **changes):
     return OpenAIConfig(
-        **{"base_url": server.base_url, "key_variable": "RRO_TEST_KEY", "timeout": 20, "retries": 4, **changes}
+        **{
+            "base_url": server.base_url,
+            "key_variable": "RRO_TEST_KEY",
+            "timeout": 20,
+            "retries": 4,
+            **changes,
+        }
     )
 
 
@@ -91,7 +108,10 @@ def test_a_fault_that_passes_costs_time_alone_and_one_that_stays_is_no_answer(fa
 
 @pytest.mark.parametrize("fault", HELD_BACK)
 def test_what_the_server_holds_back_is_a_failure_at_once(fault):
-    with serving() as server, pytest.raises(PolicyError, match=r"content_filter|tool_calls|gave no text"):
+    with (
+        serving() as server,
+        pytest.raises(PolicyError, match=r"content_filter|tool_calls|gave no text"),
+    ):
         sample(faulty(server, opened(server), fault))
     assert server.faults[fault] == 1
 
@@ -198,7 +218,12 @@ def test_the_key_is_sent_and_seen_nowhere_else(tmp_path, caplog):
     with serving(key=KEY) as server:
         policy = opened(server)
         assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
-        shown = [repr(policy), str(vars(policy)), str(dict(policy.provenance)), str(settings(server))]
+        shown = [
+            repr(policy),
+            str(vars(policy)),
+            str(dict(policy.provenance)),
+            str(settings(server)),
+        ]
         for fault in ("401", "400", "500"):  # the server repeats the key in what it says
             other = faulty(server, opened(server, retries=1), fault, fault, None)
             with pytest.raises((RroError, PolicyError), match=r"\[key\]") as raised:
@@ -206,7 +231,10 @@ def test_the_key_is_sent_and_seen_nowhere_else(tmp_path, caplog):
             shown += [str(raised.value), repr(raised.value), repr(raised.value.__context__)]
             server.fault = lambda number, body: None
         with fresh_journal(tmp_path) as journal:
-            explore(RisingExploration(2, 2), make_scope(TreeBenchmark({"t": {"a": 0.7, "b": 0.7}}), policy, journal))
+            explore(
+                RisingExploration(2, 2),
+                make_scope(TreeBenchmark({"t": {"a": 0.7, "b": 0.7}}), policy, journal),
+            )
         asyncio.run(policy.close())
     shown += [caplog.text, (tmp_path / "journal.jsonl").read_text()]
     assert not [text for text in shown if KEY in text]
@@ -214,7 +242,11 @@ def test_the_key_is_sent_and_seen_nowhere_else(tmp_path, caplog):
 
 def test_a_wrong_key_and_none(monkeypatch):
     with serving(key=KEY) as server:
-        for value, words in (("sk-other", "check the key"), ("", "set the key"), ("sk-\n\u00e9", "odd characters")):
+        for value, words in (
+            ("sk-other", "check the key"),
+            ("", "set the key"),
+            ("sk-\n\u00e9", "odd characters"),
+        ):
             monkeypatch.setenv("RRO_TEST_KEY", value)
             with pytest.raises(UsageError, match=words) as raised:
                 listed(server)
@@ -223,20 +255,30 @@ def test_a_wrong_key_and_none(monkeypatch):
 
 # -- a whole exploration
 
-TREE = {"a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}}, "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}}, "c": 0.5}
+TREE = {
+    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
+    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
+    "c": 0.5,
+}
 
 
 def explored(path, server, forest, retries=1, **changes):
     policy = opened(server, **changes)
     with Journal(path) as journal:
-        failed = explore(RisingExploration(2, 3), make_scope(TreeBenchmark(forest), policy, journal, retries=retries))
+        failed = explore(
+            RisingExploration(2, 3),
+            make_scope(TreeBenchmark(forest), policy, journal, retries=retries),
+        )
         records = task_records(journal)
     asyncio.run(policy.close())
     return failed, records
 
 
 def without_usage(records):
-    return {key: {name: v for name, v in record.items() if "usage" not in name} for key, record in records.items()}
+    return {
+        key: {name: v for name, v in record.items() if "usage" not in name}
+        for key, record in records.items()
+    }
 
 
 def test_an_exploration_through_faults_that_pass_is_the_undisturbed_one(tmp_path):
@@ -246,7 +288,9 @@ def test_an_exploration_through_faults_that_pass_is_the_undisturbed_one(tmp_path
         failed, calm = explored(tmp_path / "calm", server, forest)
         assert failed == []
         server.fault = lambda number, body: (
-            chance.choice(faults) if "go" in body["messages"][-1]["content"] and chance.random() < 0.35 else None
+            chance.choice(faults)
+            if "go" in body["messages"][-1]["content"] and chance.random() < 0.35
+            else None
         )
         failed, flaky = explored(tmp_path / "flaky", server, forest, retries=40, concurrency=8)
         assert failed == []
@@ -255,7 +299,8 @@ def test_an_exploration_through_faults_that_pass_is_the_undisturbed_one(tmp_path
 
 
 def test_what_fails_for_good_is_missing_and_accounted_for(tmp_path, caplog):
-    """Every outcome of this forest is 0.7: another price would come from a failure that was counted."""
+    """Every outcome of this forest is 0.7: another price would come from a failure that was
+    counted."""
     tree = {"a": {"x": 0.7, "y": 0.7}, "b": {"x": 0.7, "y": 0.7}}
     faults = [fault for fault in PASSING if fault != "hang"] + HELD_BACK
 
@@ -280,15 +325,19 @@ def test_what_fails_for_good_is_missing_and_accounted_for(tmp_path, caplog):
 
 def test_a_run_whose_server_went_away_is_resumed_when_it_is_back(tmp_path, monkeypatch):
     benchmark = TreeBenchmark({f"t{number}": TREE for number in range(3)})
-    monkeypatch.setattr("rro.run.open_benchmark", lambda name, options: benchmark)
+    monkeypatch.setattr("rro.pipeline.run.open_benchmark", lambda name, options: benchmark)
     with serving() as server:
         openai = settings(server, retries=1).model_dump()
         explore = {"rollouts": 2, "candidates": 2, "retries": 0, "tasks": 3}
-        config = Config.model_validate({"policy": {"backend": "openai", "openai": openai}, "explore": explore})
+        config = Config.model_validate(
+            {"policy": {"backend": "openai", "openai": openai}, "explore": explore}
+        )
         folder = RunFolder.create(config, tmp_path / "run")
         with Journal(folder.journal) as journal:
             run = Run(folder, journal)
-            server.fault = lambda number, body: "503" if "go" in body["messages"][-1]["content"] else None
+            server.fault = lambda number, body: (
+                "503" if "go" in body["messages"][-1]["content"] else None
+            )
             with pytest.raises(RroError, match="every task failed"):
                 pipeline.explore(run, 1)
             assert not run.is_done("explore-1")

@@ -1,4 +1,5 @@
-"""What goes wrong outside: calls that fail now and then, that never come back, a disc that fills up, Ctrl-C."""
+"""What goes wrong outside: calls that fail now and then, that never come back, a disc that fills
+up, Ctrl-C."""
 
 import asyncio
 import json
@@ -21,17 +22,22 @@ from fakes import (
 from test_kill import finish, start, tasks, undisturbed  # noqa: F401
 
 from rro.errors import RestoreError
-from rro.explore.strategies.adaptive import AdaptiveExploration
-from rro.explore.strategies.rising import RisingExploration
-from rro.journal import Journal
+from rro.exploration.strategies.adaptive import AdaptiveExploration
+from rro.exploration.strategies.rising import RisingExploration
+from rro.runs.journal import Journal
 
-TREE = {"a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}}, "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}}, "c": 0.5}
+TREE = {
+    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
+    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
+    "c": 0.5,
+}
 FOREST = {f"t{number}": TREE for number in range(10)}
 
 
 def without_cost(records):
     return {
-        key: {name: item for name, item in record.items() if "usage" not in name} for key, record in records.items()
+        key: {name: item for name, item in record.items() if "usage" not in name}
+        for key, record in records.items()
     }
 
 
@@ -40,7 +46,8 @@ def without_cost(records):
 )
 @pytest.mark.parametrize("environment", [TreeEnvironment, ForkableTreeEnvironment])
 def test_faults_that_pass_leave_no_trace_but_their_cost(tmp_path, environment, strategy):
-    """A tenth of all policy calls, steps and resets fail, as if by accident: same trajectories, prices and pairs."""
+    """A tenth of all policy calls, steps and resets fail, as if by accident: same trajectories,
+    prices and pairs."""
     chance, failed = random.Random(3), set()
 
     def flaky(calls, seed):
@@ -63,14 +70,16 @@ def test_faults_that_pass_leave_no_trace_but_their_cost(tmp_path, environment, s
         assert len(failed) > 20
         assert without_cost(task_records(journal)) == without_cost(calm)
         paid, calm_calls = (
-            {k: r["usage"]["policy_calls"] for k, r in rs.items()} for rs in (task_records(journal), calm)
+            {k: r["usage"]["policy_calls"] for k, r in rs.items()}
+            for rs in (task_records(journal), calm)
         )
     assert all(paid[task] >= calm_calls[task] for task in calm)
     assert sum(paid.values()) > sum(calm_calls.values())
 
 
 def test_where_much_fails_for_good_no_mean_holds_a_zero_for_it(tmp_path):
-    """Every outcome of this forest is 0.7: any other price would come from a failure that was counted."""
+    """Every outcome of this forest is 0.7: any other price would come from a failure that was
+    counted."""
     tree = {"a": {"x": 0.7, "y": 0.7}, "b": {"x": 0.7, "y": 0.7}}
 
     def fault(calls, seed):
@@ -79,13 +88,17 @@ def test_where_much_fails_for_good_no_mean_holds_a_zero_for_it(tmp_path):
 
     with fresh_journal(tmp_path) as journal:
         benchmark = TreeBenchmark({f"t{number}": tree for number in range(60)})
-        failed = explore(RisingExploration(3, 2), make_scope(benchmark, Counted(uniform(), fault), journal))
+        failed = explore(
+            RisingExploration(3, 2), make_scope(benchmark, Counted(uniform(), fault), journal)
+        )
         records = task_records(journal)
     assert failed
     assert records
     numbers = {step["n"] for record in records.values() for step in record["committed"]}
     assert {1, 2} & numbers  # some rollouts are missing
-    assert {step["process_reward"] for record in records.values() for step in record["committed"]} == {0.7}
+    assert {
+        step["process_reward"] for record in records.values() for step in record["committed"]
+    } == {0.7}
     assert {record["start_reward"] for record in records.values()} == {0.7}
 
 
@@ -94,8 +107,13 @@ def test_an_environment_that_lies_stops_the_run(tmp_path):
         def restore(self, snapshot):
             self.task, self.path = snapshot[0], snapshot[1][:-1]
 
-    with fresh_journal(tmp_path) as journal, pytest.raises(RestoreError, match="did not bring back"):
-        explore(RisingExploration(2, 2), make_scope(TreeBenchmark(FOREST, Liar), uniform(), journal))
+    with (
+        fresh_journal(tmp_path) as journal,
+        pytest.raises(RestoreError, match="did not bring back"),
+    ):
+        explore(
+            RisingExploration(2, 2), make_scope(TreeBenchmark(FOREST, Liar), uniform(), journal)
+        )
 
 
 @pytest.mark.parametrize("how", ["hang", "block"])
@@ -134,12 +152,14 @@ def test_ctrl_c_stops_at_once_and_loses_nothing(tmp_path, undisturbed):  # noqa:
 
 def test_a_cancelled_exploration_leaves_a_sound_journal(tmp_path):
     async def cancelled(scope):
-        from rro.explore import engine
-        from rro.progress import Progress
+        from rro.exploration import explorer
+        from rro.runs.progress import Progress
 
         with Progress("explore", None, "tasks") as progress:
             work = asyncio.create_task(
-                engine.explore(scope.benchmark.tasks("train"), RisingExploration(2, 2), scope, 4, progress)
+                explorer.explore(
+                    scope.benchmark.tasks("train"), RisingExploration(2, 2), scope, 4, progress
+                )
             )
             await asyncio.sleep(0.01)
             work.cancel()

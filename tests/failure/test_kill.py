@@ -1,4 +1,5 @@
-"""`kill -9` at any moment loses only what was in flight, and nothing that was finished is done again."""
+"""`kill -9` at any moment loses only what was in flight, and nothing that was finished is done
+again."""
 
 import json
 import os
@@ -12,14 +13,15 @@ from pathlib import Path
 import pytest
 from fakes import timeless
 
-from rro.journal import Journal
+from rro.runs.journal import Journal
 from rro.seeds import derive_seed
 
 HERE = Path(__file__).parent
 
 
 def hear_ctrl_c():
-    """In the child: a shell starts what it puts in the background, a test run too, deaf to SIGINT."""
+    """In the child: a shell starts what it puts in the background, a test run too, deaf to
+    SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -28,7 +30,12 @@ def start(*arguments):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, str(HERE / "explorer.py"), *map(str, arguments)]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
     )
 
 
@@ -46,7 +53,9 @@ def complete(path):
 
 
 def tasks(path):
-    return {record["key"]: timeless(record) for record in complete(path) if record["kind"] == "task"}
+    return {
+        record["key"]: timeless(record) for record in complete(path) if record["kind"] == "task"
+    }
 
 
 def draws(record):

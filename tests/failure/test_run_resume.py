@@ -1,4 +1,5 @@
-"""`rro run` is killed at random moments and resumed: it loses only what was in flight and ends as if undisturbed."""
+"""`rro run` is killed at random moments and resumed: it loses only what was in flight and ends as
+if undisturbed."""
 
 import json
 import os
@@ -12,22 +13,32 @@ from pathlib import Path
 import pytest
 
 from rro.config import Config
-from rro.journal import Journal
-from rro.runfolder import RunFolder
+from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
 
 HERE = Path(__file__).parents[1] / "end_to_end"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
+}
 
 
 def hear_ctrl_c():
-    """In the child: a shell starts what it puts in the background, a test run too, deaf to SIGINT."""
+    """In the child: a shell starts what it puts in the background, a test run too, deaf to
+    SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def rro(*arguments):
     command = [sys.executable, "-m", "rro", *map(str, arguments)]
     return subprocess.Popen(
-        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
     )
 
 
@@ -40,8 +51,16 @@ def finish(*arguments):
 def comparable(folder):
     """What must not depend on interruptions: all but times."""
     results = json.loads((folder / "results.json").read_text())
-    explored = {key: value for key, value in results["stages"]["explore-1"].items() if key not in ("seconds", "usage")}
-    usage = {key: value for key, value in results["stages"]["explore-1"]["usage"].items() if key == "policy_calls"}
+    explored = {
+        key: value
+        for key, value in results["stages"]["explore-1"].items()
+        if key not in ("seconds", "usage")
+    }
+    usage = {
+        key: value
+        for key, value in results["stages"]["explore-1"]["usage"].items()
+        if key == "policy_calls"
+    }
     rewards = [(row["label"], row["mode"], row["rewards"]) for row in results["evaluations"]]
     return explored, usage, rewards, (folder / "pairs-1.jsonl").read_text()
 
@@ -66,8 +85,16 @@ def test_killed_runs_end_like_an_undisturbed_one(tmp_path):
     finish("run", HERE / "doors.toml", "--out", undisturbed)
     chance, kills = random.Random(5), 0
     process = rro("run", HERE / "doors.toml", "--out", killed)
-    # before the first record (training), in the middle of exploring (three times), while optimising and evaluating
-    for lines in (0, chance.randrange(20, 200), chance.randrange(20, 200), chance.randrange(20, 200), 400, 300):
+    # before the first record (training), in the middle of exploring (three times), while optimising
+    # and evaluating
+    for lines in (
+        0,
+        chance.randrange(20, 200),
+        chance.randrange(20, 200),
+        chance.randrange(20, 200),
+        400,
+        300,
+    ):
         if lines:
             wait_for_growth(killed / "journal.jsonl", process, lines)
         else:

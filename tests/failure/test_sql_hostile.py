@@ -1,4 +1,5 @@
-"""Agents' text against the embedded engine: whatever is written is answered, nothing is written, nothing runs away."""
+"""Agents' text against the embedded engine: whatever is written is answered, nothing is written,
+nothing runs away."""
 
 # ruff: noqa: E501 (a statement stays on one line)
 
@@ -13,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sql_toys import write_data
 
-from rro.envs.intercode_sql import open_intercode_sql
+from rro.intercode_sql import open_intercode_sql
 from rro.types import Message, StepResult, Task
 
 SECONDS = 6.0  # of processor time: parsing and rendering count, too
@@ -55,7 +56,9 @@ def answer(benchmark, text):
 
 
 def run(benchmark, sql):
-    return answer(benchmark, f"Action: ```sql\n{sql}\n```").observation.removeprefix("Observation: ")
+    return answer(benchmark, f"Action: ```sql\n{sql}\n```").observation.removeprefix(
+        "Observation: "
+    )
 
 
 WRITES = [
@@ -155,7 +158,8 @@ WORDS = [piece for seed in SEEDS for piece in PIECES.findall(seed) if not piece.
 
 
 def mutated(chance: random.Random) -> str:
-    """A statement with a few pieces dropped, doubled, swapped, or replaced by others and by junk."""
+    """A statement with a few pieces dropped, doubled, swapped, or replaced by others and by
+    junk."""
     pieces = PIECES.findall(chance.choice(SEEDS))
     for _ in range(chance.randint(1, 6)):
         place, other = chance.randrange(len(pieces)), chance.randrange(len(pieces))
@@ -193,7 +197,11 @@ def test_a_hundred_thousand_fuzzed_actions(benchmark, seed):
 
 
 @settings(max_examples=300)
-@given(st.one_of(st.text(max_size=80), st.lists(st.sampled_from(WORDS + JUNK), max_size=25).map(" ".join)))
+@given(
+    st.one_of(
+        st.text(max_size=80), st.lists(st.sampled_from(WORDS + JUNK), max_size=25).map(" ".join)
+    )
+)
 @example("Action: ```sql\n" * 500)
 @example("```" * 5000)
 def test_any_text_is_answered(benchmark, text):

@@ -1,4 +1,5 @@
-"""InterCode-SQL on a real server: a MariaDB of Debian's packages that this test starts on loopback."""
+"""InterCode-SQL on a real server: a MariaDB of Debian's packages that this test starts on
+loopback."""
 
 import json
 import shutil
@@ -11,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sql_toys import write_data
 
-from rro.envs.intercode_sql import open_intercode_sql
-from rro.envs.intercode_sql.embedded.sqlite import SqliteEngine
-from rro.envs.intercode_sql.server import ServerEngine, connect, in_lower_case, load_dump, parse_url
-from rro.envs.intercode_sql.verify import run_verify
 from rro.errors import DataError, RroError, UsageError
+from rro.intercode_sql import open_intercode_sql
+from rro.intercode_sql.embedded.sqlite import SqliteEngine
+from rro.intercode_sql.server import ServerEngine, connect, in_lower_case, load_dump, parse_url
+from rro.intercode_sql.verify import run_verify
 from rro.types import Message
 
 
@@ -33,7 +34,9 @@ def test_urls(url, shown, monkeypatch):
     assert address.password == ("secret" if "secret" in url else "from the environment")
 
 
-@pytest.mark.parametrize("url", ["mysql://", "http://ann:secret@host", "mysql://host", "mysql://ann:secret@host:x"])
+@pytest.mark.parametrize(
+    "url", ["mysql://", "http://ann:secret@host", "mysql://host", "mysql://ann:secret@host:x"]
+)
 def test_wrong_urls_do_not_show_the_password(url):
     with pytest.raises(UsageError, match="must be mysql://user@host:port") as raised:
         parse_url(url)
@@ -49,7 +52,8 @@ def test_a_recipe_must_not_hold_the_password(tmp_path):
 def test_names_in_lower_case_but_no_text():
     sql = """SELECT T1.Name, 'It''s "A"', "B\\"C" FROM `Tab` AS t1 -- D's\nWHERE X = 'unclosed Y"""
     assert (
-        in_lower_case(sql) == """select t1.name, 'It''s "A"', "B\\"C" from `tab` as t1 -- d's\nWHERE X = 'unclosed y"""
+        in_lower_case(sql)
+        == """select t1.name, 'It''s "A"', "B\\"C" from `tab` as t1 -- d's\nWHERE X = 'unclosed y"""
     )
 
 
@@ -74,13 +78,23 @@ def admin(tmp_path_factory):
     common = ["--no-defaults", f"--datadir={folder / 'data'}", "--user=root"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(
-        [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"], check=True, **quiet
+        [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+        check=True,
+        **quiet,
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={folder / 's'}", f"--pid-file={folder / 'pid'}"]
-    small = ["--innodb-buffer-pool-size=32M", "--skip-log-bin"]  # and tables told by case, as servers do on Linux
+    options = [
+        f"--port={port}",
+        "--bind-address=127.0.0.1",
+        f"--socket={folder / 's'}",
+        f"--pid-file={folder / 'pid'}",
+    ]
+    small = [
+        "--innodb-buffer-pool-size=32M",
+        "--skip-log-bin",
+    ]  # and tables told by case, as servers do on Linux
     server = subprocess.Popen([program, *common, *options, *small], **quiet)
     url = f"mysql://root@127.0.0.1:{port}"
     try:
@@ -107,7 +121,10 @@ def url(admin, folder):
     assert load_dump(admin, folder / "ic_spider_dbs.sql") == 3
     load_dump(admin, folder / "ic_spider_dbs.sql")  # again: the same
     with connect(parse_url(admin)).cursor() as cursor:
-        for statement in ("CREATE USER reader@'%' IDENTIFIED BY 'pw'", "GRANT SELECT ON *.* TO reader@'%'"):
+        for statement in (
+            "CREATE USER reader@'%' IDENTIFIED BY 'pw'",
+            "GRANT SELECT ON *.* TO reader@'%'",
+        ):
             cursor.execute(statement)
     return admin.replace("root@", "reader:pw@")
 
@@ -150,7 +167,10 @@ def test_an_account_that_may_write_is_refused(admin):
         "/* x */ DROP TABLE customer",
         "# y\nDROP TABLE customer",
     ):
-        assert engine.execute("shop", sql).error == "Cannot execute statement in a READ ONLY transaction.", sql
+        assert (
+            engine.execute("shop", sql).error
+            == "Cannot execute statement in a READ ONLY transaction."
+        ), sql
     for sql in (
         "SELECT 1; DELETE FROM customer",
         "SET SESSION TRANSACTION READ WRITE",
@@ -167,7 +187,10 @@ def test_limits(server):
     assert server.execute("shop", "SELECT count(*), sleep(30) FROM customer").error == interrupted
     product = ", ".join(f"purchase p{n}" for n in range(12))
     assert server.execute("shop", f"SELECT count(*) FROM {product}").error == interrupted
-    assert server.execute("shop", f"SELECT * FROM {product}").error == "Result set exceeds the limit of 1000 rows"
+    assert (
+        server.execute("shop", f"SELECT * FROM {product}").error
+        == "Result set exceeds the limit of 1000 rows"
+    )
     assert server.execute("shop", "SELECT 1").texts == ("(1,)",)
 
 

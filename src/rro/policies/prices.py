@@ -1,4 +1,5 @@
-"""Money: a policy whose completions also say what they cost. Backends count tokens and know no prices."""
+"""Money: a policy whose completions also say what they cost. Backends count tokens and know no
+prices."""
 
 from __future__ import annotations
 
@@ -12,10 +13,15 @@ from rro.types import Completion, Message, SamplingParams, Usage
 
 
 def price(usage: Usage, prices: PricesConfig) -> Usage:
-    """`usage` with its cost, in the table's currency: prompt tokens (cached ones at their own price) and generated ones."""
+    """`usage` with its cost, in the table's currency: prompt tokens (cached ones at their own
+    price) and generated ones."""
     cached = prices.prompt if prices.cached is None else prices.cached
     new = usage.prompt_tokens - usage.cached_tokens
-    cost = new * prices.prompt + usage.cached_tokens * cached + usage.generated_tokens * prices.generated
+    cost = (
+        new * prices.prompt
+        + usage.cached_tokens * cached
+        + usage.generated_tokens * prices.generated
+    )
     return replace(usage, cost=cost / 1e6)
 
 
@@ -35,7 +41,9 @@ class PricedPolicy:
     def provenance(self) -> Mapping[str, Any]:
         return self.inner.provenance
 
-    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
+    async def sample(
+        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
+    ) -> list[Completion]:
         """As the contract says."""
         completions = await self.inner.sample(messages, n, params, seed)
         return [replace(one, usage=price(one.usage, self._prices)) for one in completions]

@@ -14,17 +14,23 @@ Script = Callable[[Sequence[Message], random.Random], str]
 
 
 class ScriptedPolicy:
-    """Answers with `script(messages, rng)`, where `rng` is seeded by the request, so the result depends on nothing else.
+    """Answers with `script(messages, rng)`, where `rng` is seeded by the request, so the result
+    depends on nothing else.
 
-    Tokens are counted as white-space separated words: there is no tokenizer here. A script may raise."""
+    Tokens are counted as white-space separated words: there is no tokenizer here. A script may
+    raise."""
 
-    def __init__(self, script: Script, name: str = "scripted", source: Source = Source.POLICY) -> None:
+    def __init__(
+        self, script: Script, name: str = "scripted", source: Source = Source.POLICY
+    ) -> None:
         self.name, self._script, self._source = name, script, source
         self.provenance: Mapping[str, Any] = MappingProxyType(
             {"backend": "scripted", "token_ids": False, "logprobs": False}
         )
 
-    async def sample(self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int) -> list[Completion]:
+    async def sample(
+        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
+    ) -> list[Completion]:
         words = sum(len(message.content.split()) for message in messages)
         return [self._one(messages, words, derive_seed(seed, index)) for index in range(n)]
 

@@ -1,4 +1,5 @@
-"""Journals to what the page shows: a head (overview and list of tasks) and chunks of trees. Knows no HTML.
+"""Journals to what the page shows: a head (overview and list of tasks) and chunks of trees. Knows
+no HTML.
 
 The head is small and read at once; a chunk is read when one of its tasks is opened.
 """
@@ -37,7 +38,8 @@ class Gatherer:
             source.close()
 
     def refresh(self) -> int:
-        """Take in what was written since; the number of all records, which changes only if something was."""
+        """Take in what was written since; the number of all records, which changes only if
+        something was."""
         for source in self.sources:
             source.refresh()
         return sum(source.size for source in self.sources)
@@ -56,7 +58,8 @@ class Gatherer:
         return self._head(tasks), chunks if chunk.is_empty else [*chunks, chunk.packed()]
 
     def live(self) -> dict[str, Any]:
-        """The head alone; a task's chunk is named by run and place and made on request, see `chunk`."""
+        """The head alone; a task's chunk is named by run and place and made on request, see
+        `chunk`."""
         tasks = []
         for number, (run, exploration, size) in enumerate(self._places()):
             known = self._known.get((run, exploration))
@@ -67,7 +70,8 @@ class Gatherer:
         return {**self._head(tasks), "live": True}
 
     def chunk(self, name: str) -> str | None:
-        """The packed chunk of one task, by the name that `live` gave it; None where there is no such task."""
+        """The packed chunk of one task, by the name that `live` gave it; None where there is no
+        such task."""
         number, _, _ = name.partition("-")
         places = list(self._places())
         if not number.isdecimal() or int(number) >= len(places):
@@ -84,7 +88,9 @@ class Gatherer:
 
     def _head(self, tasks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         runs = []
-        for number, (source, evaluations) in enumerate(zip(self.sources, self._evaluations, strict=True)):
+        for number, (source, evaluations) in enumerate(
+            zip(self.sources, self._evaluations, strict=True)
+        ):
             evaluations.refresh(source)
             figures = [known[2] for (run, _), known in self._known.items() if run == number]
             runs.append(run_figures(source, evaluations, figures))

@@ -1,7 +1,8 @@
-"""A run's figures for the overview, the plots and the tables: from its journal, while it goes on as well as after.
+"""A run's figures for the overview, the plots and the tables: from its journal, while it goes on as
+well as after.
 
-The same means and intervals as in results.json (rro.stats); what only the benchmark can say (success) is taken from there.
-"""
+The same means and intervals as in results.json (rro.evaluation.statistics); what only the benchmark
+can say (success) is taken from there."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ from typing import Any
 
 from rro.config import dump_toml
 from rro.errors import UsageError
-from rro.evaluate import difference_json, interval_json
+from rro.evaluation.evaluate import difference_json, interval_json
+from rro.evaluation.statistics import bootstrap_mean, paired_difference
+from rro.exploration.trend import rising_share_by_stage
 from rro.report.source import RunSource
 from rro.report.trees import USAGE
-from rro.stats import bootstrap_mean, paired_difference, rising_share_by_stage
 from rro.types import Usage
 
 _RESAMPLES = 2000  # of the curve along the trajectory, where many intervals are drawn
@@ -35,12 +37,17 @@ class Evaluations:
     def refresh(self, source: RunSource) -> None:
         for label, mode, record in source.evaluations(self._seen):
             self._seen += 1
-            self.rewards.setdefault((label, mode), {}).setdefault(record["task"], []).append(record["reward"])
+            self.rewards.setdefault((label, mode), {}).setdefault(record["task"], []).append(
+                record["reward"]
+            )
             self.usage[label] = self.usage.get(label, Usage()) + Usage(**record["usage"])
 
 
-def run_figures(source: RunSource, evaluations: Evaluations, summaries: Sequence[Summary]) -> dict[str, Any]:
-    """Everything that the overview says of one run; `summaries` are the figures of `rro.report.trees.build`."""
+def run_figures(
+    source: RunSource, evaluations: Evaluations, summaries: Sequence[Summary]
+) -> dict[str, Any]:
+    """Everything that the overview says of one run; `summaries` are the figures of
+    `rro.report.trees.build`."""
     config, stages = source.folder.config, source.stages()
     results = _results(source)
     groups = [
@@ -66,7 +73,9 @@ def run_figures(source: RunSource, evaluations: Evaluations, summaries: Sequence
     return {**figures, "curve": _curve(figures, source.folder.trained)}
 
 
-def between_runs(rewards: Sequence[Rewards], labels: Sequence[str], resamples: int = 10_000) -> list[dict[str, Any]]:
+def between_runs(
+    rewards: Sequence[Rewards], labels: Sequence[str], resamples: int = 10_000
+) -> list[dict[str, Any]]:
     """The last policy of each run minus that of the first, paired by task, by mode."""
     found = []
     for number in range(1, len(rewards)):
@@ -74,7 +83,8 @@ def between_runs(rewards: Sequence[Rewards], labels: Sequence[str], resamples: i
             theirs = rewards[0].get((labels[0], mode))
             if label == labels[number] and theirs is not None:
                 found += [
-                    {"run": number, "label": label, "mode": mode, **row} for row in _paired(ours, theirs, resamples, 0)
+                    {"run": number, "label": label, "mode": mode, **row}
+                    for row in _paired(ours, theirs, resamples, 0)
                 ]
     return found
 
@@ -95,9 +105,17 @@ def _results(source: RunSource) -> dict[str, Any]:
 def _stage(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """What a finished stage says of itself. No path: the page may be given away."""
     training = record.get("training", {})
-    said = {key: record.get(key) for key in ("seconds", "conversations", "failed_tasks", "left_tasks", "ended_by")}
-    trained = {key: training.get(key) for key in ("steps", "tokens_per_second", "first_loss", "last_loss")}
-    return {"name": name, **{key: value for key, value in (said | trained).items() if value is not None}}
+    said = {
+        key: record.get(key)
+        for key in ("seconds", "conversations", "failed_tasks", "left_tasks", "ended_by")
+    }
+    trained = {
+        key: training.get(key) for key in ("steps", "tokens_per_second", "first_loss", "last_loss")
+    }
+    return {
+        "name": name,
+        **{key: value for key, value in (said | trained).items() if value is not None},
+    }
 
 
 def _group(name: str, summaries: Sequence[Summary], seed: int) -> dict[str, Any]:
@@ -128,11 +146,16 @@ def _rising(finished: Sequence[Summary]) -> list[list[int]]:
 
 
 def _along(finished: Sequence[Summary], seed: int) -> list[dict[str, Any]]:
-    """Mean process reward after step t of the chosen trajectories that are that long; t = 0 is the start."""
+    """Mean process reward after step t of the chosen trajectories that are that long; t = 0 is the
+    start."""
     lines = [[summary["start_reward"], *summary["line"]] for summary in finished]
     points = []
     for step in range(max(map(len, lines), default=0)):
-        at = {str(i): [line[step]] for i, line in enumerate(lines) if len(line) > step and line[step] is not None}
+        at = {
+            str(i): [line[step]]
+            for i, line in enumerate(lines)
+            if len(line) > step and line[step] is not None
+        }
         if at:
             points.append({"step": step, **interval_json(bootstrap_mean(at, _RESAMPLES, seed))})
     return points
@@ -172,7 +195,10 @@ def _differences(rewards: Rewards, resamples: int, seed: int) -> list[dict[str, 
 
 
 def _paired(
-    ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], resamples: int, seed: int
+    ours: Mapping[str, Sequence[float]],
+    theirs: Mapping[str, Sequence[float]],
+    resamples: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """One row; none where the two share no task (yet)."""
     try:
@@ -182,12 +208,20 @@ def _paired(
 
 
 def _curve(figures: Mapping[str, Any], trained: Any) -> list[dict[str, Any]]:
-    """Reward of each iteration's policy against what exploration had cost by then; iteration 0 is the SFT policy."""
-    spent: dict[int, Sequence[float]] = {int(g["name"]): g["usage"] for g in figures["groups"] if g["name"].isdecimal()}
+    """Reward of each iteration's policy against what exploration had cost by then; iteration 0 is
+    the SFT policy."""
+    spent: dict[int, Sequence[float]] = {
+        int(g["name"]): g["usage"] for g in figures["groups"] if g["name"].isdecimal()
+    }
     points = []
     for iteration in range(1 + max(spent, default=0)):
-        total = [sum(usage[i] for number, usage in spent.items() if number <= iteration) for i in range(len(USAGE))]
+        total = [
+            sum(usage[i] for number, usage in spent.items() if number <= iteration)
+            for i in range(len(USAGE))
+        ]
         for row in figures["evaluations"]:
             if row["label"] == trained(iteration):
-                points.append({"label": row["label"], "mode": row["mode"], "usage": total, **row["reward"]})
+                points.append(
+                    {"label": row["label"], "mode": row["mode"], "usage": total, **row["reward"]}
+                )
     return points

@@ -1,7 +1,7 @@
 """Plain data to compact text and back: each text of a chunk once, then JSON, deflate and base64.
 
-Base64 has no character that means anything to HTML or JavaScript, so data can stand in a page as it is, whatever it says.
-"""
+Base64 has no character that means anything to HTML or JavaScript, so data can stand in a page as it
+is, whatever it says."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Chunk:
 
 
 def pack(data: Any) -> str:
-    """Base64 of deflated JSON. Raises ValueError for a number that JSON has not: the page could not read it."""
+    """Base64 of deflated JSON. Raises ValueError for a number that JSON has not: the page could not
+    read it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
 

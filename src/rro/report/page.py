@@ -1,8 +1,9 @@
-"""The report as files: one HTML file with its data in it, or a folder where that would be too large for one.
+"""The report as files: one HTML file with its data in it, or a folder where that would be too large
+for one.
 
-The page loads nothing but its own files. Its policy (Content-Security-Policy) allows the one script and style whose hashes it
-names. Data stands in it as base64, which cannot end a script or begin a tag whatever the messages say.
-"""
+The page loads nothing but its own files. Its policy (Content-Security-Policy) allows the one script
+and style whose hashes it names. Data stands in it as base64, which cannot end a script or begin a
+tag whatever the messages say."""
 
 from __future__ import annotations
 
@@ -16,15 +17,16 @@ from typing import Any
 
 from rro.errors import UsageError
 from rro.report.pack import pack
-from rro.runfolder import write_atomically
+from rro.runs.folder import write_atomically
 
 MOST_BYTES = 5_000_000  # of one file; above, the report is a folder
 _SCRIPTS = ("dom", "data", "charts", "overview", "list", "tree", "pairs", "app")  # in this order
 
 
 def write_report(head: dict[str, Any], chunks: Sequence[str], out: Path) -> Path:
-    """Write the report to `out`, and return the file to open. Above MOST_BYTES, or where `out` does not end in .html, it is a
-    folder with an index.html. Raises UsageError where `out` cannot be written."""
+    """Write the report to `out`, and return the file to open. Above MOST_BYTES, or where `out` does
+    not end in .html, it is a folder with an index.html. Raises UsageError where `out` cannot be
+    written."""
     page = single_page(head, chunks)
     try:
         if out.suffix == ".html" and len(page) <= MOST_BYTES:
@@ -33,12 +35,17 @@ def write_report(head: dict[str, Any], chunks: Sequence[str], out: Path) -> Path
             return out
         return _write_folder(head, chunks, out.with_suffix("") if out.suffix == ".html" else out)
     except OSError as error:
-        raise UsageError(f"{error.filename or out}: cannot write the report: {error.strerror}") from None
+        raise UsageError(
+            f"{error.filename or out}: cannot write the report: {error.strerror}"
+        ) from None
 
 
 def single_page(head: dict[str, Any], chunks: Sequence[str]) -> str:
     """The whole report as one page."""
-    blocks = [_block("head", pack(head)), *(_block(f"chunk-{number}", text) for number, text in enumerate(chunks))]
+    blocks = [
+        _block("head", pack(head)),
+        *(_block(f"chunk-{number}", text) for number, text in enumerate(chunks)),
+    ]
     return _page("\n".join(blocks))
 
 
@@ -48,7 +55,8 @@ def live_page() -> str:
 
 
 def policy(*more: str, nonce: str = "") -> str:
-    """What the page may do: run this script, use this style, show its empty icon. `nonce` is for the data files of a folder."""
+    """What the page may do: run this script, use this style, show its empty icon. `nonce` is for
+    the data files of a folder."""
     scripts = f"'sha256-{_hash(_script())}'" + (f" 'nonce-{nonce}'" if nonce else "")
     rules = (
         "default-src 'none'",
@@ -68,7 +76,9 @@ def _write_folder(head: dict[str, Any], chunks: Sequence[str], folder: Path) -> 
     nonce = _hash(packed + "".join(chunks))  # nobody whose text is in the data can know it
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for number, text in enumerate(chunks):
-        write_atomically(folder / "data" / f"chunk-{number}.js", f'rroChunk("{number}","{text}");\n')
+        write_atomically(
+            folder / "data" / f"chunk-{number}.js", f'rroChunk("{number}","{text}");\n'
+        )
     write_atomically(folder / "index.html", _page(_block("head", packed), nonce=nonce))
     return folder / "index.html"
 

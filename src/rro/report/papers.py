@@ -1,4 +1,5 @@
-"""A report's figures as tables for papers: each as Markdown and as CSV. Markdown cells are escaped; CSV has full precision."""
+"""A report's figures as tables for papers: each as Markdown and as CSV. Markdown cells are escaped;
+CSV has full precision."""
 
 from __future__ import annotations
 
@@ -10,14 +11,15 @@ from typing import Any
 
 from rro.errors import UsageError
 from rro.report.tables import interval
-from rro.runfolder import write_atomically
+from rro.runs.folder import write_atomically
 
 Cell = str | int | float | None
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table by name: `columns`, the rows for reading (`shown`), and the same with plain numbers (`raw`) under `raw_columns`."""
+    """A table by name: `columns`, the rows for reading (`shown`), and the same with plain numbers
+    (`raw`) under `raw_columns`."""
 
     name: str
     columns: Sequence[str]
@@ -27,7 +29,8 @@ class PaperTable:
 
 
 def write_tables(head: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write every table that has rows; returns the files. Raises UsageError where `folder` cannot be written."""
+    """Write every table that has rows; returns the files. Raises UsageError where `folder` cannot
+    be written."""
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +38,9 @@ def write_tables(head: Mapping[str, Any], folder: Path) -> list[Path]:
             if table.raw:
                 written += [_markdown(table, folder), _csv(table, folder)]
     except OSError as error:
-        raise UsageError(f"{error.filename or folder}: cannot write the tables: {error.strerror}") from None
+        raise UsageError(
+            f"{error.filename or folder}: cannot write the tables: {error.strerror}"
+        ) from None
     return written
 
 
@@ -53,12 +58,25 @@ def _rewards(head: Mapping[str, Any]) -> PaperTable:
         for run, row in rows
     ]
     raw = [
-        [*_names(run), row["label"], row["mode"], *_ends(row["reward"]), *_ends(row["success"]), row["episodes"]]
+        [
+            *_names(run),
+            row["label"],
+            row["mode"],
+            *_ends(row["reward"]),
+            *_ends(row["success"]),
+            row["episodes"],
+        ]
         for run, row in rows
     ]
     first = ["run", "strategy", "policy", "mode"]
     ends = [f"{what}{end}" for what in ("reward", "success") for end in ("", "_low", "_high")]
-    return PaperTable("rewards", [*first, "reward", "success", "episodes"], shown, [*first, *ends, "episodes"], raw)
+    return PaperTable(
+        "rewards",
+        [*first, "reward", "success", "episodes"],
+        shown,
+        [*first, *ends, "episodes"],
+        raw,
+    )
 
 
 def _differences(head: Mapping[str, Any]) -> PaperTable:
@@ -66,8 +84,13 @@ def _differences(head: Mapping[str, Any]) -> PaperTable:
     runs = head["runs"]
     rows = [(run, row["label"], row["against"], row) for run in runs for row in run["differences"]]
     rows += [(runs[row["run"]], row["label"], runs[0]["name"], row) for row in head["between"]]
-    shown = [[*_names(run), a, b, row["mode"], interval(row), str(row["n"])] for run, a, b, row in rows]
-    raw = [[*_names(run), a, b, row["mode"], *_ends(row), row["n"], row["left_out"]] for run, a, b, row in rows]
+    shown = [
+        [*_names(run), a, b, row["mode"], interval(row), str(row["n"])] for run, a, b, row in rows
+    ]
+    raw = [
+        [*_names(run), a, b, row["mode"], *_ends(row), row["n"], row["left_out"]]
+        for run, a, b, row in rows
+    ]
     first = ["run", "strategy", "policy", "against", "mode"]
     ends = ["difference", "difference_low", "difference_high", "tasks", "tasks_left_out"]
     return PaperTable("differences", [*first, "difference", "tasks"], shown, [*first, *ends], raw)
@@ -85,9 +108,20 @@ def _exploration(head: Mapping[str, Any]) -> PaperTable:
             steps = sum(times for _, times in group["per_step"])
             shares = [part / whole if whole else None for part, whole in group["rising"]]
             per_step = drawn / steps if steps else None
-            raw.append([*_names(run), group["name"], *(group[n] for n in counts), per_step, *shares, *group["usage"]])
+            raw.append(
+                [
+                    *_names(run),
+                    group["name"],
+                    *(group[n] for n in counts),
+                    per_step,
+                    *shares,
+                    *group["usage"],
+                ]
+            )
             shown.append([_cell(value) for value in raw[-1]])
-    return PaperTable("exploration", [name.replace("_", " ") for name in columns], shown, columns, raw)
+    return PaperTable(
+        "exploration", [name.replace("_", " ") for name in columns], shown, columns, raw
+    )
 
 
 def _names(run: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,5 @@
-"""A report's charts as files, SVG and PNG, through matplotlib. Figures come from the report's head, never from journals.
+"""A report's charts as files, SVG and PNG, through matplotlib. Figures come from the report's head,
+never from journals.
 
 Colours are Okabe and Ito's, told apart with any colour vision; markers differ as well.
 """
@@ -43,7 +44,10 @@ def write_plots(head: Head, folder: Path) -> list[Path]:
                 continue
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                for path, dated in ((folder / f"{name}.svg", {"Date": None}), (folder / f"{name}.png", {})):
+                for path, dated in (
+                    (folder / f"{name}.svg", {"Date": None}),
+                    (folder / f"{name}.png", {}),
+                ):
                     figure.savefig(path, dpi=200, metadata=dated)
                     written.append(path)
             except OSError as error:
@@ -80,12 +84,22 @@ def _differences(axes: Any, head: Head) -> bool:
 
 
 def _candidates(axes: Any, head: Head) -> bool:
-    groups = [(label, group) for label, group in _groups(head) if group["per_step"] and not _is_trend(group)]
+    groups = [
+        (label, group)
+        for label, group in _groups(head)
+        if group["per_step"] and not _is_trend(group)
+    ]
     width = 0.8 / max(len(groups), 1)
     for i, (label, group) in enumerate(groups):
         steps = sum(times for _, times in group["per_step"])
         places = [count + (i - (len(groups) - 1) / 2) * width for count, _ in group["per_step"]]
-        axes.bar(places, [times / steps for _, times in group["per_step"]], width, color=_colour(i), label=label)
+        axes.bar(
+            places,
+            [times / steps for _, times in group["per_step"]],
+            width,
+            color=_colour(i),
+            label=label,
+        )
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("candidates drawn for a step")
     axes.set_ylabel("share of steps")
@@ -94,7 +108,11 @@ def _candidates(axes: Any, head: Head) -> bool:
 
 
 def _rising(axes: Any, head: Head) -> bool:
-    groups = [(label, group) for label, group in _groups(head) if any(steps for _, steps in group["rising"])]
+    groups = [
+        (label, group)
+        for label, group in _groups(head)
+        if any(steps for _, steps in group["rising"])
+    ]
     width = 0.8 / max(len(groups), 1)
     for i, (label, group) in enumerate(groups):
         places = [third + (i - (len(groups) - 1) / 2) * width for third in range(len(_THIRDS))]
@@ -145,13 +163,19 @@ _CHARTS: dict[str, Callable[[Any, Head], bool]] = {
 def _whiskers(axes: Any, rows: Sequence[tuple[int, str, Mapping[str, Any]]]) -> None:
     for place, (series, _, value) in enumerate(rows):
         axes.errorbar(
-            value["mean"], place, xerr=[[end] for end in _arms(value)], fmt=_marker(series), color=_colour(series)
+            value["mean"],
+            place,
+            xerr=[[end] for end in _arms(value)],
+            fmt=_marker(series),
+            color=_colour(series),
         )
     axes.set_yticks(range(len(rows)), [label for _, label, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
 
 
-def _curve(axes: Any, series: int, label: str, points: Sequence[tuple[float, Mapping[str, Any]]]) -> None:
+def _curve(
+    axes: Any, series: int, label: str, points: Sequence[tuple[float, Mapping[str, Any]]]
+) -> None:
     arms = [_arms(value) for _, value in points]
     axes.errorbar(
         [x for x, _ in points],
@@ -177,11 +201,19 @@ def _finish(axes: Any, series: int) -> None:
 
 
 def _groups(head: Head) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(_plain(_name(head, run) + _part(group)), group) for run in head["runs"] for group in run["groups"]]
+    return [
+        (_plain(_name(head, run) + _part(group)), group)
+        for run in head["runs"]
+        for group in run["groups"]
+    ]
 
 
 def _part(group: Mapping[str, Any]) -> str:
-    return f"trend of {group['name'].removeprefix('trend-')}" if _is_trend(group) else f"iteration {group['name']}"
+    return (
+        f"trend of {group['name'].removeprefix('trend-')}"
+        if _is_trend(group)
+        else f"iteration {group['name']}"
+    )
 
 
 def _is_trend(group: Mapping[str, Any]) -> bool:

@@ -1,4 +1,5 @@
-"""A run's journal as its report reads it: which records belong to which task, and what has come since. Read-only."""
+"""A run's journal as its report reads it: which records belong to which task, and what has come
+since. Read-only."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rro.journal import Journal
-from rro.runfolder import RunFolder
+from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
 
 
 class Exploration(NamedTuple):
-    """One task explored once. `group` is what the journal's keys begin with: an iteration, or "trend-CHECKPOINT"."""
+    """One task explored once. `group` is what the journal's keys begin with: an iteration, or
+    "trend-CHECKPOINT"."""
 
     group: str
     task: str
@@ -24,7 +26,8 @@ Record = dict[str, Any]
 
 @dataclass
 class TaskRecords:
-    """One exploration's records: candidates by node, rollouts by node and number, whole episodes, and its end."""
+    """One exploration's records: candidates by node, rollouts by node and number, whole episodes,
+    and its end."""
 
     candidates: dict[str, Record] = field(default_factory=dict)
     rollouts: dict[str, dict[int, Record]] = field(default_factory=dict)
@@ -33,7 +36,8 @@ class TaskRecords:
 
 
 class RunSource:
-    """A run that another process may still be writing. Holds keys alone; records are read task by task.
+    """A run that another process may still be writing. Holds keys alone; records are read task by
+    task.
 
     Raises UsageError where `path` is no run folder, DataError where its journal is damaged."""
 
@@ -66,7 +70,8 @@ class RunSource:
         return self._seen
 
     def explorations(self) -> dict[Exploration, int]:
-        """All of them, and how many records each has: iterations first, then trends, each in the order of the journal."""
+        """All of them, and how many records each has: iterations first, then trends, each in the
+        order of the journal."""
         ordered = sorted(self._explorations, key=lambda exploration: _order(exploration.group))
         return {exploration: len(self._explorations[exploration]) for exploration in ordered}
 
@@ -94,7 +99,11 @@ class RunSource:
 
     def stages(self) -> dict[str, Record]:
         """The finished stages, by name."""
-        return {record["key"]: record for record in self._journal.records("stage")} if self._journal else {}
+        return (
+            {record["key"]: record for record in self._journal.records("stage")}
+            if self._journal
+            else {}
+        )
 
     def close(self) -> None:
         if self._journal:
@@ -115,7 +124,9 @@ def _exploration(kind: str, key: str) -> Exploration | None:
     if kind not in _PARTS_AFTER_TASK:
         return None
     group, _, rest = key.partition("/")
-    return Exploration(group, rest.rsplit("/", _PARTS_AFTER_TASK[kind])[0] if _PARTS_AFTER_TASK[kind] else rest)
+    return Exploration(
+        group, rest.rsplit("/", _PARTS_AFTER_TASK[kind])[0] if _PARTS_AFTER_TASK[kind] else rest
+    )
 
 
 def _rest(kind: str, key: str) -> str:

@@ -12,14 +12,27 @@ Results = Mapping[str, Any]
 
 
 def print_results(results: Results) -> None:
-    """The closing table of a run: policies with intervals, their paired difference, and what exploration cost."""
-    Console(width=116, soft_wrap=True).print(Group(_policies(results), _exploration(results)), markup=False)
+    """The closing table of a run: policies with intervals, their paired difference, and what
+    exploration cost."""
+    Console(width=116, soft_wrap=True).print(
+        Group(_policies(results), _exploration(results)), markup=False
+    )
 
 
 def print_comparison(runs: Sequence[Results], differences: Sequence[Mapping[str, Any]]) -> None:
-    """One row a run, its last policy; `differences` are against the first run, on the tasks that both evaluated."""
+    """One row a run, its last policy; `differences` are against the first run, on the tasks that
+    both evaluated."""
     table = Table(title="last policy of each run", title_justify="left")
-    for name in ("run", "policy", "mode", "reward", "success", "policy calls", "pairs", "minus first run"):
+    for name in (
+        "run",
+        "policy",
+        "mode",
+        "reward",
+        "success",
+        "policy calls",
+        "pairs",
+        "minus first run",
+    ):
         table.add_column(name, justify="left" if name in ("run", "policy", "mode") else "right")
     for run, difference in zip(runs, differences, strict=True):
         explored = _explored(run)
@@ -32,7 +45,9 @@ def print_comparison(runs: Sequence[Results], differences: Sequence[Mapping[str,
                 interval(evaluation["success"]),
                 str(sum(stage["usage"]["policy_calls"] for stage in explored)),
                 str(sum(stage["pairs"] for stage in explored)),
-                interval(difference[evaluation["mode"]]) if evaluation["mode"] in difference else "",
+                interval(difference[evaluation["mode"]])
+                if evaluation["mode"] in difference
+                else "",
             )
     Console(width=140, soft_wrap=True).print(table, markup=False)
 
@@ -44,7 +59,10 @@ def interval(value: Mapping[str, Any]) -> str:
 
 
 def _policies(results: Results) -> Table:
-    table = Table(title=f"{results['name']} (seed {results['seed']}), 95 % intervals by task", title_justify="left")
+    table = Table(
+        title=f"{results['name']} (seed {results['seed']}), 95 % intervals by task",
+        title_justify="left",
+    )
     table.add_column("policy", no_wrap=True)
     table.add_column("mode")
     for name in ("mean reward", "success", "steps", "invalid", "episodes"):
@@ -63,14 +81,23 @@ def _policies(results: Results) -> Table:
     for row in results["differences"]:
         table.add_section()
         tasks = f"{row['n']} tasks" + (f" ({row['left_out']} left out)" if row["left_out"] else "")
-        table.add_row(f"{row['label']} - {row['against']}", row["mode"], interval(row), "", "", "", tasks)
+        table.add_row(
+            f"{row['label']} - {row['against']}", row["mode"], interval(row), "", "", "", tasks
+        )
     return table
 
 
 def _exploration(results: Results) -> Table:
     table = Table(title="what it took", title_justify="left")
     table.add_column("stage", no_wrap=True)
-    for name in ("pairs", "candidates/step", "policy calls", "generated tokens", "prompt tokens", "seconds"):
+    for name in (
+        "pairs",
+        "candidates/step",
+        "policy calls",
+        "generated tokens",
+        "prompt tokens",
+        "seconds",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     for name, stage in results["stages"].items():
         usage = stage.get("usage", {})

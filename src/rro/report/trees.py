@@ -1,7 +1,8 @@
-"""One task's records as plain data for the page: its tree, rollouts and pairs. Texts are numbers in a table of strings.
+"""One task's records as plain data for the page: its tree, rollouts and pairs. Texts are numbers in
+a table of strings.
 
-Nothing is sampled or decided here; what the journal does not say (a task under way has no chosen path yet) is left out.
-"""
+Nothing is sampled or decided here; what the journal does not say (a task under way has no chosen
+path yet) is left out."""
 
 from __future__ import annotations
 
@@ -15,13 +16,22 @@ from rro.seeds import derive_seed
 from rro.types import ProcessReward, StopReason, Usage
 
 Intern = Callable[[str], int]  # a text -> its number in the table
-USAGE = ("policy_calls", "prompt_tokens", "cached_tokens", "generated_tokens", "environment_steps", "seconds", "cost")
+USAGE = (
+    "policy_calls",
+    "prompt_tokens",
+    "cached_tokens",
+    "generated_tokens",
+    "environment_steps",
+    "seconds",
+    "cost",
+)
 _SNIPPET = 240  # characters of the instruction that the list of tasks shows and searches
 
 
 @dataclass
 class Found:
-    """One task as data: `tree` for the viewer, `listed` for the list of tasks, `figures` for the overview."""
+    """One task as data: `tree` for the viewer, `listed` for the list of tasks, `figures` for the
+    overview."""
 
     tree: dict[str, Any]
     listed: dict[str, Any]
@@ -44,13 +54,16 @@ class _Node:
         return self.id.count(".")
 
     def passages(self) -> list[tuple[Sequence[Mapping[str, Any]], Record]]:
-        """(the steps that follow this state, the rollout) for the rollouts that begin here, or above and pass through."""
+        """(the steps that follow this state, the rollout) for the rollouts that begin here, or
+        above and pass through."""
         own = [(rollout["steps"], rollout) for _, rollout in sorted(self.rollouts.items())]
         if self.parent is None or self.step is None:
             return own
         text = self.step["action"]["content"]
         above = self.parent.passages()
-        return own + [(steps[1:], r) for steps, r in above if steps and steps[0]["action"]["content"] == text]
+        return own + [
+            (steps[1:], r) for steps, r in above if steps and steps[0]["action"]["content"] == text
+        ]
 
 
 def build(exploration: Exploration, records: TaskRecords, intern: Intern) -> Found:
@@ -71,20 +84,26 @@ def build(exploration: Exploration, records: TaskRecords, intern: Intern) -> Fou
         "seconds": end.get("seconds"),
         "opening": _messages(opening, intern),
         "nodes": [_node(node, numbers, intern) for node in nodes.values()],
-        "episodes": [_rollout(number, record, intern) for number, record in sorted(records.episodes.items())],
+        "episodes": [
+            _rollout(number, record, intern) for number, record in sorted(records.episodes.items())
+        ],
         "pairs": pairs,
         "usage": _usage(usage),
     }
     return Found(
-        tree, _listed(exploration, end, nodes, opening, usage), _figures(exploration, records, len(nodes) - 1, usage)
+        tree,
+        _listed(exploration, end, nodes, opening, usage),
+        _figures(exploration, records, len(nodes) - 1, usage),
     )
 
 
 def _grow(records: TaskRecords) -> dict[str, _Node]:
-    """All nodes, parents first. Where a strategy recycles, the first actions of the rollouts through a node are its candidates,
-    too: they have no record of their own."""
+    """All nodes, parents first. Where a strategy recycles, the first actions of the rollouts
+    through a node are its candidates, too: they have no record of their own."""
     committed = {step["node"]: step for step in (records.end or {}).get("committed", [])}
-    drawn = {name: record for name, record in records.candidates.items() if record["step"] is not None}
+    drawn = {
+        name: record for name, record in records.candidates.items() if record["step"] is not None
+    }
     nodes = {"0": _Node("0", None, rollouts=records.rollouts.get("0", {}))}
     for name in sorted({*drawn, *records.rollouts, *committed}, key=_place):
         _add(name, nodes, records, drawn, committed)
@@ -111,7 +130,9 @@ def _add(
     step = record.get("step")
     if not record:
         step, record = _recycled(parent, last)
-    nodes[name] = _Node(name, parent, step, record, records.rollouts.get(name, {}), committed.get(name))
+    nodes[name] = _Node(
+        name, parent, step, record, records.rollouts.get(name, {}), committed.get(name)
+    )
     return nodes[name]
 
 
@@ -126,20 +147,28 @@ def _recycled(parent: _Node, last: str) -> tuple[Mapping[str, Any] | None, dict[
 
 
 def _recycled_name(step: Mapping[str, Any]) -> str:
-    """The last part of its id, as rro.explore.sampler gives it: "~" and a digest of its action."""
+    """The last part of its id, as rro.exploration.sampler gives it: "~" and a digest of its
+    action."""
     return f"~{derive_seed(step['action']['content']):016x}"[:11]
 
 
 def _place(name: str) -> tuple[tuple[int, float, str], ...]:
     """Sorts "0.10" after "0.9", and recycled nodes after the drawn ones."""
-    return tuple((0, int(part), "") if part.isdecimal() else (1, math.inf, part) for part in name.split("."))
+    return tuple(
+        (0, int(part), "") if part.isdecimal() else (1, math.inf, part) for part in name.split(".")
+    )
 
 
 def _price(node: _Node) -> dict[str, Any] | None:
-    """r(h_t, a_t) as the strategy had it. Where that used more outcomes than are on this node, it has no interval here."""
+    """r(h_t, a_t) as the strategy had it. Where that used more outcomes than are on this node, it
+    has no interval here."""
     if node.record.get("stop") is not None:
         reward = node.record.get("reward")
-        return None if reward is None else _priced(ProcessReward((reward,), node.record["policy"], exact=True))
+        return (
+            None
+            if reward is None
+            else _priced(ProcessReward((reward,), node.record["policy"], exact=True))
+        )
     chosen = node.committed or {}
     said = chosen.get("process_reward")
     own, through = _mean(node.rollouts.values()), _mean(rollout for _, rollout in node.passages())
@@ -153,7 +182,11 @@ def _price(node: _Node) -> dict[str, Any] | None:
 def _mean(rollouts: Iterable[Record]) -> dict[str, Any] | None:
     """The mean outcome of those that did not fail."""
     kept = [record for record in rollouts if record["reward"] is not None]
-    return _priced(ProcessReward(tuple(r["reward"] for r in kept), kept[0]["policy"])) if kept else None
+    return (
+        _priced(ProcessReward(tuple(r["reward"] for r in kept), kept[0]["policy"]))
+        if kept
+        else None
+    )
 
 
 def _priced(reward: ProcessReward) -> dict[str, Any]:
@@ -170,9 +203,14 @@ def _priced(reward: ProcessReward) -> dict[str, Any]:
 
 
 def _node(node: _Node, numbers: Mapping[str, int], intern: Intern) -> dict[str, Any]:
-    data: dict[str, Any] = {"id": node.id, "parent": -1 if node.parent is None else numbers[node.parent.id]}
+    data: dict[str, Any] = {
+        "id": node.id,
+        "parent": -1 if node.parent is None else numbers[node.parent.id],
+    }
     data |= {"price": node.price, "sides": sorted(node.sides)}
-    data["rollouts"] = [_rollout(number, record, intern) for number, record in sorted(node.rollouts.items())]
+    data["rollouts"] = [
+        _rollout(number, record, intern) for number, record in sorted(node.rollouts.items())
+    ]
     if node.step is not None:
         data["step"] = _step(node.step, intern)
         data |= {name: node.record.get(name) for name in ("policy", "stop", "reward")}
@@ -195,27 +233,48 @@ def _rollout(number: int, record: Record, intern: Intern) -> dict[str, Any]:
 
 
 def _step(step: Mapping[str, Any], intern: Intern) -> list[Any]:
-    """[action, observation, 1 if invalid, who wrote the action, its tokens]; the page's `stepOf` reads it."""
+    """[action, observation, 1 if invalid, who wrote the action, its tokens]; the page's `stepOf`
+    reads it."""
     action = step["action"]
     tokens = len(action["token_ids"]) if action.get("token_ids") else None
-    return [intern(action["content"]), intern(step["observation"]), int(step["invalid"]), action["source"], tokens]
+    return [
+        intern(action["content"]),
+        intern(step["observation"]),
+        int(step["invalid"]),
+        action["source"],
+        tokens,
+    ]
 
 
 def _messages(messages: Sequence[Mapping[str, str]], intern: Intern) -> list[list[Any]]:
     return [[message["role"], intern(message["content"])] for message in messages]
 
 
-def _pair(row: Mapping[str, Any], nodes: Mapping[str, _Node], end: Mapping[str, Any], intern: Intern) -> dict[str, Any]:
-    data: dict[str, Any] = {"step": row["step"], "kind": row["kind"], "prompt": _messages(row["prompt"], intern)}
+def _pair(
+    row: Mapping[str, Any], nodes: Mapping[str, _Node], end: Mapping[str, Any], intern: Intern
+) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "step": row["step"],
+        "kind": row["kind"],
+        "prompt": _messages(row["prompt"], intern),
+    }
     path = ["0", *(step["node"] for step in end["committed"])]
-    parent = path[row["step"] - 1] if row["kind"] != "trajectory" and row["step"] <= len(path) else None
+    parent = (
+        path[row["step"] - 1] if row["kind"] != "trajectory" and row["step"] <= len(path) else None
+    )
     for side in ("chosen", "rejected"):
-        node = _side(row, side, [node for node in nodes.values() if node.parent and node.parent.id == parent])
+        node = _side(
+            row, side, [node for node in nodes.values() if node.parent and node.parent.id == parent]
+        )
         if node is not None:
             node.sides.add(side)
-            if node.price is None or node.price["mean"] != row[f"{side}_reward"]:  # it used outcomes of others, too
+            if (
+                node.price is None or node.price["mean"] != row[f"{side}_reward"]
+            ):  # it used outcomes of others, too
                 outcomes = tuple(row[f"{side}_outcomes"])
-                node.price = _priced(ProcessReward(outcomes, row[f"{side}_pricing_policy"], row[f"{side}_exact"]))
+                node.price = _priced(
+                    ProcessReward(outcomes, row[f"{side}_pricing_policy"], row[f"{side}_exact"])
+                )
         data[side] = {
             "messages": _messages(row[side], intern),
             "node": node.id if node else None,
@@ -240,8 +299,8 @@ def _listed(
     opening: Sequence[Mapping[str, str]],
     usage: Usage,
 ) -> dict[str, Any]:
-    """What the list of tasks shows and filters by. `nodes` is flat: depth, process reward in thousandths (null: none), and 1
-    where the node is a side of a pair, for each node in turn."""
+    """What the list of tasks shows and filters by. `nodes` is flat: depth, process reward in
+    thousandths (null: none), and 1 where the node is a side of a pair, for each node in turn."""
     whole = any(row["kind"] == "trajectory" for row in end.get("pairs", []))
     root, *rest = nodes.values()
     listed = [(root, whole), *((node, bool(node.sides)) for node in rest)]
@@ -252,13 +311,19 @@ def _listed(
         "finished": bool(end),
         "start": root.price["mean"] if root.price else None,
         "line": [step["process_reward"] for step in end.get("committed", [])],
-        "nodes": [figure for node, paired in listed for figure in (node.depth, _thousandths(node), int(paired))],
+        "nodes": [
+            figure
+            for node, paired in listed
+            for figure in (node.depth, _thousandths(node), int(paired))
+        ],
         "pairs": len(end.get("pairs", [])),
         "calls": usage.policy_calls,
     }
 
 
-def _figures(exploration: Exploration, records: TaskRecords, candidates: int, usage: Usage) -> dict[str, Any]:
+def _figures(
+    exploration: Exploration, records: TaskRecords, candidates: int, usage: Usage
+) -> dict[str, Any]:
     """What `rro.report.overview` adds up."""
     end = records.end or {}
     return {

@@ -1,8 +1,8 @@
 """`rro view`: the report of runs that go on, served to this machine's browser alone.
 
-Reads the journals, writes nothing, answers GET and nothing else. It binds to 127.0.0.1, and answers only requests that name
-it so: a page elsewhere whose name was made to point here (DNS rebinding) sends its own name, and is refused.
-"""
+Reads the journals, writes nothing, answers GET and nothing else. It binds to 127.0.0.1, and answers
+only requests that name it so: a page elsewhere whose name was made to point here (DNS rebinding)
+sends its own name, and is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _LOOPBACK = "127.0.0.1"
 
 
 def serve(runs: Sequence[Path], port: int, ready: Callable[[str], None]) -> None:
-    """Serve until interrupted; `ready` is told the address. Raises UsageError for no run folder, or a port that is taken."""
+    """Serve until interrupted; `ready` is told the address. Raises UsageError for no run folder, or
+    a port that is taken."""
     with Gatherer(runs) as gatherer:
         server = make_server(gatherer, port)
         ready(f"http://{_LOOPBACK}:{server.server_port}/")
@@ -78,15 +79,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """The page, its head, or a chunk."""
         if not self._is_for_us():
-            return self._send(HTTPStatus.MISDIRECTED_REQUEST, "this server answers to 127.0.0.1 and localhost alone")
+            return self._send(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "this server answers to 127.0.0.1 and localhost alone",
+            )
         url, answers = urlsplit(self.path), self.server.answers  # type: ignore[attr-defined]
         try:
             if url.path == "/":
                 return self._send(HTTPStatus.OK, live_page(), "text/html")
             if url.path == "/head":
                 head = answers.head(parse_qs(url.query).get("seen", [""])[0])
-                return self._send(HTTPStatus.NO_CONTENT if head is None else HTTPStatus.OK, head or "")
-            if url.path.startswith("/chunk/") and (chunk := answers.chunk(url.path.removeprefix("/chunk/"))):
+                return self._send(
+                    HTTPStatus.NO_CONTENT if head is None else HTTPStatus.OK, head or ""
+                )
+            if url.path.startswith("/chunk/") and (
+                chunk := answers.chunk(url.path.removeprefix("/chunk/"))
+            ):
                 return self._send(HTTPStatus.OK, chunk)
         except (RroError, OSError) as error:
             return self._send(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
@@ -103,7 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
         hosts = self.headers.get_all("Host") or []
         return len(hosts) == 1 and hosts[0].lower() in (f"{_LOOPBACK}:{port}", f"localhost:{port}")
 
-    def _send(self, status: HTTPStatus, text: str, kind: str = "text/plain", allow: str = "") -> None:
+    def _send(
+        self, status: HTTPStatus, text: str, kind: str = "text/plain", allow: str = ""
+    ) -> None:
         body = text.encode()
         headers = {
             "Content-Type": f"{kind}; charset=utf-8",

@@ -1,0 +1,170 @@
+"""Expert trajectories: from files (ETO/IPR's ShareGPT form, or conversational rows) or from a
+benchmark's scripted expert.
+
+SFT needs conversations only; ETO and IPR also need each expert episode as the environment answers
+it, which a file's actions give by being played again."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rro.config import ExpertsConfig
+from rro.environments.base import Benchmark
+from rro.episodes.loop import Limits, begin, opened, run_episode
+from rro.errors import DataError
+from rro.policies.base import Policy
+from rro.policies.scripted import ScriptedPolicy
+from rro.seeds import derive_seed
+from rro.types import Message, SamplingParams, Source, Task, Trajectory
+
+Conversation = tuple[Message, ...]
+
+_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+
+
+def scripted_experts(
+    benchmark: Benchmark, tasks: Sequence[Task], config: ExpertsConfig, limits: Limits, seed: int
+) -> list[Trajectory]:
+    """The benchmark's own expert plays the first `config.episodes` of `tasks`, erring as often as
+    `config.noise` says.
+
+    Episodes below `config.min_reward` are left out. Deterministic by seed and task."""
+    chosen = tasks[: config.episodes]
+    played = [_play(benchmark, task, config.noise, limits, seed) for task in chosen]
+    return [episode for episode in played if _good_enough(episode, config.min_reward)]
+
+
+def _play(benchmark: Benchmark, task: Task, noise: float, limits: Limits, seed: int) -> Trajectory:
+    its_seed = derive_seed(seed, "expert", task.id)
+    return _episode(benchmark, benchmark.expert(task, noise, its_seed), task, limits, seed)  # type: ignore[arg-type]
+
+
+def _episode(
+    benchmark: Benchmark, policy: Policy, task: Task, limits: Limits, seed: int
+) -> Trajectory:
+    async def episode() -> Trajectory:
+        async with opened(benchmark, limits.step_timeout) as environment:
+            opening = await begin(
+                environment, task, derive_seed(seed, "environment", task.id), limits.step_timeout
+            )
+            episode_seed = derive_seed(seed, "expert-episode", task.id)
+            return await run_episode(
+                environment,
+                policy,
+                opening,
+                task=task.id,
+                params=SamplingParams(),
+                limits=limits,
+                seed=episode_seed,
+            )
+
+    return asyncio.run(episode())
+
+
+def _good_enough(episode: Trajectory, min_reward: float | None) -> bool:
+    return episode.reward is not None and (min_reward is None or episode.reward >= min_reward)
+
+
+def replayed_experts(
+    benchmark: Benchmark,
+    tasks: Sequence[Task],
+    rows: Sequence[tuple[str, Conversation]],
+    limits: Limits,
+    seed: int,
+) -> list[Trajectory]:
+    """Play a file's actions again, so that ETO and IPR know each expert episode's states and
+    outcome.
+
+    Rows whose id is no task of `tasks`, or whose actions run out before the episode ends, are left
+    out."""
+    by_id = {task.id: task for task in tasks}
+    episodes = [
+        _episode(benchmark, _reciting(conversation), by_id[task_id], limits, seed)
+        for task_id, conversation in rows
+        if task_id in by_id
+    ]
+    return [episode for episode in episodes if episode.reward is not None]
+
+
+def _reciting(conversation: Conversation) -> Policy:
+    """Says a file's assistant turns in their order; those of the opening ("OK") are there already
+    when it is asked."""
+    turns = [message.content for message in conversation if message.role == "assistant"]
+
+    def script(messages: Sequence[Message], _: object) -> str:
+        return turns[sum(message.role == "assistant" for message in messages)]
+
+    return ScriptedPolicy(script, "expert", Source.EXPERT)
+
+
+def read_conversations(path: Path) -> list[tuple[str, Conversation]]:
+    """(id, messages) of each row of a JSON or JSON-lines file, also gzipped. Assistant turns count
+    as the expert's.
+
+    Rows are {"id", "conversations": [{"from", "value"}]} or {"messages": [{"role", "content"}]}.
+    Raises DataError that names the row."""
+    found = []
+    for number, row in enumerate(_rows(path), 1):
+        where = f"{path}, row {number}"
+        turns = row.get("messages") or row.get("conversations") if isinstance(row, dict) else None
+        if not turns:
+            raise DataError(f"{where}: neither 'messages' nor 'conversations' in it")
+        found.append((str(row.get("id", number)), tuple(_message(turn, where) for turn in turns)))
+    if not found:
+        raise DataError(f"{path}: no expert trajectory in it")
+    return found
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file of expert trajectories") from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    try:
+        if text.lstrip().startswith("["):
+            yield from json.loads(text)
+        else:
+            yield from (json.loads(line) for line in text.splitlines() if line.strip())
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+
+
+def _message(turn: Any, where: str) -> Message:
+    try:
+        role = _ROLES[turn.get("role") or turn["from"]]
+        content = turn["content"] if "content" in turn else turn["value"]
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(
+            f"{where}: a turn needs role and content (or from and value), known roles"
+        ) from None
+    source = Source.EXPERT if role == "assistant" else Source.ENVIRONMENT
+    return Message(role, str(content), source)  # type: ignore[arg-type]
+
+
+def write_conversations(episodes: Sequence[Trajectory], path: Path) -> None:
+    """Conversational rows with id, reward and provenance, to look at and to train on elsewhere."""
+    rows = (
+        {
+            "id": episode.task,
+            "messages": [message.chat() for message in episode.messages()],
+            "sources": [message.source.value for message in episode.messages()],
+            "reward": episode.reward,
+            "policy": episode.policy,
+        }
+        for episode in episodes
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

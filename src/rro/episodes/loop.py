@@ -1,0 +1,223 @@
+"""The one agent loop: a policy and an environment, turn by turn, to the end of an episode.
+
+Everything that acts goes through here: rollouts, evaluation, experts, a person at the terminal.
+Knows nothing of trees, prices or journals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+
+from rro.environments.base import Benchmark, Environment
+from rro.environments.calls import bounded
+from rro.errors import RroError, UsageError
+from rro.policies.base import Policy
+from rro.seeds import derive_seed
+from rro.types import (
+    Message,
+    SamplingParams,
+    Step,
+    StepResult,
+    StopReason,
+    Task,
+    Trajectory,
+    Usage,
+    storable,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`max_steps` counts from the start of the episode, also for one that was forked;
+    `step_timeout` in seconds is for each call into an environment; `retries` of a failed episode
+    before it is missing."""
+
+    max_steps: int = 10
+    step_timeout: float = 60.0
+    retries: int = 2
+
+
+async def begin(
+    environment: Environment, task: Task, seed: int, timeout: float
+) -> tuple[Message, ...]:
+    """Reset to a task; returns the opening. Raises UsageError where that is not what the contract
+    asks for."""
+    opening = tuple(
+        await bounded(environment, timeout, lambda: environment.reset(task, seed)) or ()
+    )
+    if (
+        not opening
+        or not all(isinstance(message, Message) for message in opening)
+        or opening[-1].role != "user"
+    ):
+        raise UsageError(
+            f"{type(environment).__name__}.reset must return Messages that end with the user's"
+        )
+    return opening
+
+
+async def act(environment: Environment, action: Message, timeout: float) -> StepResult:
+    """Carry out one action. Raises ValueError where the reward is no finite number: it would poison
+    every mean."""
+    result = await bounded(environment, timeout, lambda: environment.step(action))
+    if not isinstance(result, StepResult) or not isinstance(result.observation, str):
+        raise UsageError(
+            f"{type(environment).__name__}.step must return a StepResult with a str as its observation"
+        )
+    reward, observation = _finite(result.reward), storable(result.observation)
+    return replace(
+        result,
+        observation=observation,
+        reward=reward,
+        done=bool(result.done),
+        invalid=bool(result.invalid),
+    )
+
+
+async def truncated_reward(environment: Environment, timeout: float) -> float:
+    """The outcome of an episode that is cut off here."""
+    return _finite(await bounded(environment, timeout, environment.truncated_reward))
+
+
+@asynccontextmanager
+async def opened(benchmark: Benchmark, timeout: float) -> AsyncIterator[Environment]:
+    """A new environment, closed at the end. A failure to close costs no episode: it is logged."""
+    environment = await _made(benchmark, timeout)
+    try:
+        yield environment
+    finally:
+        await _close(environment, timeout)
+
+
+async def _made(benchmark: Benchmark, timeout: float) -> Environment:
+    """A new environment. One that comes when no one waits for it any more is closed at once."""
+    made, left = deque[Environment](), False
+
+    def make() -> None:
+        made.append(benchmark.make())
+        if left:
+            with suppress(IndexError):
+                made.pop().close()
+
+    try:
+        await bounded(benchmark, timeout, make)
+    except BaseException:  # out of time, or cancelled
+        left = True
+        with suppress(IndexError):
+            await _close(made.pop(), timeout)
+        raise
+    return made.pop()
+
+
+async def _close(environment: Environment, timeout: float) -> None:
+    """Close it, once, also where the wait for that is cancelled. A failure is logged."""
+    if type(environment).close is Environment.close:
+        return
+    once, name = threading.Lock(), type(environment).__name__
+
+    def close() -> None:
+        try:
+            if once.acquire(blocking=False):
+                environment.close()
+        except Exception as error:
+            log.warning("%s did not close: %s: %s", name, type(error).__name__, error)
+
+    try:
+        await bounded(environment, timeout, close)
+    except asyncio.CancelledError:  # the call may not have begun, and then never would
+        threading.Thread(target=close, daemon=True, name=name).start()
+        raise
+    except Exception as error:
+        log.warning("%s did not close: %s: %s", name, type(error).__name__, error)
+
+
+def _finite(reward: float) -> float:
+    value = float(reward)  # a numpy scalar cannot be journalled
+    if not math.isfinite(value):
+        raise ValueError(f"the environment gave the reward {value}")
+    return value
+
+
+async def run_episode(
+    environment: Environment,
+    policy: Policy,
+    history: Sequence[Message],
+    *,
+    task: str,
+    params: SamplingParams,
+    limits: Limits,
+    seed: int,
+    taken: int = 0,
+    on_step: Callable[[Step], None] | None = None,
+) -> Trajectory:
+    """Continue an episode from `history`, of which `taken` steps are done, to its end.
+
+    The environment stands at the end of `history`. A failure of the policy or the environment gives
+    a trajectory whose reward is None and whose stop reason is FAILED; errors of the user's making
+    (RroError) are raised."""
+    begun = time.perf_counter()
+    messages, steps, usage = list(history), list[Step](), Usage()
+
+    def finished(reward: float | None, stop: StopReason, error: str | None = None) -> Trajectory:
+        cost = replace(usage, seconds=time.perf_counter() - begun)
+        return Trajectory(
+            task, tuple(history), tuple(steps), reward, stop, policy.name, seed, cost, error
+        )
+
+    try:
+        while taken + len(steps) < limits.max_steps:
+            turn = derive_seed(seed, taken + len(steps))
+            completion = (await policy.sample(messages, 1, params, turn))[0]
+            usage += completion.usage
+            if completion.finish == "context":
+                return finished(
+                    await truncated_reward(environment, limits.step_timeout), StopReason.CONTEXT
+                )
+            result = await act(environment, completion.message, limits.step_timeout)
+            usage += Usage(environment_steps=1)
+            steps.append(
+                Step(
+                    completion.message,
+                    result.observation,
+                    result.reward,
+                    result.done,
+                    result.invalid,
+                )
+            )
+            if on_step:
+                on_step(steps[-1])
+            if result.done:
+                return finished(result.reward, StopReason.TERMINAL)
+            messages += [completion.message, Message("user", result.observation)]
+        return finished(
+            await truncated_reward(environment, limits.step_timeout), StopReason.STEP_LIMIT
+        )
+    except RroError:
+        raise
+    except Exception as error:
+        log.warning("an episode of task %s failed: %s: %s", task, type(error).__name__, error)
+        return finished(None, StopReason.FAILED, f"{type(error).__name__}: {error}")
+
+
+async def attempt_episode(run: Callable[[], Awaitable[Trajectory]], retries: int) -> Trajectory:
+    """Call `run` (each call in a fresh environment) until it does not fail, at most 1 + `retries`
+    times.
+
+    The seed stays the same, so a fault that passed leaves no trace in the result; the cost of
+    failed tries is added."""
+    spent = Usage()
+    for _ in range(1 + retries):
+        trajectory = await run()
+        spent += trajectory.usage
+        if trajectory.stop is not StopReason.FAILED:
+            break
+    return replace(trajectory, usage=spent)

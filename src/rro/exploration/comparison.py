@@ -1,0 +1,63 @@
+"""Which candidate the next rollout should go to: where an order is open, and worth settling.
+Decides, and draws nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rro.exploration.beliefs import Belief, above
+from rro.exploration.tree import Node, Passage
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Nodes below one node whose actions do the same, and all that has been seen to follow. The
+    first of them stands for all: it is the one that is rolled out, committed and paired. `weight`
+    is what an outcome counts for."""
+
+    nodes: tuple[Node, ...]
+    passages: tuple[Passage, ...]
+    belief: Belief
+    weight: float = 1.0
+
+    @property
+    def first(self) -> Node:
+        return self.nodes[0]
+
+    def later(self, rollouts: float) -> Belief:
+        """What would be believed if as many more rollouts came out as expected."""
+        return self.belief.after(self.weight * rollouts, self.belief.mean)
+
+
+@dataclass(frozen=True)
+class Race:
+    """The candidate that is worth most, as far as is known, and the one that is most credibly worth
+    less, if any."""
+
+    best: Candidate
+    worse: Candidate | None
+    credibility: float
+
+    def next(self, rollouts: float, level: float) -> Candidate | None:
+        """The side that the next rollout tells most of. None where it is hopeless: another
+        `rollouts` rollouts would leave the order open even if they came out as expected."""
+        if self.worse is None:
+            return None
+        open_sides = [side for side in (self.best, self.worse) if side.belief.exact is None]
+        if not open_sides or rollouts < 1:
+            return None
+        share = rollouts / len(open_sides)
+        if above(self.best.later(share), self.worse.later(share)) < level:
+            return None
+        return max(open_sides, key=lambda side: side.belief.variance - side.later(1).variance)
+
+
+def race(field: Sequence[Candidate]) -> Race:
+    """Who runs against whom; ties go to the earlier one."""
+    best = max(field, key=lambda candidate: candidate.belief.mean)
+    others = [(above(best.belief, other.belief), other) for other in field if other is not best]
+    if not others:
+        return Race(best, None, 0.0)
+    credibility, worse = max(others, key=lambda pair: pair[0])
+    return Race(best, worse, credibility)

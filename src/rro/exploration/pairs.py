@@ -1,0 +1,288 @@
+"""From trees to preference pairs, and pairs to and from files.
+
+Rows are TRL's conversational preference form, {"prompt": [messages], "chosen": [...], "rejected":
+[...]}, plus columns that say where each came from. See docs/data-formats.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from rro.errors import DataError
+from rro.exploration.tree import Node, Tree
+from rro.types import (
+    Message,
+    PairKind,
+    PreferencePair,
+    ProcessReward,
+    Source,
+    StopReason,
+    Trajectory,
+)
+
+_ROWS = 512  # of pairs in memory while a table is written
+
+
+def step_pairs(
+    tree: Tree, strategy: str, iteration: int, siblings: Literal["lowest", "all"], margin: float
+) -> list[PreferencePair]:
+    """Each committed action against its siblings whose process reward is lower by more than
+    `margin` (the lowest, or all).
+
+    Siblings that could not be priced, and those that say the same, give no pair."""
+    found: list[PreferencePair] = []
+    for chosen in tree.committed():
+        if chosen.price is None or chosen.parent is None:
+            continue
+        worse = [
+            (sibling.price.mean, sibling)
+            for sibling in chosen.parent.children
+            if sibling.price is not None
+            and gap(chosen.price, sibling.price) > margin
+            and sibling.action.content != chosen.action.content
+        ]
+        if siblings == "lowest" and worse:
+            worse = [min(worse, key=lambda pair: pair[0])]
+        found += [step_pair(tree, chosen, sibling, strategy, iteration) for _, sibling in worse]
+    return found
+
+
+def gap(higher: ProcessReward, lower: ProcessReward) -> float:
+    """By how much one mean is above another; 0.6 is above 0.4 by 0.2, and not by a little less."""
+    return round(higher.mean - lower.mean, 12)
+
+
+def step_pair(
+    tree: Tree,
+    chosen: Node,
+    rejected: Node,
+    strategy: str,
+    iteration: int,
+    sides: tuple[tuple[Message, ...], tuple[Message, ...]] | None = None,
+) -> PreferencePair:
+    """Two priced candidates of one node; `sides` replaces the one message each by the rest of an
+    episode."""
+    assert chosen.parent is not None
+    assert chosen.price is not None
+    assert rejected.price is not None
+    kind: PairKind = "step" if sides is None else "continuation"
+    better, worse = sides or ((chosen.action,), (rejected.action,))
+    return PreferencePair(
+        chosen.parent.history(), better, worse, tree.task.id, chosen.depth, chosen.price, rejected.price, strategy, kind, iteration
+    )  # fmt: skip
+
+
+def outcome_pair(
+    tree: Tree, expert: Trajectory, own: Trajectory, strategy: str, iteration: int
+) -> PreferencePair | None:
+    """The expert's whole trajectory against the policy's, where that one's outcome is known and
+    lower (ETO)."""
+    if (
+        own.reward is None
+        or expert.reward is None
+        or own.reward >= expert.reward
+        or own.stop is StopReason.FAILED
+    ):
+        return None
+    start = len(tree.root.opening)
+    chosen, rejected = expert.messages()[start:], own.messages()[start:]
+    if not chosen or not rejected:
+        return None
+    rewards = (
+        ProcessReward((expert.reward,), expert.policy, True),
+        ProcessReward((own.reward,), own.policy, True),
+    )
+    return PreferencePair(
+        tree.root.opening,
+        chosen,
+        rejected,
+        tree.task.id,
+        1,
+        *rewards,
+        strategy,
+        "trajectory",
+        iteration,
+    )
+
+
+def to_row(pair: PreferencePair) -> dict[str, Any]:
+    """A pair as a JSON-ready row. `*_sources` and `*_token_ids` run parallel to the messages (null:
+    not sampled)."""
+    row: dict[str, Any] = {
+        side: [message.chat() for message in getattr(pair, side)]
+        for side in ("prompt", "chosen", "rejected")
+    }
+    row |= {
+        "task": pair.task,
+        "step": pair.step,
+        "kind": pair.kind,
+        "strategy": pair.strategy,
+        "iteration": pair.iteration,
+        "credibility": pair.credibility,
+    }
+    for side in ("chosen", "rejected"):
+        reward: ProcessReward = getattr(pair, f"{side}_reward")
+        row[f"{side}_reward"] = reward.mean
+        row[f"{side}_outcomes"] = list(reward.outcomes)
+        row[f"{side}_n"] = reward.n
+        row[f"{side}_exact"] = reward.exact
+        row[f"{side}_pricing_policy"] = reward.policy
+    for side in ("prompt", "chosen", "rejected"):
+        messages: tuple[Message, ...] = getattr(pair, side)
+        row[f"{side}_sources"] = [message.source.value for message in messages]
+        row[f"{side}_token_ids"] = [
+            list(m.token_ids) if m.token_ids is not None else None for m in messages
+        ]
+    return row
+
+
+def from_row(row: dict[str, Any], where: str = "pair") -> PreferencePair:
+    """The pair again. Our own columns may be absent (a plain TRL row). Raises DataError that names
+    `where`."""
+    try:
+        sides = [_messages(row, side) for side in ("prompt", "chosen", "rejected")]
+        rewards = [
+            ProcessReward(
+                tuple(row.get(f"{side}_outcomes") or [float(row.get(f"{side}_reward", default))]),
+                row.get(f"{side}_pricing_policy", ""),
+                bool(row.get(f"{side}_exact", False)),
+            )
+            for side, default in (("chosen", 1.0), ("rejected", 0.0))
+        ]
+        return PreferencePair(
+            prompt=sides[0],
+            chosen=sides[1],
+            rejected=sides[2],
+            task=row.get("task", ""),
+            step=row.get("step", 0),
+            chosen_reward=rewards[0],
+            rejected_reward=rewards[1],
+            strategy=row.get("strategy", ""),
+            kind=row.get("kind", "step" if len(sides[1]) == 1 else "continuation"),
+            iteration=row.get("iteration", 0),
+            credibility=row.get("credibility"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{where}: not a preference row (prompt, chosen and rejected message lists): {error!r}"
+        ) from None
+
+
+def _messages(row: dict[str, Any], side: str) -> tuple[Message, ...]:
+    texts = row[side]
+    sources = row.get(f"{side}_sources") or [None] * len(texts)
+    tokens = row.get(f"{side}_token_ids") or [None] * len(texts)
+    return tuple(
+        Message(
+            text["role"],
+            text["content"],
+            Source(source)
+            if source
+            else Source.POLICY
+            if text["role"] == "assistant"
+            else Source.ENVIRONMENT,
+            tuple(ids) if ids is not None else None,
+        )
+        for text, source, ids in zip(texts, sources, tokens, strict=True)
+    )
+
+
+def spare_endings(pairs: Sequence[PreferencePair], share: float, seed: int) -> list[PreferencePair]:
+    """The pairs in their order, without some that speak against ending the episode (only the
+    rejected side ended it), such that at most `share` of them do. Which ones stay is drawn by
+    `seed`. Where there are no others, all stay.
+
+    What an ending action is worth is known without a rollout, so credible pairs against it are
+    cheap and many; trained on all of them a policy stops ending its episodes
+    (docs/exploration.md)."""
+    against = [
+        n
+        for n, pair in enumerate(pairs)
+        if pair.rejected_reward.exact and not pair.chosen_reward.exact
+    ]
+    others = len(pairs) - len(against)
+    most = len(against) if share == 1 or not others else int(share / (1 - share) * others + 1e-9)
+    if len(against) <= most:
+        return list(pairs)
+    dropped = set(against) - set(random.Random(seed).sample(against, most))
+    return [pair for n, pair in enumerate(pairs) if n not in dropped]
+
+
+def write_pairs(rows: Iterable[dict[str, Any]], lines: Path) -> int:
+    """Write rows to `lines` (.jsonl) and to the same name in .parquet, each complete or absent;
+    returns how many. Only some hundred rows are in memory at a time."""
+    count, temporary = 0, lines.with_suffix(".jsonl.partial")
+    with temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            row = {
+                **row,
+                "credibility": row.get("credibility"),
+            }  # journals of older versions have no such column
+            file.write(json.dumps(row) + "\n")
+            count += 1
+    os.replace(temporary, lines)
+    table = lines.with_suffix(".parquet")
+    if count:
+        _write_parquet(lines, Path(f"{table}.partial"))
+        os.replace(f"{table}.partial", table)
+    else:
+        table.unlink(missing_ok=True)
+    return count
+
+
+def _write_parquet(lines: Path, table: Path) -> None:
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    schema = _features().arrow_schema
+    with lines.open("rb") as file, ParquetWriter(table, schema) as writer:
+        while batch := list(islice(file, _ROWS)):
+            writer.write_table(
+                pyarrow.Table.from_pylist([json.loads(line) for line in batch], schema)
+            )
+
+
+def _features() -> Any:
+    """Column types, given so that a column without values (no token ids, say) has the same type in
+    every file."""
+    from datasets import Features, List, Value
+
+    text, number, count = Value("string"), Value("float64"), Value("int64")
+    columns: dict[str, Any] = {
+        "task": text,
+        "step": count,
+        "kind": text,
+        "strategy": text,
+        "iteration": count,
+    }
+    columns["credibility"] = number
+    for side in ("prompt", "chosen", "rejected"):
+        columns[side] = List({"role": text, "content": text})
+        columns[f"{side}_sources"] = List(text)
+        columns[f"{side}_token_ids"] = List(List(count))
+    for side in ("chosen", "rejected"):
+        columns |= {f"{side}_reward": number, f"{side}_outcomes": List(number), f"{side}_n": count}
+        columns |= {f"{side}_exact": Value("bool"), f"{side}_pricing_policy": text}
+    return Features(columns)
+
+
+def read_pairs(path: Path) -> Iterator[PreferencePair]:
+    """Pairs from a pairs.jsonl (ours, or plain TRL rows). Raises DataError that names the line."""
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                where = f"{path}, line {number}"
+                if line.isspace():
+                    continue
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    raise DataError(f"{where}: not JSON") from None
+                yield from_row(row, where)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no pairs there; run rro explore first") from None

@@ -1,0 +1,92 @@
+"""Expert episodes that others recorded, as ETO/IPR's ShareGPT rows: played again here, and those
+kept that still succeed.
+
+So what a policy learns from is what it will meet: this environment's rules, its observations, its
+rewards."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rro.environments.recordings import read_bytes
+from rro.errors import DataError
+from rro.intercode_sql import IntercodeSqlBenchmark, open_intercode_sql
+from rro.types import Message, Source, Task
+
+_ID = re.compile(r"dev[_-](\d+)")
+
+
+def write_experts(data: Path, recorded: Path, target: Path, thoughts_only: bool = True) -> int:
+    """Play the episodes of `recorded` again on the embedded engine and write the successful ones as
+    conversational rows {"id": task id, "messages", "reward", "source"}; returns how many.
+
+    Left out: tasks that are not for training or share their answer with one for testing, and, with
+    `thoughts_only`, episodes whose agent did not write down its thoughts. Raises DataError that
+    names the row for a file of another form."""
+    with tempfile.TemporaryDirectory() as cache:
+        benchmark = open_intercode_sql(data, exclude_test_golds=True, cache=cache)
+        rows = list(replayed(benchmark, recorded, thoughts_only))
+        benchmark.engine.close()
+    target.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return len(rows)
+
+
+def replayed(
+    benchmark: IntercodeSqlBenchmark, recorded: Path, thoughts_only: bool = True
+) -> Iterator[dict[str, Any]]:
+    """The rows that `write_experts` writes."""
+    tasks = {task.data: task for task in benchmark.tasks("train")}
+    for number, (name, answers) in enumerate(_episodes(recorded), 1):
+        match = _ID.search(name)
+        if match is None:
+            raise DataError(
+                f"{recorded}, row {number}: {name!r} is not the id of an episode: dev_NUMBER must be in it"
+            )
+        task = tasks.get(int(match[1]))
+        if task is None or (thoughts_only and not all("Thought:" in answer for answer in answers)):
+            continue
+        messages, reward = _play(benchmark, task, answers)
+        if reward >= benchmark.success_reward:
+            yield {
+                "id": task.id,
+                "messages": [message.chat() for message in messages],
+                "reward": reward,
+                "source": name,
+            }
+
+
+def _play(
+    benchmark: IntercodeSqlBenchmark, task: Task, answers: Sequence[str]
+) -> tuple[list[Message], float]:
+    """The conversation up to the submission, and its reward; 0 for an episode that does not submit
+    in time."""
+    environment = benchmark.make()
+    messages = list(environment.reset(task))
+    for answer in answers[: benchmark.max_steps]:
+        messages.append(Message("assistant", answer, Source.EXPERT))
+        result = environment.step(messages[-1])
+        if result.done:
+            return messages, result.reward
+        messages.append(Message("user", result.observation))
+    return messages, 0.0
+
+
+def _episodes(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """(id, the agent's answers after the opening "OK") of each row."""
+    try:
+        rows = json.loads(read_bytes(file))
+    except ValueError as error:
+        raise DataError(f"{file}: cannot be read as expert episodes: {error}") from None
+    for number, row in enumerate(rows, 1):
+        try:
+            answers = [str(turn["value"]) for turn in row["conversations"] if turn["from"] == "gpt"]
+            yield str(row["id"]), answers[1:] if answers[:1] == ["OK"] else answers
+        except (KeyError, TypeError):
+            raise DataError(
+                f"{file}, row {number}: id and conversations of from and value are needed"
+            ) from None

@@ -1,0 +1,130 @@
+"""Replays recordings of the original InterCode-SQL on an engine here: `rro verify intercode-sql`.
+
+Statements are lines of {"task_index", "db", "sql", "mysql97_obs", "mysql97_reward"}: what MySQL
+answers, and the published reward that it earns. Episodes are {"task_index", "reward_version",
+"turns": [{"action", "submit", "executed", "observation", "reward"}]}. Nothing is taken from them
+but what the original was given; everything that it answered is compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rro.environments.recordings import replay
+from rro.intercode_sql import IntercodeSqlBenchmark, open_engine
+from rro.intercode_sql.data import read_tasks
+from rro.intercode_sql.engine import Result
+from rro.intercode_sql.environment import OBSERVATION_LENGTH, graded
+from rro.intercode_sql.reward import RewardKind
+
+_TOLERANCE = 1e-9
+_REWARDS: dict[str, RewardKind] = {
+    "iou": "iou",
+    "iou_kendall": "published",
+    "published": "published",
+}
+
+
+@dataclass
+class StatementCounts:
+    """Replayed statements, those with the recorded reward, of them those whose reward is not 0, and
+    those with the recorded observation."""
+
+    statements: int = 0
+    reward_equal: int = 0
+    nonzero: int = 0
+    nonzero_equal: int = 0
+    observation_equal: int = 0
+
+
+@dataclass
+class EpisodeCounts:
+    """Replayed episodes, their turns with a recorded reward, and how many of those are the same."""
+
+    episodes: int = 0
+    steps: int = 0
+    reward_equal: int = 0
+    observation_equal: int = 0
+
+
+def verify_statements(benchmark: IntercodeSqlBenchmark, file: Path) -> dict[str, int]:
+    """Run each statement of a file in its database and compare. Raises DataError that names file
+    and line."""
+    counts = StatementCounts()
+
+    def play(record: Mapping[str, Any]) -> None:
+        result = benchmark.engine.execute(record["db"].lower(), record["sql"])
+        reward = graded(
+            benchmark.engine, benchmark.all_tasks[record["task_index"]], result, "published"
+        )
+        equal = abs(reward - record["mysql97_reward"]) < _TOLERANCE
+        counts.statements += 1
+        counts.reward_equal += equal
+        counts.nonzero += record["mysql97_reward"] != 0
+        counts.nonzero_equal += equal and record["mysql97_reward"] != 0
+        counts.observation_equal += _same_text(result, record["mysql97_obs"])
+
+    replay(file, play, "InterCode-SQL")
+    return asdict(counts)
+
+
+def verify_episodes(benchmark: IntercodeSqlBenchmark, file: Path) -> dict[str, int]:
+    """Replay each episode's turns in one session and compare. Raises DataError that names file and
+    line."""
+    counts = EpisodeCounts()
+
+    def play(record: Mapping[str, Any]) -> None:
+        task = benchmark.all_tasks[record["task_index"]]
+        kind = _REWARDS[record["reward_version"]]
+        last = Result(task.database)
+        counts.episodes += 1
+        for turn in record["turns"]:
+            if turn["executed"] is not None and not turn["submit"]:
+                last = benchmark.engine.execute(last.database, turn["executed"])
+            if turn["reward"] is None:
+                continue  # the recording says nothing of it
+            understood = turn["executed"] is not None or turn["submit"]
+            reward = graded(benchmark.engine, task, last, kind) if understood else 0.0
+            counts.steps += 1
+            counts.reward_equal += abs(reward - turn["reward"]) < _TOLERANCE
+            counts.observation_equal += understood and _same_text(last, turn["observation"])
+
+    replay(file, play, "InterCode-SQL")
+    return asdict(counts)
+
+
+def run_verify(
+    data: Path,
+    statements: Path | None = None,
+    episodes: Path | None = None,
+    engine: str = "sqlite",
+    cache: Path | None = None,
+) -> bool:
+    """Replay the files given, and print the counts of each as one JSON line. True if every reward
+    was the same.
+
+    `engine` as in `open_intercode_sql`, but that its URL may hold the password, and its account may
+    write (it only reads)."""
+    runs = open_engine(engine, data, cache, allow_writer=True, password_in_url=True)
+    benchmark = IntercodeSqlBenchmark(runs, read_tasks(data), {})
+    same = True
+    for file, verify, total in (
+        (statements, verify_statements, "statements"),
+        (episodes, verify_episodes, "steps"),
+    ):
+        if file is not None:
+            counts = verify(benchmark, file)
+            print(json.dumps(counts))
+            same &= counts["reward_equal"] == counts[total]
+    return same
+
+
+def _same_text(result: Result, recorded: str) -> bool:
+    """Whether the observation is the recorded one, which some recordings cut short."""
+    mine, theirs = result.text.strip(), recorded.strip()
+    return mine == theirs or (
+        theirs.endswith("...") and f"{mine[:OBSERVATION_LENGTH]}..." == theirs
+    )

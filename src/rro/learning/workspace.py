@@ -1,0 +1,104 @@
+"""Where a training writes: `<output>.partial` while it runs, `output` when it is complete, nothing
+in between.
+
+So `output` exists if and only if the training finished, and a killed one goes on from its last
+whole checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rro.errors import UsageError
+from rro.learning.data import RowCounts
+from rro.models import adapters
+
+REPORT = "training.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training did. `seconds` and `tokens_per_second` cover this call only (`resumed_from`
+    is the step that it went on from, 0 for a fresh start); losses are those logged first and last;
+    `metrics` is the last logged record."""
+
+    stage: str
+    checkpoint: Path
+    rows: RowCounts
+    steps: int
+    resumed_from: int
+    seconds: float
+    tokens_per_second: float
+    first_loss: float
+    last_loss: float
+    metrics: Mapping[str, float]
+
+    def record(self) -> dict[str, Any]:
+        """Plain values, as written to training.json beside the weights."""
+        return {**asdict(self), "checkpoint": str(self.checkpoint)}
+
+
+class Workspace:
+    """The folders of one training. Raises UsageError if `output` holds something, or if
+    `<output>.partial` belongs to a training with other rows or settings (`identity` tells them
+    apart)."""
+
+    def __init__(self, output: Path, identity: str) -> None:
+        self.output = output
+        self.partial = output.with_name(output.name + ".partial")
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise UsageError(f"{output} exists already: remove it, or train into another folder")
+        self._claim(identity)
+
+    def _claim(self, identity: str) -> None:
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{self.partial} cannot be made: {error.strerror}") from None
+        mark = self.partial / "identity.txt"
+        found = mark.read_text(encoding="utf-8") if mark.exists() else ""
+        if found and found != identity:
+            raise UsageError(
+                f"{self.partial} holds an unfinished training with other rows or settings: remove it"
+            )
+        if not found:  # by rename, as several processes may claim at once and one may be killed
+            own = self.partial / f"identity.{os.getpid()}"
+            own.write_text(identity, encoding="utf-8")
+            os.replace(own, mark)
+
+    @property
+    def adapter(self) -> Path:
+        """Where to put an adapter that is to lie beside the result's weights."""
+        return self.partial / adapters.FOLDER
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written to its end: Transformers writes the trainer's
+        state last."""
+        steps = {
+            int(path.name.rpartition("-")[2]): path for path in self.partial.glob("checkpoint-*")
+        }
+        for step in sorted(steps, reverse=True):
+            try:
+                json.loads((steps[step] / "trainer_state.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            return steps[step]
+        return None
+
+    def finish(self, model: Any, tokenizer: Any, report: TrainingReport) -> None:
+        """Write the weights, the tokenizer and the report, then make them appear at `output` in one
+        rename."""
+        final = self.partial / "final"
+        shutil.rmtree(final, ignore_errors=True)
+        model.save_pretrained(final)
+        tokenizer.save_pretrained(final)
+        if self.adapter.is_dir():
+            os.replace(self.adapter, final / adapters.FOLDER)
+        (final / REPORT).write_text(json.dumps(report.record(), indent=1), encoding="utf-8")
+        os.replace(final, self.output)
+        shutil.rmtree(self.partial, ignore_errors=True)

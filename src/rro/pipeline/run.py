@@ -1,0 +1,140 @@
+"""An open run: its folder and configuration, the one writer of its journal, its benchmark, and the
+experts.
+
+Knows nothing of stages: what is done with a run is in rro.pipeline.stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from rro.config import Config
+from rro.environments.base import Benchmark
+from rro.environments.registry import open_benchmark
+from rro.episodes.experts import (
+    Conversation,
+    read_conversations,
+    replayed_experts,
+    scripted_experts,
+    write_conversations,
+)
+from rro.episodes.loop import Limits
+from rro.processes import rank, wait_for_all
+from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
+from rro.runs.trackers import require
+from rro.types import SamplingParams, Task, Trajectory
+
+
+@dataclass
+class Run:
+    """An open run: its folder, the one writer of its journal, and the benchmark."""
+
+    folder: RunFolder
+    journal: Journal
+
+    @property
+    def config(self) -> Config:
+        return self.folder.config
+
+    @cached_property
+    def benchmark(self) -> Benchmark:
+        return open_benchmark(self.config.environment.name, self.config.environment.options)
+
+    @property
+    def limits(self) -> Limits:
+        environment = self.config.environment
+        steps = environment.max_steps or self.benchmark.max_steps
+        return Limits(steps, environment.step_timeout, self.config.explore.retries)
+
+    @property
+    def params(self) -> SamplingParams:
+        policy = self.config.policy
+        return SamplingParams(policy.temperature, policy.top_p, policy.max_new_tokens)
+
+    @cached_property
+    def train_tasks(self) -> Sequence[Task]:
+        return self.benchmark.tasks(self.config.environment.train_split)
+
+    @cached_property
+    def test_tasks(self) -> Sequence[Task]:
+        return self.benchmark.tasks(self.config.environment.test_split)[
+            : self.config.evaluate.tasks
+        ]
+
+    @cached_property
+    def scripted(self) -> list[Trajectory]:
+        return scripted_experts(
+            self.benchmark, self.train_tasks, self.config.experts, self.limits, self.config.seed
+        )
+
+    def demonstrations(self) -> list[Conversation]:
+        """What SFT learns from."""
+        file, count = self.config.experts.file, self.config.experts.episodes
+        if file is not None:
+            return [conversation for _, conversation in read_conversations(file)[:count]]
+        if rank() == 0:
+            write_conversations(self.scripted, self.folder.experts)
+        return [episode.messages() for episode in self.scripted]
+
+    def expert_episodes(self) -> dict[str, Trajectory]:
+        """Expert episodes by task, for the strategies that walk along them."""
+        file = self.config.experts.file
+        if file is None:
+            episodes = self.scripted
+        else:
+            rows = read_conversations(file)[: self.config.experts.episodes]
+            episodes = replayed_experts(
+                self.benchmark, self.train_tasks, rows, self.limits, self.config.seed
+            )
+        return {episode.task: episode for episode in episodes if episode.steps}
+
+    def modes(self) -> list[tuple[str, SamplingParams, int]]:
+        """How policies are measured: (mode, parameters, episodes per task)."""
+        sampled = ("sampled", self.params, self.config.evaluate.episodes)
+        greedy = ("greedy", replace(self.params, temperature=0.0), 1)
+        return [sampled, greedy] if self.config.evaluate.greedy else [sampled]
+
+    def is_done(self, stage: str) -> bool:
+        return ("stage", stage) in self.journal
+
+
+def open_run(folder: RunFolder) -> AbstractContextManager[Run]:
+    """Open a run for work. Raises UsageError where another process works on it, or a tracker that
+    it names is not installed."""
+    require(folder.config.report_to)
+    return _Opened(folder)
+
+
+class _Opened(AbstractContextManager[Run]):
+    def __init__(self, folder: RunFolder) -> None:
+        if rank() == 0:
+            self._journal = Journal(folder.journal)
+        wait_for_all()
+        if rank() > 0:
+            self._journal = Journal(folder.journal, read_only=True)
+        self._run = Run(folder, self._journal)
+
+    def __enter__(self) -> Run:
+        _quiet_libraries()
+        if self._run.config.threads is not None:
+            import torch
+
+            torch.set_num_threads(self._run.config.threads)
+        return self._run
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.close()
+
+
+def _quiet_libraries() -> None:
+    """Our own progress bars say what is going on; those of the libraries below would tear them
+    up."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()

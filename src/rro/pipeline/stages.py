@@ -1,0 +1,336 @@
+"""The whole path: experts -> SFT -> (explore -> optimise) x iterations -> evaluate. Each stage
+alone, or all in a row.
+
+A stage that the journal calls done is not run again; a stage that was cut off continues from what
+it has journalled (exploration, evaluation) or from its last checkpoint (training)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rro.codec import from_plain
+from rro.config import BudgetConfig
+from rro.episodes.experts import Conversation
+from rro.errors import RroError, UsageError
+from rro.evaluation.evaluate import evaluate
+from rro.exploration import explorer
+from rro.exploration.budget import Account
+from rro.exploration.metrics import RunningFigures
+from rro.exploration.pairs import read_pairs, spare_endings, write_pairs
+from rro.exploration.sampler import Scope
+from rro.exploration.strategies import NEED_EXPERTS, make_strategy
+from rro.exploration.strategies.fixed_size import FixedSizeExploration
+from rro.pipeline.results import collect_results
+from rro.pipeline.run import Run
+from rro.pipeline.weights import Policies, make_base, weights_after
+from rro.policies.base import Policy
+from rro.processes import rank, world_size
+from rro.runs.progress import Progress
+from rro.runs.trackers import tracked_training, tracking
+from rro.seeds import derive_seed
+from rro.types import Message, PreferencePair, Task, Trajectory, Usage
+
+if TYPE_CHECKING:
+    from rro.learning.common import Hooks
+
+log = logging.getLogger(__name__)
+
+
+def run_all(run: Run) -> dict[str, Any]:
+    """Every stage in order; returns the results, which are also in results.json."""
+    sft(run)
+    for iteration in range(1, run.config.iterations + 1):
+        explore(run, iteration)
+        optimise(run, iteration)
+    return evaluate_run(run)
+
+
+def sft(run: Run) -> None:
+    """Stage 1: fine-tune on expert trajectories, loss on the assistant's tokens alone -> pi_ref."""
+
+    def work() -> dict[str, Any]:
+        from rro.learning.sft import train_sft
+
+        conversations = run.demonstrations()
+        start = make_base(run, conversations)
+        output = run.folder.checkpoint("sft")
+        report = (
+            _trained(output)
+            or train_sft(run.config, conversations, start, output, _hooks(run)).record()
+        )
+        return {"conversations": len(conversations), "training": report}
+
+    _stage(run, "sft", work)
+
+
+def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> None:
+    """Stage 2: grow every train task's tree with the current policy, and fold the trees into
+    preference pairs. `budget` takes the place of the recipe's."""
+    budget = budget or run.config.explore.budget
+
+    def work() -> dict[str, Any]:
+        _single_process("explore")
+        tasks, strategy = _exploration(run)
+        acting, frozen = run.folder.trained(iteration - 1), run.config.explore.pricing == "sft"
+        with closing(
+            Policies(run, acting, f"explore-{iteration}", frozen_pricer=frozen)
+        ) as policies:
+            scope = _scope(run, policies.explorer, policies.pricer, iteration)
+            with (
+                Progress(f"explore {iteration}", len(tasks), "tasks") as progress,
+                tracking(
+                    run.config.report_to,
+                    run.folder.path,
+                    _tracked_name(run, f"explore-{iteration}"),
+                ) as track,
+            ):
+                account = Account(budget, _spent(run, iteration), progress.spend)
+                scope = replace(scope, account=account)
+                watch, concurrency = RunningFigures(track).add, run.config.explore.concurrency
+                failed = asyncio.run(
+                    explorer.explore(tasks, strategy, scope, concurrency, progress, watch)
+                )
+        keys = [scope.key(task) for task in tasks if ("task", scope.key(task)) in run.journal]
+        if failed and not keys:
+            raise RroError(
+                "every task failed: see the warnings above, mend the cause, then resume the run"
+            )
+        if failed:
+            log.warning(
+                "%d of %d tasks failed and are missing from the pairs", len(failed), len(tasks)
+            )
+        if account.over:
+            log.info(
+                "the budget of %s is spent; %d of %d tasks were explored",
+                account.over,
+                len(keys),
+                len(tasks),
+            )
+        write_pairs(
+            (row for record in _records(run, keys) for row in record["pairs"]),
+            run.folder.pairs(iteration),
+        )
+        summary = explorer.summarise(_records(run, keys))
+        limits = {"budget": budget.model_dump(exclude_none=True), "ended_by": account.over}
+        left = len(tasks) - len(keys) - len(failed)
+        return {**asdict(summary), "failed_tasks": len(failed), "left_tasks": left, **limits}
+
+    _stage(run, f"explore-{iteration}", work)
+
+
+def optimise(run: Run, iteration: int) -> None:
+    """Stage 3: DPO of the pairs against pi_ref, the SFT policy (RFT: fine-tuning on the policy's
+    own successes)."""
+
+    def work() -> dict[str, Any]:
+        label = run.folder.trained(iteration)
+        previous, output = weights_after(run, iteration - 1), run.folder.checkpoint(label)
+        if run.config.explore.strategy == "rft":
+            from rro.learning.sft import train_sft
+
+            own = _own_successes(run, iteration)
+            report = (
+                _trained(output)
+                or train_sft(run.config, own, previous, output, _hooks(run)).record()
+            )
+            return {"conversations": len(own), "training": report}
+        from rro.learning.dpo import train_dpo
+
+        found = list(read_pairs(run.folder.pairs(iteration)))
+        pairs = _to_train_on(run, found, iteration)
+        if not pairs:
+            raise RroError(
+                f"{run.folder.pairs(iteration)} is empty: no candidate was worse than a chosen one; explore more tasks, "
+                "raise policy.temperature, or weaken the SFT policy"
+            )
+        reference = weights_after(run, 0)
+        report = (
+            _trained(output)
+            or train_dpo(run.config, pairs, previous, reference, output, _hooks(run)).record()
+        )
+        return {"pairs": len(pairs), "pairs_left_out": len(found) - len(pairs), "training": report}
+
+    _stage(run, f"optimise-{iteration}", work)
+
+
+def _to_train_on(run: Run, pairs: list[PreferencePair], iteration: int) -> list[PreferencePair]:
+    share = run.config.dpo.endings
+    if share is None:
+        share = 0.3 if run.config.explore.strategy == "adaptive" else 1.0
+    return spare_endings(pairs, share, derive_seed(run.config.seed, "endings", iteration))
+
+
+def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
+    """Evaluate the SFT policy and that of each iteration (or `labels`) on the test tasks; writes
+    and returns the results."""
+    labels = labels or [run.folder.trained(i) for i in range(_last_iteration(run) + 1)]
+    for label in labels:
+        if run.is_done(f"evaluate-{label}") and _missing(run, label):
+            _evaluate_policy(run, label)  # its time is not counted twice
+        _stage(run, f"evaluate-{label}", lambda label=label: _evaluate_policy(run, label))  # type: ignore[misc]
+    results = collect_results(run, labels)
+    run.folder.write_results(results)
+    with tracking(run.config.report_to, run.folder.path, _tracked_name(run, "evaluate")) as track:
+        for row in results["evaluations"]:
+            figures = {
+                f"evaluate/{row['mode']}/{name}": row[name]["mean"]
+                for name in ("reward", "success")
+            }
+            track(figures, list(labels).index(row["label"]))
+    return results
+
+
+# -- below: what the stages share
+
+
+def _stage(run: Run, name: str, work: Callable[[], dict[str, Any]]) -> None:
+    if run.is_done(name):
+        log.info("%s: done before", name)
+        return
+    begun = time.perf_counter()
+    with tracked_training(run.config.report_to, run.folder.path, _tracked_name(run, name)):
+        record = work()
+    if rank() == 0:
+        run.journal.append("stage", name, {"seconds": time.perf_counter() - begun, **record})
+
+
+def _tracked_name(run: Run, stage: str) -> str:
+    return f"{run.config.name}-{stage}"
+
+
+def _exploration(run: Run) -> tuple[Sequence[Task], Any]:
+    config = run.config.explore
+    tasks, experts = run.train_tasks, dict[str, Trajectory]()
+    if config.strategy in NEED_EXPERTS:
+        experts = run.expert_episodes()
+        tasks = [task for task in tasks if task.id in experts]
+    if not tasks:
+        raise UsageError(
+            "no task to explore: the expert file has no task of the train split (ids must be task ids)"
+        )
+    benchmark = run.benchmark
+    return tasks[: config.tasks], make_strategy(
+        config, experts, benchmark.success_reward, benchmark.reward_range
+    )
+
+
+def _spent(run: Run, iteration: int) -> Usage:
+    """What earlier processes of this run spent on an exploration."""
+    kinds = ("candidate", "rollout", "episode")
+    records = (record for kind in kinds for record in run.journal.records(kind, f"{iteration}/"))
+    return sum((Usage(**record["usage"]) for record in records), Usage())
+
+
+def _scope(run: Run, explorer: Policy, pricer: Policy, iteration: int) -> Scope:
+    temperature = run.config.explore.proposal_temperature
+    if temperature is None and run.config.explore.strategy == "ipr":
+        temperature = 0.0  # IPR section 4: explores greedily, rolls out at temperature 1
+    proposals = run.params if temperature is None else replace(run.params, temperature=temperature)
+    return Scope(
+        run.benchmark,
+        explorer,
+        pricer,
+        run.journal,
+        run.params,
+        proposals,
+        run.limits,
+        run.config.seed,
+        iteration,
+    )
+
+
+def _single_process(stage: str) -> None:
+    if world_size() > 1:
+        raise UsageError(
+            f"{stage} runs in one process: use accelerate launch for rro sft and rro optimise alone"
+        )
+
+
+def _last_iteration(run: Run) -> int:
+    done = [i for i in range(1, run.config.iterations + 1) if run.is_done(f"optimise-{i}")]
+    return max(done, default=0)
+
+
+def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
+    _single_process("evaluate")
+    config = run.config.evaluate
+    with closing(Policies(run, label, f"evaluate-{label}")) as policies:
+        policy = policies.explorer
+        for mode, params, episodes in run.modes():
+            with Progress(
+                f"evaluate {label} ({mode})", len(run.test_tasks) * episodes, "episodes"
+            ) as progress:
+                asyncio.run(
+                    evaluate(
+                        run.test_tasks, run.benchmark, policy, run.journal, label=label, mode=mode, episodes=episodes,
+                        params=params, limits=run.limits, seed=run.config.seed, concurrency=config.concurrency,
+                        progress=progress,
+                    )
+                )  # fmt: skip
+        return _trend(run, label, policy) if config.trend_tasks else {}
+
+
+def _missing(run: Run, label: str) -> bool:
+    """Whether episodes of a finished evaluation failed."""
+    return any(
+        sum(1 for _ in run.journal.records("evaluation", f"{label}/{mode}/"))
+        < len(run.test_tasks) * episodes
+        for mode, _, episodes in run.modes()
+    )
+
+
+def _trend(run: Run, label: str, policy: Policy) -> dict[str, Any]:
+    """The share of rising steps by stage along the policy's own trajectories: one candidate a step,
+    each priced."""
+    config = run.config.evaluate
+    tasks = run.test_tasks[: config.trend_tasks]
+    scope = replace(_scope(run, policy, policy, 0), namespace=f"trend-{label}")
+    strategy = FixedSizeExploration(
+        rollouts=config.trend_rollouts, candidates=1, price_start=True, name="trend"
+    )
+    with Progress(f"trend {label}", len(tasks), "tasks") as progress:
+        scope = replace(scope, account=Account(observe=progress.spend))
+        asyncio.run(explorer.explore(tasks, strategy, scope, config.concurrency, progress))
+    summary = explorer.summarise(_records(run, [scope.key(task) for task in tasks]))
+    return {"rising_share_by_stage": summary.rising, "trend_tasks": summary.tasks}
+
+
+def _records(run: Run, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The tasks' records, one in memory at a time."""
+    return (record for key in keys if (record := run.journal.get("task", key)) is not None)
+
+
+def _own_successes(run: Run, iteration: int) -> list[Conversation]:
+    found = [
+        tuple(from_plain(Message, turn) for turn in turns)
+        for record in run.journal.records("task", f"{iteration}/")
+        for turns in record["demonstrations"]
+    ]
+    if not found:
+        raise RroError(
+            "the policy never succeeded, so RFT has nothing to learn from: explore more tasks or rollouts"
+        )
+    return found
+
+
+def _trained(output: Path) -> dict[str, Any] | None:
+    """The report of a training that finished just before a crash kept its stage from being
+    journalled."""
+    from rro.learning.workspace import REPORT
+
+    report = output / REPORT
+    return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None
+
+
+def _hooks(run: Run) -> Hooks:
+    from rro.learning.common import Hooks
+
+    return Hooks(observe=lambda metric: run.folder.write_metric(dict(metric)))

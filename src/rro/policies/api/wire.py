@@ -1,0 +1,348 @@
+"""Ways to ask a server for answers: what goes into a request, and how to read what comes back.
+
+`VllmTokens` and `LlamaTokens` send token ids and get token ids (and log-probabilities), so no text
+is ever encoded again. `Chat` sends messages and gets text. Nothing here touches the network. A read
+raises Fault for half an answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rro.errors import PolicyError
+from rro.models.chat import ChatFormat
+from rro.models.stop_strings import cut
+from rro.policies.api.backoff import Fault
+from rro.types import Message, SamplingParams, Usage, storable
+
+# What switches off what servers do to the distribution by themselves (llama.cpp: top_k 40 and min_p
+# 0.05; vLLM: what the model's generation_config.json says). A server that does not know one of
+# these, or a seed, is asked without it.
+NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+OPTIONAL = ("seed", *NEUTRAL)
+# llama.cpp's chain of samplers, cut down to ours: first the temperature, then top_p.
+LLAMA_SAMPLERS = {"samplers": ["temperature", "top_p"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One sampled message as the server gave it. `ids` and `logprobs` are None where it gives
+    none."""
+
+    text: str
+    ids: tuple[int, ...] | None
+    logprobs: tuple[float, ...] | None
+    finish: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answers to one request, what it cost as the server counted it (None: not said), and the
+    model that it names."""
+
+    answers: tuple[Answer, ...]
+    prompt_tokens: int | None
+    cached_tokens: int
+    generated_tokens: int | None
+    model: str
+
+    def usage(self, prompt_tokens: int, seconds: float) -> list[Usage]:
+        """One per answer. The prompt, which is computed and billed once, is the first one's;
+        `prompt_tokens` is our count."""
+        total = self.generated_tokens or 0
+        shares = [
+            total // len(self.answers) + (i < total % len(self.answers))
+            for i in range(len(self.answers))
+        ]
+        counted = [
+            share if a.ids is None else len(a.ids)
+            for share, a in zip(shares, self.answers, strict=True)
+        ]
+        prompt = prompt_tokens if self.prompt_tokens is None else self.prompt_tokens
+        return [
+            Usage(
+                1,
+                0 if i else prompt,
+                0 if i else min(prompt, self.cached_tokens),
+                tokens,
+                seconds=seconds,
+            )
+            for i, tokens in enumerate(counted)
+        ]
+
+
+class Way(ABC):
+    """A way to ask: `tokens` says whether ids go in and come out, `path` where (after base_url, or
+    after the server's root if `at_root`)."""
+
+    name: str
+    path: str
+    tokens = True
+    at_root = False
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    @abstractmethod
+    def body(
+        self,
+        prompt: Sequence[int] | Sequence[Message],
+        limit: int,
+        params: SamplingParams,
+        n: int,
+        seed: int,
+    ) -> dict[str, Any]:
+        """The request for `n` answers of at most `limit` tokens."""
+
+    @abstractmethod
+    def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
+        """The answers in a response. Raises Fault where something is missing, PolicyError where the
+        server held back."""
+
+    def text(self, tree: Any) -> str:
+        """The first answer's text as the server decoded it."""
+        return str(_choices(tree)[0].get("text") or "")
+
+
+class VllmTokens(Way):
+    """/completions with `return_token_ids`, as vLLM has it."""
+
+    name, path = "tokens (vLLM)", "/completions"
+
+    def __init__(self, model: str, chat: ChatFormat) -> None:
+        super().__init__(model)
+        self._chat = chat
+
+    def body(
+        self,
+        prompt: Sequence[int] | Sequence[Message],
+        limit: int,
+        params: SamplingParams,
+        n: int,
+        seed: int,
+    ) -> dict[str, Any]:
+        ends = sorted(self._chat.end_ids)
+        body = {
+            "model": self.model,
+            "prompt": list(prompt),
+            "max_tokens": limit,
+            "n": n,
+            "return_token_ids": True,
+        }
+        body |= (
+            {"stop_token_ids": ends, "logprobs": 1} if params.logprobs else {"stop_token_ids": ends}
+        )
+        return body | _sampling(params, seed)
+
+    def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
+        answers = []
+        for choice in _choices(tree):
+            ids = _ids(choice.get("token_ids"))
+            logprobs = (
+                (choice.get("logprobs") or {}).get("token_logprobs") if params.logprobs else None
+            )
+            answers.append(
+                answer_from_ids(
+                    self._chat, ids, logprobs, _finish(choice.get("finish_reason")), limit, params
+                )
+            )
+        return _reply(tree, answers)
+
+
+class LlamaTokens(Way):
+    """llama.cpp's own /completion with `return_tokens`: ids in and out, one answer a request.
+
+    Its stop strings cut log-probabilities off but not tokens: where both are asked for we cut by
+    ourselves. It gives none for tokens that end inside a character: an answer that has such tokens
+    has no log-probabilities."""
+
+    name, path, at_root = "tokens (llama.cpp)", "/completion", True
+
+    def __init__(self, model: str, chat: ChatFormat) -> None:
+        super().__init__(model)
+        self._chat = chat
+
+    def body(
+        self,
+        prompt: Sequence[int] | Sequence[Message],
+        limit: int,
+        params: SamplingParams,
+        n: int,
+        seed: int,
+    ) -> dict[str, Any]:
+        body = {
+            "model": self.model,
+            "prompt": list(prompt),
+            "n_predict": limit,
+            "return_tokens": True,
+        }
+        body |= {"n_probs": 1} if params.logprobs else {}
+        body |= {**LLAMA_SAMPLERS, "cache_prompt": True, **_sampling(params, seed)}
+        if params.logprobs:
+            body.pop("stop", None)
+        return body
+
+    def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
+        if not isinstance(tree, dict) or tree.get("stop") is not True:
+            raise Fault("half an answer", "the answer has no end")
+        kind = tree.get("stop_type")
+        finish = _finish({"eos": "stop", "word": "stop", "limit": "length"}.get(str(kind), kind))
+        ids = _ids(tree.get("tokens"))
+        logprobs = _aligned(tree.get("completion_probabilities"), ids) if params.logprobs else None
+        answer = answer_from_ids(self._chat, ids, logprobs, finish, limit, params)
+        prompt, cached = tree.get("tokens_evaluated"), (tree.get("timings") or {}).get("cache_n")
+        return Reply(
+            (answer,),
+            _count(prompt),
+            _count(cached) or 0,
+            len(answer.ids or ()),
+            str(tree.get("model") or ""),
+        )
+
+    def text(self, tree: Any) -> str:
+        return str(tree.get("content") or "")
+
+
+class Chat(Way):
+    """/chat/completions: messages in, text out; the server's own chat template."""
+
+    name, path, tokens = "chat", "/chat/completions", False
+    limit_name = "max_tokens"
+
+    def __init__(self, model: str, extras: Mapping[str, Any] | None = None) -> None:
+        """`extras` are further fields of each request."""
+        super().__init__(model)
+        self._extras = extras or {}
+
+    def body(
+        self,
+        prompt: Sequence[int] | Sequence[Message],
+        limit: int,
+        params: SamplingParams,
+        n: int,
+        seed: int,
+    ) -> dict[str, Any]:
+        messages = [message.chat() for message in prompt if isinstance(message, Message)]
+        body = {"model": self.model, "messages": messages, self.limit_name: limit, "n": n}
+        return {**body, **_sampling(params, seed), **self._extras}
+
+    def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
+        answers = []
+        for choice in _choices(tree):
+            finish, message = _finish(choice.get("finish_reason")), choice.get("message")
+            text = message.get("content") if isinstance(message, dict) else None
+            if not isinstance(text, str) or (finish == "length" and not text):
+                raise PolicyError(
+                    f"the server gave no text (finish_reason {finish!r}, a refusal or only thoughts?)"
+                )
+            ends = [
+                text.find(stop) for stop in params.stop if stop in text
+            ]  # a server may leave it in
+            text = text[: min(ends)] if ends else text
+            answers.append(Answer(storable(text), None, None, "stop" if ends else finish))
+        return _reply(tree, answers)
+
+
+def _sampling(params: SamplingParams, seed: int) -> dict[str, Any]:
+    body = {
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "seed": seed,
+        **NEUTRAL,
+        "stream": False,
+    }
+    return body | ({"stop": list(params.stop)} if params.stop else {})
+
+
+def _choices(tree: Any) -> list[dict[str, Any]]:
+    choices = tree.get("choices") if isinstance(tree, dict) else None
+    if (
+        not isinstance(choices, list)
+        or not choices
+        or not all(isinstance(choice, dict) for choice in choices)
+    ):
+        raise Fault("half an answer", "the answer has no choices")
+    return sorted(choices, key=lambda choice: _count(choice.get("index")) or 0)
+
+
+def _finish(reason: Any) -> Literal["stop", "length"]:
+    if reason in ("stop", "length"):
+        return reason  # type: ignore[no-any-return]
+    if reason is None:
+        raise Fault("half an answer", "the answer does not say why it ended")
+    raise PolicyError(
+        f"the server ended an answer for the reason {str(reason)[:40]!r}, so it is missing"
+    )
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(isinstance(id_, int) and id_ >= 0 for id_ in value):
+        raise Fault("half an answer", "the answer has no token ids")
+    return tuple(value)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+def answer_from_ids(
+    chat: ChatFormat,
+    ids: tuple[int, ...],
+    logprobs: Any,
+    finish: Literal["stop", "length"],
+    limit: int,
+    params: SamplingParams,
+) -> Answer:
+    """An answer whose text is ours, decoded from its ids, ended where we say that it ends."""
+    end = next((number + 1 for number, id_ in enumerate(ids[:limit]) if id_ in chat.end_ids), None)
+    keep = min(len(ids), limit) if end is None else end
+    if not ids or (logprobs is not None and not _are_logprobs(logprobs, keep)):
+        raise Fault("half an answer", "the answer lacks tokens or log-probabilities")
+    text, stopped = chat.decode(ids[:keep]), False
+    if params.stop and (found := cut(ids[:keep], params.stop, chat.decode)):
+        (keep, text), stopped = found, True
+    over = finish == "stop" and keep == len(ids)
+    ended = stopped or over or end is not None
+    return Answer(
+        text,
+        ids[:keep],
+        None if logprobs is None else tuple(logprobs[:keep]),
+        "stop" if ended else "length",
+    )
+
+
+def _are_logprobs(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) >= count
+        and all(isinstance(v, int | float) for v in values[:count])
+    )
+
+
+def _aligned(entries: Any, ids: Sequence[int]) -> list[Any] | None:
+    """The log-probabilities of `ids`, or None where some are left out. Raises Fault where they are
+    of other tokens."""
+    entries = [entry for entry in entries or () if isinstance(entry, dict)]
+    named = [entry.get("id") for entry in entries]
+    rest = iter(ids)
+    if not all(id_ in rest for id_ in named):  # a subsequence
+        raise Fault("half an answer", "the log-probabilities are not those of the tokens")
+    return [entry.get("logprob") for entry in entries] if len(named) == len(ids) else None
+
+
+def _reply(tree: dict[str, Any], answers: Sequence[Answer]) -> Reply:
+    usage = tree.get("usage") or {}
+    details = usage.get("prompt_tokens_details") or {}
+    cached, generated = (
+        _count(details.get("cached_tokens")) or 0,
+        _count(usage.get("completion_tokens")),
+    )
+    return Reply(
+        tuple(answers),
+        _count(usage.get("prompt_tokens")),
+        cached,
+        generated,
+        str(tree.get("model") or ""),
+    )

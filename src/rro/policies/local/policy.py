@@ -1,0 +1,247 @@
+"""A local Transformers model as a policy.
+
+Callers await `sample`; a worker thread draws whatever is asked for at the moment in one batch,
+which requests join and leave at any token. How tokens are drawn is in `generate.py`, how messages
+become tokens in `chat.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from rro.errors import PolicyError, RroError
+from rro.models.chat import ChatFormat
+from rro.policies.local.generators import make_generator
+from rro.policies.local.sampling import Row
+from rro.seeds import derive_seed
+from rro.types import Completion, Message, SamplingParams, Source, Usage
+
+
+@dataclass(eq=False)
+class _Request:
+    """One call of `sample`: its rows, and the future its caller awaits."""
+
+    rows: list[Row]
+    future: asyncio.Future[list[Completion]]
+    loop: asyncio.AbstractEventLoop
+    started: float = field(default_factory=time.perf_counter)
+
+    def answer(self, completions: list[Completion]) -> None:
+        """In its loop."""
+        if not self.future.done():
+            self.future.set_result(completions)
+
+    def fail(self, error: Exception) -> None:
+        """From any thread."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(
+                lambda: None if self.future.done() else self.future.set_exception(error)
+            )
+
+    def abandon(self) -> None:
+        """Nobody waits any more: its rows leave at the next token."""
+        for row in self.rows:
+            row.finish = row.finish or "length"
+
+
+class TransformersPolicy:
+    """Samples from a causal LM with a chat template, as `rro.policies.base.Policy` says.
+
+    A completion's `token_ids` are those sampled, the end-of-turn token included where it was
+    sampled. Where a stop string ended it they are the fewest that cover its text (the last may hold
+    the first letters of the stop string). Its log-probabilities are float32, of the model at
+    temperature 1. `usage.seconds` shares a request's wall time among its completions. Sample i of a
+    request is decided by derive_seed(seed, i) alone, up to rounding: batches of other shapes add in
+    another order, so a token may flip where two are within rounding of each other (in float32 about
+    never, in bfloat16 sometimes)."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        name: str,
+        *,
+        max_batch: int = 64,
+        prefix_cache_tokens: int = 200_000,
+        max_context: int | None = None,
+        device: str | torch.device | None = None,
+        memory_share: float = 0.25,
+    ) -> None:
+        """`max_batch`: answers drawn together. `prefix_cache_tokens`: tokens of past histories
+        whose keys and values are kept (0: none). `max_context`: tokens of prompt and answer
+        together; None: as many as the model was made for. `device`: where to move the model; None:
+        where it is. `memory_share`: of the memory, at most for the kept tokens. Raises UsageError
+        for an unusable chat template."""
+        self.name = name
+        self._format = ChatFormat(tokenizer)
+        self._model = (model if device is None else model.to(device)).eval()
+        own = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        self._max_context = min(max_context or own, own)
+        what = {"backend": "transformers", "token_ids": True, "logprobs": True}
+        where = {
+            "device": str(self._model.device),
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+        }
+        self.provenance: Mapping[str, Any] = MappingProxyType(
+            {**what, **where, "context": self._max_context}
+        )
+        with torch.inference_mode():
+            cache = prefix_cache_tokens, memory_share
+            self._generator = make_generator(
+                self._model,
+                self._end_ids(),
+                self._format.decode,
+                max_batch,
+                self._max_context,
+                cache,
+            )
+        self._incoming: deque[_Request] = deque()
+        self._waiting: deque[Row] = deque()
+        self._requests: dict[Row, _Request] = {}
+        self._wake, self._closed = threading.Condition(), False
+        self._thread = threading.Thread(target=self._work, name=f"policy {name}", daemon=True)
+        self._thread.start()
+
+    def _end_ids(self) -> frozenset[int]:
+        config = getattr(self._model, "generation_config", None)
+        also = getattr(config, "eos_token_id", None)
+        return self._format.end_ids | frozenset([also] if isinstance(also, int) else also or [])
+
+    async def sample(
+        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
+    ) -> list[Completion]:
+        """Draw `n` answers. Raises UsageError for messages that the chat template cannot carry,
+        PolicyError if the model failed, RroError if the policy is closed."""
+        prompt = tuple(self._format.encode(messages, add_generation_prompt=True).ids)
+        room = min(params.max_new_tokens, self._max_context - len(prompt))
+        if room < 1:
+            empty = Message("assistant", "", Source.POLICY, ())
+            return [
+                Completion(empty, "context", self.name, logprobs=() if params.logprobs else None)
+            ] * n
+        if n < 1:
+            return []
+        loop = asyncio.get_running_loop()
+        rows = [Row(prompt, params, derive_seed(seed, number), room) for number in range(n)]
+        request = _Request(rows, loop.create_future(), loop)
+        with self._wake:
+            if self._closed:
+                raise RroError(f"policy {self.name} is closed")
+            self._incoming.append(request)
+            self._wake.notify()
+        try:
+            return await request.future
+        except asyncio.CancelledError:
+            request.abandon()
+            raise
+
+    async def close(self) -> None:
+        """Fail what is in flight, end the worker and let go of the model."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        with torch.inference_mode():
+            while self._collect():
+                try:
+                    self._deliver(self._generator.admit(self._waiting))
+                    self._deliver(self._generator.step())
+                # whatever a model raises concerns the requests in this batch, not the worker
+                except Exception as error:
+                    self._recover(error)
+        for request in {*self._requests.values(), *self._incoming}:
+            request.fail(RroError(f"policy {self.name} was closed before it answered"))
+        self._generator.reset()
+
+    def _collect(self) -> bool:
+        """Take in new requests, waiting for one if there is nothing to do. False when closed."""
+        with self._wake:
+            while not (self._closed or self._incoming or self._waiting or self._generator.rows):
+                self._wake.wait()
+            while self._incoming and not self._closed:
+                request = self._incoming.popleft()
+                self._requests.update(dict.fromkeys(request.rows, request))
+                self._waiting.extend(request.rows)
+        for row in [row for row in self._waiting if row.finish is not None]:  # abandoned
+            self._waiting.remove(row)
+            self._requests.pop(row, None)
+        return not self._closed
+
+    def _deliver(self, done: Sequence[Row]) -> None:
+        """Answer the requests whose last row is done, all of one loop at once: waking it costs more
+        than an answer."""
+        answers = defaultdict[asyncio.AbstractEventLoop, list[tuple[_Request, list[Completion]]]](
+            list
+        )
+        for row in done:
+            request = self._requests.pop(row, None)
+            if request is not None and all(other.finish is not None for other in request.rows):
+                seconds = (time.perf_counter() - request.started) / len(request.rows)
+                answers[request.loop].append(
+                    (request, [self._completion(other, seconds) for other in request.rows])
+                )
+        for loop, own in answers.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_answer, own)
+
+    def _completion(self, row: Row, seconds: float) -> Completion:
+        text = self._format.decode(row.tokens) if row.text is None else row.text
+        usage = Usage(
+            policy_calls=1,
+            prompt_tokens=len(row.prompt),
+            cached_tokens=row.cached or 0,
+            generated_tokens=len(row.tokens),
+            seconds=seconds,
+        )
+        message = Message("assistant", text, Source.POLICY, tuple(row.tokens))
+        logprobs = tuple(row.logprobs) if row.params.logprobs else None
+        return Completion(message, row.finish or "length", self.name, usage, logprobs)
+
+    def _recover(self, error: Exception) -> None:
+        """Out of memory: go on with half as many rows, each from where it was. Anything else: fail
+        the requests whose rows were in the batch."""
+        inside = self._generator.reset()
+        self._deliver([row for row in inside if row.finish is not None])
+        rows = [row for row in inside if row.finish is None]
+        if _out_of_memory(error) and len(rows) > 1:
+            self._generator.shrink(len(rows) // 2)
+            self._waiting.extendleft(reversed(rows))
+        else:
+            self._fail(rows, error)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _fail(self, rows: Sequence[Row], error: Exception) -> None:
+        if _out_of_memory(error):
+            size = max((len(row.prompt) for row in rows), default=0)
+            reason = f"out of memory with one prompt of {size} tokens: lower policy.max_context or policy.prefix_cache_tokens"
+        else:
+            reason = f"{type(error).__name__}: {error}"
+        for request in {self._requests[row] for row in rows if row in self._requests}:
+            failure = PolicyError(f"policy {self.name} failed: {reason}")
+            failure.__cause__ = error
+            request.fail(failure)
+            request.abandon()
+            for row in request.rows:
+                self._requests.pop(row, None)
+
+
+def _answer(answers: Sequence[tuple[_Request, list[Completion]]]) -> None:
+    for request, completions in answers:
+        request.answer(completions)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(
+        error, torch.OutOfMemoryError | MemoryError
+    ) or "can't allocate memory" in str(error)

@@ -1,0 +1,90 @@
+"""Where a run lives: its configuration, journal, checkpoints and results. The only place that knows
+the file names."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rro.config import Config, dump_toml, load_config
+from rro.errors import UsageError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder and its configuration. Nothing in it is ever overwritten but the summaries that
+    are made from the rest (pairs, results.json)."""
+
+    path: Path
+    config: Config
+
+    @classmethod
+    def create(cls, config: Config, path: Path) -> RunFolder:
+        """Start a run. Raises UsageError where the folder holds one already."""
+        if (path / "config.toml").exists():
+            raise UsageError(
+                f"{path} holds a run already: continue it with --resume {path}, or choose another --out"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path / "config.toml", dump_toml(config))
+        except OSError as error:
+            raise UsageError(f"{path}: cannot make the run folder: {error.strerror}") from None
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run. Raises UsageError where there is none."""
+        if not (path / "config.toml").is_file():
+            raise UsageError(f"{path} is no run folder: it has no config.toml")
+        return cls(path, load_config(path / "config.toml"))
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def experts(self) -> Path:
+        return self.path / "experts.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        """What processes that rro starts have to say."""
+        return self.path / "logs"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.json"
+
+    def pairs(self, iteration: int) -> Path:
+        return self.path / f"pairs-{iteration}.jsonl"
+
+    def checkpoint(self, label: str) -> Path:
+        """`label` is "base" (a model made from scratch), "sft", or the strategy and iteration, e.g.
+        "rro-1"."""
+        return self.path / "checkpoints" / label
+
+    def trained(self, iteration: int) -> str:
+        """The label of the policy after that iteration; iteration 0 is the SFT policy."""
+        return "sft" if iteration == 0 else f"{self.config.explore.strategy}-{iteration}"
+
+    def write_metric(self, metric: dict[str, Any]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(metric) + "\n")
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        write_atomically(self.results, json.dumps(results, indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The whole file or none of it."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,166 @@
+"""The run's memory: append-only JSON lines, one writer, each record complete or absent.
+
+A record has a kind and a key; the same key twice is an error. A line that a crash cut short is
+dropped when the journal is opened again. The journal does not know what its records mean."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rro.errors import DataError, RroError, UsageError
+from rro.runs.journal_index import Index
+
+SCHEMA = 1
+_HEADER = {"kind": "journal", "key": "", "schema": SCHEMA}
+
+
+class Journal:
+    """Records by key. Keeps only a hash and a place in the file in memory: some 32 bytes a record,
+    whatever its key and size.
+
+    >>> with Journal(Path("run/journal.jsonl")) as journal:
+    ...     journal.append("rollout", "0/task-7/0.1/3", {"reward": 1.0})
+
+    Raises UsageError where another process writes the same journal, DataError where the file is not
+    a journal."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self._index = Index(lambda start, length: _name(self._line(start, length)))
+        self._end, self._lines = 0, 0
+        flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT | os.O_APPEND
+        try:
+            self._file = os.open(path, flags, 0o644)
+        except FileNotFoundError:
+            raise DataError(f"{path}: no journal there") from None
+        if not read_only:
+            self._lock()
+        self.refresh()
+        if read_only:
+            return
+        os.ftruncate(self._file, self._end)
+        if self._end == 0:
+            self._write(_HEADER)
+
+    def append(self, kind: str, key: str, record: dict[str, Any]) -> None:
+        """Write one record; it survives a crash of this process from the moment that this
+        returns."""
+        if (kind, key) in self:
+            raise RroError(f"{self.path}: a {kind} record with key {key!r} exists already")
+        self._index.put(kind, key, *self._write({"kind": kind, "key": key, **record}))
+
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The record, or None."""
+        place = self._index.find(kind, key)
+        return None if place is None else json.loads(self._line(*place))
+
+    def __contains__(self, kind_and_key: tuple[str, str]) -> bool:
+        return self._index.find(*kind_and_key) is not None
+
+    def records(self, kind: str, prefix: str = "") -> Iterator[dict[str, Any]]:
+        """All records of a kind whose key starts with `prefix`, in the order in which they were
+        written."""
+        for place in self._index.places(kind):
+            line = self._line(*place)
+            if not prefix or _name(line)[1].startswith(prefix):
+                yield json.loads(line)
+
+    def keys(self, start: int = 0) -> Iterator[tuple[str, str]]:
+        """(kind, key) of every record, in the order in which they were written, from number `start`
+        on."""
+        return (_name(self._line(*place)) for place in self._index.places(start=start))
+
+    def refresh(self) -> None:
+        """Take in the complete records after the last one known: what another process has written
+        to a journal that is open read-only."""
+        with open(self.path, "rb") as lines:
+            lines.seek(self._end)
+            for number, line in enumerate(lines, self._lines + 1):
+                if not line.endswith(b"\n"):
+                    if number == 1 and not _encoded(_HEADER).startswith(line):
+                        raise DataError(f"{self.path}: not a journal")
+                    break  # the torn tail of a crash
+                record = self._parse(line, number)
+                if number > 1:
+                    self._index.put(record["kind"], record["key"], self._end, len(line))
+                elif record.get("schema") != SCHEMA:
+                    raise DataError(
+                        f"{self.path}: not a journal of schema {SCHEMA}; use the version of rro that wrote it"
+                    )
+                self._end, self._lines = self._end + len(line), number
+
+    def close(self) -> None:
+        os.close(self._file)
+        self._file = -1  # the number may be another file's soon
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._file)
+            raise UsageError(
+                f"{self.path}: another process is writing this run; wait for it or stop it"
+            ) from None
+
+    def _parse(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+            record["kind"], record["key"]
+        except (ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{self.path}, line {number}: damaged record; restore the file or start a new run"
+            ) from None
+        return record  # type: ignore[no-any-return]
+
+    def _line(self, start: int, length: int) -> bytes:
+        return os.pread(self._file, length, start)
+
+    def _write(self, record: dict[str, Any]) -> tuple[int, int]:
+        line = _encoded(record)
+        try:
+            written = os.write(self._file, line)
+            if written < len(line):  # a disc that fills up takes a part
+                raise OSError(28, "no space left")
+        except OSError as error:
+            os.ftruncate(self._file, self._end)
+            raise RroError(
+                f"{self.path}: cannot write ({error.strerror}); free some space, then resume the run"
+            ) from error
+        place = (self._end, len(line))
+        self._end += len(line)
+        return place
+
+
+_NAME = re.compile(
+    rb'\{"kind":("(?:[^"\\]|\\.)*"),"key":("(?:[^"\\]|\\.)*")[,}]'
+)  # how every line begins that we write
+
+
+def _name(line: bytes) -> tuple[str, str]:
+    """Kind and key of a record, without reading the rest of it."""
+    if begins := _NAME.match(line):
+        return json.loads(begins[1]), json.loads(begins[2])
+    record = json.loads(line)
+    return record["kind"], record["key"]
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, separators=(",", ":")) + "\n").encode()

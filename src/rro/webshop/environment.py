@@ -1,0 +1,195 @@
+"""The shop as agents meet it: one buyer's visit, driven by `search[...]` and `click[...]`.
+
+The agent format is that of ETO and IPR: an instruction turn answered by "OK", then observations; an
+answer's action is what stands after its last "Action: ". Whatever an agent writes is answered;
+nothing here raises for it, and a bad action leaves the state as it was (the original raises for
+some and is broken from then on)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rro.environments.base import Environment
+from rro.errors import UsageError
+from rro.seeds import derive_seed
+from rro.types import Message, StepResult, Task
+from rro.webshop.analysis import QueryError
+from rro.webshop.pages import SECTIONS, Page, Pages, Session, address_page
+from rro.webshop.reward import purchase_reward
+
+INSTRUCTION = """\
+You are buying a product in a web shop for someone else. Their instruction stands at the top of every page. In each turn \
+you see the text of the current page, its parts separated by [SEP], and you answer with one thought and one action.
+Two actions exist:
+search[keywords] looks for products.
+click[name] presses a button, opens a product by its id, or chooses an option; the name must stand on the page.
+Open a product that fits, choose the options that the instruction asks for, then click[Buy Now]. You have at most ten turns.
+Write exactly in this form:
+Thought: your reasoning
+Action: the action"""
+ACKNOWLEDGEMENT = "OK"
+PREFIX = "Observation:\n"
+INVALID_FORMAT = "Observation: Invalid format. The input must contains 'Action: '"
+ACTION_MARK = "Action: "
+
+
+def action_text(answer: str) -> str | None:
+    """What stands after the last "Action: " of an agent's answer; None without one."""
+    _, mark, action = answer.strip().rpartition(ACTION_MARK)
+    return action if mark else None
+
+
+def parse_action(action: str) -> tuple[str, str] | None:
+    """("search" or "click" or another word, lower-cased argument) of `word[argument]`; None for
+    anything else.
+
+    The same as the original's greedy `(.+)\\[(.+)\\]` from the start of the first line, in linear
+    time: the last bracket that opens a non-empty argument, up to the line's last closing one."""
+    line = action.partition("\n")[0]
+    end = line.rfind("]")
+    start = line.rfind("[", 1, max(1, end - 1))
+    return None if start < 0 else (line[:start], line[start + 1 : end].lower())
+
+
+class WebShopEnvironment(Environment):
+    """One visit. `instruction` is the opening turn that tells the rules; "" leaves it and its "OK"
+    out."""
+
+    def __init__(self, pages: Pages, instruction: str = INSTRUCTION) -> None:
+        self._pages = pages
+        self._instruction = instruction
+        self._enter(Session(goal=0))
+
+    def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
+        """Start `task` (its data is a goal's index). `seed` decides what searches for <r> show."""
+        goal = task.data
+        if type(goal) is not int or not 0 <= goal < len(self._pages.goals.goals):
+            raise UsageError(f"task {task.id}: {goal!r} is not the index of a WebShop goal")
+        self._enter(Session(goal=goal, seed=seed))
+        observation = Message("user", PREFIX + self._page.text)
+        if not self._instruction:
+            return (observation,)
+        return (
+            Message("user", self._instruction),
+            Message("assistant", ACKNOWLEDGEMENT),
+            observation,
+        )
+
+    def step(self, action: Message) -> StepResult:
+        text = action_text(action.content)
+        if text is None:
+            return StepResult(INVALID_FORMAT, invalid=True)
+        result = self.act(text)
+        return replace(result, observation=PREFIX + result.observation)
+
+    def snapshot(self) -> Session:
+        return self._session
+
+    def restore(self, snapshot: Session) -> None:
+        if snapshot != self._session:
+            self._enter(snapshot)
+
+    @property
+    def page(self) -> Page:
+        """The page that the visit is on: its text and what can be clicked."""
+        return self._page
+
+    def act(self, action: str, random_seed: int | None = None) -> StepResult:
+        """Carry out a bare action; the observation is the page's text alone. `random_seed` stands
+        in for the seed of what <r> shows, where a recorded step names it. A purchase's `info` has
+        asin, options, price and the reward's account."""
+        parsed = parse_action(action)
+        try:
+            after = parsed and self._next(*parsed, random_seed)
+            if not after:
+                return StepResult(self._page.text, invalid=True)
+            if after.page == "done":
+                return self._buy(after)
+            self._enter(after)
+        except QueryError:
+            return StepResult(self._page.text, invalid=True)
+        return StepResult(self._page.text)
+
+    def _enter(self, session: Session) -> None:
+        self._page = self._pages.render(session)
+        self._session = session
+
+    def _next(self, word: str, argument: str, random_seed: int | None) -> Session | None:
+        """The state after an action, or None where it is not possible here."""
+        if word == "search":
+            return self._results(tuple(argument.split(" ")), 1, random_seed)
+        if word != "click" or argument == "search" or argument not in self._page.clickables:
+            return None
+        if argument in ("next >", "< prev"):
+            turned = self._turn(argument, random_seed)
+            if turned is not None:
+                return turned
+        return self._click(argument, self._page.clickables[argument])
+
+    def _turn(self, button: str, random_seed: int | None) -> Session | None:
+        """Next and previous, by what the original takes the page for."""
+        session = self._session
+        match button, address_page(session):
+            case "next >", "search_results":
+                return self._results(session.keywords, session.number + 1, random_seed)
+            case "< prev", "search_results":
+                return self._results(session.keywords, session.number - 1, random_seed)
+            case "< prev", "item_page":
+                return self._results(session.keywords, session.number, random_seed)
+            case "< prev", "item_sub_page":
+                return replace(session, page="item_page", section="")
+        return None
+
+    def _click(self, button: str, named: str | None) -> Session:
+        session = self._session
+        if button == "buy now":
+            return replace(session, page="done", section="")
+        if button == "back to search":
+            return Session(goal=session.goal, seed=session.seed, draws=session.draws)
+        if button in SECTIONS:
+            return replace(session, page="item_sub_page", section=SECTIONS[button])
+        if session.page == "search_results":
+            return replace(session, page="item_page", asin=named or "")
+        options = {**dict(session.options), named or "": button}
+        return replace(session, page="item_page", options=tuple(sorted(options.items())))
+
+    def _results(self, keywords: tuple[str, ...], number: int, random_seed: int | None) -> Session:
+        session = self._session
+        draws, shown = session.draws, 0
+        if keywords[0] == "<r>":  # new products on every page, so every page is a draw
+            draws += 1
+            shown = (
+                derive_seed("webshop <r>", session.seed, draws)
+                if random_seed is None
+                else random_seed
+            )
+        return Session(
+            session.goal,
+            "search_results",
+            keywords,
+            number,
+            seed=session.seed,
+            draws=draws,
+            random_seed=shown,
+        )
+
+    def _buy(self, session: Session) -> StepResult:
+        goals, catalogue = self._pages.goals, self._pages.catalogue
+        price = goals.prices[session.asin]
+        reward, account = purchase_reward(
+            catalogue,
+            catalogue[session.asin],
+            goals.goals[session.goal],
+            price,
+            [value for _, value in session.options],
+        )
+        self._enter(replace(session, reward=reward))
+        info: Mapping[str, Any] = {
+            "asin": session.asin,
+            "options": dict(session.options),
+            "price": price,
+            "account": account,
+        }
+        return StepResult(self._page.text, reward, done=True, info=info)

@@ -1,0 +1,182 @@
+"""Replays recordings of the original WebShop against this one: `rro verify webshop`.
+
+A recording's form is in docs/webshop.md. Nothing is taken from it but what the original was given
+(goal, actions, seeds of its random stream); everything that the original answered is compared."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from rro.environments.recordings import read_bytes, replay
+from rro.errors import DataError
+from rro.types import StepResult, Task
+from rro.webshop.analysis import QueryError
+from rro.webshop.catalogue import HITS, Catalogue, RawCatalogue, build_catalogue, load_raw
+from rro.webshop.environment import WebShopEnvironment
+from rro.webshop.goals import GoalKind, GoalSet, draw_goals, with_state
+from rro.webshop.pages import Pages
+
+
+@dataclass
+class Counts:
+    """What was replayed and how much of it is the same. A start page that differs counts against
+    the first step."""
+
+    episodes: int = 0
+    steps: int = 0
+    steps_equal: int = 0
+    finals: int = 0
+    finals_equal: int = 0
+    searches: int = 0
+    searches_equal: int = 0
+
+
+def verify(
+    data: Path, episodes: Path | None = None, search: Path | None = None, state: Sequence[Path] = ()
+) -> dict[str, int]:
+    """Replay recorded `episodes` and `search` results (JSON lines, .gz or plain) on the shop in
+    `data`.
+
+    `state` files give the prices and goals of a seed; those of other seeds are drawn. An episode
+    counts up to the first step at which the original raised. Raises DataError that names file and
+    line for a recording of another form."""
+    raw = load_raw(data)
+    shop = Replay(raw, build_catalogue(raw))
+    for file in state:
+        shop.add_state(file)
+    if episodes is not None:
+        replay(episodes, shop.episode, "WebShop")
+    if search is not None:
+        replay(search, shop.search, "WebShop")
+    return asdict(shop.counts)
+
+
+def run_verify(
+    data: Path, episodes: Path | None = None, search: Path | None = None, state: Sequence[Path] = ()
+) -> bool:
+    """`verify`, printed as one JSON line. True if everything was the same."""
+    counts = verify(data, episodes, search, state)
+    print(json.dumps(counts))
+    return all(counts[kind] == counts[f"{kind}_equal"] for kind in ("steps", "finals", "searches"))
+
+
+class Replay:
+    """A shop to replay on, its drawings by goal kind and seed, and the counts so far."""
+
+    def __init__(self, raw: RawCatalogue, catalogue: Catalogue) -> None:
+        self.counts = Counts()
+        self._raw, self._catalogue = raw, catalogue
+        self._drawn: dict[tuple[GoalKind, int], GoalSet] = {}
+        self._environments: dict[tuple[GoalKind, int, bool], WebShopEnvironment] = {}
+        self._visited: dict[tuple[GoalKind, int, str], int] = {}
+
+    def add_state(self, file: Path) -> None:
+        """Use a recorded drawing for its seed."""
+        try:
+            state = json.loads(read_bytes(file))
+            kinds = [
+                kind
+                for kind in get_args(GoalKind)
+                if len(self._goals(kind, 0).goals) == len(state["goals"])
+            ]
+            kind: GoalKind = kinds[0] if kinds else "synthetic"
+            self._drawn[kind, state["seed"]] = with_state(
+                self._goals(kind, state["seed"]), state, str(file)
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(
+                f"{file}: not a recorded drawing of prices and goals ({error!r})"
+            ) from None
+
+    def episode(self, record: Mapping[str, Any]) -> None:
+        """Replay one episode and count."""
+        kind, seed = self._kind(record), record["seed"]
+        environment = self._environment(kind, seed, record["show_attrs"])
+        environment.reset(Task(str(record.get("ep")), self._goal(kind, record)))
+        equal = _same_page(environment, record["obs0"], record["avail0"])
+        finals = {final["step"]: final for final in record.get("finals", ())}
+        self.counts.episodes += 1
+        for number, step in enumerate(record["steps"]):
+            if "exc" in step:
+                break
+            result = environment.act(step["a"], step.get("random_seed"))
+            equal &= _same_answer(result, step) and _same_page(
+                environment, step["obs"], step["avail"]
+            )
+            self.counts.steps += 1
+            self.counts.steps_equal += equal
+            equal = True
+            if number in finals:
+                self.counts.finals += 1
+                self.counts.finals_equal += _same_final(result, finals[number])
+
+    def search(self, record: Mapping[str, Any]) -> None:
+        """Repeat one search and compare the list of asins, in order."""
+        try:
+            hits = self._catalogue.index.search(record["q"], HITS)
+        except QueryError:
+            hits = []
+        found = [self._catalogue.products[position].asin for position, _ in hits]
+        self.counts.searches += 1
+        self.counts.searches_equal += found == [asin for asin, _ in record["hits"]]
+
+    def _goals(self, kind: GoalKind, seed: int) -> GoalSet:
+        if (kind, seed) not in self._drawn:
+            self._drawn[kind, seed] = draw_goals(self._raw, self._catalogue, kind, seed)
+        return self._drawn[kind, seed]
+
+    def _environment(self, kind: GoalKind, seed: int, show_attributes: bool) -> WebShopEnvironment:
+        key = kind, seed, show_attributes
+        if key not in self._environments:
+            pages = Pages(self._catalogue, self._goals(kind, seed), show_attributes=show_attributes)
+            self._environments[key] = WebShopEnvironment(pages)
+        return self._environments[key]
+
+    def _kind(self, record: Mapping[str, Any]) -> GoalKind:
+        """Human goals have a list of option values, synthetic ones a mapping."""
+        return "synthetic" if isinstance(record["goal"]["goal_options"], dict) else "human"
+
+    def _goal(self, kind: GoalKind, record: Mapping[str, Any]) -> int:
+        """The goal of a visit: the number it was opened with, that of an earlier visit by the same
+        name, or one drawn from the random stream, from which a visit without a name takes its name
+        first."""
+        session, seed = record["reset"]["session"], record["reset"].get("random_seed")
+        if isinstance(session, int):
+            return range(len(self._goals(kind, record["seed"]).goals))[
+                session
+            ]  # negative ones count from the end
+        visitor = kind, record["seed"], record["session_id"]
+        if visitor not in self._visited:
+            if seed is None:
+                return int(record["goal_idx"])
+            stream = random.Random(seed)
+            if session is None:
+                stream.choices(string.ascii_lowercase, k=10)
+            self._visited[visitor] = self._goals(kind, record["seed"]).draw(stream)
+        return self._visited[visitor]
+
+
+def _same_page(environment: WebShopEnvironment, text: str, available: Mapping[str, Any]) -> bool:
+    page = environment.page
+    offered = {"has_search_bar": page.search_bar, "clickables": list(page.clickables)}
+    return page.text == text and offered == available
+
+
+def _same_answer(result: StepResult, step: Mapping[str, Any]) -> bool:
+    return (result.observation, result.reward, result.done) == (
+        step["obs"],
+        step["r"],
+        step["done"],
+    )
+
+
+def _same_final(result: StepResult, final: Mapping[str, Any]) -> bool:
+    mine = {"reward": result.reward, **result.info}
+    theirs = {key: final[key] for key in ("reward", "asin", "options", "price")}
+    return mine == {**theirs, "account": final["info"]}

@@ -1,0 +1,165 @@
+"""The command line: a mistake gets one sentence and the right exit code, never a traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rro.cli.main import main
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *arguments):
+    code, _, err = run(capsys, *arguments)
+    lines = [line for line in err.splitlines() if line.startswith("rro: ")]
+    assert code == 2
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text('name = "mine"\n[explore]\nrollouts = 3\n')
+    return file
+
+
+def test_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    for command in (
+        "quickstart",
+        "run",
+        "sft",
+        "explore",
+        "optimise",
+        "evaluate",
+        "compare",
+        "play",
+        "data",
+        "verify",
+    ):
+        assert command in text
+
+
+def test_missing_recipe(capsys, tmp_path):
+    assert "nothing.toml: no such recipe" in refused(capsys, "run", tmp_path / "nothing.toml")
+
+
+def test_unknown_key_names_the_nearest(capsys, recipe, tmp_path):
+    recipe.write_text("[explore]\nrollout = 3\n")
+    message = refused(capsys, "run", recipe, "--out", tmp_path / "run")
+    assert str(recipe) in message
+    assert "explore.rollout" in message
+    assert "did you mean rollouts?" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_ill_typed_value_names_the_key(capsys, recipe, tmp_path):
+    message = refused(capsys, "run", recipe, "explore.rollouts=many", "--out", tmp_path / "run")
+    assert "explore.rollouts" in message
+    assert "'many'" in message
+
+
+def test_damaged_recipe(capsys, tmp_path):
+    file = tmp_path / "r.toml"
+    file.write_text("name = [")
+    assert str(file) in refused(capsys, "run", file)
+
+
+def test_override_without_equals_sign(capsys, recipe):
+    assert "key.sub=value" in refused(capsys, "run", recipe, "explore.rollouts")
+
+
+def test_unknown_environment_lists_the_known(capsys, recipe, tmp_path):
+    message = refused(capsys, "sft", recipe, "environment.name=webshpo", "--out", tmp_path / "run")
+    assert "webshpo" in message
+    assert "webshop" in message.replace("webshpo", "")
+
+
+def test_unknown_environment_option(capsys, recipe, tmp_path):
+    message = refused(
+        capsys, "sft", recipe, "environment.options.colour=1", "--out", tmp_path / "run"
+    )
+    assert "colour" in message
+
+
+def test_resume_of_no_run_folder(capsys, tmp_path):
+    assert "no run folder" in refused(capsys, "run", "--resume", tmp_path)
+
+
+def test_resume_takes_nothing_else(capsys, recipe, tmp_path):
+    assert "nothing else" in refused(capsys, "run", recipe, "--resume", tmp_path)
+
+
+def test_second_run_does_not_overwrite_the_first(capsys, recipe, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.toml").write_text('name = "earlier"\n')
+    assert "holds a run already" in refused(capsys, "run", recipe, "--out", out)
+    assert (out / "config.toml").read_text() == 'name = "earlier"\n'
+
+
+def test_a_run_folder_takes_no_settings(capsys, tmp_path):
+    (tmp_path / "config.toml").write_text("")
+    assert "neither settings" in refused(capsys, "explore", tmp_path, "seed=3")
+
+
+def test_exploring_before_sft_says_what_to_run(capsys, recipe, tmp_path):
+    options = ["environment.options.catalogue=sample"]
+    assert "run rro sft first" in refused(
+        capsys, "explore", recipe, *options, "--out", tmp_path / "run"
+    )
+
+
+def test_comparing_a_run_without_results(capsys, tmp_path):
+    assert "rro evaluate" in refused(capsys, "compare", tmp_path)
+
+
+def test_fetching_from_a_folder_that_is_not_there(capsys, tmp_path):
+    source = tmp_path / "nowhere"
+    message = refused(
+        capsys, "data", "fetch", "webshop-1k", "--from", source, "--to", tmp_path / "data"
+    )
+    assert str(source) in message
+
+
+def test_fetching_something_unknown_lists_what_there_is(capsys):
+    assert "webshop-1k" in refused(capsys, "data", "fetch", "webshopp")
+
+
+def test_playing_an_unknown_task(capsys):
+    assert "no task 'nope'" in refused(capsys, "play", "--task", "nope")
+
+
+def test_a_person_plays_to_the_end(capsys, monkeypatch):
+    typed = iter(["search[lamp]", "nonsense", "click[back to search]"])
+    monkeypatch.setattr("rich.console.Console.input", lambda self, prompt="": next(typed))
+    code, out, _ = run(capsys, "play", "environment.max_steps=3")
+    assert code == 0
+    assert "that was no valid action" in out
+    assert "step_limit: reward 0.0 after 3 steps" in out
+
+
+def test_python_dash_m_says_its_version():
+    ran = subprocess.run(
+        [sys.executable, "-m", "rro", "--version"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith("rro ")
+
+
+def test_packaged_recipes_are_valid():
+    from rro.config import load_config
+
+    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+    assert recipes
+    for recipe in recipes:
+        load_config(recipe)

@@ -1,0 +1,152 @@
+"""docs/environments.md is run as it stands: the class, its fork, the recipe, the exploration."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakes import explore, fresh_journal, make_scope, task_records
+
+from rro.config import load_config
+from rro.environments.base import Forkable
+from rro.environments.registry import open_benchmark
+from rro.episodes.loop import begin
+from rro.errors import UsageError
+from rro.exploration.pairs import from_row
+from rro.exploration.strategies.rising import RisingExploration
+from rro.policies.scripted import ScriptedPolicy
+from rro.types import Message, Task
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(
+    r"```(\w+)\n(.*?)```",
+    (ROOT / "docs" / "environments.md").read_text(encoding="utf-8"),
+    re.DOTALL,
+)
+GAME, FORKABLE, SCRIPT = (text for language, text in BLOCKS if language == "python")
+(RECIPE,) = (text for language, text in BLOCKS if language == "toml")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A user's folder with guess.py and a recipe, and the user in it."""
+    (tmp_path / "guess.py").write_text(GAME)
+    (tmp_path / "forkable.py").write_text(f"from guess import *\n\n{FORKABLE}\n\n{TASKS}")
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    yield tmp_path
+    for name in ("guess", "forkable"):
+        sys.modules.pop(name, None)
+
+
+TASKS = """
+def guess_number(**options):
+    plain = __import__("guess").guess_number(**options)
+    return TaskList("forkable", ForkableGuessNumber, {"train": plain.tasks("train")}, max_steps=5)
+"""
+
+
+def test_the_example_is_about_twenty_lines():
+    lines = [
+        line
+        for line in GAME.splitlines()
+        if line.strip() and not line.lstrip().startswith(("import", "from", '"""'))
+    ]
+    assert len(lines) <= 20
+
+
+def test_a_recipe_opens_it_and_rro_gets_pairs(folder):
+    config = load_config(folder / "recipe.toml")
+    policy = ScriptedPolicy(lambda messages, rng: f"Is it {rng.randint(1, 10)}?")
+    records = {}
+    for name in (config.environment.name, "forkable:guess_number"):
+        benchmark = open_benchmark(name, config.environment.options)
+        with fresh_journal(folder, f"{name.partition(':')[0]}.jsonl") as journal:
+            assert explore(RisingExploration(), make_scope(benchmark, policy, journal)) == []
+            records[name] = task_records(journal)
+        assert isinstance(benchmark.make(), Forkable) == name.startswith("forkable")
+    plain, forkable = records.values()
+    assert [record["pairs"] for record in plain.values()] == [
+        record["pairs"] for record in forkable.values()
+    ]
+    pairs = [from_row(row) for record in plain.values() for row in record["pairs"]]
+    assert pairs
+    assert all(pair.chosen_reward.mean > pair.rejected_reward.mean for pair in pairs)
+    assert {pair.task for pair in pairs} <= {f"number-{n}" for n in (1, 3, 5, 7, 9)}
+    assert sum(r["usage"]["environment_steps"] for r in plain.values()) > sum(
+        r["usage"]["environment_steps"] for r in forkable.values()
+    )
+
+
+def test_the_script_runs_and_runs_again(folder):
+    (folder / "try.py").write_text(SCRIPT)
+    paths = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    command, environment = [sys.executable, "try.py"], {**os.environ, "PYTHONPATH": paths}
+    first = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert re.search(
+        r"^number-\d+ \d Is it \d+\? [01]\.\d+ rather than 0\.\d+$", first.stdout, re.MULTILINE
+    )
+    journal = (folder / "journal.jsonl").read_bytes()
+    again = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert again.stdout == first.stdout
+    assert (folder / "journal.jsonl").read_bytes() == journal
+
+
+@pytest.mark.parametrize("action", ["", "seven", "9" * 10_000, "١٢", "-1", "\x00", "5; import os"])
+def test_the_example_itself_survives_what_models_write(folder, action):
+    environment = open_benchmark("guess:guess_number").make()
+    (message,) = asyncio.run(begin(environment, Task("t", (7, 20)), 0, 1.0))
+    assert message.role == "user"
+    assert environment.step(Message("assistant", action)).done is False
+    assert environment.step(Message("assistant", "so 8, no: 7")).reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("guess", {}, "unknown environment 'guess': choose one of .*webshop.*module:attribute"),
+        ("guess:nothing", {}, "guess:nothing: .*no attribute 'nothing'"),
+        ("no_such_module:x", {}, "No module named 'no_such_module'"),
+        (
+            "guess:guess_number",
+            {"lowest": 3},
+            "unexpected keyword argument 'lowest'; see environment.options",
+        ),
+        ("guess:re", {}, "is a module: name a function that returns a Benchmark"),
+        ("guess:Task", {"id": "x"}, "gave a Task, not a Benchmark"),
+    ],
+)
+def test_a_name_that_is_wrong_is_one_sentence(folder, name, options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        open_benchmark(name, options)
+
+
+def test_an_unknown_split_lists_those_there_are(folder):
+    with pytest.raises(UsageError, match="guess has no split 'dev': choose one of train, test"):
+        open_benchmark("guess:guess_number").tasks("dev")
+
+
+def test_an_expert_is_a_file_where_none_is_scripted(folder):
+    benchmark = open_benchmark("guess:guess_number")
+    with pytest.raises(UsageError, match=r"experts\.file"):
+        benchmark.expert(benchmark.tasks("train")[0], 0.0, 0)

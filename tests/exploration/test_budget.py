@@ -1,0 +1,109 @@
+"""Budgets: kept to closely, whatever is in flight; what was explored by then is sound."""
+
+import pytest
+from fakes import (
+    Counted,
+    ForkableTreeEnvironment,
+    TreeBenchmark,
+    explore,
+    fresh_journal,
+    make_scope,
+    task_records,
+    uniform,
+)
+
+from rro.cli.main import _budget
+from rro.config import BudgetConfig
+from rro.errors import UsageError
+from rro.exploration.budget import Account, BudgetSpent
+from rro.exploration.strategies.adaptive import AdaptiveExploration
+from rro.exploration.strategies.fixed_size import FixedSizeExploration
+from rro.exploration.strategies.rising import RisingExploration
+from rro.exploration.strategies.whole import RejectionSampling
+from rro.types import Usage
+
+TREE = {
+    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
+    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
+    "c": 0.5,
+}
+FOREST = {f"task/{number}": TREE for number in range(40)}
+
+
+def run(folder, strategy, concurrency, **limits):
+    """(policy calls really made, the account, the task records) of an exploration within limits."""
+    policy, account = Counted(uniform()), Account(BudgetConfig(**limits))
+    with fresh_journal(folder, f"j{concurrency}{limits}") as journal:
+        scope = make_scope(
+            TreeBenchmark(FOREST, ForkableTreeEnvironment), policy, journal, account=account
+        )
+        assert explore(strategy, scope, concurrency) == []
+        return policy.calls, account, task_records(journal)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        RisingExploration(3, 3),
+        FixedSizeExploration(3, 3),
+        RejectionSampling(0.5, 4),
+        AdaptiveExploration(),
+    ],
+    ids=lambda s: s.name,
+)
+def test_calls_stay_within_the_budget(tmp_path, strategy, concurrency):
+    calls, account, records = run(tmp_path, strategy, concurrency, policy_calls=300)
+    assert account.over == "policy_calls"
+    assert 300 * 0.9 <= calls <= 300 * 1.15
+    assert account.spent.policy_calls == calls
+    assert 0 < len(records) < len(FOREST)
+
+
+def test_tasks_that_were_cut_keep_what_they_chose(tmp_path):
+    whole = run(tmp_path, RisingExploration(3, 3), 8)[2]
+    cut = run(tmp_path, RisingExploration(3, 3), 8, policy_calls=300)[2]
+    assert any(record["cut"] for record in cut.values())
+    for key, record in cut.items():
+        count = len(record["committed"])
+        assert count > 0
+        assert record["committed"] == whole[key]["committed"][:count]
+        assert record["pairs"] == [pair for pair in whole[key]["pairs"] if pair["step"] <= count]
+
+
+def test_without_a_limit_nothing_is_cut(tmp_path):
+    _, account, records = run(tmp_path, RisingExploration(2, 2), 4)
+    assert (account.over, account.share(), len(records)) == (None, None, len(FOREST))
+    assert not any(record["cut"] for record in records.values())
+
+
+def test_no_budget_at_all(tmp_path):
+    assert run(tmp_path, RisingExploration(2, 2), 4, policy_calls=0)[0] == 0
+
+
+def test_time_and_money_and_earlier_processes():
+    account = Account(BudgetConfig(cost=1.0), Usage(cost=0.7))
+    assert account.share() == pytest.approx(0.7)
+    with account.piece("rollout"):
+        pass
+    account.spend("rollout", Usage(cost=0.2))
+    with pytest.raises(BudgetSpent, match="cost"), account.piece("rollout"):
+        pass
+    with (
+        pytest.raises(BudgetSpent, match="cost"),
+        account.piece("candidate"),
+    ):  # once over, it stays so
+        pass
+    with (
+        pytest.raises(BudgetSpent, match="seconds"),
+        Account(BudgetConfig(seconds=0)).piece("candidate"),
+    ):
+        pass
+
+
+def test_the_command_line_reads_limits():
+    assert _budget([]) is None
+    assert _budget(["policy_calls=5_000", "cost=2.5"]) == BudgetConfig(policy_calls=5000, cost=2.5)
+    for wrong in ("calls=5", "tokens=many", "tokens"):
+        with pytest.raises(UsageError, match="--budget"):
+            _budget([wrong])

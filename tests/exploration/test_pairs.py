@@ -1,0 +1,171 @@
+"""Rows of pairs: there and back, on disc, as `datasets` and TRL take them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rro.errors import DataError
+from rro.exploration.pairs import from_row, read_pairs, spare_endings, to_row, write_pairs
+from rro.types import Message, PreferencePair, ProcessReward, Source
+
+TEXT = st.text(max_size=20)
+REWARD = st.builds(
+    ProcessReward,
+    st.lists(st.floats(-1, 1), min_size=1, max_size=5).map(tuple),
+    TEXT,
+    st.booleans(),
+)
+TOKENS = st.none() | st.lists(st.integers(0, 2**31), max_size=4).map(tuple)
+ANSWER = st.builds(Message, st.just("assistant"), TEXT, st.sampled_from(Source), TOKENS)
+QUESTION = st.builds(
+    Message, st.sampled_from(["system", "user"]), TEXT, st.just(Source.ENVIRONMENT)
+)
+SIDE = st.lists(ANSWER, min_size=1, max_size=3).map(tuple)
+PAIR = st.builds(
+    PreferencePair, st.lists(QUESTION | ANSWER, min_size=1, max_size=4).map(tuple), SIDE, SIDE, TEXT,
+    st.integers(1, 30), REWARD, REWARD, TEXT, st.sampled_from(["step", "continuation", "trajectory"]), st.integers(0, 6),
+    st.none() | st.floats(0.5, 1),
+)  # fmt: skip
+
+
+def pair(text="x", tokens=(1, 2)):
+    prompt = (Message("user", text),)
+    chosen, rejected = (
+        Message("assistant", side, Source.POLICY, tokens) for side in ("good", "bad")
+    )
+    prices = ProcessReward((1.0, 0.5), "sft"), ProcessReward((0.0,), "sft", exact=True)
+    return PreferencePair(prompt, (chosen,), (rejected,), "t", 1, *prices, "rro")
+
+
+@given(PAIR)
+def test_a_row_is_its_pair(pair):
+    row = to_row(pair)
+    assert from_row(row) == pair
+    assert from_row(json.loads(json.dumps(row))) == pair
+
+
+def test_a_row_is_what_trl_takes_and_says_the_rest_in_words():
+    row = to_row(pair())
+    assert row["prompt"] == [{"role": "user", "content": "x"}]
+    assert row["chosen"] == [{"role": "assistant", "content": "good"}]
+    assert row["rejected"] == [{"role": "assistant", "content": "bad"}]
+    assert (
+        row["chosen_reward"],
+        row["chosen_n"],
+        row["chosen_exact"],
+        row["chosen_pricing_policy"],
+    ) == (
+        0.75,
+        2,
+        False,
+        "sft",
+    )
+    assert (row["rejected_reward"], row["rejected_n"], row["rejected_exact"]) == (0.0, 1, True)
+    assert (row["chosen_token_ids"], row["prompt_token_ids"]) == ([[1, 2]], [None])
+    assert row["chosen_sources"] == ["policy"]
+
+
+def against_an_ending(pair):
+    return pair.rejected_reward.exact and not pair.chosen_reward.exact
+
+
+@given(st.lists(PAIR, max_size=30), st.floats(0, 1), st.integers(0, 9))
+def test_pairs_against_endings_are_spared_down_to_a_share(pairs, share, seed):
+    kept = spare_endings(pairs, share, seed)
+    others = [one for one in pairs if not against_an_ending(one)]
+    assert [one for one in kept if not against_an_ending(one)] == others
+    assert kept == spare_endings(pairs, share, seed)
+    remaining = iter(pairs)
+    assert all(
+        any(one is other for other in remaining) for one in kept
+    )  # in their order, each once
+    if others:
+        assert len(kept) - len(others) <= share * len(kept) + 1e-6
+    else:
+        assert kept == pairs
+
+
+def test_as_many_pairs_against_endings_stay_as_may():
+    end, other = pair(), replace(pair(), rejected_reward=ProcessReward((0.0,), "sft"))
+    assert len(spare_endings([end] * 20 + [other] * 7, 0.3, 0)) == 10
+    assert len(spare_endings([end] * 20 + [other] * 7, 1.0, 0)) == 27
+    assert len(spare_endings([end] * 20 + [other] * 7, 0.0, 0)) == 7
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(PAIR, max_size=4))
+def test_files_hold_the_pairs(tmp_path_factory, pairs):
+    lines = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    assert write_pairs(map(to_row, pairs), lines) == len(pairs)
+    assert list(read_pairs(lines)) == pairs
+    table = lines.with_suffix(".parquet")
+    assert table.exists() == bool(pairs)
+    if pairs:
+        import pyarrow.parquet
+
+        assert [from_row(row) for row in pyarrow.parquet.read_table(table).to_pylist()] == pairs
+    assert {path.name for path in lines.parent.iterdir()} <= {"pairs.jsonl", "pairs.parquet"}
+
+
+@pytest.mark.parametrize("kind", ["json", "parquet"])
+def test_datasets_loads_both_files(tmp_path, kind):
+    from datasets import load_dataset
+    from trl.data_utils import is_conversational
+
+    pairs = [pair("x", None), pair("<b>größer\u2028", (3,)), pair("z")]
+    write_pairs(map(to_row, pairs), tmp_path / "pairs.jsonl")
+    name = {"json": "pairs.jsonl", "parquet": "pairs.parquet"}[kind]
+    rows = load_dataset(
+        kind, data_files=str(tmp_path / name), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert [from_row(row) for row in rows] == pairs
+    assert is_conversational(rows[0])
+    assert {"prompt", "chosen", "rejected"} <= set(rows.column_names)
+
+
+def test_no_pairs_leave_no_old_table_behind(tmp_path):
+    lines = tmp_path / "pairs.jsonl"
+    write_pairs([to_row(pair())], lines)
+    write_pairs([], lines)
+    assert list(read_pairs(lines)) == []
+    assert not lines.with_suffix(".parquet").exists()
+
+
+def test_a_plain_trl_row(tmp_path):
+    row = {
+        "prompt": [{"role": "user", "content": "q"}],
+        "chosen": [{"role": "assistant", "content": "y"}],
+        "rejected": [{"role": "assistant", "content": "n"}],
+    }
+    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n\n")
+    (found,) = read_pairs(tmp_path / "p.jsonl")
+    assert found.prompt == (Message("user", "q", Source.ENVIRONMENT),)
+    assert found.chosen == (Message("assistant", "y", Source.POLICY),)
+    assert found.kind == "step"
+    assert found.chosen_reward.mean > found.rejected_reward.mean
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "not json", "[]", "{}", '"text"', "\xff",
+        '{"prompt": "text", "chosen": "a", "rejected": "b"}',
+        '{"prompt": [{"role": "user"}], "chosen": [], "rejected": []}',
+        '{"prompt": [{"role": "user", "content": null}], "chosen": [], "rejected": []}',
+        json.dumps({**to_row(pair()), "chosen_sources": ["policy", "policy"]}),
+        json.dumps({**to_row(pair()), "chosen_sources": ["nobody"]}),
+    ],
+)  # fmt: skip
+def test_what_is_no_row_is_named_with_its_line(tmp_path, line):
+    path = tmp_path / "p.jsonl"
+    path.write_bytes((json.dumps(to_row(pair())) + "\n").encode() + line.encode("latin-1") + b"\n")
+    with pytest.raises(DataError, match=r"p\.jsonl, line 2: "):
+        list(read_pairs(path))
+
+
+def test_no_file_of_pairs(tmp_path):
+    with pytest.raises(DataError, match="run rro explore first"):
+        list(read_pairs(tmp_path / "none.jsonl"))

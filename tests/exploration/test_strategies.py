@@ -1,0 +1,444 @@
+"""What each strategy picks and pairs, on trees small enough to work out by hand (the method:
+docs/concepts.md)."""
+
+import pytest
+from fakes import (
+    Counted,
+    Overflowing,
+    Planned,
+    TreeBenchmark,
+    explore,
+    fresh_journal,
+    grow,
+    make_scope,
+    task_records,
+    uniform,
+)
+
+from rro.config import ExploreConfig
+from rro.errors import RroError
+from rro.exploration.sampler import Missing
+from rro.exploration.strategies import make_strategy
+from rro.exploration.strategies.fixed_size import FixedSizeExploration
+from rro.exploration.strategies.ipr import IterativeStepRefinement
+from rro.exploration.strategies.rising import RisingExploration
+from rro.exploration.strategies.whole import RejectionSampling, TrajectoryExploration
+from rro.policies.scripted import ScriptedPolicy
+from rro.types import Message, Source, Step, StopReason, Trajectory
+
+# Rollouts go by CHOICES, so a price is exactly: start 0.4, a 0.4, b 0.6, d 0.2, c 0.9 (an end).
+TREE = {"a": {"x": 0.2, "y": 0.4}, "b": {"x": 0.6, "y": 0.3}, "d": {"x": 0.2}, "c": 0.9}
+CHOICES = {"": "a", "a": "y"}
+
+
+def grown(folder, strategy, proposals, tree=TREE, **options):
+    with fresh_journal(folder) as journal:
+        benchmark = TreeBenchmark({"t": tree}, **options)
+        return grow(strategy, make_scope(benchmark, Planned(proposals, CHOICES), journal))
+
+
+def chosen(tree):
+    return [(node.action.content, node.rose) for node in tree.committed()]
+
+
+def drawn(tree, depth=0):
+    node = [tree.root, *tree.committed()][depth]
+    return [child.action.content for child in node.children]
+
+
+def sides(strategy, tree):
+    return [
+        (
+            p.step,
+            p.chosen[0].content,
+            p.rejected[0].content,
+            p.chosen_reward.mean,
+            p.rejected_reward.mean,
+        )
+        for p in strategy.pairs(tree, 1)
+    ]
+
+
+def test_rro_stops_at_the_first_strict_rise(tmp_path):
+    strategy = RisingExploration(rollouts=2, candidates=5)
+    tree = grown(tmp_path, strategy, {"": ["d", "a", "b", "c"], "b": ["y", "x", "y", "y", "y"]})
+    assert drawn(tree) == ["d", "a", "b"]  # a reaches 0.4 only; c is never drawn
+    assert tree.root.price.mean == 0.4
+    assert chosen(tree) == [
+        ("b", True),
+        ("x", False),
+    ]  # 0.6 does not exceed 0.6: K exhausted, the best
+    assert len(drawn(tree, 1)) == 5
+    assert sides(strategy, tree) == [(1, "b", "d", 0.6, 0.2), (2, "x", "y", 0.6, 0.3)]
+
+
+def test_rro_weak_is_content_with_reaching(tmp_path):
+    strategy = RisingExploration(rollouts=2, candidates=5, rising="weak")
+    tree = grown(tmp_path, strategy, {"": ["d", "a"], "a": ["x", "y"]})
+    assert chosen(tree) == [("a", True), ("y", True)]
+    assert sides(strategy, tree) == [(1, "a", "d", 0.4, 0.2), (2, "y", "x", 0.4, 0.2)]
+
+
+def test_rro_from_zero_takes_the_first_that_is_above_it_and_prices_no_start(tmp_path):
+    strategy = RisingExploration(rollouts=2, candidates=5, start="zero")
+    tree = grown(tmp_path, strategy, {"": ["d"], "d": ["x"] * 5})
+    assert tree.root.price is None
+    assert not tree.root.rollouts
+    assert chosen(tree) == [("d", True), ("x", False)]
+    assert strategy.pairs(tree, 1) == []  # no sibling, no pair; siblings that say the same neither
+
+
+def test_rro_takes_the_best_where_none_rises_and_the_first_of_equals(tmp_path):
+    tree = grown(tmp_path, RisingExploration(2, 3), {"": ["d", "a", "a"], "a": ["y", "x", "y"]})
+    assert chosen(tree) == [("a", False), ("y", False)]
+    assert [node.id for node in tree.committed()] == ["0.1", "0.1.0"]
+
+
+def test_rro_prices_an_end_exactly_without_rollouts(tmp_path):
+    tree = grown(tmp_path, RisingExploration(4, 2), {"": ["c"]})
+    (end,) = tree.committed()
+    assert (end.price.mean, end.price.exact, end.price.n, end.rollouts) == (0.9, True, 1, {})
+    assert tree.root.price.n == 4
+
+
+@pytest.mark.parametrize(
+    ("siblings", "margin", "rejected"),
+    [
+        ("lowest", 0.0, ["d"]),
+        ("all", 0.0, ["d", "a"]),
+        ("all", 0.19, ["d", "a"]),
+        ("all", 0.2, ["d"]),  # a is lower by 0.2, not by more
+        ("all", 0.4, []),
+        ("lowest", 0.39, ["d"]),
+    ],
+)
+def test_siblings_and_margin(tmp_path, siblings, margin, rejected):
+    strategy = RisingExploration(2, 5, siblings=siblings, margin=margin)
+    tree = grown(tmp_path, strategy, {"": ["d", "a", "b"], "b": ["x"] * 5})
+    assert [side[2] for side in sides(strategy, tree)] == rejected
+
+
+def test_equal_siblings_and_one_action_priced_twice_make_no_pair(tmp_path):
+    strategy = FixedSizeExploration(rollouts=2, candidates=3, siblings="all")
+    tree = grown(
+        tmp_path, strategy, {"": ["a", "e", "a"], "a": ["y", "y", "y"]}, {**TREE, "e": 0.4}
+    )
+    assert strategy.pairs(tree, 1) == []
+    (tmp_path / "noisy").mkdir()
+    with fresh_journal(tmp_path / "noisy") as journal:
+        always_a = ScriptedPolicy(
+            lambda messages, rng: "a" if len(messages) == 2 else rng.choice("xy")
+        )
+        tree = grow(
+            strategy, make_scope(TreeBenchmark({"t": TREE}, max_steps=2), always_a, journal)
+        )
+    prices = {child.price.mean for child in tree.root.children}
+    assert len(prices) > 1  # the same action, another luck
+    assert {pair.step for pair in strategy.pairs(tree, 1)} <= {2}
+
+
+def test_pairs_say_where_they_come_from(tmp_path):
+    strategy = RisingExploration(rollouts=2, candidates=5)
+    tree = grown(tmp_path, strategy, {"": ["d", "b"], "b": ["y", "x", "y", "y", "y"]})
+    first, second = strategy.pairs(tree, 3)
+    assert [m.content for m in first.prompt] == ["Walk.", "at : go a b d c"]
+    assert [m.content for m in second.prompt] == ["Walk.", "at : go a b d c", "b", "at b: go x y"]
+    assert (first.task, first.strategy, first.kind, first.iteration) == ("t", "rro", "step", 3)
+    assert (first.chosen_reward.n, first.chosen_reward.policy) == (2, "planned")
+    assert second.chosen_reward.exact
+    assert {m.source for m in (*first.chosen, *first.rejected)} == {Source.POLICY}
+
+
+def test_a_candidate_without_price_is_missing_and_not_bad(tmp_path):
+    def fault(path, action):
+        if path == "d":
+            raise ConnectionError("gone")
+
+    strategy = RisingExploration(2, 3)
+    tree = grown(tmp_path, strategy, {"": ["d", "a", "d"], "a": ["x", "y", "x"]}, fault=fault)
+    assert [node.price and node.price.mean for node in tree.root.children] == [None, 0.4, None]
+    assert chosen(tree) == [("a", False), ("y", False)]
+    assert [side[0] for side in sides(strategy, tree)] == [
+        2
+    ]  # d would be a pair of the first step, had it counted as 0
+    fixed = FixedSizeExploration(2, 3)
+    (tmp_path / "fixed").mkdir()
+    tree = grown(
+        tmp_path / "fixed", fixed, {"": ["d", "a", "b"], "b": ["x", "x", "y"]}, fault=fault
+    )
+    assert sides(fixed, tree) == [(1, "b", "a", 0.6, 0.4), (2, "x", "y", 0.6, 0.3)]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [RisingExploration(2, 2), RisingExploration(2, 2, start="zero"), FixedSizeExploration(2, 2)],
+)
+def test_nothing_priced_leaves_the_task_open(tmp_path, strategy):
+    def fault(path, action):
+        if path or (strategy.name == "rro" and strategy.start == "estimated"):
+            raise ConnectionError("gone")
+
+    with pytest.raises(Missing):
+        grown(tmp_path, strategy, {"": ["a", "b"]}, fault=fault)
+
+
+def test_a_full_context_ends_the_trajectory_and_keeps_its_pairs(tmp_path):
+    strategy = RisingExploration(2, 2)
+    with fresh_journal(tmp_path) as journal:
+        policy = Overflowing(Planned({"": ["d", "a"]}, CHOICES), limit=2)
+        benchmark = TreeBenchmark({"t": TREE}, truncated=0.1)
+        assert explore(strategy, make_scope(benchmark, policy, journal)) == []
+        (record,) = task_records(journal).values()
+    assert [step["outcome"] for step in record["committed"]] == [None]
+    assert record["candidates"] == [2]
+    assert record["start_reward"] == 0.1
+
+
+def test_a_step_limit_is_an_end(tmp_path):
+    tree = grown(tmp_path, RisingExploration(2, 2), {"": ["a", "b"]}, max_steps=1, truncated=0.5)
+    (end,) = tree.committed()
+    assert (end.stop, end.price.mean, end.rose, end.price.exact) == (
+        StopReason.STEP_LIMIT,
+        0.5,
+        False,
+        True,
+    )
+
+
+def test_fixed_size_draws_k_everywhere_and_pairs_best_with_worst(tmp_path):
+    strategy = FixedSizeExploration(rollouts=2, candidates=3)
+    tree = grown(tmp_path, strategy, {"": ["d", "b", "a"], "b": ["y", "x", "x"]})
+    assert (drawn(tree), drawn(tree, 1)) == (["d", "b", "a"], ["y", "x", "x"])
+    assert chosen(tree) == [("b", False), ("x", False)]
+    assert sides(strategy, tree) == [(1, "b", "d", 0.6, 0.2), (2, "x", "y", 0.6, 0.3)]
+    assert tree.root.price is None
+
+
+def test_fixed_size_prices_the_start_where_a_trend_is_measured(tmp_path):
+    tree = grown(tmp_path, FixedSizeExploration(2, 1, price_start=True), {"": ["a"], "a": ["x"]})
+    assert tree.root.price.mean == 0.4
+
+
+# -- whole trajectories
+
+
+def expert(*actions, tree=TREE, policy="expert"):
+    """An expert's episode along `actions` of the tree."""
+    steps, branch = [], tree
+    for number, action in enumerate(actions):
+        branch, path = branch[action], "/".join(actions[: number + 1])
+        done = not isinstance(branch, dict)
+        shown = "the end" if done else f"at {path}: go {' '.join(branch)}"
+        steps.append(
+            Step(Message("assistant", action, Source.EXPERT), shown, branch if done else 0.0, done)
+        )
+    opening = (Message("system", "Walk."), Message("user", f"at : go {' '.join(tree)}"))
+    return Trajectory("t", opening, tuple(steps), branch, StopReason.TERMINAL, policy, 0)
+
+
+def texts(messages):
+    return [message.content for message in messages]
+
+
+@pytest.mark.parametrize("message_sides", [True, False])
+def test_ipr_prefers_the_policy_where_it_is_better(tmp_path, message_sides):
+    """At the start the policy's b (0.6) beats the expert's d (0.2); after d, both say x: nothing is
+    priced."""
+    strategy = IterativeStepRefinement(
+        {"t": expert("d", "x")}, 2, sides="message" if message_sides else "continuation"
+    )
+    tree = grown(tmp_path, strategy, {"": ["a", "b"], "a": ["y"], "d": ["x"]})
+    (pair,) = strategy.pairs(
+        tree, 1
+    )  # no outcome pair: the policy's own a, y is worth 0.4, the expert's 0.2
+    assert pair.step == 1
+    assert (pair.chosen_reward.mean, pair.rejected_reward.mean) == (0.6, 0.2)
+    assert pair.kind == ("step" if message_sides else "continuation")
+    assert texts(pair.chosen) == (["b"] if message_sides else ["b", "at b: go x y", "x"])
+    assert texts(pair.rejected) == (["d"] if message_sides else ["d", "at d: go x", "x"])
+    assert [node.rollouts for node in tree.committed()[0].children] == [{}, {}]
+    assert all(child.price is None for child in tree.committed()[0].children)
+
+
+def test_ipr_prefers_the_expert_where_it_is_better(tmp_path):
+    """Own trajectory d, x (0.2) against the expert's b, x (0.6); own steps: a (0.4) at the start, y
+    (0.3) after b."""
+    strategy = IterativeStepRefinement({"t": expert("b", "x")}, 2)
+    tree = grown(tmp_path, strategy, {"": ["d", "a"], "d": ["x"], "b": ["y"]})
+    outcome, first, second = strategy.pairs(tree, 1)
+    assert (outcome.kind, texts(outcome.chosen), texts(outcome.rejected)) == (
+        "trajectory", ["b", "at b: go x y", "x"], ["d", "at d: go x", "x"],
+    )  # fmt: skip
+    assert (outcome.chosen_reward.mean, outcome.rejected_reward.mean) == (0.6, 0.2)
+    assert texts(outcome.prompt) == ["Walk.", "at : go a b d c"]
+    assert (texts(first.chosen), texts(first.rejected)) == (
+        ["b", "at b: go x y", "x"],
+        ["a", "at a: go x y", "y"],
+    )
+    assert (texts(second.chosen), texts(second.rejected), second.kind) == (
+        ["x"],
+        ["y"],
+        "continuation",
+    )
+    assert texts(second.prompt)[-2:] == ["b", "at b: go x y"]
+    assert [node.action.content for node in tree.committed()] == [
+        "b",
+        "x",
+    ]  # always along the expert
+    assert {m.source for m in second.chosen} == {Source.EXPERT}
+
+
+@pytest.mark.parametrize(("margin", "pairs"), [(0.01, 1), (0.2, 0), (0.19, 1)])
+def test_ipr_wants_more_than_its_margin(tmp_path, margin, pairs):
+    strategy = IterativeStepRefinement({"t": expert("b", "x")}, 2, margin=margin, sides="message")
+    tree = grown(
+        tmp_path, strategy, {"": ["b", "a"], "b": ["x", "x"]}
+    )  # own trajectory like the expert's: no outcome pair
+    assert [texts(pair.rejected) for pair in strategy.pairs(tree, 1)] == [["a"]] * pairs
+
+
+def test_ipr_counts_the_policys_candidates_and_not_the_experts(tmp_path):
+    with fresh_journal(tmp_path) as journal:
+        policy = Planned({"": ["d", "a"], "d": ["x"], "b": ["y"]}, CHOICES)
+        explore(
+            IterativeStepRefinement({"t": expert("b", "x")}, 2),
+            make_scope(TreeBenchmark({"t": TREE}), policy, journal),
+        )
+        (record,) = task_records(journal).values()
+    assert record["candidates"] == [1, 1]
+
+
+@pytest.mark.parametrize(("own", "pairs"), [(["d", "x"], 1), (["b", "x"], 0), (["c"], 0)])
+def test_eto_pairs_a_worse_own_trajectory_with_the_experts(tmp_path, own, pairs):
+    strategy = TrajectoryExploration({"t": expert("b", "x")})
+    proposals = {"/".join(own[:i]): [action] for i, action in enumerate(own)}
+    found = strategy.pairs(grown(tmp_path, strategy, proposals), 1)
+    assert len(found) == pairs
+    if found:
+        assert (texts(found[0].chosen), texts(found[0].rejected)) == (
+            ["b", "at b: go x y", "x"],
+            ["d", "at d: go x", "x"],
+        )
+        assert (found[0].kind, found[0].chosen_reward.exact, found[0].rejected_reward.policy) == (
+            "trajectory",
+            True,
+            "planned",
+        )
+
+
+def test_eto_makes_no_pair_of_a_failed_trajectory(tmp_path):
+    def fault(path, action):
+        if path == "d":
+            raise ConnectionError("gone")
+
+    strategy = TrajectoryExploration({"t": expert("b", "x")})
+    assert strategy.pairs(grown(tmp_path, strategy, {"": ["d", "d"]}, fault=fault), 1) == []
+
+
+def test_eto_without_an_expert_says_so(tmp_path):
+    strategy = TrajectoryExploration({})
+    with pytest.raises(RroError, match="task t has no expert trajectory"):
+        strategy.pairs(grown(tmp_path, strategy, {"": ["c"]}), 1)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        TrajectoryExploration({"t": expert("c")}),
+        RejectionSampling(rollouts=1),
+        IterativeStepRefinement({"t": expert("c")}, 3),
+    ],
+)
+def test_own_trajectories_are_the_policys_also_where_another_model_prices(tmp_path, strategy):
+    policy, pricer = Counted(uniform("policy")), Counted(uniform("sft"))
+    with fresh_journal(tmp_path) as journal:
+        tree = grow(
+            strategy, make_scope(TreeBenchmark({"t": TREE}), policy, journal, pricer=pricer)
+        )
+    assert tree.episodes[0].policy == "policy"
+    assert policy.calls > 0
+    assert (pricer.calls > 0) == (
+        strategy.name == "ipr" and tree.root.children[0].action.content != "c"
+    )
+
+
+def test_the_price_names_the_model_that_priced(tmp_path):
+    with fresh_journal(tmp_path) as journal:
+        scope = make_scope(
+            TreeBenchmark({"t": TREE}), uniform("policy"), journal, pricer=uniform("sft")
+        )
+        tree = grow(FixedSizeExploration(2, 2), scope)
+    for node in list(tree.root.walk())[1:]:
+        assert node.policy == "policy"
+        assert node.price.policy == ("policy" if node.price.exact else "sft")
+
+
+def test_rft_keeps_each_success_once(tmp_path):
+    strategy = RejectionSampling(success_reward=0.6, rollouts=5)
+    proposals = {"": ["b", "c", "d", "b", "c"], "b": ["x", "y"], "d": ["x"]}
+    tree = grown(tmp_path, strategy, proposals)
+    assert strategy.pairs(tree, 1) == []
+    kept = [texts(messages)[2:] for messages in strategy.demonstrations(tree)]
+    assert sorted(kept) == [["b", "at b: go x y", "x"], ["c"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("rro", RisingExploration), ("fixed", FixedSizeExploration), ("ipr", IterativeStepRefinement),
+        ("eto", TrajectoryExploration), ("rft", RejectionSampling),
+    ],
+)  # fmt: skip
+def test_strategies_by_name(name, kind):
+    strategy = make_strategy(ExploreConfig(strategy=name, rollouts=3), {}, 0.9)
+    assert (type(strategy), strategy.name) == (kind, name)
+    assert getattr(strategy, "rollouts", 3) == 3
+    assert getattr(strategy, "success_reward", 0.9) == 0.9
+
+
+def test_recipes_options_reach_rro():
+    config = ExploreConfig(
+        rollouts=2, candidates=4, rising="weak", start="zero", siblings="all", margin=0.1
+    )
+    assert make_strategy(config, {}, 1.0) == RisingExploration(2, 4, "weak", "zero", "all", 0.1)
+
+
+@pytest.mark.parametrize("rising", ["strict", "weak"])
+def test_rro_on_random_draws_keeps_its_promises(tmp_path, rising):
+    """Whatever is drawn: who is said to have risen did, was drawn last, and no one before did;
+    pairs are in order."""
+    tree = {
+        a: {b: {c: (ord(a) * 7 + ord(b) * 3 + ord(c) * 5) % 11 / 10 for c in "xyz"} for b in "xyz"}
+        for a in "xyz"
+    }
+    strategy = RisingExploration(3, 4, rising)
+    with fresh_journal(tmp_path) as journal:
+        benchmark = TreeBenchmark({f"t{i}": tree for i in range(30)})
+        trees = [
+            grow(strategy, make_scope(benchmark, uniform(), journal), task)
+            for task in benchmark.tasks()
+        ]
+
+    def rises(price, previous):
+        return price > previous or (rising == "weak" and price == previous)
+
+    rose = 0
+    for grown_tree in trees:
+        previous = grown_tree.root.price.mean
+        for node in grown_tree.committed():
+            siblings = node.parent.children
+            prices = [sibling.price.mean for sibling in siblings]
+            assert rises(node.price.mean, previous) == node.rose
+            assert not any(
+                rises(price, previous) for price in (prices[:-1] if node.rose else prices)
+            )
+            assert (
+                siblings[-1] is node
+                if node.rose
+                else (len(siblings) == 4 and node.price.mean == max(prices))
+            )
+            previous, rose = node.price.mean, rose + node.rose
+        assert all(
+            p.chosen_reward.mean > p.rejected_reward.mean for p in strategy.pairs(grown_tree, 1)
+        )
+    assert 0 < rose < sum(len(t.committed()) for t in trees)

@@ -1,0 +1,49 @@
+"""Stands where an interpreter with vLLM would: serves /health and the loading of adapters on
+--port, and starts a process of its own, as vLLM does. FAKE_VLLM says how it behaves."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+HOW = os.environ.get("FAKE_VLLM", "well")
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self._answer(200 if self.path == "/health" else 404, "")
+
+    def do_POST(self):
+        if HOW == "faints":
+            print("RuntimeError: no such head size", flush=True)
+            os._exit(1)
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers["Authorization"] != f"Bearer {os.environ['VLLM_API_KEY']}":
+            return self._answer(401, "who are you?")
+        if not os.path.isdir(body["lora_path"]):
+            return self._answer(404, "no adapter there")
+        print("loaded", body["lora_name"], flush=True)
+        return self._answer(200, "Success: loaded")
+
+    def _answer(self, status, text):
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+
+def main():
+    print("asked:", *sys.argv[1:], flush=True)
+    if HOW == "dies":
+        print("Traceback ...\nValueError: no such dtype", flush=True)
+        print("RuntimeError: Engine core initialization failed. See root cause above.", flush=True)
+        sys.exit(1)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print("child:", child.pid, flush=True)
+    if HOW == "hangs":
+        time.sleep(600)
+    HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+
+
+main()

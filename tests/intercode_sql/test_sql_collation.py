@@ -1,0 +1,85 @@
+"""general_ci: who equals whom, and LIKE against a definition by recursion."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rro.intercode_sql.embedded import functions
+from rro.intercode_sql.embedded.functions import key, like, regexp
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a", "A"),
+        ("é", "E"),
+        ("Zürich ", "zurich"),
+        ("ß", "s"),
+        ("", "   "),
+        ("😀", "🎉"),
+        ("Å", "a"),
+    ],
+)
+def test_equal(one, other):
+    assert key(one) == key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a", "b"), ("Z", "_"), ("a", "[South]"), ("ab", "abc"), ("9", "a"), ("y", "ø")],
+)
+def test_before(one, other):
+    assert key(one) < key(other)
+
+
+def matches(pattern, text):
+    """LIKE by its definition, without escapes."""
+    if not pattern:
+        return not text
+    if pattern[0] == "%":
+        return any(matches(pattern[1:], text[place:]) for place in range(len(text) + 1))
+    return bool(text) and pattern[0] in ("_", text[0]) and matches(pattern[1:], text[1:])
+
+
+@given(st.text("ab%_", max_size=7), st.text("ab", max_size=8))
+def test_like(pattern, text):
+    assert like(pattern, text) == matches(pattern, text)
+    assert like(pattern.upper(), text) == matches(pattern, text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "found"),
+    [
+        ("10\\%", "10%", True),
+        ("10\\%", "100", False),
+        ("a\\_b", "axb", False),
+        ("%\\\\%", "a\\b", True),
+        ("abc", "abc ", False),  # unlike =, LIKE counts trailing spaces
+        ("c_f_", "Café", True),
+        ("%.*%", "abc", False),
+        ("%\n%", "a\nb", True),
+        ("a\\", "a\\", True),
+    ],
+)
+def test_like_by_example(pattern, text, found):
+    assert like(pattern, text) is found
+
+
+def test_another_escape():
+    assert like("10|%", "10%", "|")
+    assert not like("10|%", "100", "|")
+
+
+def test_many_wildcards_take_no_time():
+    assert not like("%a" * 500 + "b", "a" * 5000)
+
+
+def test_patterns_that_explode_are_stopped(monkeypatch):
+    monkeypatch.setattr(functions, "PATTERN_SECONDS", 0.05)
+    with pytest.raises(OverflowError):
+        regexp("(a|aa|a?)+$", "a" * 60 + "b")
+    with pytest.raises(OverflowError):
+        regexp("(", "a")
+    assert regexp("^b", "Bern")
+    assert not regexp("^e", "Bern")
+    assert regexp("a", None) is None

@@ -1,0 +1,81 @@
+"""The folders of a training: whole or absent, resumable, never silently another training's."""
+
+import errno
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from rro.errors import RroError, UsageError
+from rro.learning.loop import _plain_errors
+from rro.learning.workspace import Workspace
+
+
+def checkpoint(work, step, state='{"global_step": 1}'):
+    folder = work.partial / f"checkpoint-{step}"
+    folder.mkdir()
+    if state is not None:
+        (folder / "trainer_state.json").write_text(state, encoding="utf-8")
+    return folder
+
+
+def test_last_checkpoint_is_the_newest_whole_one(tmp_path):
+    work = Workspace(tmp_path / "out", "a")
+    assert work.last_checkpoint() is None
+    checkpoint(work, 9)
+    newest = checkpoint(work, 10)
+    checkpoint(work, 11, state=None)  # killed before the state was written
+    checkpoint(work, 12, state='{"global_st')  # and in the middle of it
+    assert work.last_checkpoint() == newest
+
+
+def test_output_that_exists_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    Workspace(tmp_path / "out", "a")  # an empty folder is nothing
+    (tmp_path / "out" / "weights").touch()
+    with pytest.raises(UsageError, match="out exists already"):
+        Workspace(tmp_path / "out", "a")
+
+
+def test_unfinished_training_of_something_else_is_refused(tmp_path):
+    Workspace(tmp_path / "out", "a")
+    Workspace(tmp_path / "out", "a")
+    with pytest.raises(UsageError, match="unfinished training with other rows or settings"):
+        Workspace(tmp_path / "out", "b")
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"out\.partial cannot be made: Not a directory"):
+        Workspace(tmp_path / "file" / "out", "a")
+
+
+@pytest.mark.parametrize(
+    ("raised", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is probably full"),
+        (
+            SafetensorError("I/O error: No space left on device (os error 28)"),
+            "the disk is probably full",
+        ),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+            "the disk is probably full",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory"), r"lower dpo\.micro_batch"),
+    ],
+)
+def test_full_disk_and_full_memory_are_said_plainly(tmp_path, raised, sentence):
+    with (
+        pytest.raises(RroError, match=sentence),
+        _plain_errors("dpo", Workspace(tmp_path / "out", "a")),
+    ):
+        raise raised
+
+
+def test_other_errors_pass(tmp_path):
+    with (
+        pytest.raises(RuntimeError, match="shapes"),
+        _plain_errors("dpo", Workspace(tmp_path / "out", "a")),
+    ):
+        raise RuntimeError("shapes differ")

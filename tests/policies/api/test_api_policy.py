@@ -1,0 +1,400 @@
+"""What is found out about a server, what is refused, what is sent and read, and what it costs."""
+
+import asyncio
+
+import pytest
+from bad_server import serving
+from fakes import TreeBenchmark, uniform
+
+from rro.config import Config, OpenAIConfig, PricesConfig, parse_config
+from rro.environments.registry import open_benchmark
+from rro.errors import PolicyError, UsageError
+from rro.models.chat import ChatFormat
+from rro.models.loading import build_tiny, load_tokenizer
+from rro.pipeline.run import Run
+from rro.pipeline.weights import Policies, open_policy
+from rro.policies.api.backoff import Fault
+from rro.policies.api.client import Refused, connect, disconnect
+from rro.policies.api.policy import Listed, open_served, room_left
+from rro.policies.api.wire import Chat, LlamaTokens, VllmTokens
+from rro.policies.prices import price, priced
+from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
+from rro.types import Message, SamplingParams, Usage
+
+ASK = (Message("user", "at : go left right up down here there"),)
+PARAMS = SamplingParams(max_new_tokens=5)
+
+
+def settings(server, **changes):
+    return OpenAIConfig(**{"base_url": server.base_url, "retries": 1, **changes})
+
+
+def sampled(server, n=1, seed=1, params=PARAMS, **changes):
+    """Provenance, answers, and the requests that they took."""
+    policy = open_served(settings(server, **changes), Listed("walker"), "run/sft", None)
+    before = len(server.bodies)
+
+    async def body():
+        try:
+            return await policy.sample(ASK, n, params, seed)
+        finally:
+            await policy.close()
+
+    return policy.provenance, asyncio.run(body()), server.bodies[before:]
+
+
+def texts(completions):
+    return [completion.message.content for completion in completions]
+
+
+# -- what a server is able to
+
+
+def test_a_server_that_does_all_it_should():
+    with serving() as server:
+        provenance, five, bodies = sampled(server, n=5)
+        assert [body["n"] for body in bodies] in ([4, 1], [1, 4])
+        assert provenance == {
+            "backend": "openai", "base_url": server.base_url, "server": "unknown", "model": "walker", "served_as": "walker",
+            "way": "chat", "token_ids": False, "logprobs": False, "seeds": True, "greedy": True, "answers_per_request": 4,
+            "left_out": "", "context": None,
+        }  # fmt: skip
+        assert len(set(texts(five))) > 1
+        for n in range(1, 5):
+            assert (
+                texts(sampled(server, n=n)[1]) == texts(five)[:n]
+            )  # sample i depends on the seed and i alone
+        assert all(one.message.token_ids is None for one in five)
+
+
+def test_the_sampler_of_the_server_is_switched_to_neutral():
+    with serving() as server:
+        _, _, [body] = sampled(server, params=SamplingParams(0.7, 0.9, 5, stop=("X",)))
+        assert {name: body[name] for name in ("temperature", "top_p", "max_tokens", "stop", "top_k", "min_p")} == {
+            "temperature": 0.7, "top_p": 0.9, "max_tokens": 5, "stop": ["X"], "top_k": -1, "min_p": 0.0,
+        }  # fmt: skip
+        assert 0 <= body["seed"] < 2**31
+
+
+@pytest.mark.parametrize("n", ["ignored", "shifty"])
+def test_without_an_honest_n_there_are_parallel_requests(n):
+    with serving(n=n) as server:
+        provenance, five, bodies = sampled(server, n=5)
+        assert provenance["answers_per_request"] == 1
+        assert [body["n"] for body in bodies] == [1] * 5
+        assert len({body["seed"] for body in bodies}) == 5
+        assert texts(sampled(server, n=2)[1]) == texts(five)[:2]
+
+
+def test_a_server_that_does_not_draw_is_refused():
+    with serving(draw="nothing") as server, pytest.raises(UsageError, match="it does not draw"):
+        sampled(server)
+
+
+def test_a_server_that_ignores_seeds_is_marked(caplog):
+    with serving(draw="call") as server:
+        provenance, five, bodies = sampled(server, n=5)
+        assert not provenance["seeds"]
+        assert "ignores seeds" in caplog.text
+        assert len(five) == 5
+        assert len(bodies) == 2
+
+
+def test_fields_that_a_server_does_not_take_are_left_out(caplog):
+    with serving(refuses=("top_k", "repetition_penalty", "seed"), draw="call") as server:
+        provenance, _, [body] = sampled(server)
+        assert provenance["left_out"] == "repetition_penalty, seed, top_k"
+        assert not {"top_k", "repetition_penalty", "seed"} & set(body)
+        assert "min_p" in body
+        assert "does not take repetition_penalty, top_k" in caplog.text
+
+
+def test_a_server_that_ignores_temperature_0_is_not_asked_for_it():
+    with (
+        serving(greedy=False) as server,
+        pytest.raises(UsageError, match=r"evaluate\.greedy = false"),
+    ):
+        sampled(server, params=SamplingParams(0.0))
+    with serving() as server:
+        _, three, bodies = sampled(server, n=3, params=SamplingParams(0.0))
+        assert len(set(texts(three))) == 1
+        assert [body["n"] for body in bodies] == [1, 1, 1]
+
+
+def test_what_cannot_be_had_is_refused_with_the_mend():
+    with serving() as server:
+        with pytest.raises(
+            UsageError, match=r"cannot be asked by token ids: the run's tokenizer is not there"
+        ):
+            sampled(server, tokens="require")
+        with pytest.raises(UsageError, match="gives no log-probabilities"):
+            sampled(server, params=SamplingParams(logprobs=True))
+
+
+def test_a_server_that_answers_as_another_model_is_refused():
+    with (
+        serving(fault=lambda number, body: "other model") as server,
+        pytest.raises(UsageError, match="answered as 'stranger'"),
+    ):
+        sampled(server)
+
+
+def test_token_ids_are_not_asked_of_a_server_without_them(chat):
+    with serving() as server:
+        policy = open_served(settings(server), Listed("walker"), "run/sft", chat)
+        assert policy.provenance["way"] == "chat"
+        asyncio.run(policy.close())
+        with pytest.raises(UsageError, match="it refuses them"):
+            open_served(settings(server, tokens="require"), Listed("walker"), "run/sft", chat)
+
+
+# -- what is read
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny(Config().model.tiny, ["open the red door, then the blue one"] * 9, 0, folder)
+    return ChatFormat(load_tokenizer(Config().model, folder))
+
+
+def vllm(ids, finish="stop", logprobs=None, **more):
+    choice = {
+        "index": 0,
+        "token_ids": ids,
+        "finish_reason": finish,
+        "text": "",
+        "logprobs": logprobs,
+    }
+    return {"model": "m", "choices": [choice], "usage": {"prompt_tokens": 7}, **more}
+
+
+def test_vllms_answers_keep_their_ids_and_end_where_the_turn_does(chat):
+    way, ids = (
+        VllmTokens("m", chat),
+        chat.tokenizer.encode("open the red door", add_special_tokens=False),
+    )
+    end = chat.end_of_turn
+    params = SamplingParams(max_new_tokens=50, logprobs=True)
+    rest = {"token_logprobs": [-0.5] * (len(ids) + 3)}
+    reply = way.read(vllm([*ids, end, 5, 6], "length", rest), 50, params)
+    [answer] = reply.answers
+    assert (answer.ids, answer.text, answer.finish) == ((*ids, end), "open the red door", "stop")
+    assert answer.logprobs == (-0.5,) * (len(ids) + 1)
+    body = way.body([1, 2], 50, params, 1, 3)
+    assert (body["prompt"], body["return_token_ids"], body["stop_token_ids"]) == (
+        [1, 2],
+        True,
+        sorted(chat.end_ids),
+    )
+    message = Message("assistant", answer.text, token_ids=answer.ids)
+    history = (Message("user", "go"),)
+    assert chat.encode((*history, message), False).ids[
+        len(chat.encode(history, True).ids) :
+    ] == list(answer.ids)
+
+
+def test_stop_strings_cut_tokens_text_and_logprobs_alike(chat):
+    ids = chat.tokenizer.encode("open the red door", add_special_tokens=False)
+    params = SamplingParams(max_new_tokens=50, logprobs=True, stop=(" red",))
+    tree = vllm(ids, "stop", {"token_logprobs": [-0.5] * len(ids)})
+    [answer] = VllmTokens("m", chat).read(tree, 50, params).answers
+    assert (answer.text, answer.finish) == ("open the", "stop")
+    assert answer.ids == tuple(ids[: len(answer.ids)])
+    assert chat.decode(answer.ids).startswith("open the")
+    assert not chat.decode(answer.ids[:-1]).startswith("open the")
+    assert len(answer.logprobs) == len(answer.ids)
+    assert "stop" not in LlamaTokens("m", chat).body(
+        [1], 50, params, 1, 0
+    )  # it would cut the log-probabilities alone
+
+
+def test_an_answer_cut_at_its_limit(chat):
+    ids = chat.tokenizer.encode("open the red door", add_special_tokens=False)
+    [answer] = (
+        VllmTokens("m", chat).read(vllm(ids, "length"), 3, SamplingParams(max_new_tokens=3)).answers
+    )
+    assert (answer.ids, answer.finish) == (tuple(ids[:3]), "length")
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        [], {}, {"choices": []}, {"choices": ["x"]}, vllm(None), vllm([]), vllm(["a"]), vllm([-1]), vllm([5], None),
+        vllm([5], "length", {"token_logprobs": [None]}), vllm([5, 6], "length", {"token_logprobs": [-1.0]}),
+    ],
+)  # fmt: skip
+def test_half_an_answer_is_a_fault(chat, tree):
+    with pytest.raises(Fault):
+        VllmTokens("m", chat).read(tree, 9, SamplingParams(max_new_tokens=9, logprobs=True))
+
+
+def test_llamas_answers(chat):
+    ids = [*chat.tokenizer.encode("open", add_special_tokens=False), chat.end_of_turn]
+    tree = {
+        "stop": True,
+        "stop_type": "eos",
+        "tokens": ids,
+        "tokens_evaluated": 9,
+        "timings": {"cache_n": 4},
+        "model": "m",
+    }
+    reply = LlamaTokens("m", chat).read(tree, 9, PARAMS)
+    assert (reply.answers[0].ids, reply.answers[0].finish, reply.answers[0].text) == (
+        tuple(ids),
+        "stop",
+        "open",
+    )
+    assert (reply.prompt_tokens, reply.cached_tokens, reply.generated_tokens) == (9, 4, len(ids))
+    for broken in ({"stop": False}, {"stop_type": None}, {"tokens": None}):
+        with pytest.raises(Fault):
+            LlamaTokens("m", chat).read({**tree, **broken}, 9, PARAMS)
+    with pytest.raises(PolicyError):
+        LlamaTokens("m", chat).read({**tree, "stop_type": "odd"}, 9, PARAMS)
+
+
+def test_a_stop_string_that_a_server_leaves_in_and_lone_surrogates():
+    choice = {"finish_reason": "length", "message": {"content": "go \ud800 left STOP right"}}
+    [answer] = Chat("m").read({"choices": [choice]}, 9, SamplingParams(stop=("STOP",))).answers
+    assert (answer.text, answer.finish) == ("go ? left ", "stop")
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "code", "room"),
+    [
+        (400, "request (1100 tokens) exceeds the available context size (512 tokens), try increasing it",
+         "exceed_context_size_error", 0),
+        (400, "This model's maximum context length is 4097 tokens. However, you requested 4100 tokens (4000 in the messages, "
+         "100 in the completion). Please reduce the length of the messages or completion.", "context_length_exceeded", 97),
+        (400, "'max_tokens' or 'max_completion_tokens' is too large: 5000. This model's maximum context length is 4096 tokens "
+         "and your request has 30 input tokens (5000 > 4096 - 30).", "BadRequestError", 4066),
+        (400, "This model's maximum context length is 512 tokens. However, your prompt contains 600 input tokens.", "", 0),
+        (400, "max_tokens is too large: 5000. This model supports at most 4096 completion tokens", "invalid_value", None),
+        (400, "top_k must be positive", "", None),
+        (500, "context length", "", None),
+    ],
+)  # fmt: skip
+def test_room_that_a_refusal_leaves(status, text, code, room):
+    assert room_left(Refused(status, text, code)) == room
+
+
+# -- money
+
+
+def test_prices():
+    prices = PricesConfig(prompt=2.0, cached=0.5, generated=10.0)
+    usage = Usage(1, prompt_tokens=100, cached_tokens=60, generated_tokens=3)
+    assert price(usage, prices).cost == pytest.approx((40 * 2 + 60 * 0.5 + 3 * 10) / 1e6)
+    assert price(usage, PricesConfig(prompt=2.0)).cost == pytest.approx(100 * 2 / 1e6)
+    policy = uniform()
+    assert priced(policy, PricesConfig()) is policy
+    [completion] = asyncio.run(priced(policy, prices).sample(ASK, 1, PARAMS, 0))
+    assert completion.usage.cost > 0
+    assert priced(policy, prices).provenance == policy.provenance
+
+
+def test_the_bill_of_several_answers_counts_the_prompt_once():
+    with serving() as server:
+        _, four, _ = sampled(server, n=4)
+        assert [(u.prompt_tokens, u.cached_tokens) for u in (one.usage for one in four)] == [
+            (100, 60)
+        ] + [(0, 0)] * 3
+        assert sum(one.usage.generated_tokens for one in four) == 12
+        assert sum(one.usage.policy_calls for one in four) == 4
+
+
+# -- in a run
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:pass-word@host/v1",
+        "https://host/v1?api-key=pass-word",
+        "http://host/v1#pass-word",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_unprinted(url):
+    with pytest.raises(
+        UsageError, match=r"policy\.openai\.base_url: an address without user, password"
+    ) as raised:
+        parse_config({"policy": {"openai": {"base_url": url}}}, "recipe.toml")
+    assert "pass-word" not in str(raised.value)
+
+
+def test_an_address_that_is_none():
+    with pytest.raises(UsageError, match="must be an http"):
+        connect(OpenAIConfig(base_url="localhost:8000"))
+
+
+@pytest.fixture
+def make_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "rro.pipeline.run.open_benchmark",
+        lambda name, options: TreeBenchmark({"t": {"a": 1.0, "b": 0.0}}),
+    )
+    assert open_benchmark  # what is replaced exists
+
+    def make(server, **options):
+        config = Config.model_validate(
+            {"policy": {"backend": "openai", "openai": {"base_url": server.base_url, **options}}}
+        )
+        folder = RunFolder.create(config, tmp_path / f"run{len(list(tmp_path.iterdir()))}")
+        return Run(folder, Journal(folder.journal))
+
+    return make
+
+
+def served(run, label="sft"):
+    policy = open_policy(run, label)
+    asyncio.run(policy.close())
+    return policy.provenance["model"]
+
+
+def test_which_model_acts(make_run):
+    with serving(models=("walker", "runner")) as server:
+        with pytest.raises(
+            UsageError, match=r"lists walker, runner: choose one in policy\.openai\.model"
+        ):
+            served(make_run(server))
+        with pytest.raises(UsageError, match=r"has no model 'flyer'; it lists walker, runner"):
+            served(make_run(server, model="flyer"))
+        assert served(make_run(server, model="runner")) == "runner"
+        assert served(make_run(server, models={"sft": "walker"})) == "walker"
+    with serving() as server:
+        assert served(make_run(server)) == "walker"
+
+
+def test_weights_of_this_run_must_be_served_by_name(make_run):
+    with serving(models=("walker", "rro-1")) as server:
+        run = make_run(server, model="walker", tokens="none")
+        run.journal.append("stage", "sft", {})
+        with pytest.raises(
+            UsageError, match=r"policy\.openai\.models\.sft, or .* policy\.backend = \"vllm\""
+        ):
+            served(run)
+        assert served(run, "rro-1") == "rro-1"
+        mapped = make_run(server, models={"sft": "walker"}, tokens="none")
+        mapped.journal.append("stage", "sft", {})
+        assert served(mapped) == "walker"
+
+
+def test_explorer_and_pricer_share_a_pool_and_are_journalled(make_run):
+    with serving(models=("walker", "runner")) as server:
+        run = make_run(server, models={"sft": "walker", "rro-1": "runner"}, tokens="none")
+        for _ in range(2):  # a resumed stage meets the same, and adds nothing
+            policies = Policies(run, "rro-1", "explore-2", frozen_pricer=True)
+            assert policies.explorer._line.server is policies.pricer._line.server
+            policies.close()
+        records = {record["key"]: record for record in run.journal.records("policy")}
+        assert list(records) == ["explore-2/explorer/0", "explore-2/pricer/0"]
+        assert records["explore-2/explorer/0"]["model"] == "runner"
+        assert records["explore-2/pricer/0"]["policy"] == "run/sft"
+        assert records["explore-2/pricer/0"]["token_ids"] is False
+        assert len({id(connection) for connection in server.connections}) < 40
+        with pytest.raises(UsageError):
+            open_policy(run, "rro-2")
+        link = connect(run.config.policy.openai)  # nothing was left open
+        assert link.requests == 0
+        disconnect(link)

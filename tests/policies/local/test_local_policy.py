@@ -1,0 +1,458 @@
+"""The local policy against the model itself: same tokens, same probabilities, whatever shares the
+batch."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+
+from rro.config import ModelConfig, TinyConfig
+from rro.errors import PolicyError, RroError, UsageError
+from rro.models.loading import build_tiny, load_model
+from rro.policies.local.generators import SHARE_TOKENS, EqualLengthGenerator, make_generator
+from rro.policies.local.kv_slots import plain_layout
+from rro.policies.local.policy import TransformersPolicy
+from rro.policies.local.prefix_cache import BLOCK, PrefixCache
+from rro.policies.local.sampling import Generator, Row
+from rro.policies.local.slot_generator import SlotGenerator
+from rro.types import Completion, Message, SamplingParams, Source
+
+WORDS = ["search", "click", "red", "shoes", "price", "12.50", "b0912", "item", "page", "buy"]
+SAMPLED = SamplingParams(temperature=1.0, max_new_tokens=12, logprobs=True)
+GREEDY = SamplingParams(temperature=0.0, max_new_tokens=12, logprobs=True)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """A random model with grouped heads whose next-token distributions are far from flat."""
+    folder = tmp_path_factory.mktemp("tiny")
+    size = TinyConfig(
+        hidden_size=48,
+        intermediate_size=96,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        vocabulary=300,
+        context=256,
+    )
+    build_tiny(size, [" ".join(WORDS)] * 3, 0, folder)
+    model, tokenizer = load_model(ModelConfig(device="cpu"), folder, train=False)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.mul_(8.0 if "proj" in name else 4.0 if "lm_head" in name else 1.0)
+    return model, tokenizer
+
+
+def prompt(seed: int, words: int = 12) -> list[Message]:
+    generator = random.Random(seed)
+    return [Message("user", " ".join(generator.choices(WORDS, k=words)))]
+
+
+def run(
+    tiny: tuple[Any, Any], use: Callable[[TransformersPolicy], Awaitable[Any]], **options: Any
+) -> Any:
+    async def body() -> Any:
+        policy = TransformersPolicy(*tiny, "tiny", **options)
+        try:
+            return await use(policy)
+        finally:
+            await policy.close()
+
+    return asyncio.run(asyncio.wait_for(body(), 60))
+
+
+def many(
+    requests: Sequence[tuple[list[Message], int, SamplingParams, int]],
+) -> Callable[..., Awaitable[list[Any]]]:
+    async def use(policy: TransformersPolicy) -> list[list[Completion]]:
+        return await asyncio.gather(*(policy.sample(*request) for request in requests))
+
+    return use
+
+
+def expected_logprobs(model: Any, ids: Sequence[int], drawn: Sequence[int]) -> torch.Tensor:
+    """What the model itself gives for tokens `drawn` behind `ids`, in one plain forward pass."""
+    with torch.no_grad():
+        logits = model(torch.tensor([[*ids, *drawn]])).logits[0, len(ids) - 1 : -1]
+    return torch.log_softmax(logits.float(), -1).gather(-1, torch.tensor(drawn)[:, None])[:, 0]
+
+
+def test_greedy_answers_are_those_of_plain_generate(tiny: tuple[Any, Any]) -> None:
+    model, tokenizer = tiny
+    answers = run(tiny, many([(prompt(i, 3 + 7 * i), 1, GREEDY, i) for i in range(8)]), max_batch=5)
+    for i, (answer,) in enumerate(answers):
+        ids = tokenizer.apply_chat_template(
+            [m.chat() for m in prompt(i, 3 + 7 * i)],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        plain = model.generate(**ids, max_new_tokens=12, do_sample=False)[
+            0, ids["input_ids"].shape[1] :
+        ]
+        assert list(answer.message.token_ids) == plain.tolist()
+        assert answer.message.content == tokenizer.decode(plain, skip_special_tokens=True)
+        assert (answer.message.role, answer.message.source, answer.policy) == (
+            "assistant",
+            Source.POLICY,
+            "tiny",
+        )
+
+
+OPTIONS = [
+    {"max_batch": 1, "prefix_cache_tokens": 0},
+    {"max_batch": 16},
+    {"max_batch": 16, "prefix_cache_tokens": 0},
+    {"max_batch": 16, "prefix_cache_tokens": 160},
+]
+
+
+def episodes(policy: TransformersPolicy) -> Awaitable[list[list[Message]]]:
+    """Three tasks with three rollouts each: histories that share beginnings and grow by their own
+    answers."""
+
+    async def rollout(task: int, number: int) -> list[Message]:
+        history = prompt(task, 20)
+        for step in range(3):
+            answer = (await policy.sample(history, 1, SAMPLED, 100 * task + 10 * number + step))[0]
+            history = [*history, answer.message, *prompt(1000 + len(answer.message.content), 9)]
+        return history
+
+    return asyncio.gather(*(rollout(task, number) for task in range(3) for number in range(3)))
+
+
+def test_same_seeds_give_same_answers_in_any_batch_with_and_without_cache(
+    tiny: tuple[Any, Any],
+) -> None:
+    """All of them, in float32 on this model: pinned. Elsewhere rounding may flip a token
+    (docs/policies.md)."""
+    first, *others = (run(tiny, episodes, **options) for options in OPTIONS)
+    assert (
+        len(
+            {
+                message.content
+                for history in first
+                for message in history
+                if message.role == "assistant"
+            }
+        )
+        > 15
+    )
+    for other in others:
+        assert other == first
+
+
+def test_logprobs_are_those_of_the_model(tiny: tuple[Any, Any]) -> None:
+    model, tokenizer = tiny
+    requests = [(prompt(i % 3, 30), 2, (SAMPLED, GREEDY)[i % 2], i) for i in range(9)]
+    for (messages, *_), answers in zip(
+        requests, run(tiny, many(requests), max_batch=7), strict=True
+    ):
+        text = tokenizer.apply_chat_template(
+            [m.chat() for m in messages], tokenize=False, add_generation_prompt=True
+        )
+        for answer in answers:
+            expected = expected_logprobs(model, tokenizer.encode(text), answer.message.token_ids)
+            assert torch.allclose(torch.tensor(answer.logprobs), expected, atol=1e-4)
+            assert (
+                len(answer.logprobs)
+                == len(answer.message.token_ids)
+                == answer.usage.generated_tokens
+            )
+
+
+@pytest.mark.parametrize(("share", "prompt_tokens"), [(BLOCK, 512), (None, 512), (BLOCK, 7)])
+def test_growing_and_branching_histories_get_the_models_own_probabilities(
+    tiny: tuple[Any, Any], share: int | None, prompt_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shared stretches, twins, evictions, rows that come and go and prompts that take several
+    passes, against one plain forward pass per row."""
+    monkeypatch.setattr("rro.policies.local.slot_generator._PROMPT_TOKENS", prompt_tokens)
+    model, generator = tiny[0], random.Random(4)
+    with torch.inference_mode():
+        layout = plain_layout(model(torch.tensor([[1, 2]]), use_cache=True).past_key_values, 256)
+        slots = SlotGenerator(
+            model, frozenset(), lambda ids: "", 6, layout, PrefixCache(400), share, 256
+        )
+        histories = [
+            tuple(generator.choices(range(260), k=generator.randrange(1, 70))) for _ in range(4)
+        ]
+        waiting, finished, made = deque[Row](), [], 0
+        while made < 40 or waiting or slots.rows:
+            if made < 40 and generator.random() < 0.5:
+                history = generator.choice(histories)
+                for _ in range(generator.choice([1, 1, 3])):
+                    waiting.append(Row(history, SAMPLED, made, generator.randrange(1, 9)))
+                    made += 1
+            for row in slots.admit(waiting) + slots.step():
+                finished.append(row)
+                histories.append(
+                    (*row.ids, *generator.choices(range(260), k=generator.randrange(1, 25)))
+                )
+                histories = [history for history in histories if len(history) < 200]
+        assert slots._prefixes.tokens <= 400
+    assert len(finished) == made
+    for row in finished:
+        assert torch.allclose(
+            torch.tensor(row.logprobs), expected_logprobs(model, row.prompt, row.tokens), atol=1e-4
+        )
+
+
+def test_a_row_that_is_given_up_leaves_its_prompt_to_those_that_wait_for_it(
+    tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rro.policies.local.slot_generator._PROMPT_TOKENS", 7)
+    with torch.inference_mode():
+        layout = plain_layout(tiny[0](torch.tensor([[1, 2]]), use_cache=True).past_key_values, 256)
+        slots = SlotGenerator(
+            tiny[0], frozenset(), lambda ids: "", 6, layout, PrefixCache(400), BLOCK, 256
+        )
+        rows = [Row(tuple(range(3, 43)), SAMPLED, seed, 4) for seed in range(3)]
+        waiting, done = deque(rows), slots.admit(deque())
+        while waiting or slots.rows:
+            done += slots.admit(waiting) + slots.step()
+            rows[0].finish = "length"  # while its prompt is being computed
+    assert sorted(map(id, done)) == sorted(map(id, rows))
+    for row in rows[1:]:
+        assert torch.allclose(
+            torch.tensor(row.logprobs),
+            expected_logprobs(tiny[0], row.prompt, row.tokens),
+            atol=1e-4,
+        )
+
+
+def test_sample_i_depends_on_the_seed_and_i_alone(tiny: tuple[Any, Any]) -> None:
+    three, five, other = run(
+        tiny, many([(prompt(0), n, SAMPLED, seed) for n, seed in ((3, 7), (5, 7), (5, 8))])
+    )
+    assert [a.message for a in three] == [a.message for a in five[:3]]
+    assert len({a.message for a in five}) > 1
+    assert [a.message for a in five] != [a.message for a in other]
+
+
+def test_usage_counts_what_was_not_computed_again(tiny: tuple[Any, Any]) -> None:
+    async def use(policy: TransformersPolicy) -> tuple[list[Completion], list[Completion]]:
+        first = await policy.sample(prompt(0, 30), 2, SAMPLED, 0)
+        return first, await policy.sample(
+            [*prompt(0, 30), first[0].message, Message("user", "next")], 1, SAMPLED, 0
+        )
+
+    first, (second,) = run(tiny, use)
+    length = first[0].usage.prompt_tokens
+    assert [a.usage.cached_tokens for a in first] == [
+        0,
+        length,
+    ]  # the twin's prompt came with the first one's
+    assert second.usage.prompt_tokens > length + len(first[0].message.token_ids)
+    known = length + len(first[0].message.token_ids) - 1
+    assert known - 15 <= second.usage.cached_tokens <= known
+    assert all(a.usage.policy_calls == 1 and a.usage.seconds > 0 for a in [*first, second])
+    (uncached,) = run(tiny, use, prefix_cache_tokens=0)[1]
+    assert uncached.usage.cached_tokens == 0
+
+
+def test_stop_strings_end_an_answer_and_are_not_part_of_it(tiny: tuple[Any, Any]) -> None:
+    tokenizer = tiny[1]
+    ((free,),) = run(tiny, many([(prompt(3), 1, SAMPLED, 5)]))
+    text = free.message.content
+    stop = text[len(text) // 2 : len(text) // 2 + 2]
+    params = SamplingParams(max_new_tokens=12, stop=("never", stop), logprobs=True)
+    ((answer,),) = run(tiny, many([(prompt(3), 1, params, 5)]))
+    assert answer.finish == "stop"
+    assert answer.message.content == text[: text.index(stop)]
+    ids = answer.message.token_ids
+    assert ids == free.message.token_ids[: len(ids)]
+    assert tokenizer.decode(ids, skip_special_tokens=True).startswith(answer.message.content)
+    assert len(tokenizer.decode(ids[:-1], skip_special_tokens=True)) < len(answer.message.content)
+    assert answer.logprobs == pytest.approx(free.logprobs[: len(ids)], abs=1e-4)
+
+
+def test_an_answer_ends_at_its_limits(tiny: tuple[Any, Any]) -> None:
+    long, short = SamplingParams(max_new_tokens=500), SamplingParams(max_new_tokens=1)
+    requests = [
+        (prompt(0, 20), 4, long, 0),
+        (prompt(0, 20), 4, short, 0),
+        (prompt(0, 400), 2, long, 0),
+    ]
+    unlimited, single, none = run(tiny, many(requests), max_context=150)
+    for answer in unlimited:
+        ended = answer.message.token_ids[-1] == tiny[1].eos_token_id
+        assert answer.finish == ("stop" if ended else "length")
+        assert ended or answer.usage.prompt_tokens + answer.usage.generated_tokens == 150
+    assert {a.finish for a in unlimited} == {"stop", "length"}
+    assert all(len(a.message.token_ids) == 1 for a in single)
+    assert [(a.finish, a.message.content, a.message.token_ids) for a in none] == [
+        ("context", "", ())
+    ] * 2
+
+
+def test_a_failure_concerns_its_own_requests_only(tiny: tuple[Any, Any]) -> None:
+    model, tokenizer = tiny
+    poison = tokenizer.encode("~")[0]
+
+    def fail(module: Any, args: Any, kwargs: Any) -> None:
+        if (kwargs["input_ids"] == poison).any():
+            raise ValueError("poisoned")
+
+    async def use(policy: TransformersPolicy) -> list[Completion]:
+        handle = model.register_forward_pre_hook(fail, with_kwargs=True)
+        try:
+            with pytest.raises(PolicyError, match="policy tiny failed: ValueError: poisoned"):
+                await policy.sample([Message("user", "~")], 2, GREEDY, 0)
+            return await policy.sample(prompt(0), 1, GREEDY, 0)
+        finally:
+            handle.remove()
+
+    ((expected,),) = run(tiny, many([(prompt(0), 1, GREEDY, 0)]))
+    assert run(tiny, use)[0].message == expected.message
+
+
+def test_out_of_memory_halves_the_batch_and_changes_no_answer(tiny: tuple[Any, Any]) -> None:
+    model, sizes = tiny[0], []
+
+    def fail(limit: int) -> Callable[..., None]:
+        def hook(module: Any, args: Any, kwargs: Any) -> None:
+            sizes.append(kwargs["logits_to_keep"])  # rows in the pass
+            if sizes[-1] > limit:
+                raise torch.OutOfMemoryError("no memory")
+
+        return hook
+
+    async def use(policy: TransformersPolicy) -> list[list[Completion]]:
+        handle = model.register_forward_pre_hook(fail(3), with_kwargs=True)
+        try:
+            return await many(requests)(policy)
+        finally:
+            handle.remove()
+
+    async def hopeless(policy: TransformersPolicy) -> None:
+        handle = model.register_forward_pre_hook(fail(0), with_kwargs=True)
+        try:
+            with pytest.raises(PolicyError, match="out of memory with one prompt of"):
+                await policy.sample(prompt(0), 1, GREEDY, 0)
+        finally:
+            handle.remove()
+
+    requests = [(prompt(i), 2, SAMPLED, i) for i in range(6)]
+    expected = [[a.message for a in answers] for answers in run(tiny, many(requests))]
+    assert [[a.message for a in answers] for answers in run(tiny, use, max_batch=12)] == expected
+    assert max(sizes) > 3
+    assert sizes[-1] <= 3
+    run(tiny, hopeless)
+
+
+def test_a_cancelled_request_leaves_and_the_others_stay(tiny: tuple[Any, Any]) -> None:
+    async def use(policy: TransformersPolicy) -> tuple[list[Completion], bool]:
+        endless = asyncio.create_task(
+            policy.sample(prompt(0), 30, SamplingParams(max_new_tokens=200), 0)
+        )
+        other = asyncio.create_task(policy.sample(prompt(1), 1, GREEDY, 0))
+        await asyncio.sleep(0.01)
+        endless.cancel()
+        answers = await other
+        with pytest.raises(asyncio.CancelledError):
+            await endless
+        return answers + await policy.sample(prompt(1), 1, GREEDY, 0), not policy._requests
+
+    (first, second), empty = run(tiny, use, max_batch=8)
+    assert first.message == second.message
+    assert empty
+
+
+def test_closing_fails_what_is_in_flight(tiny: tuple[Any, Any]) -> None:
+    async def use() -> None:
+        policy = TransformersPolicy(*tiny, "tiny", max_batch=2)
+        pending = asyncio.create_task(
+            policy.sample(prompt(0), 50, SamplingParams(max_new_tokens=200), 0)
+        )
+        await asyncio.sleep(0.01)
+        await policy.close()
+        with pytest.raises(RroError, match="closed before it answered"):
+            await pending
+        with pytest.raises(RroError, match="is closed"):
+            await policy.sample(prompt(0), 1, GREEDY, 0)
+
+    asyncio.run(asyncio.wait_for(use(), 60))
+
+
+def test_messages_the_template_cannot_carry_are_the_callers_error(tiny: tuple[Any, Any]) -> None:
+    async def use(policy: TransformersPolicy) -> None:
+        with pytest.raises(UsageError):
+            await policy.sample([], 1, GREEDY, 0)
+
+    run(tiny, use)
+
+
+SIZE = {"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
+HEADS = {"intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+
+
+def architectures() -> dict[str, tuple[Any, type[Generator]]]:
+    torch.manual_seed(0)
+    return {
+        "softcap, window never slides": (
+            Gemma2ForCausalLM(
+                Gemma2Config(**SIZE, **HEADS, sliding_window=128, query_pre_attn_scalar=8)
+            ),
+            SlotGenerator,
+        ),
+        "sliding window": (
+            MistralForCausalLM(MistralConfig(**SIZE, **HEADS, sliding_window=10)),
+            EqualLengthGenerator,
+        ),
+        "state space": (
+            MambaForCausalLM(MambaConfig(**SIZE, state_size=4, num_heads=2)),
+            EqualLengthGenerator,
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", ["softcap, window never slides", "sliding window", "state space"])
+def test_any_architecture_is_sampled_rightly(kind: str) -> None:
+    """Which generator it gets is found out from its cache and by trying, not from a list of
+    names."""
+    model, wanted = architectures()[kind]
+    model.eval()
+    with torch.inference_mode():
+        generator = make_generator(model, frozenset(), lambda ids: "", 3, 128, (10_000, 0.25))
+        assert type(generator) is wanted
+        rows = [
+            Row(tuple(range(3, 3 + length)), SAMPLED, seed, 7)
+            for seed, length in enumerate((9, 20, 9, 9, 9, 20))
+        ]
+        waiting, done = deque(rows), []
+        while waiting or generator.rows:
+            done += generator.admit(waiting) + generator.step()
+    assert sorted(map(id, done)) == sorted(map(id, rows))
+    for row in rows:
+        assert torch.allclose(
+            torch.tensor(row.logprobs), expected_logprobs(model, row.prompt, row.tokens), atol=1e-4
+        )
+
+
+def test_a_plain_model_gets_slots_and_shared_prefixes_and_its_worker_ends(
+    tiny: tuple[Any, Any],
+) -> None:
+    policies: list[TransformersPolicy] = []
+
+    async def use(policy: TransformersPolicy) -> None:
+        policies.append(policy)
+        assert isinstance(policy._generator, SlotGenerator)
+        assert policy._generator._share == (SHARE_TOKENS if tiny[0].device.type == "cpu" else None)
+        assert policy._thread.is_alive()
+
+    run(tiny, use)
+    assert not policies[0]._thread.is_alive()
+    assert tiny[0].config._attn_implementation == "sdpa"

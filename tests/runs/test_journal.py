@@ -1,0 +1,171 @@
+"""Append-only records: complete or absent, once each, one writer."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rro.errors import DataError, RroError, UsageError
+from rro.runs.journal import Journal
+
+KEYS = st.lists(st.text(max_size=8), unique=True, max_size=8)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.jsonl"
+
+
+def test_records_come_back(path):
+    with Journal(path) as journal:
+        journal.append("a", "1", {"x": 1.5, "text": "\u2028 \ud800 \n"})
+        journal.append("b", "1", {"x": None})
+        assert journal.get("a", "1") == {
+            "kind": "a",
+            "key": "1",
+            "x": 1.5,
+            "text": "\u2028 \ud800 \n",
+        }
+        assert journal.get("a", "2") is None
+        assert ("b", "1") in journal
+        assert ("b", "2") not in journal
+    with Journal(path, read_only=True) as journal:
+        assert [record["x"] for record in journal.records("b")] == [None]
+
+
+def test_records_by_prefix_in_the_order_written(path):
+    with Journal(path) as journal:
+        for key in ("1/b", "2/a", "1/a"):
+            journal.append("task", key, {})
+        assert [record["key"] for record in journal.records("task", "1/")] == ["1/b", "1/a"]
+
+
+def test_the_same_key_twice_is_an_error(path):
+    with Journal(path) as journal:
+        journal.append("a", "1", {"x": 1})
+        with pytest.raises(RroError, match="exists already"):
+            journal.append("a", "1", {"x": 2})
+    with Journal(path) as journal:
+        assert journal.get("a", "1") == {"kind": "a", "key": "1", "x": 1}
+        with pytest.raises(RroError, match="exists already"):
+            journal.append("a", "1", {"x": 2})
+
+
+@settings(max_examples=60)
+@given(KEYS, st.floats(0, 1))
+def test_cut_anywhere_the_complete_records_remain(tmp_path_factory, keys, where):
+    path = tmp_path_factory.mktemp("cut") / "journal.jsonl"
+    with Journal(path) as journal:
+        for key in keys:
+            journal.append("a", key, {"value": key * 3})
+    whole = path.read_bytes()
+    cut = whole[: round(where * len(whole))]
+    path.write_bytes(cut)
+    kept = keys[: max(cut.count(b"\n") - 1, 0)]
+    with Journal(path) as journal:
+        assert [record["key"] for record in journal.records("a")] == kept
+        for key in keys[len(kept) :]:
+            journal.append("a", key, {"value": key * 3})
+    assert path.read_bytes() == whole
+
+
+def test_one_writer_many_readers(path):
+    with Journal(path) as journal:
+        journal.append("a", "1", {})
+        with pytest.raises(UsageError, match="another process is writing"):
+            Journal(path)
+        with Journal(path, read_only=True) as reader:
+            assert ("a", "1") in reader
+    Journal(path).close()
+
+
+def test_a_reader_leaves_a_torn_tail_to_the_writer(path):
+    with Journal(path) as journal:
+        journal.append("a", "1", {})
+    with path.open("ab") as file:
+        file.write(b'{"kind": "a", "ke')
+    torn = path.read_bytes()
+    with Journal(path, read_only=True) as reader:
+        assert len(list(reader.records("a"))) == 1
+    assert path.read_bytes() == torn
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "precious notes",
+        "precious\nnotes\n",
+        "{}\n",
+        '{"kind":"journal","key":"","schema":99}\n',
+        '["kind"]\n',
+    ],
+)
+def test_what_is_no_journal_is_refused_and_left_alone(path, text):
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"journal\.jsonl"):
+        Journal(path)
+    assert path.read_text() == text
+
+
+def test_damage_in_the_middle_names_the_line(path):
+    with Journal(path) as journal:
+        journal.append("a", "1", {})
+        journal.append("a", "2", {})
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1][:-9] + b"\n" + lines[2])
+    with pytest.raises(DataError, match="line 2: damaged"):
+        Journal(path)
+
+
+def test_a_reader_of_nothing(path):
+    with pytest.raises(DataError, match="no journal there"):
+        Journal(path, read_only=True)
+
+
+def test_what_cannot_be_written_leaves_no_trace(path):
+    with Journal(path) as journal:
+        with pytest.raises(TypeError):
+            journal.append("a", "1", {"x": object()})
+        assert ("a", "1") not in journal
+        journal.append("a", "1", {"x": 1})
+    assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["", "1"]
+
+
+def test_a_closed_journal_writes_into_no_one_elses_file(path, tmp_path):
+    journal = Journal(path)
+    journal.close()
+    with (tmp_path / "other").open("wb") as other:  # likely gets the same file number
+        with pytest.raises((RroError, OSError)):
+            journal.append("a", "1", {})
+        assert other.tell() == 0
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_a_key_that_stands_twice_in_a_file_counts_once_and_as_it_was_last(path):
+    """No process writes such a file; two that were put together may be one."""
+    with Journal(path) as journal:
+        for number, key in enumerate("xyx"):
+            journal.append("a", f"{key}{number}", {"number": number})
+    text = path.read_text().replace('"x0"', '"x"').replace('"x2"', '"x"')
+    path.write_text(text)
+    with Journal(path) as journal:
+        assert [(record["key"], record["number"]) for record in journal.records("a")] == [
+            ("x", 2),
+            ("y1", 1),
+        ]
+        assert list(journal.keys()) == [("a", "x"), ("a", "y1")]
+
+
+def test_a_journal_that_was_written_otherwise_is_read_as_well(path):
+    lines = [
+        '{"schema": 1, "kind": "journal", "key": ""}',
+        r'{"x": 1, "key": "\u00e9/1", "kind": "a"}',
+    ]
+    path.write_text("\n".join([*lines, '{"kind": "a", "key": "é/2", "x": 2}', ""]))
+    with Journal(path) as journal:
+        assert list(journal.keys()) == [("a", "é/1"), ("a", "é/2")]
+        assert [record["x"] for record in journal.records("a", "é/")] == [1, 2]
+        assert list(journal.keys(1)) == [("a", "é/2")]
+        with pytest.raises(RroError, match="exists already"):
+            journal.append("a", "é/1", {})

@@ -1,0 +1,93 @@
+"""Trackers: nothing without being asked, a plain word where one is missing, and the figures of an
+exploration."""
+
+import os
+import sys
+
+import pytest
+from fakes import TreeBenchmark, fresh_journal, make_scope
+from report_toys import TREE, speaker
+
+from rro.config import parse_config
+from rro.errors import UsageError
+from rro.exploration.explorer import summarise
+from rro.exploration.metrics import RunningFigures
+from rro.exploration.strategies.rising import RisingExploration
+from rro.policies.scripted import ScriptedPolicy
+from rro.runs.trackers import require, tracked_training, tracking
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_the_mend(monkeypatch):
+    monkeypatch.setattr("rro.runs.trackers.find_spec", lambda name: None)
+    with pytest.raises(
+        UsageError, match=r"report_to names trackio, which is not installed: pip install trackio"
+    ):
+        require(["trackio"])
+    require([])
+
+
+def test_an_unknown_tracker_is_refused():
+    with pytest.raises(UsageError, match="report_to"):
+        parse_config({"report_to": ["mlflow"]}, "recipe")
+
+
+def test_without_trackers_nothing_is_imported_or_set(tmp_path):
+    before, environment = set(sys.modules), dict(os.environ)
+    with tracked_training([], tmp_path, "run"), tracking([], tmp_path, "run") as log:
+        log({"a": 1.0}, 1)
+        assert dict(os.environ) == environment
+    assert set(sys.modules) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_is_told_where_to_write_and_its_own_settings_stand(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    with tracked_training(["tensorboard"], tmp_path, "run-sft"):
+        assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "tensorboard" / "run-sft")
+        assert os.environ["WANDB_PROJECT"] == "mine"
+    assert "TENSORBOARD_LOGGING_DIR" not in os.environ
+    assert os.environ["WANDB_PROJECT"] == "mine"
+
+
+def test_the_figures_end_at_the_summary(tmp_path):
+    """Explored in two parts, the second a resumed one: what was done before counts."""
+    import asyncio
+
+    from rro.exploration import explorer
+    from rro.runs.progress import Progress
+
+    benchmark = TreeBenchmark({f"task/{number}": TREE for number in range(8)})
+    logged = []
+    with fresh_journal(tmp_path) as journal:
+        scope = make_scope(benchmark, ScriptedPolicy(speaker, "p"), journal)
+        for tasks in (benchmark.tasks()[:5], benchmark.tasks()):
+            logged.clear()
+            watch = RunningFigures(lambda figures, step: logged.append((step, figures))).add
+            with Progress("explore", len(tasks), "tasks") as progress:
+                asyncio.run(
+                    explorer.explore(tasks, RisingExploration(2, 3), scope, 3, progress, watch)
+                )
+        records = list(journal.records("task"))
+    summary, (step, figures) = summarise(records), logged[-1]
+    assert [one for one, _ in logged] == list(range(1, 9))
+    assert step == summary.tasks
+    assert figures["explore/pairs"] == summary.pairs
+    assert figures["explore/policy_calls"] == summary.usage.policy_calls
+    assert figures["explore/candidates_per_step"] == summary.candidates_per_step
+    ends = [record["committed"][-1]["process_reward"] for record in records]
+    assert figures["explore/final_process_reward"] == pytest.approx(sum(ends) / len(ends))
+
+
+def test_tensorboard_holds_what_was_logged(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with tracking(["tensorboard"], tmp_path, "toy-explore-1") as log:
+        for step in (1, 2):
+            log({"explore/pairs": step * 3.0}, step)
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "toy-explore-1"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("explore/pairs")] == [
+        (1, 3.0),
+        (2, 6.0),
+    ]

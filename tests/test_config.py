@@ -1,0 +1,115 @@
+"""Recipes: what is read, overridden, refused and dumped."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rro.config import Config, ExploreConfig, dump_toml, load_config, parse_config
+from rro.errors import UsageError
+from rro.exploration.strategies import make_strategy
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('name = "mine"\n[explore]\nrollouts = 3\n[environment.options]\nhuman = true\n')
+    return path
+
+
+def test_a_recipe_and_its_overrides(recipe):
+    overrides = [
+        "explore.rollouts=7", "model.name=google/gemma-2-2b-it", "dpo.learning_rate=1e-5", "model.lora.rank=8",
+        "environment.options.goals=[1, 2]", "explore.strategy='fixed'", "name=a=b",
+    ]  # fmt: skip
+    config = load_config(recipe, overrides)
+    assert (config.name, config.explore.rollouts, config.explore.strategy) == ("a=b", 7, "fixed")
+    assert config.model.name == "google/gemma-2-2b-it"
+    assert config.model.lora is not None
+    assert config.model.lora.rank == 8
+    assert config.dpo.learning_rate == 1e-5
+    assert config.environment.options == {"human": True, "goals": [1, 2]}
+
+
+def test_none_as_an_override(recipe):
+    recipe.write_text("[environment]\nmax_steps = 4\n")
+    assert load_config(recipe, ["environment.max_steps=none"]).environment.max_steps is None
+
+
+def test_defaults_are_the_papers():
+    config = Config()
+    assert (config.explore.rollouts, config.explore.candidates, config.explore.rising) == (
+        5,
+        5,
+        "strict",
+    )
+    assert (config.explore.start, config.explore.siblings) == ("estimated", "lowest")
+    assert make_strategy(config.explore, {}, 1.0).margin == 0.0
+    assert make_strategy(ExploreConfig(strategy="ipr"), {}, 1.0).margin == 0.01
+    assert (config.dpo.beta, config.dpo.learning_rate, config.sft.learning_rate) == (
+        0.1,
+        3e-6,
+        2e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("explore.rolouts=3", "unknown key explore.rolouts: did you mean rollouts"),
+        ("model.lora.rnk=3", "unknown key model.lora.rnk: did you mean rank"),
+        ("xyz=1", "unknown key xyz: known keys are name"),
+        ("explore.rollouts=0", "explore.rollouts: .*greater than or equal to 1"),
+        ("explore.rollouts=many", "explore.rollouts: .*integer.*'many'"),
+        ("explore.strategy=ppo", "explore.strategy: .*'rro'.*'ppo'"),
+        ("dpo.batch_size=0", "dpo.batch_size: .*greater than or equal to 1"),
+        ("seed", "'seed' is not an override"),
+        ("=3", "is not an override"),
+        ("name.first=3", "name is a value, not a section"),
+    ],
+)
+def test_what_is_wrong_is_named(recipe, override, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        load_config(recipe, [override])
+
+
+@pytest.mark.parametrize("text", ["name = ", "name = 'a'\nname = 'b'", "\x00"])
+def test_a_recipe_that_is_no_toml(recipe, text):
+    recipe.write_text(text)
+    with pytest.raises(UsageError, match=r"recipe\.toml"):
+        load_config(recipe)
+
+
+def test_a_recipe_that_is_not_there_or_not_text(tmp_path):
+    with pytest.raises(UsageError, match="no such recipe"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(UsageError):
+        load_config(tmp_path)
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match=r"bytes\.toml"):
+        load_config(tmp_path / "bytes.toml")
+
+
+@given(
+    st.builds(
+        lambda name, margin, steps, lora, options: {
+            "name": name,
+            "explore": {"margin": margin},
+            "environment": {"max_steps": steps, "options": options},
+            "model": {"lora": {"rank": lora} if lora else None},
+        },
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.floats(0, 10),
+        st.none() | st.integers(1, 99),
+        st.none() | st.integers(1, 99),
+        st.dictionaries(
+            st.text("abc", min_size=1), st.booleans() | st.integers(-9, 9) | st.text("ab\"\\\n'")
+        ),
+    )
+)
+def test_dumped_and_read_again(tmp_path_factory, tree):
+    config = parse_config(tree, "test")
+    path: Path = tmp_path_factory.mktemp("dump") / "config.toml"
+    path.write_text(dump_toml(config), encoding="utf-8")
+    assert load_config(path) == config
