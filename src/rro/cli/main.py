@@ -371,7 +371,7 @@ def _verify_sql(options: argparse.Namespace) -> None:
 def packaged_recipe(name: str) -> Path:
     """A recipe that comes with the package: beside it when installed, in the repository when
     not."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "recipes", package.parents[1] / "recipes"):
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
