@@ -31,7 +31,7 @@ from rro.episodes.loop import Limits
 from rro.evaluation.statistics import bootstrap_mean
 from rro.exploration import explorer
 from rro.exploration.beliefs import Prior
-from rro.exploration.sampler import Sampler, Scope
+from rro.exploration.sampler import ExplorationContext, Sampler
 from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.base import Strategy
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
@@ -141,12 +141,12 @@ def grow(forest: Forest, explored: Strategy, seed: int, concurrency: int = 16) -
         Journal(Path(folder) / "journal.jsonl") as journal,
     ):
         params = SamplingParams()
-        scope = Scope(
+        context = ExplorationContext(
             forest, policy, policy, journal, params, params, Limits(forest.max_steps), seed
         )
         with Progress("explore", len(forest.trees), "tasks", log_every=1e9) as progress:
             failed = asyncio.run(
-                explorer.explore(forest.tasks(), strategy, scope, concurrency, progress)
+                explorer.explore(forest.tasks(), strategy, context, concurrency, progress)
             )
     assert not failed, failed
     return strategy.trees

@@ -33,7 +33,7 @@ from rro.environments.base import Benchmark, Environment
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
 from rro.exploration.pairs import write_pairs
-from rro.exploration.sampler import Scope
+from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.base import Strategy
 from rro.exploration.strategies.rising import RisingExploration
@@ -122,11 +122,11 @@ def measure(work: str, tasks: int, strategy: str, folder: Path, trace: int) -> d
 
 def _explore(grove: Grove, tasks: Sequence[Task], journal: Journal, strategy: Strategy) -> None:
     policy, params = grove.forest.policy(), SamplingParams()
-    scope = Scope(
+    context = ExplorationContext(
         grove, policy, policy, journal, params, params, Limits(grove.max_steps), seed=0, iteration=1
     )
     with Progress("explore", len(tasks), "tasks", log_every=1e9) as progress:
-        failed = asyncio.run(explorer.explore(tasks, strategy, scope, 32, progress))
+        failed = asyncio.run(explorer.explore(tasks, strategy, context, 32, progress))
     assert not failed, failed
 
 

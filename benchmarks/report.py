@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from rro.config import parse_config
-from rro.episodes.loop import Limits, begin
+from rro.episodes.loop import Limits, reset_checked
 from rro.exploration import explorer
-from rro.exploration.sampler import Scope
+from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.base import Policy
 from rro.report.gather import Gatherer
@@ -47,7 +47,7 @@ class Experts:
     def __init__(self, shop: WebShopBenchmark, tasks: Sequence[Task], limits: Limits) -> None:
         self._experts: dict[str, Policy] = {}
         for task in tasks:
-            opening = asyncio.run(begin(shop.make(), task, 0, limits.step_timeout))
+            opening = asyncio.run(reset_checked(shop.make(), task, 0, limits.step_timeout))
             self._experts[opening[-1].content] = shop.expert(task, noise=0.5)
 
     async def sample(
@@ -105,8 +105,10 @@ def _explored(data: Path | None, count: int, folder: Path) -> RunFolder:
     )
     policy, params = Experts(shop, tasks, limits), SamplingParams()
     with Journal(run.journal) as journal, Progress("explore", count, "tasks") as progress:
-        scope = Scope(shop, policy, policy, journal, params, params, limits, seed=0, iteration=1)
-        asyncio.run(explorer.explore(tasks, RisingExploration(5, 5), scope, 32, progress))
+        context = ExplorationContext(
+            shop, policy, policy, journal, params, params, limits, seed=0, iteration=1
+        )
+        asyncio.run(explorer.explore(tasks, RisingExploration(5, 5), context, 32, progress))
     return run
 
 

@@ -33,7 +33,7 @@ from rro.environments.base import Benchmark, Environment
 from rro.environments.registry import open_benchmark
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
-from rro.exploration.sampler import Scope
+from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies import make_strategy
 from rro.models.loading import load_model
 from rro.policies.base import Policy
@@ -178,10 +178,12 @@ def _measure(folder: RunFolder, way: Way, count: int) -> dict[str, Any]:
         tempfile.TemporaryDirectory() as scratch,
         Journal(Path(scratch) / "journal.jsonl") as journal,
     ):
-        scope = Scope(used, policy, policy, journal, params, params, limits, config.seed)
+        context = ExplorationContext(
+            used, policy, policy, journal, params, params, limits, config.seed
+        )
         wall, processor, thread = time.perf_counter(), time.process_time(), time.thread_time()
         with Progress(str(way), count, "tasks") as progress:
-            asyncio.run(explorer.explore(tasks, strategy, scope, way.concurrency, progress))
+            asyncio.run(explorer.explore(tasks, strategy, context, way.concurrency, progress))
         seconds, loop_seconds = time.perf_counter() - wall, time.thread_time() - thread
         cpu_seconds = time.process_time() - processor + _cpu_below() - below
         summary = explorer.summarise(journal.records("task"))

@@ -19,7 +19,7 @@ from typing import Any
 from rro.environments.base import Benchmark, Environment
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
-from rro.exploration.sampler import Sampler, Scope
+from rro.exploration.sampler import ExplorationContext, Sampler
 from rro.exploration.tree import Tree
 from rro.policies.base import Policy
 from rro.policies.scripted import ScriptedPolicy
@@ -216,22 +216,26 @@ class Overflowing:
         await self.inner.close()
 
 
-def make_scope(benchmark: Benchmark, policy: Policy, journal: Journal, **changes: Any) -> Scope:
-    """A scope with the limits of the benchmark and one retry."""
+def make_context(
+    benchmark: Benchmark, policy: Policy, journal: Journal, **changes: Any
+) -> ExplorationContext:
+    """A context with the limits of the benchmark and one retry."""
     limits = Limits(
         benchmark.max_steps,
         step_timeout=changes.pop("step_timeout", 5.0),
         retries=changes.pop("retries", 1),
     )
-    scope = Scope(benchmark, policy, policy, journal, ROLL_OUT, PROPOSE, limits, seed=7)
-    return replace(scope, **changes)
+    context = ExplorationContext(
+        benchmark, policy, policy, journal, ROLL_OUT, PROPOSE, limits, seed=7
+    )
+    return replace(context, **changes)
 
 
-def grow(strategy: Any, scope: Scope, task: Task | None = None) -> Tree:
+def grow(strategy: Any, context: ExplorationContext, task: Task | None = None) -> Tree:
     """One task's finished tree."""
 
     async def work() -> Tree:
-        sampler = Sampler(scope, task or scope.benchmark.tasks("train")[0])
+        sampler = Sampler(context, task or context.benchmark.tasks("train")[0])
         await sampler.start()
         await strategy.explore(sampler)
         return sampler.tree
@@ -239,11 +243,11 @@ def grow(strategy: Any, scope: Scope, task: Task | None = None) -> Tree:
     return asyncio.run(work())
 
 
-def explore(strategy: Any, scope: Scope, concurrency: int = 4) -> list[str]:
-    """Explore all tasks of the scope's benchmark; returns the failed ones."""
-    tasks = scope.benchmark.tasks("train")
+def explore(strategy: Any, context: ExplorationContext, concurrency: int = 4) -> list[str]:
+    """Explore all tasks of the context's benchmark; returns the failed ones."""
+    tasks = context.benchmark.tasks("train")
     with Progress("explore", len(tasks), "tasks") as progress:
-        return asyncio.run(explorer.explore(tasks, strategy, scope, concurrency, progress))
+        return asyncio.run(explorer.explore(tasks, strategy, context, concurrency, progress))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import asyncio
 import random
 from pathlib import Path
 
-from fakes import ForkableTreeEnvironment, TreeBenchmark, explore, make_scope
+from fakes import ForkableTreeEnvironment, TreeBenchmark, explore, make_context
 
 from rro.config import Config, parse_config
 from rro.evaluation.evaluate import evaluate
@@ -76,10 +76,10 @@ def make_run(
     )
     run, benchmark = RunFolder.create(config, folder), TreeBenchmark(trees, environment)
     with Journal(run.journal) as journal:
-        scope = make_scope(
+        context = make_context(
             benchmark, ScriptedPolicy(speaker, f"{name}/sft"), journal, iteration=1, seed=seed
         )
-        assert explore(strategy or RisingExploration(3, 4), scope) == []
+        assert explore(strategy or RisingExploration(3, 4), context) == []
         done = list(journal.records("task", "1/"))
         journal.append(
             "stage",
@@ -87,17 +87,17 @@ def make_run(
             {"seconds": 2.5, "pairs": summarise(done).pairs, "failed_tasks": 0},
         )
         for label in evaluated:
-            _evaluate(benchmark, journal, label, scope)
+            _evaluate(benchmark, journal, label, context)
     return run
 
 
-def _evaluate(benchmark, journal, label, scope) -> None:
+def _evaluate(benchmark, journal, label, context) -> None:
     tasks = benchmark.tasks("test")
     with Progress("evaluate", len(tasks), "episodes") as progress:
         asyncio.run(
             evaluate(
                 tasks, benchmark, ScriptedPolicy(speaker, label), journal, label=label, mode="sampled", episodes=1,
-                params=SamplingParams(), limits=scope.limits, seed=len(label), concurrency=8, progress=progress,
+                params=SamplingParams(), limits=context.limits, seed=len(label), concurrency=8, progress=progress,
             )
         )  # fmt: skip
 

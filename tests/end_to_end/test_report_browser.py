@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fakes import TreeBenchmark, explore, make_scope
+from fakes import TreeBenchmark, explore, make_context
 from report_toys import HOSTILE, TREE, Long, hostile_trees, make_run, speaker
 
 from rro.exploration.strategies.rising import RisingExploration
@@ -391,10 +391,10 @@ def test_a_run_is_watched_while_it_goes_on(open_page, tmp_path):
             assert "No task has been explored yet" in page.locator("#work").text_content()
             with Journal(tmp_path / "journal.jsonl") as journal:
                 for iteration in (1, 2):
-                    scope = make_scope(
+                    context = make_context(
                         benchmark, ScriptedPolicy(speaker, "p"), journal, iteration=iteration
                     )
-                    elsewhere(explore, RisingExploration(2, 2), scope)
+                    elsewhere(explore, RisingExploration(2, 2), context)
                     page.wait_for_function(
                         f"() => document.querySelectorAll('button.task').length === {6 * iteration}"
                     )

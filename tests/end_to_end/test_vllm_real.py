@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from doors import Doors
-from fakes import explore, fresh_journal, make_scope
+from fakes import explore, fresh_journal, make_context
 from peft import LoraConfig, get_peft_model
 from vllm_in_process import QUESTION, ask, recipe
 
@@ -175,9 +175,9 @@ def test_a_frozen_model_prices_what_another_explores(served, models, backend, tm
     )
     short = SamplingParams(max_new_tokens=6)
     with fresh_journal(tmp_path) as journal:
-        settings = {"pricer": policies["pricer"], "params": short, "proposal_params": short}
-        scope = make_scope(tasks, policies["explorer"], journal, **settings)
-        assert explore(FixedSizeExploration(rollouts=2, candidates=2), scope) == []
+        settings = {"rollout_policy": policies["pricer"], "params": short, "proposal_params": short}
+        context = make_context(tasks, policies["explorer"], journal, **settings)
+        assert explore(FixedSizeExploration(rollouts=2, candidates=2), context) == []
         drawn = list(journal.records("candidate"))
         rolled = list(journal.records("rollout"))
     assert {record["policy"] for record in drawn} == {"t/rro-1"}

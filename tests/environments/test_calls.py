@@ -10,7 +10,7 @@ import pytest
 
 from rro.environments import calls
 from rro.environments.base import Environment, Watched
-from rro.environments.calls import bounded
+from rro.environments.calls import call_with_timeout
 from rro.errors import RroError
 
 
@@ -54,14 +54,14 @@ def test_short_calls_are_made_in_turn_in_one_thread_and_blocking_ones_each_in_it
         open_calls.remove(number)
         return number
 
-    assert together(*(bounded(Quick(), 60, lambda n=n: call(n)) for n in range(200))) == list(
-        range(200)
-    )
+    assert together(
+        *(call_with_timeout(Quick(), 60, lambda n=n: call(n)) for n in range(200))
+    ) == list(range(200))
     assert (max(most), len(threads)) == (1, 1)
     assert threading.current_thread() not in threads
-    assert sorted(together(*(bounded(Blocking(), 60, barrier.wait) for _ in range(20)))) == list(
-        range(20)
-    )
+    assert sorted(
+        together(*(call_with_timeout(Blocking(), 60, barrier.wait) for _ in range(20)))
+    ) == list(range(20))
 
 
 @pytest.mark.parametrize("kind", [Quick, Blocking])
@@ -72,7 +72,7 @@ def test_what_a_call_raises_is_raised_where_it_is_awaited(kind, error):
 
     async def catch():
         with pytest.raises(BaseException, match=r"no|StopIteration") as caught:
-            await bounded(kind(), 60, fail)
+            await call_with_timeout(kind(), 60, fail)
         return caught.value
 
     raised = asyncio.run(catch())
@@ -86,8 +86,10 @@ def test_calls_that_hang_are_given_up_and_stall_no_other(kind):
     never = threading.Event()
 
     async def work():
-        hung = [asyncio.ensure_future(bounded(kind(), 0.1, never.wait)) for _ in range(5)]
-        quick = await asyncio.gather(*(bounded(Other(), 60, lambda n=n: n) for n in range(50)))
+        hung = [asyncio.ensure_future(call_with_timeout(kind(), 0.1, never.wait)) for _ in range(5)]
+        quick = await asyncio.gather(
+            *(call_with_timeout(Other(), 60, lambda n=n: n) for n in range(50))
+        )
         return quick, await asyncio.gather(*hung, return_exceptions=True)
 
     quick, hung = asyncio.run(work())
@@ -102,16 +104,18 @@ def test_a_long_call_that_ends_in_time_holds_up_the_others_once(monkeypatch):
     monkeypatch.setattr(calls, "PATIENCE", 0.05)
     ended = threading.Event()
     assert together(
-        bounded(Quick(), 60, lambda: ended.wait(60)), bounded(Quick(), 60, ended.set)
+        call_with_timeout(Quick(), 60, lambda: ended.wait(60)),
+        call_with_timeout(Quick(), 60, ended.set),
     ) == [True, None]
 
     async def again():
         first, barrier = threading.Event(), threading.Barrier(2)
         await asyncio.gather(
-            bounded(Quick(), 60, lambda: first.wait(60)), bounded(Quick(), 60, first.set)
+            call_with_timeout(Quick(), 60, lambda: first.wait(60)),
+            call_with_timeout(Quick(), 60, first.set),
         )
         return await asyncio.gather(
-            *(bounded(Quick(), 60, lambda: barrier.wait(60)) for _ in range(2))
+            *(call_with_timeout(Quick(), 60, lambda: barrier.wait(60)) for _ in range(2))
         )
 
     assert sorted(asyncio.run(again())) == [0, 1]
@@ -119,7 +123,7 @@ def test_a_long_call_that_ends_in_time_holds_up_the_others_once(monkeypatch):
 
 def test_a_wrapped_environment_goes_by_its_own_name():
     never = threading.Event()
-    (error,) = together(bounded(Watched(Blocking(), []), 0.05, never.wait))
+    (error,) = together(call_with_timeout(Watched(Blocking(), []), 0.05, never.wait))
     never.set()
     assert str(error) == "Blocking did not answer within 0.05 s"
 
@@ -133,7 +137,7 @@ def test_a_thread_that_runs_for_ever_in_python_is_ended(kind):
         while True:
             pass
 
-    (error,) = together(bounded(kind(), 0.1, spin))
+    (error,) = together(call_with_timeout(kind(), 0.1, spin))
     assert isinstance(error, TimeoutError)
     threads[0].join(60)
     assert not threads[0].is_alive()
@@ -143,7 +147,7 @@ def test_a_thread_that_runs_for_ever_in_python_is_ended(kind):
 def test_where_too_many_hang_the_run_ends_before_the_process_does(monkeypatch):
     monkeypatch.setattr(calls, "MOST_HANGING", 3)
     never = threading.Event()
-    errors = together(*(bounded(Blocking(), 0.05, never.wait) for _ in range(3)))
+    errors = together(*(call_with_timeout(Blocking(), 0.05, never.wait) for _ in range(3)))
     assert [type(error) for error in errors].count(RroError) == 1
     assert "3 calls of Blocking never came back" in str(
         next(e for e in errors if isinstance(e, RroError))
@@ -159,22 +163,28 @@ def test_what_no_one_waits_for_is_not_begun():
     made, holding, free = [], threading.Event(), threading.Event()
 
     async def work():
-        first = asyncio.ensure_future(bounded(Quick(), 60, lambda: (holding.set(), free.wait(60))))
-        second = asyncio.ensure_future(bounded(Quick(), 60, lambda: made.append("second")))
+        first = asyncio.ensure_future(
+            call_with_timeout(Quick(), 60, lambda: (holding.set(), free.wait(60)))
+        )
+        second = asyncio.ensure_future(
+            call_with_timeout(Quick(), 60, lambda: made.append("second"))
+        )
         while not holding.is_set():
             await asyncio.sleep(0)
         second.cancel()
         await asyncio.sleep(0)
         free.set()
         await first
-        await bounded(Quick(), 60, lambda: made.append("third"))
+        await call_with_timeout(Quick(), 60, lambda: made.append("third"))
 
     asyncio.run(work())
     assert made == ["third"]
 
 
 def test_threads_end_with_their_event_loop():
-    threads = [together(bounded(Quick(), 60, threading.current_thread))[0] for _ in range(5)]
+    threads = [
+        together(call_with_timeout(Quick(), 60, threading.current_thread))[0] for _ in range(5)
+    ]
     gc.collect()
     for thread in threads:
         thread.join(60)
@@ -182,12 +192,12 @@ def test_threads_end_with_their_event_loop():
 
 
 def _called():
-    return asyncio.run(bounded(Quick(), 60, lambda: 17))
+    return asyncio.run(call_with_timeout(Quick(), 60, lambda: 17))
 
 
 def test_a_forked_process_has_threads_of_its_own():
     async def fork():
-        assert await bounded(Quick(), 60, lambda: 1) == 1
+        assert await call_with_timeout(Quick(), 60, lambda: 1) == 1
         with multiprocessing.get_context("fork").Pool(1) as pool:
             return pool.apply_async(asyncio_free, ()).get(60)
 

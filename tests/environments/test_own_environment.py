@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import explore, fresh_journal, make_scope, task_records
+from fakes import explore, fresh_journal, make_context, task_records
 
 from rro.config import load_config
 from rro.environments.base import Forkable
 from rro.environments.registry import open_benchmark
-from rro.episodes.loop import begin
+from rro.episodes.loop import reset_checked
 from rro.errors import UsageError
 from rro.exploration.pairs import from_row
 from rro.exploration.strategies.rising import RisingExploration
@@ -66,7 +66,7 @@ def test_a_recipe_opens_it_and_rro_gets_pairs(folder):
     for name in (config.environment.name, "forkable:guess_number"):
         benchmark = open_benchmark(name, config.environment.options)
         with fresh_journal(folder, f"{name.partition(':')[0]}.jsonl") as journal:
-            assert explore(RisingExploration(), make_scope(benchmark, policy, journal)) == []
+            assert explore(RisingExploration(), make_context(benchmark, policy, journal)) == []
             records[name] = task_records(journal)
         assert isinstance(benchmark.make(), Forkable) == name.startswith("forkable")
     plain, forkable = records.values()
@@ -115,7 +115,7 @@ def test_the_script_runs_and_runs_again(folder):
 @pytest.mark.parametrize("action", ["", "seven", "9" * 10_000, "١٢", "-1", "\x00", "5; import os"])
 def test_the_example_itself_survives_what_models_write(folder, action):
     environment = open_benchmark("guess:guess_number").make()
-    (message,) = asyncio.run(begin(environment, Task("t", (7, 20)), 0, 1.0))
+    (message,) = asyncio.run(reset_checked(environment, Task("t", (7, 20)), 0, 1.0))
     assert message.role == "user"
     assert environment.step(Message("assistant", action)).done is False
     assert environment.step(Message("assistant", "so 8, no: 7")).reward == 1.0

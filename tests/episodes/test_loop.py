@@ -9,7 +9,15 @@ import pytest
 from fakes import ROLL_OUT, Counted, Overflowing, TreeBenchmark, uniform
 
 from rro.environments.base import Environment
-from rro.episodes.loop import Limits, act, attempt_episode, begin, bounded, opened, run_episode
+from rro.episodes.loop import (
+    Limits,
+    attempt_episode,
+    call_with_timeout,
+    open_environment,
+    reset_checked,
+    run_episode,
+    step_checked,
+)
 from rro.errors import RroError, UsageError
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, StepResult, StopReason, Task, Trajectory, Usage
@@ -22,7 +30,7 @@ def play(benchmark, policy, limits=None, seed=0, taken=0, on_step=None):
     limits = limits or Limits(step_timeout=0.05)
 
     async def work():
-        opening = await begin(environment, benchmark.tasks()[0], 0, 1.0)
+        opening = await reset_checked(environment, benchmark.tasks()[0], 0, 1.0)
         return await run_episode(
             environment,
             policy,
@@ -136,12 +144,14 @@ def test_a_blocking_environment_that_hangs_is_timed_out_and_stalls_no_one():
 
     async def beside():
         environment, quick = hanging.make(), TreeBenchmark(DEEP)
-        opening = await begin(environment, hanging.tasks()[0], 0, 5.0)
+        opening = await reset_checked(environment, hanging.tasks()[0], 0, 5.0)
         arguments = {"task": "t", "params": ROLL_OUT, "limits": Limits(step_timeout=0.2), "seed": 0}
         slow = asyncio.create_task(run_episode(environment, uniform(), opening, **arguments))
         other = quick.make()
         reward = (
-            await run_episode(other, uniform(), await begin(other, Task("t"), 0, 1.0), **arguments)
+            await run_episode(
+                other, uniform(), await reset_checked(other, Task("t"), 0, 1.0), **arguments
+            )
         ).reward
         return reward, slow.done(), await slow
 
@@ -158,7 +168,9 @@ def test_more_blocking_calls_at_once_than_any_pool_has_threads():
     barrier = threading.Barrier(60)
 
     async def all_at_once():
-        return await asyncio.gather(*(bounded(environment, 30.0, barrier.wait) for _ in range(60)))
+        return await asyncio.gather(
+            *(call_with_timeout(environment, 30.0, barrier.wait) for _ in range(60))
+        )
 
     assert sorted(asyncio.run(all_at_once())) == list(range(60))
 
@@ -180,7 +192,7 @@ class Odd(Environment):
 
 
 def answer(result):
-    return asyncio.run(act(Odd(result), Message("assistant", "a"), 1.0))
+    return asyncio.run(step_checked(Odd(result), Message("assistant", "a"), 1.0))
 
 
 def test_numpy_rewards_become_plain_ones():
@@ -221,15 +233,15 @@ def test_an_opening_that_is_none_is_a_users_mistake(wrong):
     with pytest.raises(
         UsageError, match=r"Odd\.reset must return Messages that end with the user's"
     ):
-        asyncio.run(begin(Odd(None, wrong), Task("t"), 0, 1.0))
+        asyncio.run(reset_checked(Odd(None, wrong), Task("t"), 0, 1.0))
 
 
 def test_an_environment_is_closed_also_where_the_wait_for_that_is_cancelled():
     benchmark, gate = TreeBenchmark(DEEP), threading.Event()
 
     async def use():
-        async with opened(benchmark, 60.0) as environment:
-            ahead.append(asyncio.create_task(bounded(environment, 60.0, gate.wait)))
+        async with open_environment(benchmark, 60.0) as environment:
+            ahead.append(asyncio.create_task(call_with_timeout(environment, 60.0, gate.wait)))
             await asyncio.sleep(0.01)
 
     async def work():
@@ -260,7 +272,7 @@ def test_an_environment_that_comes_when_no_one_waits_for_it_any_more_is_closed()
             return super().make()
 
     async def wait():
-        async with opened(benchmark, 60.0):
+        async with open_environment(benchmark, 60.0):
             raise AssertionError("there is none")
 
     async def work():

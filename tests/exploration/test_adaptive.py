@@ -15,7 +15,7 @@ from fakes import (
     explore,
     fresh_journal,
     grow,
-    make_scope,
+    make_context,
     place,
     task_records,
     uniform,
@@ -25,10 +25,10 @@ from rro.config import AdaptiveConfig, ExploreConfig
 from rro.errors import RestoreError, UsageError
 from rro.exploration.beliefs import Prior
 from rro.exploration.pairs import to_row
-from rro.exploration.sampler import Missing
+from rro.exploration.sampler import TaskFailed
 from rro.exploration.strategies import make_strategy
 from rro.exploration.strategies.adaptive import AdaptiveExploration
-from rro.exploration.tree import Passage
+from rro.exploration.tree import RolloutSuffix
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import StepResult, StopReason, Usage
 
@@ -51,7 +51,7 @@ def adaptive(siblings="lowest", **options):
 def grown(folder, strategy, tree=TREE, policy=None, environment=ForkableTreeEnvironment, **options):
     with fresh_journal(folder) as journal:
         benchmark = TreeBenchmark({"t": tree}, environment, **options)
-        return grow(strategy, make_scope(benchmark, policy or Counted(uniform()), journal))
+        return grow(strategy, make_context(benchmark, policy or Counted(uniform()), journal))
 
 
 def rollouts_of(tree):
@@ -78,7 +78,7 @@ def test_rollouts_supply_the_candidates_and_their_outcomes_at_no_cost(tmp_path, 
             for _, r in sorted(root.rollouts.items())
             if r.steps[0].action.content == child.action.content
         ]
-        assert [passage.reward for passage in child.inherited] == through
+        assert [suffix.reward for suffix in child.inherited] == through
         assert [m.content for m in child.history()[len(root.opening) :]] == [
             child.action.content,
             child.step.observation,
@@ -95,7 +95,7 @@ def test_only_rollouts_from_here_or_above_price_a_node(tmp_path):
         "nothing was directed anywhere"
     )
     for node in tree.root.walk():
-        if node.price is None or node.price.exact:
+        if node.estimate is None or node.estimate.exact:
             continue
         started = [
             rollout for place in [tree.root, *node.path()] for rollout in place.rollouts.values()
@@ -104,12 +104,12 @@ def test_only_rollouts_from_here_or_above_price_a_node(tmp_path):
         through = [
             r.reward for r in started if r.reward is not None and taken(r)[: len(steps)] == steps
         ]
-        assert sorted(node.price.outcomes) == sorted(through)
+        assert sorted(node.estimate.outcomes) == sorted(through)
 
 
 def test_an_end_is_exact_and_never_rolled_out(tmp_path):
     tree = grown(tmp_path, adaptive(), {"win": 1.0, "lose": 0.0})
-    assert {child.price.mean: child.price.exact for child in tree.root.children} == {
+    assert {child.estimate.mean: child.estimate.exact for child in tree.root.children} == {
         1.0: True,
         0.0: True,
     }
@@ -125,7 +125,7 @@ def test_an_end_is_exact_and_never_rolled_out(tmp_path):
 def test_draws_go_on_until_there_is_something_to_compare_or_enough(tmp_path):
     always = ScriptedPolicy(lambda messages, rng: place(messages)[1][0])
     tree = grown(tmp_path, adaptive(first=2, most=5, step_calls=100), {"a": {"x": 0.5}}, always)
-    assert [len(node.passages()) for node in [tree.root, *tree.committed()]] == [5, 5, 5]
+    assert [len(node.suffixes()) for node in [tree.root, *tree.committed()]] == [5, 5, 5]
     assert adaptive().pairs(tree, 1) == []
     assert [node.action.content for node in tree.committed()] == ["a", "x"]
 
@@ -140,7 +140,7 @@ def test_the_race_goes_to_the_open_order_and_stops_when_it_is_settled(tmp_path):
     assert (pair.chosen[0].content, pair.rejected[0].content) == ("good", "bad")
     assert pair.credibility >= 0.97
     assert (pair.chosen_reward.n, set(pair.chosen_reward.outcomes)) == (
-        len(tree.committed()[0].passages()),
+        len(tree.committed()[0].suffixes()),
         {1.0},
     )
     assert to_row(pair)["credibility"] == pair.credibility
@@ -164,18 +164,18 @@ def test_candidates_that_do_the_same_share_outcomes_and_make_no_pair(tmp_path):
     tree = grown(tmp_path, strategy, EARLY, shouting(), Synonyms)
     texts = {child.action.content for child in tree.root.children}
     assert len(texts) > 4
-    by_kind = {child.action.content.rstrip("!"): child.price for child in tree.root.children}
+    by_kind = {child.action.content.rstrip("!"): child.estimate for child in tree.root.children}
     assert all(
-        child.price == by_kind[child.action.content.rstrip("!")] for child in tree.root.children
+        child.estimate == by_kind[child.action.content.rstrip("!")] for child in tree.root.children
     )
-    assert sum(price.n for price in by_kind.values()) == 30 + sum(
+    assert sum(estimate.n for estimate in by_kind.values()) == 30 + sum(
         len(c.rollouts) for c in tree.root.children
     )
     pairs = strategy.pairs(tree, 1)
     assert {p.rejected[0].content.rstrip("!") for p in pairs if p.step == 1} == {"bad"}
     (tmp_path / "alone").mkdir()
     apart = grown(tmp_path / "alone", replace_share(strategy), EARLY, shouting(), Synonyms)
-    assert max(child.price.n for child in apart.root.children if not child.committed) < 15
+    assert max(child.estimate.n for child in apart.root.children if not child.committed) < 15
 
 
 def replace_share(strategy):
@@ -199,10 +199,10 @@ def test_without_snapshots_the_benchmark_says_what_is_the_same(tmp_path, kind, s
     with fresh_journal(tmp_path) as journal:
         benchmark = kind({"t": EARLY}, PlainSynonyms)
         tree = grow(
-            adaptive(first=30, most=30, race=False), make_scope(benchmark, shouting(), journal)
+            adaptive(first=30, most=30, race=False), make_context(benchmark, shouting(), journal)
         )
     good = [c for c in tree.root.children if c.action.content.startswith("good")]
-    assert (len({child.price.n for child in good}) == 1 and good[0].price.n > 8) is shared
+    assert (len({child.estimate.n for child in good}) == 1 and good[0].estimate.n > 8) is shared
 
 
 def test_a_state_that_differs_is_not_the_same_though_it_looks_so(tmp_path):
@@ -211,7 +211,7 @@ def test_a_state_that_differs_is_not_the_same_though_it_looks_so(tmp_path):
             return "at : go good bad" if not self.path else "at here: go x y"
 
     tree = grown(tmp_path, adaptive(first=20, most=20, race=False), EARLY, environment=Hidden)
-    assert {child.action.content: set(child.price.outcomes) for child in tree.root.children} == {
+    assert {child.action.content: set(child.estimate.outcomes) for child in tree.root.children} == {
         "good": {1.0},
         "bad": {0.0},
     }
@@ -226,20 +226,20 @@ def test_failed_rollouts_are_missing_and_never_zero(tmp_path):
     tree = grown(tmp_path, adaptive(first=20, most=20), branches, fault=fault)
     failed = [r for r in rollouts_of(tree) if r.stop is StopReason.FAILED]
     assert failed
-    assert all(set(node.price.outcomes) == {1.0} for node in tree.root.walk() if node.price)
+    assert all(set(node.estimate.outcomes) == {1.0} for node in tree.root.walk() if node.estimate)
     assert adaptive().pairs(tree, 1) == []
 
 
 @pytest.mark.parametrize(
     ("recycle", "said"),
-    [(True, "every rollout from node 0 failed"), (False, "no candidate at node 0 could be priced")],
+    [(True, "every rollout from node 0 failed"), (False, "no candidate at node 0 has an estimate")],
 )
 def test_nothing_but_failures_leaves_the_task_open(tmp_path, recycle, said):
     def fault(path, action):
         if path:
             raise ConnectionError("gone")
 
-    with pytest.raises(Missing, match=said):
+    with pytest.raises(TaskFailed, match=said):
         grown(tmp_path, adaptive(recycle=recycle), EARLY, fault=fault)
 
 
@@ -268,12 +268,12 @@ def test_what_failed_and_came_on_resume_moves_no_record_to_another_action(tmp_pa
     asked: list[int] = []
     strategy, broken = adaptive(first=8, most=12, error=0.1, step_calls=60), True
     with fresh_journal(tmp_path) as journal:
-        scope = make_scope(
+        context = make_context(
             TreeBenchmark({"t": TREE}), Counted(uniform(), fault), journal, retries=0
         )
-        before = grow(strategy, scope)
+        before = grow(strategy, context)
         broken = False
-        after = grow(strategy, scope)
+        after = grow(strategy, context)
     assert sum(r.reward is None for r in rollouts_of(before)) == 2
     assert all(r.reward is not None for r in rollouts_of(after))
     assert any(node.rollouts for node in after.root.children)
@@ -303,7 +303,9 @@ def test_one_action_with_two_answers_is_an_error(tmp_path):
 def test_a_full_context_ends_the_trajectory(tmp_path):
     with fresh_journal(tmp_path) as journal:
         benchmark = TreeBenchmark({"t": {"a": {"x": 0.5}, "b": {"x": 0.5}}}, truncated=0.25)
-        assert explore(adaptive(), make_scope(benchmark, Overflowing(uniform(), 3), journal)) == []
+        assert (
+            explore(adaptive(), make_context(benchmark, Overflowing(uniform(), 3), journal)) == []
+        )
         (record,) = task_records(journal).values()
     assert [(step["process_reward"], step["outcome"]) for step in record["committed"]] == [
         (0.25, None)
@@ -316,7 +318,7 @@ def test_the_step_limit_is_an_exact_end(tmp_path):
         StopReason.STEP_LIMIT,
         StopReason.TERMINAL,
     }
-    assert all(child.price.exact for child in tree.root.children)
+    assert all(child.estimate.exact for child in tree.root.children)
 
 
 @pytest.mark.parametrize(
@@ -370,15 +372,15 @@ def test_recipes_make_it():
 def test_a_passage_knows_its_next_step(tmp_path):
     rollout = grown(tmp_path, adaptive()).root.rollouts[0]
     steps = len(rollout.steps)
-    assert [Passage(rollout, 1.0, taken).next for taken in range(steps + 1)] == [
+    assert [RolloutSuffix(rollout, 1.0, taken).next for taken in range(steps + 1)] == [
         *rollout.steps,
         None,
     ]
-    assert [Passage(rollout, 1.0, taken).is_last for taken in range(steps)] == [False] * (
+    assert [RolloutSuffix(rollout, 1.0, taken).is_last for taken in range(steps)] == [False] * (
         steps - 1
     ) + [True]
     cut = replace(rollout, stop=StopReason.CONTEXT)
-    assert not Passage(cut, 1.0, steps - 1).is_last
+    assert not RolloutSuffix(cut, 1.0, steps - 1).is_last
 
 
 # -- on trees whose values are known

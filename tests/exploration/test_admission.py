@@ -12,7 +12,7 @@ from fakes import (
     TreeBenchmark,
     explore,
     fresh_journal,
-    make_scope,
+    make_context,
     task_records,
     uniform,
 )
@@ -65,7 +65,9 @@ def test_tasks_begin_as_others_end_and_the_slow_ones_hold_up_none(tmp_path):
     """Two of three places are held to the end: all the others go through the third."""
     strategy = Held(48, frozenset({"t0", "t7"}))
     with fresh_journal(tmp_path) as journal:
-        assert explore(strategy, make_scope(TreeBenchmark(forest(50)), uniform(), journal), 3) == []
+        assert (
+            explore(strategy, make_context(TreeBenchmark(forest(50)), uniform(), journal), 3) == []
+        )
     assert strategy.begun == list(forest(50))  # in their order
     assert set(strategy.ended[-2:]) == {"t0", "t7"}
     assert max(strategy.open) == 3
@@ -99,7 +101,7 @@ class InFlight:
 def test_calls_in_flight_are_bounded_by_the_tasks_in_flight(tmp_path, strategy, at_once):
     policy, benchmark = InFlight(), TreeBenchmark(forest(60))
     with fresh_journal(tmp_path) as journal:
-        assert explore(strategy, make_scope(benchmark, policy, journal), 5) == []
+        assert explore(strategy, make_context(benchmark, policy, journal), 5) == []
     assert at_once < policy.most <= 5 * at_once
     assert benchmark.calls.most_open <= 5 * at_once
     assert benchmark.calls.made == benchmark.calls.closed
@@ -138,8 +140,8 @@ def test_a_long_task_goes_on_among_many_short_ones(tmp_path):
     }
     policy, concurrency = Queue(), 4
     with fresh_journal(tmp_path) as journal:
-        scope = make_scope(TreeBenchmark(trees, Named, max_steps=12), policy, journal)
-        assert explore(RisingExploration(1, 1), scope, concurrency) == []
+        context = make_context(TreeBenchmark(trees, Named, max_steps=12), policy, journal)
+        assert explore(RisingExploration(1, 1), context, concurrency) == []
     turns = [number for number, task in enumerate(policy.served) if task == "long"]
     assert len(turns) > 50
     assert max(after - before for before, after in itertools.pairwise(turns)) <= 1 + (6 + 1) * (
@@ -173,12 +175,14 @@ def test_tasks_whose_environment_hangs_are_missing_and_the_others_as_ever(
             return super().make()
 
     with fresh_journal(tmp_path, "calm") as journal:
-        explore(RisingExploration(2, 2), make_scope(TreeBenchmark(forest(10)), uniform(), journal))
+        explore(
+            RisingExploration(2, 2), make_context(TreeBenchmark(forest(10)), uniform(), journal)
+        )
         calm = task_records(journal)
     with fresh_journal(tmp_path, "hung") as journal:
         benchmark = Benchmark(forest(10), Hangs, blocking=blocking)
-        scope = make_scope(benchmark, uniform(), journal, step_timeout=0.5, retries=2)
-        failed = explore(RisingExploration(2, 2), scope)
+        context = make_context(benchmark, uniform(), journal, step_timeout=0.5, retries=2)
+        failed = explore(RisingExploration(2, 2), context)
         found = task_records(journal)
     never.set()
     assert set(failed) == (set() if where == "make" else hanging)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rro.errors import UsageError
 from rro.exploration.beliefs import Belief, Prior, above
-from rro.exploration.comparison import Candidate, race
+from rro.exploration.comparison import Candidate, compare
 from rro.exploration.tree import Node
 from rro.types import ProcessReward
 
@@ -19,7 +19,7 @@ BELIEF = st.builds(Belief, COUNTS, COUNTS) | st.floats(0, 1).map(
 )
 
 
-def price(*outcomes, exact=False):
+def estimate(*outcomes, exact=False):
     return ProcessReward(outcomes, "policy", exact)
 
 
@@ -84,14 +84,14 @@ def test_successes_lift_and_failures_lower(a, b, other, more):
 def test_a_belief_lies_between_its_prior_and_what_was_seen(outcomes, center, strength):
     prior = Prior(strength, -1.0, 1.0)
     seen = (sum(outcomes) / len(outcomes) + 1) / 2
-    belief = prior.belief(price(*outcomes), center)
+    belief = prior.belief(estimate(*outcomes), center)
     assert min(center, seen) - 1e-9 <= belief.mean <= max(center, seen) + 1e-9
     assert (
         belief.variance
         < Belief(strength * center, strength * (1 - center)).variance + 0.25 / strength
     )
-    assert prior.belief(price(outcomes[0], exact=True), center).mean == (outcomes[0] + 1) / 2
-    assert 0 < prior.center(price(*outcomes)) < 1
+    assert prior.belief(estimate(outcomes[0], exact=True), center).mean == (outcomes[0] + 1) / 2
+    assert 0 < prior.center(estimate(*outcomes)) < 1
 
 
 def test_the_posterior_holds_what_it_says_when_the_prior_is_right():
@@ -107,7 +107,7 @@ def test_the_posterior_holds_what_it_says_when_the_prior_is_right():
             seen[turn % 2].append(float(rng.random() < values[turn % 2]))
             if turn < 1:
                 continue
-            chance = above(*(prior.belief(price(*outcomes), center) for outcomes in seen))
+            chance = above(*(prior.belief(estimate(*outcomes), center) for outcomes in seen))
             if 0.7 <= chance <= 0.9:
                 claimed, right, held = claimed + chance, right + (values[0] > values[1]), held + 1
                 break
@@ -131,7 +131,7 @@ def test_outcomes_close_together_count_for_several():
 
 def test_an_outcome_out_of_range_is_named():
     with pytest.raises(UsageError, match="37 is not between 0 and 1: set reward_range"):
-        Prior().belief(price(37.0))
+        Prior().belief(estimate(37.0))
 
 
 # -- races
@@ -143,13 +143,13 @@ def candidate(belief, name="0.0"):
 
 def test_the_best_runs_against_what_is_most_credibly_worse():
     best, worse = candidate(Belief(8, 2)), candidate(Belief(1, 4))
-    running = race([candidate(Belief(3, 2)), worse, best])
+    running = compare([candidate(Belief(3, 2)), worse, best])
     assert (running.best, running.worse) == (best, worse)
     assert abs(running.credibility - by_sum(8, 2, 1, 4)) < 1e-3
 
 
 def test_one_alone_has_no_race():
-    running = race([candidate(Belief(3, 2))])
+    running = compare([candidate(Belief(3, 2))])
     assert (running.worse, running.credibility, running.next(10, 0.9)) == (None, 0.0, None)
 
 
@@ -159,21 +159,21 @@ def test_the_less_known_side_runs_next_and_a_known_one_never():
         candidate(Belief(1, 2)),
         candidate(Belief(0, 0, 1.0)),
     )
-    assert race([firm, open_one]).next(10, 0.9) is open_one
-    assert race([end, open_one]).next(10, 0.9) is open_one
-    assert race([end, candidate(Belief(0, 0, 0.3))]).next(10, 0.9) is None
+    assert compare([firm, open_one]).next(10, 0.9) is open_one
+    assert compare([end, open_one]).next(10, 0.9) is open_one
+    assert compare([end, candidate(Belief(0, 0, 0.3))]).next(10, 0.9) is None
 
 
 def test_a_hopeless_race_is_not_run():
     near = [candidate(Belief(3, 2)), candidate(Belief(2.5, 2.5))]
-    assert race(near).next(6, 0.9) is None
-    assert race(near).next(600, 0.9) is not None
-    assert race([candidate(Belief(3, 1)), candidate(Belief(1, 3))]).next(0.5, 0.99) is None
+    assert compare(near).next(6, 0.9) is None
+    assert compare(near).next(600, 0.9) is not None
+    assert compare([candidate(Belief(3, 1)), candidate(Belief(1, 3))]).next(0.5, 0.99) is None
 
 
 @given(st.lists(BELIEF, min_size=1, max_size=6))
 def test_the_best_is_never_the_worse(beliefs):
-    running = race([candidate(belief) for belief in beliefs])
+    running = compare([candidate(belief) for belief in beliefs])
     assert running.best.belief.mean == max(belief.mean for belief in beliefs)
     assert running.worse is not running.best
     if running.worse is not None:

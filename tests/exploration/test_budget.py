@@ -7,7 +7,7 @@ from fakes import (
     TreeBenchmark,
     explore,
     fresh_journal,
-    make_scope,
+    make_context,
     task_records,
     uniform,
 )
@@ -15,7 +15,7 @@ from fakes import (
 from rro.cli.main import _budget
 from rro.config import BudgetConfig
 from rro.errors import UsageError
-from rro.exploration.budget import Account, BudgetSpent
+from rro.exploration.budget import Budget, BudgetSpent
 from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.rising import RisingExploration
@@ -31,14 +31,14 @@ FOREST = {f"task/{number}": TREE for number in range(40)}
 
 
 def run(folder, strategy, concurrency, **limits):
-    """(policy calls really made, the account, the task records) of an exploration within limits."""
-    policy, account = Counted(uniform()), Account(BudgetConfig(**limits))
+    """(policy calls really made, the budget, the task records) of an exploration within limits."""
+    policy, budget = Counted(uniform()), Budget(BudgetConfig(**limits))
     with fresh_journal(folder, f"j{concurrency}{limits}") as journal:
-        scope = make_scope(
-            TreeBenchmark(FOREST, ForkableTreeEnvironment), policy, journal, account=account
+        context = make_context(
+            TreeBenchmark(FOREST, ForkableTreeEnvironment), policy, journal, budget=budget
         )
-        assert explore(strategy, scope, concurrency) == []
-        return policy.calls, account, task_records(journal)
+        assert explore(strategy, context, concurrency) == []
+        return policy.calls, budget, task_records(journal)
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
@@ -53,10 +53,10 @@ def run(folder, strategy, concurrency, **limits):
     ids=lambda s: s.name,
 )
 def test_calls_stay_within_the_budget(tmp_path, strategy, concurrency):
-    calls, account, records = run(tmp_path, strategy, concurrency, policy_calls=300)
-    assert account.over == "policy_calls"
+    calls, budget, records = run(tmp_path, strategy, concurrency, policy_calls=300)
+    assert budget.exhausted == "policy_calls"
     assert 300 * 0.9 <= calls <= 300 * 1.15
-    assert account.spent.policy_calls == calls
+    assert budget.spent.policy_calls == calls
     assert 0 < len(records) < len(FOREST)
 
 
@@ -72,8 +72,8 @@ def test_tasks_that_were_cut_keep_what_they_chose(tmp_path):
 
 
 def test_without_a_limit_nothing_is_cut(tmp_path):
-    _, account, records = run(tmp_path, RisingExploration(2, 2), 4)
-    assert (account.over, account.share(), len(records)) == (None, None, len(FOREST))
+    _, budget, records = run(tmp_path, RisingExploration(2, 2), 4)
+    assert (budget.exhausted, budget.share(), len(records)) == (None, None, len(FOREST))
     assert not any(record["cut"] for record in records.values())
 
 
@@ -82,21 +82,21 @@ def test_no_budget_at_all(tmp_path):
 
 
 def test_time_and_money_and_earlier_processes():
-    account = Account(BudgetConfig(cost=1.0), Usage(cost=0.7))
-    assert account.share() == pytest.approx(0.7)
-    with account.piece("rollout"):
+    budget = Budget(BudgetConfig(cost=1.0), Usage(cost=0.7))
+    assert budget.share() == pytest.approx(0.7)
+    with budget.reserve("rollout"):
         pass
-    account.spend("rollout", Usage(cost=0.2))
-    with pytest.raises(BudgetSpent, match="cost"), account.piece("rollout"):
+    budget.spend("rollout", Usage(cost=0.2))
+    with pytest.raises(BudgetSpent, match="cost"), budget.reserve("rollout"):
         pass
     with (
         pytest.raises(BudgetSpent, match="cost"),
-        account.piece("candidate"),
+        budget.reserve("candidate"),
     ):  # once over, it stays so
         pass
     with (
         pytest.raises(BudgetSpent, match="seconds"),
-        Account(BudgetConfig(seconds=0)).piece("candidate"),
+        Budget(BudgetConfig(seconds=0)).reserve("candidate"),
     ):
         pass
 

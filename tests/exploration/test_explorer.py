@@ -12,7 +12,7 @@ from fakes import (
     TreeEnvironment,
     explore,
     fresh_journal,
-    make_scope,
+    make_context,
     task_records,
     timeless,
     uniform,
@@ -53,7 +53,7 @@ def experts(tasks):
 STRATEGIES = [
     RisingExploration(2, 2),
     RisingExploration(2, 3, "weak", "zero", "all"),
-    FixedSizeExploration(2, 2, price_start=True),
+    FixedSizeExploration(2, 2, estimate_start=True),
     IterativeStepRefinement(experts(FOREST), 2),
     TrajectoryExploration(experts(FOREST)),
     RejectionSampling(0.5, 3),
@@ -75,7 +75,7 @@ def run(folder, name, strategy, trees, environment, concurrency, **options):
     """Explore into folder/name; returns the calls of the policy and of the environments."""
     policy, benchmark = Counted(uniform()), TreeBenchmark(trees, environment, **options)
     with fresh_journal(folder, name) as journal:
-        assert explore(strategy, make_scope(benchmark, policy, journal), concurrency) == []
+        assert explore(strategy, make_context(benchmark, policy, journal), concurrency) == []
     return policy, benchmark.calls
 
 
@@ -124,8 +124,8 @@ def test_with_failures_they_do_not_depend_on_it_either(tmp_path, strategy, envir
     for concurrency in (1, 64):
         policy = Counted(uniform(), fails)
         with fresh_journal(tmp_path, str(concurrency)) as journal:
-            scope = make_scope(TreeBenchmark(trees, environment), policy, journal)
-            failed[concurrency] = sorted(explore(strategy, scope, concurrency))
+            context = make_context(TreeBenchmark(trees, environment), policy, journal)
+            failed[concurrency] = sorted(explore(strategy, context, concurrency))
             finished = task_records(journal)
     assert failed[1] == failed[64]
     assert len(finished) + len(failed[1]) == len(trees)
@@ -185,7 +185,7 @@ def test_iterations_share_a_journal_and_draw_anew(tmp_path):
     benchmark, policy = TreeBenchmark(FOREST), Counted(uniform())
     with fresh_journal(tmp_path) as journal:
         for iteration in (1, 2):
-            explore(STRATEGIES[0], make_scope(benchmark, policy, journal, iteration=iteration))
+            explore(STRATEGIES[0], make_context(benchmark, policy, journal, iteration=iteration))
         keys = list(task_records(journal))
     assert len(keys) == 2 * len(FOREST)
     assert max(policy.seeds.values()) == 1
@@ -200,7 +200,7 @@ def test_one_task_that_fails_leaves_the_others_and_is_tried_again(tmp_path):
     broken, benchmark = True, TreeBenchmark(FOREST)
     with fresh_journal(tmp_path, "j") as journal:
         failed = explore(
-            STRATEGIES[0], make_scope(benchmark, Counted(uniform(), fault), journal), 1
+            STRATEGIES[0], make_context(benchmark, Counted(uniform(), fault), journal), 1
         )
         done = [key.removeprefix("0/") for key in task_records(journal)]
         assert sorted(failed + done) == sorted(FOREST)
@@ -208,7 +208,7 @@ def test_one_task_that_fails_leaves_the_others_and_is_tried_again(tmp_path):
         assert done
         broken = False
         assert (
-            explore(STRATEGIES[0], make_scope(benchmark, Counted(uniform(), fault), journal), 1)
+            explore(STRATEGIES[0], make_context(benchmark, Counted(uniform(), fault), journal), 1)
             == []
         )
     assert everything(tmp_path, "j") == everything(tmp_path, "whole")
@@ -223,7 +223,7 @@ def test_any_exception_of_a_users_code_fails_its_task_alone(tmp_path):
 
     with fresh_journal(tmp_path) as journal:
         assert explore(
-            STRATEGIES[0], make_scope(TreeBenchmark(FOREST, Broken), uniform(), journal)
+            STRATEGIES[0], make_context(TreeBenchmark(FOREST, Broken), uniform(), journal)
         ) == ["task/3"]
         assert len(task_records(journal)) == len(FOREST) - 1
 
@@ -236,7 +236,7 @@ def test_an_error_to_mend_stops_the_exploration_at_once(tmp_path, error):
 
     policy = Counted(uniform(), fault)
     with fresh_journal(tmp_path) as journal, pytest.raises(type(error), match=str(error)):
-        explore(STRATEGIES[0], make_scope(TreeBenchmark(FOREST), policy, journal), 4)
+        explore(STRATEGIES[0], make_context(TreeBenchmark(FOREST), policy, journal), 4)
     assert policy.calls < 80
 
 
@@ -246,12 +246,12 @@ def test_two_tasks_of_one_name_are_refused(tmp_path):
             return [Task("task/0"), Task("task/0")]
 
     with fresh_journal(tmp_path) as journal, pytest.raises(UsageError, match="'task/0'"):
-        explore(STRATEGIES[0], make_scope(Twins(FOREST), uniform(), journal))
+        explore(STRATEGIES[0], make_context(Twins(FOREST), uniform(), journal))
 
 
 def test_no_tasks(tmp_path):
     with fresh_journal(tmp_path) as journal:
-        assert explore(STRATEGIES[0], make_scope(TreeBenchmark({}), uniform(), journal)) == []
+        assert explore(STRATEGIES[0], make_context(TreeBenchmark({}), uniform(), journal)) == []
 
 
 def test_records_and_their_summary(tmp_path):

@@ -108,7 +108,7 @@ def rising_step(drawn, threshold, cap, strict=True):
     return results
 
 
-def prices(subtree, n):
+def estimates(subtree, n):
     """The exact distribution of the mean outcome of `n` rollouts; a finished episode has one
     outcome, without error."""
     if isinstance(subtree, F):
@@ -145,10 +145,10 @@ def test_the_value_of_a_step_is_the_mean_of_the_next_steps_candidates(low):
     for tree in forest(low):
         for node in nodes(tree):
             for _, following in node:
-                priced = sum(
+                estimated = sum(
                     p * outcome for p, outcome in episodes(following)
                 )  # r(h, a), by enumeration
-                assert isinstance(following, F) or priced == sum(
+                assert isinstance(following, F) or estimated == sum(
                     p * x for p, x in candidates(following)
                 )
 
@@ -275,12 +275,17 @@ def test_a_single_step_may_fall_when_none_rose():
     assert rising_step(drawn, F(1, 2), 2)[2, 1] == F(1, 4)  # both draws were the bad candidate
 
 
-# -- prices from N rollouts
+# -- estimates from N rollouts
 
 
 @given(trees(), st.integers(1, 3))
 def test_noisy_prices_keep_the_mean_and_spread_at_least_as_much(tree, n):
-    noisy = [(p * q, price) for p, subtree in tree if p for price, q in prices(subtree, n).items()]
+    noisy = [
+        (p * q, estimate)
+        for p, subtree in tree
+        if p
+        for estimate, q in estimates(subtree, n).items()
+    ]
     mean, deviation = spread(candidates(tree))
     assert spread(noisy)[0] == mean
     assert spread(noisy)[1] >= deviation
@@ -291,7 +296,7 @@ def test_noisy_prices_keep_the_mean_and_spread_at_least_as_much(tree, n):
 
 def test_equal_candidates_seem_to_rise_when_priced_by_rollouts():
     coin = ((F(1, 2), F(1)), (F(1, 2), F(0)))
-    drawn = [(p, price) for price, p in prices(coin, 5).items()]
+    drawn = [(p, estimate) for estimate, p in estimates(coin, 5).items()]
     assert chance(drawn, lambda x: x > F(1, 2)) == F(
         1, 2
     )  # although d = 0: every such rise is noise
@@ -300,7 +305,12 @@ def test_equal_candidates_seem_to_rise_when_priced_by_rollouts():
 @given(trees(), st.integers(-8, 7), st.integers(1, 2))
 def test_statement_4_any_threshold(tree, eighths, n):
     threshold = F(eighths, 8)
-    noisy = [(p * q, price) for p, subtree in tree if p for price, q in prices(subtree, n).items()]
+    noisy = [
+        (p * q, estimate)
+        for p, subtree in tree
+        if p
+        for estimate, q in estimates(subtree, n).items()
+    ]
     for drawn in (candidates(tree), noisy):
         mean, deviation = spread(drawn)
         rises = chance(drawn, lambda x: x > threshold)
@@ -310,8 +320,8 @@ def test_statement_4_any_threshold(tree, eighths, n):
 
 def test_a_threshold_at_the_upper_end_is_never_exceeded():
     coin = ((F(1, 2), F(1)), (F(1, 2), F(0)))
-    assert prices(coin, 5)[F(1)] == F(1, 32)  # five lucky rollouts
-    drawn = [(p, price) for price, p in prices(coin, 5).items()]
+    assert estimates(coin, 5)[F(1)] == F(1, 32)  # five lucky rollouts
+    drawn = [(p, estimate) for estimate, p in estimates(coin, 5).items()]
     assert {count for count, _ in rising_step(drawn, F(1), 3)} == {3}
 
 
@@ -319,7 +329,7 @@ def test_a_threshold_at_the_upper_end_is_never_exceeded():
 @pytest.mark.parametrize("n", [1, 5])
 def test_hoeffding_holds_for_one_price_and_k_fold_for_the_chosen_one(success, n):
     coin = ((success, F(1)), (1 - success, F(0)))
-    drawn = [(p, price) for price, p in prices(coin, n).items()]
+    drawn = [(p, estimate) for estimate, p in estimates(coin, n).items()]
     results = rising_step(drawn, success, 3)
     for tenths in range(1, 10):
         bound = math.exp(-2 * n * (tenths / 10) ** 2)
@@ -336,7 +346,7 @@ def test_the_figures_on_the_page():
 
 def test_winners_curse_a_chosen_price_is_too_high_on_average():
     coin = ((F(1, 2), F(1)), (F(1, 2), F(0)))
-    drawn = [(p, price) for price, p in prices(coin, 5).items()]
+    drawn = [(p, estimate) for estimate, p in estimates(coin, 5).items()]
     bias = [
         sum(p * drawn[index][1] for (_, index), p in rising_step(drawn, F(1, 2), cap).items())
         - F(1, 2)
@@ -349,7 +359,7 @@ def test_winners_curse_a_chosen_price_is_too_high_on_average():
 @given(st.integers(0, 8), st.integers(0, 8), st.integers(1, 5))
 def test_prices_order_two_candidates_wrongly_no_more_often_than_the_bound(a, b, n):
     low, high = sorted((F(a, 8), F(b, 8)))
-    worse, better = (prices(((p, F(1)), (1 - p, F(0))), n) for p in (low, high))
+    worse, better = (estimates(((p, F(1)), (1 - p, F(0))), n) for p in (low, high))
     wrong = sum(p * q for x, p in worse.items() for y, q in better.items() if x > y)
     assert wrong <= math.exp(-n * float(high - low) ** 2)
 
@@ -410,7 +420,7 @@ def forked_outcomes(seed, forks=5):
 
 
 def test_forks_that_hold_the_random_stream_price_luck():
-    """Five rollouts never disagree, so the price is 0 or 1, while the gamble is worth 1/2."""
+    """Five rollouts never disagree, so the estimate is 0 or 1, while the gamble is worth 1/2."""
     prices_by_seed = [set(forked_outcomes(seed)) for seed in range(40)]
     assert all(len(outcomes) == 1 for outcomes in prices_by_seed)
     assert 10 < sum(outcomes == {1.0} for outcomes in prices_by_seed) < 30

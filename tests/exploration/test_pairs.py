@@ -36,8 +36,8 @@ def pair(text="x", tokens=(1, 2)):
     chosen, rejected = (
         Message("assistant", side, Source.POLICY, tokens) for side in ("good", "bad")
     )
-    prices = ProcessReward((1.0, 0.5), "sft"), ProcessReward((0.0,), "sft", exact=True)
-    return PreferencePair(prompt, (chosen,), (rejected,), "t", 1, *prices, "rro")
+    estimates = ProcessReward((1.0, 0.5), "sft"), ProcessReward((0.0,), "sft", exact=True)
+    return PreferencePair(prompt, (chosen,), (rejected,), "t", 1, *estimates, "rro")
 
 
 @given(PAIR)

@@ -1,4 +1,4 @@
-"""Forks, prices, failures and costs, checked against what environment and policy really did."""
+"""Forks, estimates, failures and costs, checked against what environment and policy really did."""
 
 import asyncio
 import random
@@ -14,14 +14,14 @@ from fakes import (
     TreeEnvironment,
     fresh_journal,
     grow,
-    make_scope,
+    make_context,
     uniform,
     value,
 )
 
 from rro.errors import RestoreError, UsageError
-from rro.exploration.budget import Account
-from rro.exploration.sampler import ContextFull, Missing, Sampler, together
+from rro.exploration.budget import Budget
+from rro.exploration.sampler import ContextFull, Sampler, TaskFailed, gather_all
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.scripted import ScriptedPolicy
@@ -38,7 +38,7 @@ def sampling(work, benchmark, policy, folder, **changes):
     """Run `work(sampler)` on the benchmark's first task; returns its result."""
 
     async def begun():
-        sampler = Sampler(make_scope(benchmark, policy, journal, **changes), benchmark.tasks()[0])
+        sampler = Sampler(make_context(benchmark, policy, journal, **changes), benchmark.tasks()[0])
         await sampler.start()
         return await work(sampler)
 
@@ -53,7 +53,7 @@ def test_the_cost_is_what_was_really_done(tmp_path, environment, strategy):
     with fresh_journal(tmp_path) as journal:
         spent = []
         tree = grow(
-            strategy, make_scope(benchmark, policy, journal, account=Account(observe=spent.append))
+            strategy, make_context(benchmark, policy, journal, budget=Budget(observe=spent.append))
         )
     usage, calls = tree.usage(), benchmark.calls
     assert usage.policy_calls == policy.calls > 0
@@ -86,34 +86,34 @@ def test_only_an_environment_without_snapshot_pays_for_its_history(tmp_path):
 def test_a_price_is_the_mean_of_its_rollouts_and_near_the_true_value(tmp_path, environment):
     async def work(sampler):
         node = await sampler.propose(sampler.tree.root)
-        return node, await sampler.price(node, 300)
+        return node, await sampler.estimate(node, 300)
 
     benchmark = TreeBenchmark({"t": TREE}, environment)
-    node, price = sampling(work, benchmark, Planned({"": ["a"]}), tmp_path)
-    assert price.outcomes == (0.2,) * 300  # Planned always goes on with the first action
+    node, estimate = sampling(work, benchmark, Planned({"": ["a"]}), tmp_path)
+    assert estimate.outcomes == (0.2,) * 300  # Planned always goes on with the first action
     (tmp_path / "random").mkdir()
     always_a = ScriptedPolicy(
         lambda messages, rng: "a" if len(messages) == 2 else uniform()._script(messages, rng)
     )
-    node, price = sampling(work, benchmark, always_a, tmp_path / "random")
-    assert price.outcomes == tuple(node.rollouts[number].reward for number in range(300))
-    assert abs(price.mean - value(TREE["a"])) < 0.05
+    node, estimate = sampling(work, benchmark, always_a, tmp_path / "random")
+    assert estimate.outcomes == tuple(node.rollouts[number].reward for number in range(300))
+    assert abs(estimate.mean - value(TREE["a"])) < 0.05
     assert all(node.rollouts[i].opening == node.history() for i in range(300))
 
 
 def test_an_action_that_ends_the_episode_is_priced_by_its_outcome_alone(tmp_path):
     async def work(sampler):
         node = await sampler.propose(sampler.tree.root)
-        price = await sampler.price(node, 5)
+        estimate = await sampler.estimate(node, 5)
         with pytest.raises(ValueError, match="has ended"):
             await sampler.propose(node)
         with pytest.raises(ValueError, match="has ended"):
             await sampler.roll_out(node, 0)
-        return node, price
+        return node, estimate
 
     policy = Counted(Planned({"": ["c"]}))
-    node, price = sampling(work, TreeBenchmark({"t": TREE}), policy, tmp_path)
-    assert (price.outcomes, price.exact, node.stop, policy.calls) == (
+    node, estimate = sampling(work, TreeBenchmark({"t": TREE}), policy, tmp_path)
+    assert (estimate.outcomes, estimate.exact, node.stop, policy.calls) == (
         (1.0,),
         True,
         StopReason.TERMINAL,
@@ -124,11 +124,11 @@ def test_an_action_that_ends_the_episode_is_priced_by_its_outcome_alone(tmp_path
 def test_the_step_limit_ends_an_episode_as_the_environment_says(tmp_path):
     async def work(sampler):
         node = await sampler.propose(sampler.tree.root)
-        return node, await sampler.price(node, 5)
+        return node, await sampler.estimate(node, 5)
 
     benchmark = TreeBenchmark({"t": TREE}, max_steps=1, truncated=0.25)
-    node, price = sampling(work, benchmark, Planned({"": ["a"]}), tmp_path)
-    assert (node.stop, price.mean, price.exact) == (StopReason.STEP_LIMIT, 0.25, True)
+    node, estimate = sampling(work, benchmark, Planned({"": ["a"]}), tmp_path)
+    assert (node.stop, estimate.mean, estimate.exact) == (StopReason.STEP_LIMIT, 0.25, True)
 
 
 def test_a_full_context_leaves_no_candidate_but_its_cost(tmp_path):
@@ -177,7 +177,7 @@ class Mutable(ForkableTreeEnvironment):
 def test_a_fork_that_would_be_another_episode_is_an_error(tmp_path, environment, error, sentence):
     async def work(sampler):
         node = await sampler.propose(sampler.tree.root)
-        await sampler.price(node, 2)
+        await sampler.estimate(node, 2)
 
     with pytest.raises(error, match=sentence):
         sampling(work, TreeBenchmark({"t": TREE}, environment), Planned({"": ["a"]}), tmp_path)
@@ -210,7 +210,7 @@ def test_rollouts_that_fail_are_missing_and_never_zero(tmp_path):
 
     async def work(sampler):
         node = await sampler.propose(sampler.tree.root)
-        return node, await sampler.price(node, 6)
+        return node, await sampler.estimate(node, 6)
 
     doomed: set[int] = set()
     benchmark = TreeBenchmark({"t": {"a": {"x": 0.5, "y": 0.5}}})
@@ -219,8 +219,8 @@ def test_rollouts_that_fail_are_missing_and_never_zero(tmp_path):
     doomed = set(random.Random(1).sample(list(seen.seeds)[1:], 4))
     (tmp_path / "again").mkdir()
     failing = Counted(uniform(), fault)
-    node, price = sampling(work, benchmark, failing, tmp_path / "again", retries=2)
-    assert price.outcomes == (0.5, 0.5)
+    node, estimate = sampling(work, benchmark, failing, tmp_path / "again", retries=2)
+    assert estimate.outcomes == (0.5, 0.5)
     assert sorted(failing.seeds[seed] for seed in doomed) == [3] * 4  # each tried 1 + 2 times
     assert sum(t.stop is StopReason.FAILED for t in node.rollouts.values()) == 4
     assert node.usage.environment_steps == 3  # the candidate, and two rollouts
@@ -232,7 +232,7 @@ def test_no_price_where_every_rollout_failed_and_they_are_tried_again_on_resume(
             raise ConnectionError("gone")
 
     async def work(sampler):
-        return await sampler.price(await sampler.propose(sampler.tree.root), 3)
+        return await sampler.estimate(await sampler.propose(sampler.tree.root), 3)
 
     benchmark, broken = TreeBenchmark({"t": TREE}, fault=fault), True
     assert sampling(work, benchmark, Planned({"": ["a"]}), tmp_path) is None
@@ -245,7 +245,7 @@ def test_a_candidate_that_cannot_be_had_is_an_error_after_retries(tmp_path):
         raise ConnectionError("gone")
 
     policy = Counted(uniform(), fault)
-    with pytest.raises(Missing, match=r"candidate 0\.0: ConnectionError: gone"):
+    with pytest.raises(TaskFailed, match=r"candidate 0\.0: ConnectionError: gone"):
         sampling(
             lambda sampler: sampler.propose(sampler.tree.root),
             TreeBenchmark({"t": TREE}),
@@ -283,7 +283,7 @@ def test_a_reset_or_fork_that_fails_is_tried_again(tmp_path, environment):
                 raise ConnectionError("gone")
 
     async def work(sampler):
-        return await sampler.price(sampler.tree.root, 2)
+        return await sampler.estimate(sampler.tree.root, 2)
 
     resets: list[str] = []
     benchmark = TreeBenchmark({"t": TREE}, environment, fault=fault)
@@ -297,7 +297,7 @@ def test_an_environment_that_hangs_gives_missing_rollouts(tmp_path, environment)
             waited.append(never.wait(30))
 
     async def work(sampler):
-        return await sampler.price(await sampler.propose(sampler.tree.root), 2)
+        return await sampler.estimate(await sampler.propose(sampler.tree.root), 2)
 
     never, waited = threading.Event(), []
     benchmark = TreeBenchmark({"t": TREE}, environment, blocking=True, fault=fault)
@@ -343,5 +343,5 @@ def test_together_lets_the_others_end_before_it_raises():
 
     ended: list[int] = []
     with pytest.raises(KeyError):
-        asyncio.run(together([fails(), ends()]))
+        asyncio.run(gather_all([fails(), ends()]))
     assert ended == [1]

@@ -10,14 +10,14 @@ from fakes import (
     explore,
     fresh_journal,
     grow,
-    make_scope,
+    make_context,
     task_records,
     uniform,
 )
 
 from rro.config import ExploreConfig
 from rro.errors import RroError
-from rro.exploration.sampler import Missing
+from rro.exploration.sampler import TaskFailed
 from rro.exploration.strategies import make_strategy
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.ipr import IterativeStepRefinement
@@ -26,7 +26,7 @@ from rro.exploration.strategies.whole import RejectionSampling, TrajectoryExplor
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, Source, Step, StopReason, Trajectory
 
-# Rollouts go by CHOICES, so a price is exactly: start 0.4, a 0.4, b 0.6, d 0.2, c 0.9 (an end).
+# Rollouts go by CHOICES, so an estimate is exactly: start 0.4, a 0.4, b 0.6, d 0.2, c 0.9 (an end).
 TREE = {"a": {"x": 0.2, "y": 0.4}, "b": {"x": 0.6, "y": 0.3}, "d": {"x": 0.2}, "c": 0.9}
 CHOICES = {"": "a", "a": "y"}
 
@@ -34,7 +34,7 @@ CHOICES = {"": "a", "a": "y"}
 def grown(folder, strategy, proposals, tree=TREE, **options):
     with fresh_journal(folder) as journal:
         benchmark = TreeBenchmark({"t": tree}, **options)
-        return grow(strategy, make_scope(benchmark, Planned(proposals, CHOICES), journal))
+        return grow(strategy, make_context(benchmark, Planned(proposals, CHOICES), journal))
 
 
 def chosen(tree):
@@ -63,7 +63,7 @@ def test_rro_stops_at_the_first_strict_rise(tmp_path):
     strategy = RisingExploration(rollouts=2, candidates=5)
     tree = grown(tmp_path, strategy, {"": ["d", "a", "b", "c"], "b": ["y", "x", "y", "y", "y"]})
     assert drawn(tree) == ["d", "a", "b"]  # a reaches 0.4 only; c is never drawn
-    assert tree.root.price.mean == 0.4
+    assert tree.root.estimate.mean == 0.4
     assert chosen(tree) == [
         ("b", True),
         ("x", False),
@@ -82,7 +82,7 @@ def test_rro_weak_is_content_with_reaching(tmp_path):
 def test_rro_from_zero_takes_the_first_that_is_above_it_and_prices_no_start(tmp_path):
     strategy = RisingExploration(rollouts=2, candidates=5, start="zero")
     tree = grown(tmp_path, strategy, {"": ["d"], "d": ["x"] * 5})
-    assert tree.root.price is None
+    assert tree.root.estimate is None
     assert not tree.root.rollouts
     assert chosen(tree) == [("d", True), ("x", False)]
     assert strategy.pairs(tree, 1) == []  # no sibling, no pair; siblings that say the same neither
@@ -97,8 +97,13 @@ def test_rro_takes_the_best_where_none_rises_and_the_first_of_equals(tmp_path):
 def test_rro_prices_an_end_exactly_without_rollouts(tmp_path):
     tree = grown(tmp_path, RisingExploration(4, 2), {"": ["c"]})
     (end,) = tree.committed()
-    assert (end.price.mean, end.price.exact, end.price.n, end.rollouts) == (0.9, True, 1, {})
-    assert tree.root.price.n == 4
+    assert (end.estimate.mean, end.estimate.exact, end.estimate.n, end.rollouts) == (
+        0.9,
+        True,
+        1,
+        {},
+    )
+    assert tree.root.estimate.n == 4
 
 
 @pytest.mark.parametrize(
@@ -130,10 +135,10 @@ def test_equal_siblings_and_one_action_priced_twice_make_no_pair(tmp_path):
             lambda messages, rng: "a" if len(messages) == 2 else rng.choice("xy")
         )
         tree = grow(
-            strategy, make_scope(TreeBenchmark({"t": TREE}, max_steps=2), always_a, journal)
+            strategy, make_context(TreeBenchmark({"t": TREE}, max_steps=2), always_a, journal)
         )
-    prices = {child.price.mean for child in tree.root.children}
-    assert len(prices) > 1  # the same action, another luck
+    estimates = {child.estimate.mean for child in tree.root.children}
+    assert len(estimates) > 1  # the same action, another luck
     assert {pair.step for pair in strategy.pairs(tree, 1)} <= {2}
 
 
@@ -156,7 +161,11 @@ def test_a_candidate_without_price_is_missing_and_not_bad(tmp_path):
 
     strategy = RisingExploration(2, 3)
     tree = grown(tmp_path, strategy, {"": ["d", "a", "d"], "a": ["x", "y", "x"]}, fault=fault)
-    assert [node.price and node.price.mean for node in tree.root.children] == [None, 0.4, None]
+    assert [node.estimate and node.estimate.mean for node in tree.root.children] == [
+        None,
+        0.4,
+        None,
+    ]
     assert chosen(tree) == [("a", False), ("y", False)]
     assert [side[0] for side in sides(strategy, tree)] == [
         2
@@ -178,7 +187,7 @@ def test_nothing_priced_leaves_the_task_open(tmp_path, strategy):
         if path or (strategy.name == "rro" and strategy.start == "estimated"):
             raise ConnectionError("gone")
 
-    with pytest.raises(Missing):
+    with pytest.raises(TaskFailed):
         grown(tmp_path, strategy, {"": ["a", "b"]}, fault=fault)
 
 
@@ -187,7 +196,7 @@ def test_a_full_context_ends_the_trajectory_and_keeps_its_pairs(tmp_path):
     with fresh_journal(tmp_path) as journal:
         policy = Overflowing(Planned({"": ["d", "a"]}, CHOICES), limit=2)
         benchmark = TreeBenchmark({"t": TREE}, truncated=0.1)
-        assert explore(strategy, make_scope(benchmark, policy, journal)) == []
+        assert explore(strategy, make_context(benchmark, policy, journal)) == []
         (record,) = task_records(journal).values()
     assert [step["outcome"] for step in record["committed"]] == [None]
     assert record["candidates"] == [2]
@@ -197,7 +206,7 @@ def test_a_full_context_ends_the_trajectory_and_keeps_its_pairs(tmp_path):
 def test_a_step_limit_is_an_end(tmp_path):
     tree = grown(tmp_path, RisingExploration(2, 2), {"": ["a", "b"]}, max_steps=1, truncated=0.5)
     (end,) = tree.committed()
-    assert (end.stop, end.price.mean, end.rose, end.price.exact) == (
+    assert (end.stop, end.estimate.mean, end.rose, end.estimate.exact) == (
         StopReason.STEP_LIMIT,
         0.5,
         False,
@@ -211,12 +220,12 @@ def test_fixed_size_draws_k_everywhere_and_pairs_best_with_worst(tmp_path):
     assert (drawn(tree), drawn(tree, 1)) == (["d", "b", "a"], ["y", "x", "x"])
     assert chosen(tree) == [("b", False), ("x", False)]
     assert sides(strategy, tree) == [(1, "b", "d", 0.6, 0.2), (2, "x", "y", 0.6, 0.3)]
-    assert tree.root.price is None
+    assert tree.root.estimate is None
 
 
 def test_fixed_size_prices_the_start_where_a_trend_is_measured(tmp_path):
-    tree = grown(tmp_path, FixedSizeExploration(2, 1, price_start=True), {"": ["a"], "a": ["x"]})
-    assert tree.root.price.mean == 0.4
+    tree = grown(tmp_path, FixedSizeExploration(2, 1, estimate_start=True), {"": ["a"], "a": ["x"]})
+    assert tree.root.estimate.mean == 0.4
 
 
 # -- whole trajectories
@@ -243,7 +252,7 @@ def texts(messages):
 @pytest.mark.parametrize("message_sides", [True, False])
 def test_ipr_prefers_the_policy_where_it_is_better(tmp_path, message_sides):
     """At the start the policy's b (0.6) beats the expert's d (0.2); after d, both say x: nothing is
-    priced."""
+    estimated."""
     strategy = IterativeStepRefinement(
         {"t": expert("d", "x")}, 2, sides="message" if message_sides else "continuation"
     )
@@ -257,7 +266,7 @@ def test_ipr_prefers_the_policy_where_it_is_better(tmp_path, message_sides):
     assert texts(pair.chosen) == (["b"] if message_sides else ["b", "at b: go x y", "x"])
     assert texts(pair.rejected) == (["d"] if message_sides else ["d", "at d: go x", "x"])
     assert [node.rollouts for node in tree.committed()[0].children] == [{}, {}]
-    assert all(child.price is None for child in tree.committed()[0].children)
+    assert all(child.estimate is None for child in tree.committed()[0].children)
 
 
 def test_ipr_prefers_the_expert_where_it_is_better(tmp_path):
@@ -302,7 +311,7 @@ def test_ipr_counts_the_policys_candidates_and_not_the_experts(tmp_path):
         policy = Planned({"": ["d", "a"], "d": ["x"], "b": ["y"]}, CHOICES)
         explore(
             IterativeStepRefinement({"t": expert("b", "x")}, 2),
-            make_scope(TreeBenchmark({"t": TREE}), policy, journal),
+            make_context(TreeBenchmark({"t": TREE}), policy, journal),
         )
         (record,) = task_records(journal).values()
     assert record["candidates"] == [1, 1]
@@ -350,27 +359,30 @@ def test_eto_without_an_expert_says_so(tmp_path):
     ],
 )
 def test_own_trajectories_are_the_policys_also_where_another_model_prices(tmp_path, strategy):
-    policy, pricer = Counted(uniform("policy")), Counted(uniform("sft"))
+    policy, rollout_policy = Counted(uniform("policy")), Counted(uniform("sft"))
     with fresh_journal(tmp_path) as journal:
         tree = grow(
-            strategy, make_scope(TreeBenchmark({"t": TREE}), policy, journal, pricer=pricer)
+            strategy,
+            make_context(
+                TreeBenchmark({"t": TREE}), policy, journal, rollout_policy=rollout_policy
+            ),
         )
     assert tree.episodes[0].policy == "policy"
     assert policy.calls > 0
-    assert (pricer.calls > 0) == (
+    assert (rollout_policy.calls > 0) == (
         strategy.name == "ipr" and tree.root.children[0].action.content != "c"
     )
 
 
 def test_the_price_names_the_model_that_priced(tmp_path):
     with fresh_journal(tmp_path) as journal:
-        scope = make_scope(
-            TreeBenchmark({"t": TREE}), uniform("policy"), journal, pricer=uniform("sft")
+        context = make_context(
+            TreeBenchmark({"t": TREE}), uniform("policy"), journal, rollout_policy=uniform("sft")
         )
-        tree = grow(FixedSizeExploration(2, 2), scope)
+        tree = grow(FixedSizeExploration(2, 2), context)
     for node in list(tree.root.walk())[1:]:
         assert node.policy == "policy"
-        assert node.price.policy == ("policy" if node.price.exact else "sft")
+        assert node.estimate.policy == ("policy" if node.estimate.exact else "sft")
 
 
 def test_rft_keeps_each_success_once(tmp_path):
@@ -415,29 +427,30 @@ def test_rro_on_random_draws_keeps_its_promises(tmp_path, rising):
     with fresh_journal(tmp_path) as journal:
         benchmark = TreeBenchmark({f"t{i}": tree for i in range(30)})
         trees = [
-            grow(strategy, make_scope(benchmark, uniform(), journal), task)
+            grow(strategy, make_context(benchmark, uniform(), journal), task)
             for task in benchmark.tasks()
         ]
 
-    def rises(price, previous):
-        return price > previous or (rising == "weak" and price == previous)
+    def rises(estimate, previous):
+        return estimate > previous or (rising == "weak" and estimate == previous)
 
     rose = 0
     for grown_tree in trees:
-        previous = grown_tree.root.price.mean
+        previous = grown_tree.root.estimate.mean
         for node in grown_tree.committed():
             siblings = node.parent.children
-            prices = [sibling.price.mean for sibling in siblings]
-            assert rises(node.price.mean, previous) == node.rose
+            estimates = [sibling.estimate.mean for sibling in siblings]
+            assert rises(node.estimate.mean, previous) == node.rose
             assert not any(
-                rises(price, previous) for price in (prices[:-1] if node.rose else prices)
+                rises(estimate, previous)
+                for estimate in (estimates[:-1] if node.rose else estimates)
             )
             assert (
                 siblings[-1] is node
                 if node.rose
-                else (len(siblings) == 4 and node.price.mean == max(prices))
+                else (len(siblings) == 4 and node.estimate.mean == max(estimates))
             )
-            previous, rose = node.price.mean, rose + node.rose
+            previous, rose = node.estimate.mean, rose + node.rose
         assert all(
             p.chosen_reward.mean > p.rejected_reward.mean for p in strategy.pairs(grown_tree, 1)
         )

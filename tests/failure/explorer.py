@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from fakes import TreeBenchmark, explore, make_scope, uniform
+from fakes import TreeBenchmark, explore, make_context, uniform
 
 from rro.errors import RroError
 from rro.exploration.strategies.rising import RisingExploration
@@ -54,7 +54,7 @@ def main(journal, calls=None, fault=""):
         print(
             explore(
                 STRATEGY,
-                make_scope(benchmark, Slow(log), records, step_timeout=0.3 if fault else 30.0),
+                make_context(benchmark, Slow(log), records, step_timeout=0.3 if fault else 30.0),
                 4,
             )
         )

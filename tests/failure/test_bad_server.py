@@ -7,7 +7,7 @@ import random
 
 import pytest
 from bad_server import KEY, in_http_date, serving
-from fakes import TreeBenchmark, explore, fresh_journal, make_scope, task_records, timeless
+from fakes import TreeBenchmark, explore, fresh_journal, make_context, task_records, timeless
 
 from rro.config import Config, OpenAIConfig
 from rro.errors import PolicyError, RroError, UsageError
@@ -233,7 +233,7 @@ def test_the_key_is_sent_and_seen_nowhere_else(tmp_path, caplog):
         with fresh_journal(tmp_path) as journal:
             explore(
                 RisingExploration(2, 2),
-                make_scope(TreeBenchmark({"t": {"a": 0.7, "b": 0.7}}), policy, journal),
+                make_context(TreeBenchmark({"t": {"a": 0.7, "b": 0.7}}), policy, journal),
             )
         asyncio.run(policy.close())
     shown += [caplog.text, (tmp_path / "journal.jsonl").read_text()]
@@ -267,7 +267,7 @@ def explored(path, server, forest, retries=1, **changes):
     with Journal(path) as journal:
         failed = explore(
             RisingExploration(2, 3),
-            make_scope(TreeBenchmark(forest), policy, journal, retries=retries),
+            make_context(TreeBenchmark(forest), policy, journal, retries=retries),
         )
         records = task_records(journal)
     asyncio.run(policy.close())

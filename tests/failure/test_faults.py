@@ -15,7 +15,7 @@ from fakes import (
     TreeEnvironment,
     explore,
     fresh_journal,
-    make_scope,
+    make_context,
     task_records,
     uniform,
 )
@@ -61,12 +61,12 @@ def test_faults_that_pass_leave_no_trace_but_their_cost(tmp_path, environment, s
             raise TimeoutError("no answer")
 
     with fresh_journal(tmp_path, "calm") as journal:
-        explore(strategy, make_scope(TreeBenchmark(FOREST, environment), uniform(), journal))
+        explore(strategy, make_context(TreeBenchmark(FOREST, environment), uniform(), journal))
         calm = task_records(journal)
     with fresh_journal(tmp_path, "flaky") as journal:
         benchmark = TreeBenchmark(FOREST, environment, fault=flaky_steps)
-        scope = make_scope(benchmark, Counted(uniform(), flaky), journal, retries=20)
-        assert explore(strategy, scope) == []
+        context = make_context(benchmark, Counted(uniform(), flaky), journal, retries=20)
+        assert explore(strategy, context) == []
         assert len(failed) > 20
         assert without_cost(task_records(journal)) == without_cost(calm)
         paid, calm_calls = (
@@ -89,7 +89,7 @@ def test_where_much_fails_for_good_no_mean_holds_a_zero_for_it(tmp_path):
     with fresh_journal(tmp_path) as journal:
         benchmark = TreeBenchmark({f"t{number}": tree for number in range(60)})
         failed = explore(
-            RisingExploration(3, 2), make_scope(benchmark, Counted(uniform(), fault), journal)
+            RisingExploration(3, 2), make_context(benchmark, Counted(uniform(), fault), journal)
         )
         records = task_records(journal)
     assert failed
@@ -112,7 +112,7 @@ def test_an_environment_that_lies_stops_the_run(tmp_path):
         pytest.raises(RestoreError, match="did not bring back"),
     ):
         explore(
-            RisingExploration(2, 2), make_scope(TreeBenchmark(FOREST, Liar), uniform(), journal)
+            RisingExploration(2, 2), make_context(TreeBenchmark(FOREST, Liar), uniform(), journal)
         )
 
 
@@ -151,14 +151,14 @@ def test_ctrl_c_stops_at_once_and_loses_nothing(tmp_path, undisturbed):  # noqa:
 
 
 def test_a_cancelled_exploration_leaves_a_sound_journal(tmp_path):
-    async def cancelled(scope):
+    async def cancelled(context):
         from rro.exploration import explorer
         from rro.runs.progress import Progress
 
         with Progress("explore", None, "tasks") as progress:
             work = asyncio.create_task(
                 explorer.explore(
-                    scope.benchmark.tasks("train"), RisingExploration(2, 2), scope, 4, progress
+                    context.benchmark.tasks("train"), RisingExploration(2, 2), context, 4, progress
                 )
             )
             await asyncio.sleep(0.01)
@@ -169,7 +169,7 @@ def test_a_cancelled_exploration_leaves_a_sound_journal(tmp_path):
 
     benchmark = TreeBenchmark({f"t{number}": TREE for number in range(500)})
     with fresh_journal(tmp_path) as journal:
-        asyncio.run(cancelled(make_scope(benchmark, Counted(uniform()), journal)))
+        asyncio.run(cancelled(make_context(benchmark, Counted(uniform()), journal)))
         done = len(task_records(journal))
     assert done < 500
     while (

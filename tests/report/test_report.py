@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from fakes import TreeBenchmark, explore, fresh_journal, make_scope
+from fakes import TreeBenchmark, explore, fresh_journal, make_context
 from report_toys import HOSTILE, TREE, Long, hostile_trees, make_run, speaker
 
 from rro.cli.main import main
@@ -205,7 +205,8 @@ def test_a_journal_is_followed_while_another_writes_it(tmp_path):
         benchmark, policy = TreeBenchmark(FOREST), ScriptedPolicy(speaker, "p")
         for iteration in (1, 2):
             explore(
-                RisingExploration(2, 2), make_scope(benchmark, policy, journal, iteration=iteration)
+                RisingExploration(2, 2),
+                make_context(benchmark, policy, journal, iteration=iteration),
             )
             before = gatherer.refresh()
             assert before > 0

@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from fakes import TreeBenchmark, fresh_journal, make_scope
+from fakes import TreeBenchmark, fresh_journal, make_context
 from report_toys import TREE, speaker
 
 from rro.config import parse_config
@@ -59,13 +59,13 @@ def test_the_figures_end_at_the_summary(tmp_path):
     benchmark = TreeBenchmark({f"task/{number}": TREE for number in range(8)})
     logged = []
     with fresh_journal(tmp_path) as journal:
-        scope = make_scope(benchmark, ScriptedPolicy(speaker, "p"), journal)
+        context = make_context(benchmark, ScriptedPolicy(speaker, "p"), journal)
         for tasks in (benchmark.tasks()[:5], benchmark.tasks()):
             logged.clear()
             watch = RunningFigures(lambda figures, step: logged.append((step, figures))).add
             with Progress("explore", len(tasks), "tasks") as progress:
                 asyncio.run(
-                    explorer.explore(tasks, RisingExploration(2, 3), scope, 3, progress, watch)
+                    explorer.explore(tasks, RisingExploration(2, 3), context, 3, progress, watch)
                 )
         records = list(journal.records("task"))
     summary, (step, figures) = summarise(records), logged[-1]

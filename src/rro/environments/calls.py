@@ -33,7 +33,9 @@ MOST_HANGING = 1000  # threads that may be left behind: a process may have only 
 _TELL = 0.001
 
 
-async def bounded(owner: Environment | Benchmark, timeout: float, work: Callable[[], T]) -> T:
+async def call_with_timeout(
+    owner: Environment | Benchmark, timeout: float, work: Callable[[], T]
+) -> T:
     """Call into an environment, or into a benchmark that makes one: its result, or what it raised.
     Raises TimeoutError past `timeout` seconds from when the call began; RroError where so many
     calls hang that the process cannot go on."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from rro.config import ExpertsConfig
 from rro.environments.base import Benchmark
-from rro.episodes.loop import Limits, begin, opened, run_episode
+from rro.episodes.loop import Limits, open_environment, reset_checked, run_episode
 from rro.errors import DataError
 from rro.policies.base import Policy
 from rro.policies.scripted import ScriptedPolicy
@@ -54,8 +54,8 @@ def _episode(
     benchmark: Benchmark, policy: Policy, task: Task, limits: Limits, seed: int
 ) -> Trajectory:
     async def episode() -> Trajectory:
-        async with opened(benchmark, limits.step_timeout) as environment:
-            opening = await begin(
+        async with open_environment(benchmark, limits.step_timeout) as environment:
+            opening = await reset_checked(
                 environment, task, derive_seed(seed, "environment", task.id), limits.step_timeout
             )
             episode_seed = derive_seed(seed, "expert-episode", task.id)

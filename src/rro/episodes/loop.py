@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from rro.environments.base import Benchmark, Environment
-from rro.environments.calls import bounded
+from rro.environments.calls import call_with_timeout
 from rro.errors import RroError, UsageError
 from rro.policies.base import Policy
 from rro.seeds import derive_seed
@@ -46,13 +46,13 @@ class Limits:
     retries: int = 2
 
 
-async def begin(
+async def reset_checked(
     environment: Environment, task: Task, seed: int, timeout: float
 ) -> tuple[Message, ...]:
     """Reset to a task; returns the opening. Raises UsageError where that is not what the contract
     asks for."""
     opening = tuple(
-        await bounded(environment, timeout, lambda: environment.reset(task, seed)) or ()
+        await call_with_timeout(environment, timeout, lambda: environment.reset(task, seed)) or ()
     )
     if (
         not opening
@@ -65,10 +65,10 @@ async def begin(
     return opening
 
 
-async def act(environment: Environment, action: Message, timeout: float) -> StepResult:
+async def step_checked(environment: Environment, action: Message, timeout: float) -> StepResult:
     """Carry out one action. Raises ValueError where the reward is no finite number: it would poison
     every mean."""
-    result = await bounded(environment, timeout, lambda: environment.step(action))
+    result = await call_with_timeout(environment, timeout, lambda: environment.step(action))
     if not isinstance(result, StepResult) or not isinstance(result.observation, str):
         raise UsageError(
             f"{type(environment).__name__}.step must return a StepResult with a str as its observation"
@@ -85,11 +85,11 @@ async def act(environment: Environment, action: Message, timeout: float) -> Step
 
 async def truncated_reward(environment: Environment, timeout: float) -> float:
     """The outcome of an episode that is cut off here."""
-    return _finite(await bounded(environment, timeout, environment.truncated_reward))
+    return _finite(await call_with_timeout(environment, timeout, environment.truncated_reward))
 
 
 @asynccontextmanager
-async def opened(benchmark: Benchmark, timeout: float) -> AsyncIterator[Environment]:
+async def open_environment(benchmark: Benchmark, timeout: float) -> AsyncIterator[Environment]:
     """A new environment, closed at the end. A failure to close costs no episode: it is logged."""
     environment = await _made(benchmark, timeout)
     try:
@@ -109,7 +109,7 @@ async def _made(benchmark: Benchmark, timeout: float) -> Environment:
                 made.pop().close()
 
     try:
-        await bounded(benchmark, timeout, make)
+        await call_with_timeout(benchmark, timeout, make)
     except BaseException:  # out of time, or cancelled
         left = True
         with suppress(IndexError):
@@ -132,7 +132,7 @@ async def _close(environment: Environment, timeout: float) -> None:
             log.warning("%s did not close: %s: %s", name, type(error).__name__, error)
 
     try:
-        await bounded(environment, timeout, close)
+        await call_with_timeout(environment, timeout, close)
     except asyncio.CancelledError:  # the call may not have begun, and then never would
         threading.Thread(target=close, daemon=True, name=name).start()
         raise
@@ -182,7 +182,7 @@ async def run_episode(
                 return finished(
                     await truncated_reward(environment, limits.step_timeout), StopReason.CONTEXT
                 )
-            result = await act(environment, completion.message, limits.step_timeout)
+            result = await step_checked(environment, completion.message, limits.step_timeout)
             usage += Usage(environment_steps=1)
             steps.append(
                 Step(

@@ -14,7 +14,7 @@ from typing import Any
 
 from rro.codec import to_plain
 from rro.environments.base import Benchmark
-from rro.episodes.loop import Limits, attempt_episode, begin, opened, run_episode
+from rro.episodes.loop import Limits, attempt_episode, open_environment, reset_checked, run_episode
 from rro.errors import RroError
 from rro.evaluation.statistics import Interval, PairedDifference, bootstrap_mean
 from rro.policies.base import Policy
@@ -100,8 +100,8 @@ async def _episode(
     seed: int,
     run_seed: int,
 ) -> Trajectory:
-    async with opened(benchmark, limits.step_timeout) as environment:
-        opening = await begin(
+    async with open_environment(benchmark, limits.step_timeout) as environment:
+        opening = await reset_checked(
             environment, task, derive_seed(run_seed, "environment", task.id), limits.step_timeout
         )
         return await run_episode(

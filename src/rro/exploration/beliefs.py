@@ -62,22 +62,22 @@ class Prior:
     high: float = 1.0
 
     def belief(
-        self, price: ProcessReward | None, center: float = 0.5, weight: float = 1.0
+        self, estimate: ProcessReward | None, center: float = 0.5, weight: float = 1.0
     ) -> Belief:
         """`center` is the mean of the prior, `weight` what an outcome counts for. Raises UsageError
         for an outcome out of bounds."""
         prior = Belief(self.strength * center, self.strength * (1 - center))
-        if price is None:
+        if estimate is None:
             return prior
-        scaled = self._scaled(price.outcomes)
-        if price.exact:
+        scaled = self._scaled(estimate.outcomes)
+        if estimate.exact:
             return Belief(0.0, 0.0, scaled[0])
         return prior.after(weight * len(scaled), sum(scaled) / len(scaled))
 
-    def center(self, price: ProcessReward | None, weight: float = 1.0) -> float:
+    def center(self, estimate: ProcessReward | None, weight: float = 1.0) -> float:
         """What a state is worth, given the outcomes of rollouts from it, from a uniform prior. In
         (0, 1)."""
-        return Prior(2.0, self.low, self.high).belief(price, 0.5, weight).mean
+        return Prior(2.0, self.low, self.high).belief(estimate, 0.5, weight).mean
 
     def weight(self, outcomes: Sequence[float]) -> float:
         """How many coins one outcome counts for: 1 where outcomes are 0 or 1, more where they vary

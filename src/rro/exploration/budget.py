@@ -20,7 +20,7 @@ class BudgetSpent(Exception):
 
 
 @dataclass
-class Account:
+class Budget:
     """The cost so far of an exploration, earlier processes of the same run included (`spent`;
     seconds are this process's wall time). `observe` is told each new cost.
 
@@ -28,21 +28,21 @@ class Account:
     the limit is met on average, not overrun by everything in flight. The expectation is the mean of
     finished pieces of its kind, at first one policy call."""
 
-    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    limits: BudgetConfig = field(default_factory=BudgetConfig)
     spent: Usage = field(default_factory=Usage)
     observe: Callable[[Usage], None] = field(default=lambda usage: None)
-    over: str | None = None  # the limit that was reached
+    exhausted: str | None = None  # the limit that was reached
     _begun: float = field(default_factory=time.perf_counter)
     _open: Counter[str] = field(default_factory=Counter)
     _finished: Counter[str] = field(default_factory=Counter)
     _cost: dict[str, Usage] = field(default_factory=dict)
 
     @contextmanager
-    def piece(self, kind: str) -> Iterator[None]:
+    def reserve(self, kind: str) -> Iterator[None]:
         """One piece of work. Raises BudgetSpent where it does not fit any more."""
-        if self.over or (limit := self._broken(kind)):
-            self.over = self.over or limit
-            raise BudgetSpent(self.over)
+        if self.exhausted or (limit := self._broken(kind)):
+            self.exhausted = self.exhausted or limit
+            raise BudgetSpent(self.exhausted)
         self._open[kind] += 1
         try:
             yield
@@ -82,7 +82,7 @@ class Account:
             "cost": usage.cost,
             "seconds": time.perf_counter() - self._begun,
         }
-        limits = self.budget.model_dump()
+        limits = self.limits.model_dump()
         return [(name, limits[name], now) for name, now in used.items() if limits[name] is not None]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rro.exploration.beliefs import Belief, above
-from rro.exploration.tree import Node, Passage
+from rro.exploration.tree import Node, RolloutSuffix
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Candidate:
     is what an outcome counts for."""
 
     nodes: tuple[Node, ...]
-    passages: tuple[Passage, ...]
+    suffixes: tuple[RolloutSuffix, ...]
     belief: Belief
     weight: float = 1.0
 
@@ -31,7 +31,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Race:
+class Comparison:
     """The candidate that is worth most, as far as is known, and the one that is most credibly worth
     less, if any."""
 
@@ -53,11 +53,13 @@ class Race:
         return max(open_sides, key=lambda side: side.belief.variance - side.later(1).variance)
 
 
-def race(field: Sequence[Candidate]) -> Race:
-    """Who runs against whom; ties go to the earlier one."""
-    best = max(field, key=lambda candidate: candidate.belief.mean)
-    others = [(above(best.belief, other.belief), other) for other in field if other is not best]
+def compare(candidates: Sequence[Candidate]) -> Comparison:
+    """The best candidate and the one most credibly below it; ties go to the earlier one."""
+    best = max(candidates, key=lambda candidate: candidate.belief.mean)
+    others = [
+        (above(best.belief, other.belief), other) for other in candidates if other is not best
+    ]
     if not others:
-        return Race(best, None, 0.0)
+        return Comparison(best, None, 0.0)
     credibility, worse = max(others, key=lambda pair: pair[0])
-    return Race(best, worse, credibility)
+    return Comparison(best, worse, credibility)

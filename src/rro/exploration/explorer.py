@@ -19,7 +19,7 @@ from rro.codec import to_plain
 from rro.errors import RroError, UsageError
 from rro.exploration.budget import BudgetSpent
 from rro.exploration.pairs import to_row
-from rro.exploration.sampler import ContextFull, Missing, Sampler, Scope
+from rro.exploration.sampler import ContextFull, ExplorationContext, Sampler, TaskFailed
 from rro.exploration.strategies.base import Strategy
 from rro.exploration.tree import Node
 from rro.exploration.trend import StageShare, rising_share_by_stage
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 async def explore(
     tasks: Sequence[Task],
     strategy: Strategy,
-    scope: Scope,
+    context: ExplorationContext,
     concurrency: int,
     progress: Progress,
     observe: Callable[[dict[str, Any]], None] = lambda record: None,
@@ -40,10 +40,10 @@ async def explore(
     """Explore every task that the journal does not hold already; returns the ids of those that
     failed. `observe` is told each task's record, old and new.
 
-    Where the scope's budget ends, tasks under way are recorded as far as they came, and the others
+    Where the context's budget ends, tasks under way are recorded as far as they came, and the others
     are not begun.
 
-    Raises every other RroError at once: an environment that does not restore makes all prices
+    Raises every other RroError at once: an environment that does not restore makes all estimates
     wrong, a journal that cannot be written loses all work, and so on."""
     if twice := [
         task_id for task_id, count in Counter(task.id for task in tasks).items() if count > 1
@@ -56,9 +56,9 @@ async def explore(
     async def worker() -> None:
         nonlocal pairs
         for task in queue:
-            new = ("task", scope.key(task)) not in scope.journal
+            new = ("task", context.key(task)) not in context.journal
             try:
-                record = await _record_of(task, strategy, scope)
+                record = await _record_of(task, strategy, context)
             except BudgetSpent:
                 return
             if record is None:
@@ -66,7 +66,7 @@ async def explore(
             else:
                 pairs += len(record["pairs"])
                 observe(record)
-            share = scope.account.share()
+            share = context.budget.share()
             spent = "" if share is None else f", {share:.0%} of the budget"
             progress.advance(new=new, note=f"{pairs} pairs{spent}", spent=share or 0.0)
 
@@ -81,32 +81,36 @@ async def explore(
     return failed
 
 
-async def _record_of(task: Task, strategy: Strategy, scope: Scope) -> dict[str, Any] | None:
+async def _record_of(
+    task: Task, strategy: Strategy, context: ExplorationContext
+) -> dict[str, Any] | None:
     """The task's record, from the journal or new; None where it failed. Raises BudgetSpent and
     errors that end a run."""
-    known = scope.journal.get("task", scope.key(task))
+    known = context.journal.get("task", context.key(task))
     if known is not None:
         return known
     try:
-        record = await _explore_task(task, strategy, scope)
+        record = await _explore_task(task, strategy, context)
     except BudgetSpent:
         raise
     except Exception as error:
-        if isinstance(error, RroError) and not isinstance(error, Missing):
+        if isinstance(error, RroError) and not isinstance(error, TaskFailed):
             raise
         log.warning("task %s failed and is missing: %s: %s", task.id, type(error).__name__, error)
         log.debug("task %s", task.id, exc_info=error)
         return None
-    scope.journal.append("task", scope.key(task), record)
+    context.journal.append("task", context.key(task), record)
     return record
 
 
-async def _explore_task(task: Task, strategy: Strategy, scope: Scope) -> dict[str, Any]:
-    """One task's record: the chosen trajectory, its prices, pairs and cost (candidates and rollouts
+async def _explore_task(
+    task: Task, strategy: Strategy, context: ExplorationContext
+) -> dict[str, Any]:
+    """One task's record: the chosen trajectory, its estimates, pairs and cost (candidates and rollouts
     have their own records). `cut` says that the budget ended it. Raises BudgetSpent where it ended
     before anything was chosen."""
     begun, cut = time.perf_counter(), False
-    sampler = Sampler(scope, task)
+    sampler = Sampler(context, task)
     await sampler.start()
     try:
         await strategy.explore(sampler)
@@ -121,10 +125,10 @@ async def _explore_task(task: Task, strategy: Strategy, scope: Scope) -> dict[st
         "strategy": strategy.name,
         "cut": cut,
         "opening": [message.chat() for message in tree.root.opening],
-        "start_reward": tree.root.price.mean if tree.root.price else None,
+        "start_reward": tree.root.estimate.mean if tree.root.estimate else None,
         "committed": [_committed(node) for node in tree.committed()],
         "candidates": [_drawn(node.parent) for node in tree.committed() if node.parent],
-        "pairs": [to_row(pair) for pair in strategy.pairs(tree, scope.iteration)],
+        "pairs": [to_row(pair) for pair in strategy.pairs(tree, context.iteration)],
         "demonstrations": [[_message(m) for m in turns] for turns in strategy.demonstrations(tree)],
         "usage": to_plain(tree.usage()),
         "usage_by_step": [to_plain(usage) for usage in tree.usage_by_step()],
@@ -136,9 +140,9 @@ def _committed(node: Node) -> dict[str, Any]:
     return {
         "node": node.id,
         "rose": node.rose,
-        "process_reward": node.price.mean if node.price else None,
-        "n": node.price.n if node.price else 0,
-        "policy": node.price.policy if node.price else None,
+        "process_reward": node.estimate.mean if node.estimate else None,
+        "n": node.estimate.n if node.estimate else 0,
+        "policy": node.estimate.policy if node.estimate else None,
         "outcome": node.reward,
     }
 
@@ -155,7 +159,7 @@ def _message(message: Message) -> dict[str, Any]:
 class ExplorationSummary:
     """What an exploration gave and cost. `candidates_per_step` counts what was drawn for each
     committed step; `rising` is the share of committed steps that rise in the initial, middle and
-    final third of their episodes (None where no step falls, or where the start was not priced)."""
+    final third of their episodes (None where no step falls, or where the start was not estimated)."""
 
     tasks: int
     steps: int
@@ -186,7 +190,7 @@ def summarise(records: Iterable[dict[str, Any]]) -> ExplorationSummary:
 
 def _trend(record: dict[str, Any]) -> tuple[StageShare, ...]:
     """The rising steps of the chosen trajectory by stage; nothing where the start was not
-    priced."""
+    estimated."""
     if record["start_reward"] is None:
         return (StageShare(0, 0),) * 3
     rewards = [

@@ -34,16 +34,16 @@ def step_pairs(
     """Each committed action against its siblings whose process reward is lower by more than
     `margin` (the lowest, or all).
 
-    Siblings that could not be priced, and those that say the same, give no pair."""
+    Siblings that have no estimate, and those that say the same, give no pair."""
     found: list[PreferencePair] = []
     for chosen in tree.committed():
-        if chosen.price is None or chosen.parent is None:
+        if chosen.estimate is None or chosen.parent is None:
             continue
         worse = [
-            (sibling.price.mean, sibling)
+            (sibling.estimate.mean, sibling)
             for sibling in chosen.parent.children
-            if sibling.price is not None
-            and gap(chosen.price, sibling.price) > margin
+            if sibling.estimate is not None
+            and gap(chosen.estimate, sibling.estimate) > margin
             and sibling.action.content != chosen.action.content
         ]
         if siblings == "lowest" and worse:
@@ -65,15 +65,15 @@ def step_pair(
     iteration: int,
     sides: tuple[tuple[Message, ...], tuple[Message, ...]] | None = None,
 ) -> PreferencePair:
-    """Two priced candidates of one node; `sides` replaces the one message each by the rest of an
+    """Two estimated candidates of one node; `sides` replaces the one message each by the rest of an
     episode."""
     assert chosen.parent is not None
-    assert chosen.price is not None
-    assert rejected.price is not None
+    assert chosen.estimate is not None
+    assert rejected.estimate is not None
     kind: PairKind = "step" if sides is None else "continuation"
     better, worse = sides or ((chosen.action,), (rejected.action,))
     return PreferencePair(
-        chosen.parent.history(), better, worse, tree.task.id, chosen.depth, chosen.price, rejected.price, strategy, kind, iteration
+        chosen.parent.history(), better, worse, tree.task.id, chosen.depth, chosen.estimate, rejected.estimate, strategy, kind, iteration
     )  # fmt: skip
 
 

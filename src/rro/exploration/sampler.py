@@ -1,4 +1,4 @@
-"""A strategy's hands: draws candidates, rolls out forks, prices actions. The only place where cost
+"""A strategy's hands: draws candidates, rolls out forks, estimates actions. The only place where cost
 is counted.
 
 Every finished draw and rollout is a journal record under a key that says what it is (iteration,
@@ -34,19 +34,19 @@ from rro.environments.base import (
     replay_checked,
     restore_checked,
 )
-from rro.environments.calls import bounded
+from rro.environments.calls import call_with_timeout
 from rro.episodes.loop import (
     Limits,
-    act,
     attempt_episode,
-    begin,
-    opened,
+    open_environment,
+    reset_checked,
     run_episode,
+    step_checked,
     truncated_reward,
 )
 from rro.errors import RestoreError, RroError
-from rro.exploration.budget import Account, BudgetSpent
-from rro.exploration.tree import Node, Passage, Tree
+from rro.exploration.budget import Budget, BudgetSpent
+from rro.exploration.tree import Node, RolloutSuffix, Tree
 from rro.policies.base import Policy
 from rro.runs.journal import Journal
 from rro.seeds import derive_seed
@@ -64,7 +64,7 @@ from rro.types import (
 T = TypeVar("T")
 
 
-class Missing(RroError):
+class TaskFailed(RroError):
     """Something that a strategy needs could not be had after all retries: the task is missing."""
 
 
@@ -74,13 +74,13 @@ class ContextFull(Exception):
 
 
 @dataclass(frozen=True)
-class Scope:
-    """What the samplers of one exploration share. `pricer` rolls out (the policy itself unless a
-    frozen model prices); `account` is asked before each new piece of work, and told its cost."""
+class ExplorationContext:
+    """What the samplers of one exploration share. `rollout_policy` rolls out (the policy itself unless a
+    frozen model estimates); `budget` is asked before each new piece of work, and told its cost."""
 
     benchmark: Benchmark
     policy: Policy
-    pricer: Policy
+    rollout_policy: Policy
     journal: Journal
     params: SamplingParams
     proposal_params: SamplingParams
@@ -88,7 +88,7 @@ class Scope:
     seed: int
     iteration: int = 0
     namespace: str = ""  # of the journal's keys and the seeds; the iteration where empty
-    account: Account = field(default_factory=Account)
+    budget: Budget = field(default_factory=Budget)
 
     def key(self, task: Task, *parts: object) -> str:
         return "/".join(str(part) for part in (self.namespace or self.iteration, task.id, *parts))
@@ -98,20 +98,20 @@ class Sampler:
     """One task's window on policy, environment and journal. Coroutines of one task may run
     concurrently."""
 
-    def __init__(self, scope: Scope, task: Task) -> None:
-        self.scope, self.task = scope, task
-        self._environment_seed = derive_seed(scope.seed, "environment", task.id)
-        self._timeout = scope.limits.step_timeout
+    def __init__(self, context: ExplorationContext, task: Task) -> None:
+        self.context, self.task = context, task
+        self._environment_seed = derive_seed(context.seed, "environment", task.id)
+        self._timeout = context.limits.step_timeout
         self.tree = Tree(task, Node("0", None))
 
     async def start(self) -> None:
-        """Reset the task: the root gets its opening. Once, before anything else. Raises Missing."""
+        """Reset the task: the root gets its opening. Once, before anything else. Raises TaskFailed."""
         root = self.tree.root
         root.opening, root.snapshot = await self._retried(self._begin, "start")
 
     def is_open(self, node: Node) -> bool:
         """Whether another action can follow."""
-        return node.stop is None and node.depth < self.scope.limits.max_steps
+        return node.stop is None and node.depth < self.context.limits.max_steps
 
     async def propose(self, node: Node) -> Node:
         """Draw one candidate a_t ~ pi(. | h_t) and carry it out in a fork. Raises ContextFull,
@@ -121,7 +121,7 @@ class Sampler:
         record = self._known("candidate", child.id)
         if record is None:
             try:
-                with self.scope.account.piece("candidate"):
+                with self.context.budget.reserve("candidate"):
                     record = await self._draw(node, child, seed)
             except BudgetSpent:
                 node.children.remove(child)
@@ -129,15 +129,15 @@ class Sampler:
             self._keep("candidate", child.id, record)
         return self._settle(child, record)
 
-    async def propose_and_price(self, node: Node, candidates: int, rollouts: int) -> list[Node]:
-        """Draw `candidates` at once and price each as soon as it is drawn. Raises ContextFull."""
+    async def propose_and_estimate(self, node: Node, candidates: int, rollouts: int) -> list[Node]:
+        """Draw `candidates` at once and estimate each as soon as it is drawn. Raises ContextFull."""
 
         async def one() -> Node:
             candidate = await self.propose(node)
-            await self.price(candidate, rollouts)
+            await self.estimate(candidate, rollouts)
             return candidate
 
-        return await together(one() for _ in range(candidates))
+        return await gather_all(one() for _ in range(candidates))
 
     async def follow(self, node: Node, action: Message) -> Node:
         """Carry out a given action (an expert's) as a candidate."""
@@ -152,10 +152,10 @@ class Sampler:
 
     async def roll_out(self, node: Node, number: int, *, keep_states: bool = False) -> Trajectory:
         """Rollout `number` from a node: its episode continued to the end in a fork, by the model
-        that prices. Its reward is None if it failed. `keep_states` spares what is recycled of it a
+        that estimates. Its reward is None if it failed. `keep_states` spares what is recycled of it a
         replay where the environment has snapshots."""
         if number not in node.rollouts:
-            policy, params = self.scope.pricer, self.scope.params
+            policy, params = self.context.rollout_policy, self.context.params
             states: list[Any] | None = [] if keep_states else None
             node.rollouts[number] = await self._episode(
                 "rollout", node, number, policy, params, states
@@ -167,19 +167,19 @@ class Sampler:
         """The first actions of all rollouts through a node as candidates, each text once; the rest
         of each rollout is a rollout of its candidate. Costs nothing. A second call adds what has
         come since."""
-        heirs = {child.id: child for child in node.children if child.recycled}
-        for heir in heirs.values():
-            heir.inherited = []
-        for passage in node.passages():
-            if passage.next is None:
+        recycled = {child.id: child for child in node.children if child.recycled}
+        for child in recycled.values():
+            child.inherited = []
+        for suffix in node.suffixes():
+            if suffix.next is None:
                 continue
-            heir_id = f"{node.id}.~{_digest(passage.next.action.content)}"
-            if heir_id not in heirs:
-                heirs[heir_id] = self._heir(heir_id, node, passage, passage.next)
-                node.children.append(heirs[heir_id])
-            self._must_agree(heirs[heir_id], passage.next)
-            heirs[heir_id].inherited.append(replace(passage, taken=passage.taken + 1))
-        return list(heirs.values())
+            child_id = f"{node.id}.~{_digest(suffix.next.action.content)}"
+            if child_id not in recycled:
+                recycled[child_id] = self._recycled_child(child_id, node, suffix, suffix.next)
+                node.children.append(recycled[child_id])
+            self._must_agree(recycled[child_id], suffix.next)
+            recycled[child_id].inherited.append(replace(suffix, start=suffix.start + 1))
+        return list(recycled.values())
 
     async def outcome_of(self, node: Node) -> Hashable:
         """What an action did: equal for two candidates of one node that the environment cannot tell
@@ -192,18 +192,18 @@ class Sampler:
         if node.stop is not None:
             return seen
         if self.tree.root.snapshot is None:
-            return (*seen, self.scope.benchmark.action_of(node.action))
+            return (*seen, self.context.benchmark.action_of(node.action))
         await self._retried(partial(self._ensure_snapshot, node), f"the state of {node.id}")
         return (*seen, node.snapshot)
 
-    def reprice(self, node: Node, passages: Sequence[Passage]) -> None:
+    def estimate_from(self, node: Node, suffixes: Sequence[RolloutSuffix]) -> None:
         """r(h_t, a_t) from all that has been seen to follow it, here or after an action that does
         the same."""
         if node.stop is not None and node.reward is not None:
-            node.price = ProcessReward((node.reward,), node.policy, exact=True)
-        elif passages:
-            node.price = ProcessReward(
-                tuple(passage.reward for passage in passages), self.scope.pricer.name
+            node.estimate = ProcessReward((node.reward,), node.policy, exact=True)
+        elif suffixes:
+            node.estimate = ProcessReward(
+                tuple(suffix.reward for suffix in suffixes), self.context.rollout_policy.name
             )
 
     async def play(self, number: int) -> Trajectory:
@@ -211,25 +211,27 @@ class Sampler:
         reward is None if it failed."""
         episodes, root = self.tree.episodes, self.tree.root
         if number not in episodes:
-            policy, params = self.scope.policy, self.scope.proposal_params
+            policy, params = self.context.policy, self.context.proposal_params
             episodes[number] = await self._episode("episode", root, number, policy, params)
         return episodes[number]
 
-    async def price(self, node: Node, n: int) -> ProcessReward | None:
+    async def estimate(self, node: Node, n: int) -> ProcessReward | None:
         """r(h_t, a_t) from `n` rollouts; the outcome itself where the action ended the episode.
         None: all failed."""
         if node.stop is not None:
             if node.reward is not None:
-                node.price = ProcessReward((node.reward,), node.policy, exact=True)
-            return node.price
-        await together(
+                node.estimate = ProcessReward((node.reward,), node.policy, exact=True)
+            return node.estimate
+        await gather_all(
             self.roll_out(node, number) for number in range(n) if number not in node.rollouts
         )
         rewards = tuple(
             r for r in (node.rollouts[number].reward for number in range(n)) if r is not None
         )
-        node.price = ProcessReward(rewards, self.scope.pricer.name) if rewards else None
-        return node.price
+        node.estimate = (
+            ProcessReward(rewards, self.context.rollout_policy.name) if rewards else None
+        )
+        return node.estimate
 
     def commit(self, node: Node, *, rose: bool) -> None:
         """Extend the chosen trajectory by this candidate."""
@@ -241,23 +243,23 @@ class Sampler:
         self._must_be_open(node)
         return Node(f"{node.id}.{_drawn(node)}", node)
 
-    def _heir(self, heir_id: str, node: Node, passage: Passage, step: Step) -> Node:
-        heir = Node(heir_id, node, step=step, policy=passage.rollout.policy, recycled=True)
-        if passage.is_last:
-            heir.stop, heir.reward = passage.rollout.stop, passage.reward
-        elif passage.taken < len(passage.states):
-            heir.snapshot = passage.states[passage.taken]
-        return heir
+    def _recycled_child(self, child_id: str, node: Node, suffix: RolloutSuffix, step: Step) -> Node:
+        child = Node(child_id, node, step=step, policy=suffix.rollout.policy, recycled=True)
+        if suffix.is_last:
+            child.stop, child.reward = suffix.rollout.stop, suffix.reward
+        elif suffix.start < len(suffix.states):
+            child.snapshot = suffix.states[suffix.start]
+        return child
 
-    def _must_agree(self, heir: Node, again: Step) -> None:
-        first = heir.step
+    def _must_agree(self, child: Node, again: Step) -> None:
+        first = child.step
         assert first is not None
         if (first.observation, first.reward, first.done) != (
             again.observation,
             again.reward,
             again.done,
         ):
-            what = f"task {self.task.id}: the same action at node {heir.id} had two answers"
+            what = f"task {self.task.id}: the same action at node {child.id} had two answers"
             raise RestoreError(f"{what}; the environment is not deterministic")
 
     def _must_be_open(self, node: Node) -> None:
@@ -267,8 +269,8 @@ class Sampler:
             )
 
     async def _draw(self, node: Node, child: Node, seed: int) -> dict[str, Any]:
-        what, scope = f"candidate {child.id}", self.scope
-        sample = partial(scope.policy.sample, node.history(), 1, scope.proposal_params, seed)
+        what, context = f"candidate {child.id}", self.context
+        sample = partial(context.policy.sample, node.history(), 1, context.proposal_params, seed)
         completion = (await self._retried(sample, what))[0]
         if completion.finish == "context":
             return {"step": None, "policy": completion.policy, "usage": to_plain(completion.usage)}
@@ -282,8 +284,8 @@ class Sampler:
     ) -> dict[str, Any]:
         begun, reward = time.perf_counter(), None
         async with self._fork(node) as (environment, replayed):
-            result = await act(environment, action, self._timeout)
-            ended = result.done or node.depth + 1 >= self.scope.limits.max_steps
+            result = await step_checked(environment, action, self._timeout)
+            ended = result.done or node.depth + 1 >= self.context.limits.max_steps
             if ended:
                 reward = (
                     result.reward
@@ -319,13 +321,13 @@ class Sampler:
             once = partial(
                 self._fork_and_run, node, policy, params, self._seed(kind, node.id, number), states
             )
-            with self.scope.account.piece(kind):
-                trajectory = await attempt_episode(once, self.scope.limits.retries)
+            with self.context.budget.reserve(kind):
+                trajectory = await attempt_episode(once, self.context.limits.retries)
             record = to_plain(replace(trajectory, opening=()))
             if trajectory.stop is not StopReason.FAILED:
                 self._keep(kind, key, record)
             else:  # a missing one is paid for, but not finished: a resumed run tries again
-                self.scope.account.spend(kind, trajectory.usage)
+                self.context.budget.spend(kind, trajectory.usage)
         trajectory = replace(from_plain(Trajectory, _bare(record)), opening=node.history())
         node.usage += trajectory.usage
         return trajectory
@@ -338,7 +340,7 @@ class Sampler:
         seed: int,
         states: list[Any] | None,
     ) -> Trajectory:
-        task, history, limits = self.task.id, node.history(), self.scope.limits
+        task, history, limits = self.task.id, node.history(), self.context.limits
         try:
             async with self._fork(node) as (environment, replayed):
                 watched = environment
@@ -366,11 +368,13 @@ class Sampler:
 
     async def _begin(self) -> tuple[tuple[Message, ...], Any]:
         async with self._environment() as environment:
-            opening = await begin(environment, self.task, self._environment_seed, self._timeout)
+            opening = await reset_checked(
+                environment, self.task, self._environment_seed, self._timeout
+            )
             return opening, await self._snapshot(environment)
 
     def _environment(self) -> AbstractAsyncContextManager[Environment]:
-        return opened(self.scope.benchmark, self._timeout)
+        return open_environment(self.context.benchmark, self._timeout)
 
     @asynccontextmanager
     async def _fork(self, node: Node) -> AsyncIterator[tuple[Environment, int]]:
@@ -379,7 +383,7 @@ class Sampler:
         async with self._environment() as environment:
             if isinstance(environment, Forkable):
                 await self._ensure_snapshot(node)
-                await bounded(
+                await call_with_timeout(
                     environment, self._timeout, partial(restore_checked, environment, node.snapshot)
                 )
                 yield environment, 0
@@ -399,22 +403,24 @@ class Sampler:
         steps = [step for step in (ancestor.step for ancestor in node.path()) if step is not None]
         opening, seed = self.tree.root.opening, self._environment_seed
         replay = partial(replay_checked, environment, self.task, seed, opening, steps)
-        await bounded(environment, self._timeout * (1 + len(steps)), replay)
+        await call_with_timeout(environment, self._timeout * (1 + len(steps)), replay)
 
     async def _snapshot(self, environment: Environment) -> Any:
         if not isinstance(environment, Forkable):
             return None
-        return await bounded(environment, self._timeout, partial(immutable_snapshot, environment))
+        return await call_with_timeout(
+            environment, self._timeout, partial(immutable_snapshot, environment)
+        )
 
     async def _retried(self, once: Callable[[], Awaitable[T]], what: str) -> T:
-        for attempt in range(1 + self.scope.limits.retries):
+        for attempt in range(1 + self.context.limits.retries):
             try:
                 return await once()
             except RroError:
                 raise
             except Exception as error:
-                if attempt == self.scope.limits.retries:
-                    raise Missing(
+                if attempt == self.context.limits.retries:
+                    raise TaskFailed(
                         f"task {self.task.id}, {what}: {type(error).__name__}: {error}"
                     ) from error
         raise AssertionError("unreachable")
@@ -433,14 +439,14 @@ class Sampler:
         return child
 
     def _seed(self, *parts: object) -> int:
-        return derive_seed(self.scope.seed, self.scope.key(self.task, *parts))
+        return derive_seed(self.context.seed, self.context.key(self.task, *parts))
 
     def _known(self, kind: str, key: str) -> dict[str, Any] | None:
-        return self.scope.journal.get(kind, self.scope.key(self.task, key))
+        return self.context.journal.get(kind, self.context.key(self.task, key))
 
     def _keep(self, kind: str, key: str, record: dict[str, Any]) -> None:
-        self.scope.journal.append(kind, self.scope.key(self.task, key), record)
-        self.scope.account.spend(kind, from_plain(Usage, record["usage"]))
+        self.context.journal.append(kind, self.context.key(self.task, key), record)
+        self.context.budget.spend(kind, from_plain(Usage, record["usage"]))
 
 
 def _drawn(node: Node) -> int:
@@ -453,7 +459,7 @@ def _digest(text: str) -> str:
     return f"{derive_seed(text):016x}"[:10]
 
 
-async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def gather_all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run together, let every one come to its end (its work is journalled), then raise the first
     error if any."""
     results = await asyncio.gather(*coroutines, return_exceptions=True)

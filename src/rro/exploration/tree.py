@@ -14,9 +14,9 @@ from rro.types import Message, ProcessReward, Step, StopReason, Task, Trajectory
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Passage:
-    """A finished rollout as seen from a node that it passes through: `taken` of its steps lie
-    before that node.
+class RolloutSuffix:
+    """A finished rollout as seen from a node that it passes through: its first
+    `start` steps lie before that node.
 
     Wherever it started, from there on it is the policy's own play, so its outcome tells of every
     node on its way, each alike. `states` are the environment's snapshots after its steps, where
@@ -24,20 +24,20 @@ class Passage:
 
     rollout: Trajectory
     reward: float
-    taken: int = 0
+    start: int = 0
     states: tuple[Any, ...] = ()
 
     @property
     def next(self) -> Step | None:
         """What was done at the node; None where the context was full."""
-        return self.rollout.steps[self.taken] if self.taken < len(self.rollout.steps) else None
+        return self.rollout.steps[self.start] if self.start < len(self.rollout.steps) else None
 
     @property
     def is_last(self) -> bool:
         """Whether the rollout ends with its next step (rather than with a full context after
         it)."""
         return (
-            self.taken + 1 == len(self.rollout.steps)
+            self.start + 1 == len(self.rollout.steps)
             and self.rollout.stop is not StopReason.CONTEXT
         )
 
@@ -48,9 +48,9 @@ class Node:
     (no step).
 
     `id` is the path of candidate numbers from the root ("0.2.1"). `stop` is set where the episode
-    ended here, `reward` is then its outcome. `price` is r(h_t, a_t); None until priced, or where
+    ended here, `reward` is then its outcome. `estimate` is r(h_t, a_t); None until estimated, or where
     every rollout failed (missing, never 0). `rose` says that the strategy committed this node
-    because its price rose; `committed` that it lies on the chosen trajectory.
+    because its estimate rose; `committed` that it lies on the chosen trajectory.
 
     `rollouts` started here; `inherited` ones further up, and came through. A `recycled` node is the
     first step of a rollout: it cost nothing, and its part of the id is "~" with a digest of its
@@ -63,10 +63,10 @@ class Node:
     policy: str = ""
     reward: float | None = None
     stop: StopReason | None = None
-    price: ProcessReward | None = None
+    estimate: ProcessReward | None = None
     rollouts: dict[int, Trajectory] = field(default_factory=dict)
     states: dict[int, tuple[Any, ...]] = field(default_factory=dict)
-    inherited: list[Passage] = field(default_factory=list)
+    inherited: list[RolloutSuffix] = field(default_factory=list)
     recycled: bool = False
     children: list[Node] = field(default_factory=list)
     committed: bool = False
@@ -84,14 +84,14 @@ class Node:
         assert self.step is not None, "the root has no action"
         return self.step.action
 
-    def passages(self) -> list[Passage]:
+    def suffixes(self) -> list[RolloutSuffix]:
         """Every rollout through this node that has an outcome, in an order that does not depend on
         when each ended.
 
         Those that started below are not among them: a strategy chose where, so their outcomes say
         nothing of this node."""
         own = [
-            Passage(rollout, rollout.reward, 0, self.states.get(number, ()))
+            RolloutSuffix(rollout, rollout.reward, 0, self.states.get(number, ()))
             for number, rollout in sorted(self.rollouts.items())
             if rollout.reward is not None
         ]
@@ -118,7 +118,7 @@ class Node:
 
 @dataclass(eq=False, slots=True)
 class Tree:
-    """A task's exploration; `root.price` is r_0 where it was estimated. `episodes` are the policy's
+    """A task's exploration; `root.estimate` is r_0 where it was estimated. `episodes` are the policy's
     own, from the start."""
 
     task: Task
@@ -139,7 +139,7 @@ class Tree:
 
     def usage_by_step(self) -> list[Usage]:
         """Element t is what was spent on the t-th step: its candidates and their rollouts; element
-        0 prices the start."""
+        0 estimates the start."""
         by_step: list[Usage] = []
         for node in self.root.walk():
             by_step += [Usage()] * (node.depth + 1 - len(by_step))

@@ -22,10 +22,10 @@ from rro.episodes.experts import Conversation
 from rro.errors import RroError, UsageError
 from rro.evaluation.evaluate import evaluate
 from rro.exploration import explorer
-from rro.exploration.budget import Account
+from rro.exploration.budget import Budget
 from rro.exploration.metrics import RunningFigures
 from rro.exploration.pairs import read_pairs, spare_endings, write_pairs
-from rro.exploration.sampler import Scope
+from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies import NEED_EXPERTS, make_strategy
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.pipeline.results import collect_results
@@ -71,10 +71,10 @@ def sft(run: Run) -> None:
     _stage(run, "sft", work)
 
 
-def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> None:
+def explore(run: Run, iteration: int, limits: BudgetConfig | None = None) -> None:
     """Stage 2: grow every train task's tree with the current policy, and fold the trees into
-    preference pairs. `budget` takes the place of the recipe's."""
-    budget = budget or run.config.explore.budget
+    preference pairs. `limits` takes the place of the recipe's budget."""
+    limits = limits or run.config.explore.budget
 
     def work() -> dict[str, Any]:
         _single_process("explore")
@@ -83,7 +83,7 @@ def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> Non
         with closing(
             Policies(run, acting, f"explore-{iteration}", frozen_pricer=frozen)
         ) as policies:
-            scope = _scope(run, policies.explorer, policies.pricer, iteration)
+            context = _context(run, policies.explorer, policies.pricer, iteration)
             with (
                 Progress(f"explore {iteration}", len(tasks), "tasks") as progress,
                 tracking(
@@ -92,13 +92,13 @@ def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> Non
                     _tracked_name(run, f"explore-{iteration}"),
                 ) as track,
             ):
-                account = Account(budget, _spent(run, iteration), progress.spend)
-                scope = replace(scope, account=account)
+                budget = Budget(limits, _spent(run, iteration), progress.spend)
+                context = replace(context, budget=budget)
                 watch, concurrency = RunningFigures(track).add, run.config.explore.concurrency
                 failed = asyncio.run(
-                    explorer.explore(tasks, strategy, scope, concurrency, progress, watch)
+                    explorer.explore(tasks, strategy, context, concurrency, progress, watch)
                 )
-        keys = [scope.key(task) for task in tasks if ("task", scope.key(task)) in run.journal]
+        keys = [context.key(task) for task in tasks if ("task", context.key(task)) in run.journal]
         if failed and not keys:
             raise RroError(
                 "every task failed: see the warnings above, mend the cause, then resume the run"
@@ -107,10 +107,10 @@ def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> Non
             log.warning(
                 "%d of %d tasks failed and are missing from the pairs", len(failed), len(tasks)
             )
-        if account.over:
+        if budget.exhausted:
             log.info(
                 "the budget of %s is spent; %d of %d tasks were explored",
-                account.over,
+                budget.exhausted,
                 len(keys),
                 len(tasks),
             )
@@ -119,9 +119,9 @@ def explore(run: Run, iteration: int, budget: BudgetConfig | None = None) -> Non
             run.folder.pairs(iteration),
         )
         summary = explorer.summarise(_records(run, keys))
-        limits = {"budget": budget.model_dump(exclude_none=True), "ended_by": account.over}
+        ended = {"budget": limits.model_dump(exclude_none=True), "ended_by": budget.exhausted}
         left = len(tasks) - len(keys) - len(failed)
-        return {**asdict(summary), "failed_tasks": len(failed), "left_tasks": left, **limits}
+        return {**asdict(summary), "failed_tasks": len(failed), "left_tasks": left, **ended}
 
     _stage(run, f"explore-{iteration}", work)
 
@@ -229,12 +229,12 @@ def _spent(run: Run, iteration: int) -> Usage:
     return sum((Usage(**record["usage"]) for record in records), Usage())
 
 
-def _scope(run: Run, explorer: Policy, pricer: Policy, iteration: int) -> Scope:
+def _context(run: Run, explorer: Policy, pricer: Policy, iteration: int) -> ExplorationContext:
     temperature = run.config.explore.proposal_temperature
     if temperature is None and run.config.explore.strategy == "ipr":
         temperature = 0.0  # IPR section 4: explores greedily, rolls out at temperature 1
     proposals = run.params if temperature is None else replace(run.params, temperature=temperature)
-    return Scope(
+    return ExplorationContext(
         run.benchmark,
         explorer,
         pricer,
@@ -289,17 +289,17 @@ def _missing(run: Run, label: str) -> bool:
 
 def _trend(run: Run, label: str, policy: Policy) -> dict[str, Any]:
     """The share of rising steps by stage along the policy's own trajectories: one candidate a step,
-    each priced."""
+    each estimated."""
     config = run.config.evaluate
     tasks = run.test_tasks[: config.trend_tasks]
-    scope = replace(_scope(run, policy, policy, 0), namespace=f"trend-{label}")
+    context = replace(_context(run, policy, policy, 0), namespace=f"trend-{label}")
     strategy = FixedSizeExploration(
-        rollouts=config.trend_rollouts, candidates=1, price_start=True, name="trend"
+        rollouts=config.trend_rollouts, candidates=1, estimate_start=True, name="trend"
     )
     with Progress(f"trend {label}", len(tasks), "tasks") as progress:
-        scope = replace(scope, account=Account(observe=progress.spend))
-        asyncio.run(explorer.explore(tasks, strategy, scope, config.concurrency, progress))
-    summary = explorer.summarise(_records(run, [scope.key(task) for task in tasks]))
+        context = replace(context, budget=Budget(observe=progress.spend))
+        asyncio.run(explorer.explore(tasks, strategy, context, config.concurrency, progress))
+    summary = explorer.summarise(_records(run, [context.key(task) for task in tasks]))
     return {"rising_share_by_stage": summary.rising, "trend_tasks": summary.tasks}
 
 

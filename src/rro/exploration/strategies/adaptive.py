@@ -9,9 +9,9 @@ from typing import Literal
 
 from rro.config import AdaptiveConfig
 from rro.exploration.beliefs import Prior, above
-from rro.exploration.comparison import Candidate, race
+from rro.exploration.comparison import Candidate, compare
 from rro.exploration.pairs import gap, step_pair
-from rro.exploration.sampler import Missing, Sampler, together
+from rro.exploration.sampler import Sampler, TaskFailed, gather_all
 from rro.exploration.strategies.base import NoDemonstrations
 from rro.exploration.tree import Node, Tree
 from rro.types import PreferencePair, StopReason
@@ -47,21 +47,23 @@ class AdaptiveExploration(NoDemonstrations):
         calls, tries = _answers(sampler.tree), 0
         if not self._is_spent(sampler.tree):
             await self._draw(sampler, node, self.options.first - self._drawn(node))
-        while candidates := await self._field(sampler, here):
-            running = race(candidates)
+        while candidates := await self._candidates(sampler, here):
+            comparison = compare(candidates)
             left = self.options.step_calls - max(tries, _answers(sampler.tree) - calls)
-            if running.credibility >= level or left <= 0 or self._is_spent(sampler.tree):
-                return running.best
+            if comparison.credibility >= level or left <= 0 or self._is_spent(sampler.tree):
+                return comparison.best
             tries += 1  # those that fail cost no calls, but must not go on for ever
-            side = running.next(left / _length(candidates), level) if self.options.race else None
+            side = comparison.next(left / _length(candidates), level) if self.options.race else None
             if side is not None:
                 await self._roll_out(sampler, side.first, 1)
             elif self._drawn(node) < self.options.most:
                 await self._draw(sampler, node, 1)
             else:
-                return running.best
+                return comparison.best
         if node.children:
-            raise Missing(f"task {sampler.task.id}: no candidate at node {node.id} could be priced")
+            raise TaskFailed(
+                f"task {sampler.task.id}: no candidate at node {node.id} has an estimate"
+            )
         return None  # the context is full, or the budget spent and no rollout came here
 
     async def _draw(self, sampler: Sampler, node: Node, count: int) -> None:
@@ -70,40 +72,40 @@ class AdaptiveExploration(NoDemonstrations):
         if self.options.recycle:
             await self._roll_out(sampler, node, count)
         else:
-            proposed = await together(sampler.propose(node) for _ in range(count))
-            await together(
+            proposed = await gather_all(sampler.propose(node) for _ in range(count))
+            await gather_all(
                 self._roll_out(sampler, new, 1) for new in proposed if sampler.is_open(new)
             )
-        if not node.passages() and not node.children:
-            raise Missing(f"task {sampler.task.id}: every rollout from node {node.id} failed")
+        if not node.suffixes() and not node.children:
+            raise TaskFailed(f"task {sampler.task.id}: every rollout from node {node.id} failed")
 
     async def _roll_out(self, sampler: Sampler, node: Node, count: int) -> None:
         begun = len(node.rollouts)
-        await together(
+        await gather_all(
             sampler.roll_out(node, begun + n, keep_states=self.options.recycle)
             for n in range(count)
         )
 
-    async def _field(self, sampler: Sampler, here: tuple[Node, ...]) -> list[Candidate]:
-        """The candidates at a state, priced; those that do the same are one."""
+    async def _candidates(self, sampler: Sampler, here: tuple[Node, ...]) -> list[Candidate]:
+        """The candidates at a state, estimated; those that do the same are one."""
         node, weight = here[0], self._weight(sampler.tree)
-        seen = [passage for twin in here for passage in twin.passages()]
+        seen = [suffix for twin in here for suffix in twin.suffixes()]
         for twin in here:
-            sampler.reprice(twin, seen)
+            sampler.estimate_from(twin, seen)
         if self.options.recycle:
             sampler.recycle(node)
         alike: dict[Hashable, list[Node]] = {}
         for child in node.children:
             what = await sampler.outcome_of(child) if self.options.share else child.id
             alike.setdefault(what, []).append(child)
-        center, found = self.prior.center(node.price, weight), list[Candidate]()
+        center, found = self.prior.center(node.estimate, weight), list[Candidate]()
         for nodes in alike.values():
-            passages = tuple(passage for twin in nodes for passage in twin.passages())
+            suffixes = tuple(suffix for twin in nodes for suffix in twin.suffixes())
             for twin in nodes:
-                sampler.reprice(twin, passages)
-            if nodes[0].price is not None:  # or every rollout failed: missing, not bad
-                belief = self.prior.belief(nodes[0].price, center, weight)
-                found.append(Candidate(tuple(nodes), passages, belief, weight))
+                sampler.estimate_from(twin, suffixes)
+            if nodes[0].estimate is not None:  # or every rollout failed: missing, not bad
+                belief = self.prior.belief(nodes[0].estimate, center, weight)
+                found.append(Candidate(tuple(nodes), suffixes, belief, weight))
         return found
 
     def _drawn(self, node: Node) -> int:
@@ -146,15 +148,15 @@ class AdaptiveExploration(NoDemonstrations):
 
     def _credibly_worse(self, chosen: Node, weight: float) -> list[tuple[float, Node]]:
         assert chosen.parent is not None
-        if chosen.price is None:
+        if chosen.estimate is None:
             return []
-        center = self.prior.center(chosen.parent.price, weight)
-        belief = self.prior.belief(chosen.price, center, weight)
+        center = self.prior.center(chosen.parent.estimate, weight)
+        belief = self.prior.belief(chosen.estimate, center, weight)
         siblings = [
-            (above(belief, self.prior.belief(sibling.price, center, weight)), sibling)
+            (above(belief, self.prior.belief(sibling.estimate, center, weight)), sibling)
             for sibling in chosen.parent.children
-            if sibling.price is not None
-            and gap(chosen.price, sibling.price) > self.margin
+            if sibling.estimate is not None
+            and gap(chosen.estimate, sibling.estimate) > self.margin
             and sibling.action.content != chosen.action.content
         ]
         return [pair for pair in siblings if pair[0] >= 1 - self.options.error]
@@ -178,13 +180,13 @@ def _answers(tree: Tree) -> int:
 def _rises(node: Node) -> bool:
     assert node.parent is not None
     return (
-        node.price is not None
-        and node.parent.price is not None
-        and gap(node.price, node.parent.price) > 0
+        node.estimate is not None
+        and node.parent.estimate is not None
+        and gap(node.estimate, node.parent.estimate) > 0
     )
 
 
 def _length(candidates: list[Candidate]) -> float:
     """Policy calls that a rollout from a candidate takes, on average so far."""
-    passages = [passage for candidate in candidates for passage in candidate.passages]
-    return max(1.0, sum(len(p.rollout.steps) - p.taken for p in passages) / max(1, len(passages)))
+    suffixes = [suffix for candidate in candidates for suffix in candidate.suffixes]
+    return max(1.0, sum(len(p.rollout.steps) - p.start for p in suffixes) / max(1, len(suffixes)))

@@ -21,7 +21,7 @@ class Strategy(Protocol):
 
     async def explore(self, sampler: Sampler) -> None:
         """Grow and commit `sampler.tree`. May raise ContextFull (the trajectory ends there) or
-        Missing."""
+        TaskFailed."""
         ...
 
     def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rro.exploration.pairs import gap, outcome_pair, step_pair
-from rro.exploration.sampler import Sampler, together
+from rro.exploration.sampler import Sampler, gather_all
 from rro.exploration.strategies.base import NoDemonstrations
 from rro.exploration.strategies.whole import expert_of
 from rro.exploration.tree import Node, Tree
@@ -17,9 +17,9 @@ from rro.types import Message, PreferencePair, Source, StopReason, Trajectory
 
 @dataclass(frozen=True)
 class IterativeStepRefinement(NoDemonstrations):
-    """`rollouts` N price each action; a pair where the two differ by more than `margin`. `sides`
+    """`rollouts` N estimate each action; a pair where the two differ by more than `margin`. `sides`
     says what is compared: the rest of both episodes ("continuation", as IPR does) or the one
-    message. Where both do the same, nothing is priced."""
+    message. Where both do the same, nothing is estimated."""
 
     experts: Mapping[str, Trajectory]
     rollouts: int = 5
@@ -34,7 +34,9 @@ class IterativeStepRefinement(NoDemonstrations):
             own = await sampler.propose(node)
             expert = await sampler.follow(node, step.action)
             if own.action.content != expert.action.content:
-                await together(sampler.price(action, self.rollouts) for action in (own, expert))
+                await gather_all(
+                    sampler.estimate(action, self.rollouts) for action in (own, expert)
+                )
             sampler.commit(expert, rose=False)
             node = expert
             if not sampler.is_open(node):
@@ -47,16 +49,16 @@ class IterativeStepRefinement(NoDemonstrations):
         for theirs in tree.committed():
             assert theirs.parent is not None
             for own in theirs.parent.children:
-                if own.action.source is Source.POLICY and own.price and theirs.price:
+                if own.action.source is Source.POLICY and own.estimate and theirs.estimate:
                     found += self._compare(tree, own, theirs, expert, iteration)
         return found
 
     def _compare(
         self, tree: Tree, own: Node, theirs: Node, expert: Trajectory, iteration: int
     ) -> list[PreferencePair]:
-        assert own.price is not None
-        assert theirs.price is not None
-        difference = gap(theirs.price, own.price)
+        assert own.estimate is not None
+        assert theirs.estimate is not None
+        difference = gap(theirs.estimate, own.estimate)
         if abs(difference) <= self.margin:
             return []
         better, worse = (theirs, own) if difference > 0 else (own, theirs)

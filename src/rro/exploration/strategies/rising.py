@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rro.exploration.pairs import step_pairs
-from rro.exploration.sampler import Missing, Sampler
+from rro.exploration.sampler import Sampler, TaskFailed
 from rro.exploration.strategies.base import NoDemonstrations
 from rro.exploration.tree import Node, Tree
 from rro.types import PreferencePair
@@ -31,33 +31,35 @@ class RisingExploration(NoDemonstrations):
         previous = await self._start_reward(sampler)
         while sampler.is_open(node):
             node = await self._first_rising(sampler, node, previous)
-            assert node.price is not None
-            previous = node.price.mean
+            assert node.estimate is not None
+            previous = node.estimate.mean
 
     async def _start_reward(self, sampler: Sampler) -> float:
         if self.start == "zero":
             return 0.0
-        price = await sampler.price(sampler.tree.root, self.rollouts)
-        if price is None:
-            raise Missing(f"task {sampler.task.id}: every rollout from the start failed")
-        return price.mean
+        estimate = await sampler.estimate(sampler.tree.root, self.rollouts)
+        if estimate is None:
+            raise TaskFailed(f"task {sampler.task.id}: every rollout from the start failed")
+        return estimate.mean
 
     async def _first_rising(self, sampler: Sampler, node: Node, previous: float) -> Node:
-        """Draw and price until one rises, or K are drawn; commits that one, or the best if none
+        """Draw and estimate until one rises, or K are drawn; commits that one, or the best if none
         rose."""
-        priced: list[tuple[float, Node]] = []
+        estimated: list[tuple[float, Node]] = []
         for _ in range(self.candidates):
             candidate = await sampler.propose(node)
-            price = await sampler.price(candidate, self.rollouts)
-            if price is None:
+            estimate = await sampler.estimate(candidate, self.rollouts)
+            if estimate is None:
                 continue  # every rollout failed: the candidate is missing, not bad
-            if price.mean > previous or (self.rising == "weak" and price.mean == previous):
+            if estimate.mean > previous or (self.rising == "weak" and estimate.mean == previous):
                 sampler.commit(candidate, rose=True)
                 return candidate
-            priced.append((price.mean, candidate))
-        if not priced:
-            raise Missing(f"task {sampler.task.id}: no candidate at node {node.id} could be priced")
-        _, best = max(priced, key=lambda pair: pair[0])
+            estimated.append((estimate.mean, candidate))
+        if not estimated:
+            raise TaskFailed(
+                f"task {sampler.task.id}: no candidate at node {node.id} has an estimate"
+            )
+        _, best = max(estimated, key=lambda pair: pair[0])
         sampler.commit(best, rose=False)
         return best
 

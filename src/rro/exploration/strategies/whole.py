@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rro.errors import RroError
 from rro.exploration.pairs import outcome_pair
-from rro.exploration.sampler import Sampler, together
+from rro.exploration.sampler import Sampler, gather_all
 from rro.exploration.strategies.base import NoDemonstrations
 from rro.exploration.tree import Tree
 from rro.types import Message, PreferencePair, Trajectory
@@ -49,7 +49,7 @@ class RejectionSampling:
     name: str = "rft"
 
     async def explore(self, sampler: Sampler) -> None:
-        await together(sampler.play(number) for number in range(self.rollouts))
+        await gather_all(sampler.play(number) for number in range(self.rollouts))
 
     def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:
         return []
