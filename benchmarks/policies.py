@@ -40,14 +40,12 @@ LOADS = (
     (1, 1, False),
 )  # contexts, samples of each, known
 WORDS = "red blue green shirt shoes size price buy now back to search item page next large small cotton wool new"
-# name: (backend, dtype, where vLLM runs)
+# name: (backend, dtype)
 BACKENDS = {
-    "transformers-float32": ("transformers", "float32", ""),
-    "transformers-bfloat16": ("transformers", "bfloat16", ""),
-    "vllm-server-float32": ("vllm", "float32", "server"),
-    "vllm-server-bfloat16": ("vllm", "bfloat16", "server"),
-    "vllm-in-process-float32": ("vllm", "float32", "here"),
-    "vllm-in-process-bfloat16": ("vllm", "bfloat16", "here"),
+    "transformers-float32": ("transformers", "float32"),
+    "transformers-bfloat16": ("transformers", "bfloat16"),
+    "vllm-float32": ("vllm", "float32"),
+    "vllm-bfloat16": ("vllm", "bfloat16"),
 }
 DRAWN = SamplingParams(temperature=1.0, max_new_tokens=40)
 FIRST = SamplingParams(temperature=1.0, max_new_tokens=1)
@@ -83,7 +81,7 @@ def recipe(model: str, backend: str, dtype: str, python: str | None, threads: in
 def open_backend(config: Config, logs: Path) -> Any:
     """The policy, as rro.pipeline.weights opens it for a run without SFT."""
     if config.policy.backend == "vllm":
-        from rro.policies.vllm.backend import open_vllm
+        from rro.policies.vllm.policy import open_vllm
 
         return open_vllm(config, None, "b/sft", logs)
     import torch
@@ -148,9 +146,9 @@ async def answers(policy: Any) -> list[dict[str, Any]]:
 def work(name: str, model: str, python: str | None, arguments: argparse.Namespace) -> None:
     """One backend, in this process: reads what to do and prints what came of it, a line of JSON
     each."""
-    backend, dtype, where = BACKENDS[name]
+    backend, dtype = BACKENDS[name]
     begun = time.perf_counter()
-    config = recipe(model, backend, dtype, python if where == "server" else None, arguments.threads)
+    config = recipe(model, backend, dtype, python, arguments.threads)
     policy = open_backend(config, Path(arguments.out).parent / "benchmark-logs")
     opened = time.perf_counter() - begun
     asyncio.run(load(policy, 2, 2, False, random.Random(-1)))
@@ -170,19 +168,15 @@ class Worker:
 
     def __init__(self, name: str, model: str, arguments: argparse.Namespace) -> None:
         self.name = name
-        here = BACKENDS[name][2] == "here"
         root = Path(__file__).parents[1]
-        source = [
-            str(root),
-            str(root / "src"),
-        ]  # our own code alone: the other environment has its own packages
+        source = [str(root), str(root / "src")]
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": str(arguments.threads),
             "PYTHONPATH": os.pathsep.join(source),
         }
         command = [
-            arguments.vllm if here else sys.executable,
+            sys.executable,
             "-m",
             "benchmarks.policies",
             *sys.argv[1:],

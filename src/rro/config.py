@@ -74,11 +74,9 @@ class ModelConfig(_Section):
 
 
 class VllmConfig(_Section):
-    """backend = "vllm": the engine, in this process or in one of its own that rro starts and
-    stops."""
+    """backend = "vllm": a server that rro starts and stops."""
 
-    # the interpreter of an environment with vLLM: the engine runs there, as a server on loopback;
-    # None: in this process
+    # the interpreter of an environment with vLLM; None: this one, if it has vLLM
     python: Path | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     options: dict[str, Any] = Field(

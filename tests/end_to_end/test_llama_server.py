@@ -15,7 +15,8 @@ from rro.learning.data import IGNORED, sft_rows
 from rro.models.chat import ChatFormat
 from rro.models.loading import load_model
 from rro.policies.api.client import connect, disconnect
-from rro.policies.api.policy import list_models, open_served
+from rro.policies.api.endpoint import list_models
+from rro.policies.api.opening import open_served
 from rro.policies.local.policy import TransformersPolicy
 from rro.types import Message, SamplingParams
 

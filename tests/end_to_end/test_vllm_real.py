@@ -1,12 +1,10 @@
-"""vLLM itself on SmolLM2, as a server and in process: what it draws, with what probability, from
-which of two models.
+"""vLLM itself on SmolLM2: what it samples, with what log-probabilities, from which of two models.
 
 Needs an interpreter with vLLM: RRO_VLLM_PYTHON, or .venv-vllm (make vllm)."""
 
 import asyncio
-import json
 import os
-import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,20 +12,68 @@ import torch
 from doors import Doors
 from fakes import explore, fresh_journal, make_context
 from peft import LoraConfig, get_peft_model
-from vllm_in_process import QUESTION, ask, recipe
 
-import rro
+from rro.config import ModelConfig, parse_config
 from rro.environments.base import TaskList
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.models.chat import ChatFormat
 from rro.models.loading import load_model, smollm2_folder
 from rro.policies.local.policy import TransformersPolicy
-from rro.policies.vllm import shared
-from rro.policies.vllm.backend import open_vllm
+from rro.policies.vllm import server_pool
+from rro.policies.vllm.policy import open_vllm
 from rro.types import Message, SamplingParams, Source, Task
 
 pytestmark = pytest.mark.slow
 HERE, CLOSE = Path(__file__).parent, 1e-3  # nats a token, float32 against float32
+QUESTION = (Message("system", "You are terse."), Message("user", "Name three colours, then stop."))
+DRAWN = SamplingParams(max_new_tokens=24, logprobs=True)
+
+
+def recipe(model, python):
+    vllm = {"dtype": "float32", "python": str(python)}
+    policy = {"backend": "vllm", "max_context": 1024, "prefix_cache_tokens": 8000, "vllm": vllm}
+    return parse_config(
+        {"name": "t", "threads": 1, "model": {"name": str(model)}, "policy": policy}, "test"
+    )
+
+
+async def ask(policy):
+    """Sampled answers, the same beside other requests, greedy ones, with a stop string, to a prompt
+    that is too long, cancelled, to a known history."""
+    first = await policy.sample(QUESTION, 3, DRAWN, 5)
+    again = (await asyncio.gather(*(policy.sample(QUESTION, n, DRAWN, 5) for n in (1, 3))))[1]
+    greedy = await policy.sample(
+        QUESTION, 1, SamplingParams(temperature=0, max_new_tokens=12, logprobs=True), 1
+    )
+    stopped = await policy.sample(
+        QUESTION, 2, SamplingParams(max_new_tokens=24, stop=("e",), logprobs=True), 5
+    )
+    full = await policy.sample((Message("user", "word " * 3000),), 2, DRAWN, 5)
+    cancelled = asyncio.create_task(
+        policy.sample(QUESTION, 2, SamplingParams(max_new_tokens=900), 6)
+    )
+    await asyncio.sleep(0.2)
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
+    alive = await policy.sample(QUESTION, 1, DRAWN, 5)
+    known = [
+        await policy.sample(
+            (Message("user", "word " * 200),), 1, SamplingParams(max_new_tokens=2), 5
+        )
+        for _ in "12"
+    ][-1]
+    answers = {
+        "known": known,
+        "first": first,
+        "again": again,
+        "greedy": greedy,
+        "stopped": stopped,
+        "full": full,
+        "alive": alive,
+    }
+    return {name: [asdict(one) for one in given] for name, given in answers.items()} | {
+        "cancelled": cancelled.cancelled()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +96,7 @@ def adapter(base, tmp_path_factory):
     """A LoRA adapter that says other things than its base."""
     folder = tmp_path_factory.mktemp("adapter") / "rro-1"
     torch.manual_seed(0)
-    model, _ = load_model(recipe(base, "float32").model, None, train=True)
+    model, _ = load_model(ModelConfig(name=str(base)), None, train=True)
     model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -62,7 +108,7 @@ def adapter(base, tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(base, adapter):
     """Transformers' own: the adapter merged into the base, and the base."""
-    config = recipe(base, "float32").model.model_copy(update={"dtype": "float32"})
+    config = ModelConfig(name=str(base), dtype="float32")
     return {
         "explorer": load_model(config, adapter, train=False),
         "pricer": load_model(config, None, train=False),
@@ -72,7 +118,7 @@ def models(base, adapter):
 @pytest.fixture(scope="module")
 def served(python, base, adapter, tmp_path_factory):
     """Explorer and pricer on one server."""
-    config, logs = recipe(base, "float32", python), tmp_path_factory.mktemp("logs")
+    config, logs = recipe(base, python), tmp_path_factory.mktemp("logs")
     policies = {
         "explorer": open_vllm(config, adapter, "t/rro-1", logs),
         "pricer": open_vllm(config, None, "t/sft", logs),
@@ -80,23 +126,12 @@ def served(python, base, adapter, tmp_path_factory):
     yield policies
     for policy in policies.values():
         asyncio.run(policy.close())
-    assert not shared._used
+    assert not server_pool.running()
 
 
 @pytest.fixture(scope="module")
 def said(served):
     return {who: asyncio.run(ask(policy)) for who, policy in served.items()}
-
-
-@pytest.fixture(scope="module")
-def in_process(python, base, adapter, tmp_path_factory):
-    """The same questions to an engine inside a process of the other environment."""
-    out = tmp_path_factory.mktemp("out") / "said.json"
-    environment = {**os.environ, "PYTHONPATH": str(Path(rro.__file__).parents[1])}
-    command = [python, HERE / "vllm_in_process.py", base, adapter, "float32", out]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1000)
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    return json.loads(out.read_text())
 
 
 def logprobs_of(model, prompt, ids):
@@ -107,7 +142,7 @@ def logprobs_of(model, prompt, ids):
 
 
 def check(said, model, tokenizer):
-    """Everything that both engines promise, of one policy's answers."""
+    """Everything that the answers of one policy must fulfil."""
     chat = ChatFormat(tokenizer)
     prompt = chat.encode(QUESTION, True).ids
     for one in (*said["first"], *said["greedy"]):
@@ -144,19 +179,8 @@ def test_a_server_draws_from_the_model_that_it_is_asked_for(said, models, who):
 
 
 def test_two_policies_share_one_server_and_say_different_things(said, served):
-    assert served["explorer"]._engine is served["pricer"]._engine
+    assert served["explorer"].server is served["pricer"].server
     assert said["explorer"]["first"] != said["pricer"]["first"]
-    assert [policy.provenance["engine"] for policy in served.values()] == ["server", "server"]
-
-
-@pytest.mark.parametrize("who", ["explorer", "pricer"])
-def test_an_engine_in_this_process_does_the_same(in_process, models, who):
-    check(in_process[who], *models[who])
-
-
-def test_in_process_too_one_engine_serves_both_and_ends_with_the_last(in_process):
-    assert (in_process["engines"], in_process["shared"], in_process["left"]) == (1, 1, 0)
-    assert [one["engine"] for one in in_process["provenance"]] == ["in process"] * 2
 
 
 @pytest.mark.parametrize("backend", ["vllm", "transformers"])

@@ -16,7 +16,8 @@ from rro.pipeline import stages as pipeline
 from rro.pipeline.run import Run
 from rro.policies.api import backoff
 from rro.policies.api.client import connect, disconnect
-from rro.policies.api.policy import Listed, list_models, open_served
+from rro.policies.api.endpoint import ServedModel, list_models
+from rro.policies.api.opening import open_served
 from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
 from rro.types import Message, SamplingParams
@@ -57,7 +58,7 @@ def settings(server, **changes):
 
 
 def opened(server, **changes):
-    return open_served(settings(server, **changes), Listed("walker"), "run/sft", None)
+    return open_served(settings(server, **changes), ServedModel("walker"), "run/sft", None)
 
 
 def listed(server):
@@ -96,13 +97,13 @@ def test_a_fault_that_passes_costs_time_alone_and_one_that_stays_is_no_answer(fa
             assert server.faults[fault] == 2
             assert shaken.message == calm.message
             assert shaken.message.content in ("left", "right")
-            with pytest.raises(PolicyError, match="did not answer in 3 tries"):
+            with pytest.raises(PolicyError, match="did not answer in 3 attempts"):
                 await faulty(server, policy, fault).sample(ASK, 1, PARAMS, 1)
             assert server.faults[fault] == 5
             await policy.close()
 
         asyncio.run(body())
-        assert "5 tries failed" in caplog.text  # the account, when the connection closes
+        assert "5 attempts failed" in caplog.text  # the account, when the connection closes
         assert "1 requests given up" in caplog.text
 
 
@@ -123,7 +124,7 @@ def test_what_the_server_holds_back_is_a_failure_at_once(fault):
         ("403", UsageError, "RRO_TEST_KEY"),
         ("404", UsageError, "policy.openai.base_url"),
         ("400", RroError, "check the settings of policy"),
-        ("402", RroError, "wants to be paid"),
+        ("402", RroError, "has no credit left"),
         ("broke", RroError, "top up the account, then resume the run"),
     ],
 )
@@ -164,7 +165,7 @@ def test_retry_after_is_waited_for_by_all(date):
 
 
 def test_a_server_that_wants_an_hour_is_given_up():
-    with serving(retry_after="3600") as server, pytest.raises(PolicyError, match="in 1 tries"):
+    with serving(retry_after="3600") as server, pytest.raises(PolicyError, match="in 1 attempts"):
         sample(faulty(server, opened(server), "503"))
 
 
@@ -176,7 +177,7 @@ def test_concurrency_follows_what_the_server_can_take():
         async def body():
             seeds = range(200)
             answers = await asyncio.gather(*(policy.sample(ASK, 1, PARAMS, seed) for seed in seeds))
-            assert policy._line.server.limit.lowest < 16
+            assert policy.client.limit.lowest < 16
             await policy.close()
             return answers
 

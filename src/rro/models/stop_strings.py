@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 
-def cut(
+def cut_at_stop(
     ids: Sequence[int], stops: Sequence[str], decode: Callable[[Sequence[int]], str]
 ) -> tuple[int, str] | None:
-    """How many of `ids` to keep, and their text, where one of `stops` occurs in what they decode
-    to; None: none does.
+    """How many of `ids` to keep, and their text, if what they decode to contains one of `stops`;
+    None if it contains none.
 
-    The text ends before the first stop string. The ids kept are the fewest that cover the text, so
+    The text ends before the first stop string. The kept ids are the fewest that cover the text, so
     the last one may hold the first letters of the stop string."""
     text = decode(ids)
     ends = [text.find(stop) for stop in stops if stop in text]

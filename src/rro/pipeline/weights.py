@@ -17,7 +17,7 @@ from rro.processes import rank, wait_for_all
 
 if TYPE_CHECKING:
     from rro.models.chat import ChatFormat
-    from rro.policies.api.policy import Listed
+    from rro.policies.api.endpoint import ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,8 @@ def _transformers(run: Run, label: str) -> Policy:
 
 def _openai(run: Run, label: str) -> Policy:
     from rro.policies.api.client import connect, disconnect
-    from rro.policies.api.policy import list_models, open_served
+    from rro.policies.api.endpoint import list_models
+    from rro.policies.api.opening import open_served
 
     config = run.config.policy
     server = connect(config.openai)
@@ -98,7 +99,7 @@ def _openai(run: Run, label: str) -> Policy:
 
 
 def _vllm(run: Run, label: str) -> Policy:
-    from rro.policies.vllm.backend import open_vllm
+    from rro.policies.vllm.policy import open_vllm
 
     weights = weights_after(run, 0) if label == "sft" else run.folder.checkpoint(label)
     # What LoRA made of the SFT policy goes on top of it, so that the frozen pricer needs no engine
@@ -124,10 +125,12 @@ def _trained_weights(run: Run, label: str) -> Path | None:
     return run.folder.checkpoint(label)
 
 
-def _served_model(run: Run, label: str, weights: Path | None, models: Sequence[Listed]) -> Listed:
+def _served_model(
+    run: Run, label: str, weights: Path | None, models: Sequence[ServedModel]
+) -> ServedModel:
     """What the server, which lists `models`, calls the weights `label`. Raises UsageError where it
     does not serve them by name: another model's answers would be taken for theirs."""
-    from rro.policies.api.policy import Listed
+    from rro.policies.api.endpoint import ServedModel
 
     settings, listed = run.config.policy.openai, {model.id: model for model in models}
     names = [settings.models[label]] if label in settings.models else []
@@ -149,7 +152,7 @@ def _served_model(run: Run, label: str, weights: Path | None, models: Sequence[L
         raise UsageError(
             f"{settings.base_url} has no model {names[0]!r}; it lists {ids}: set policy.openai.model"
         )
-    return listed.get(names[0], Listed(names[0]))
+    return listed.get(names[0], ServedModel(names[0]))
 
 
 def _chat_format(run: Run, weights: Path | None) -> ChatFormat | None:

@@ -13,10 +13,12 @@ from rro.models.chat import ChatFormat
 from rro.models.loading import build_tiny, load_tokenizer
 from rro.pipeline.run import Run
 from rro.pipeline.weights import Policies, open_policy
-from rro.policies.api.backoff import Fault
-from rro.policies.api.client import Refused, connect, disconnect
-from rro.policies.api.policy import Listed, open_served, room_left
-from rro.policies.api.wire import Chat, LlamaTokens, VllmTokens
+from rro.policies.api.backoff import TransientError
+from rro.policies.api.client import RequestRejected, connect, disconnect
+from rro.policies.api.dialects import Chat, LlamaTokens, VllmTokens
+from rro.policies.api.endpoint import ServedModel
+from rro.policies.api.opening import open_served
+from rro.policies.api.policy import room_left
 from rro.policies.prices import price, priced
 from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
@@ -32,7 +34,7 @@ def settings(server, **changes):
 
 def sampled(server, n=1, seed=1, params=PARAMS, **changes):
     """Provenance, answers, and the requests that they took."""
-    policy = open_served(settings(server, **changes), Listed("walker"), "run/sft", None)
+    policy = open_served(settings(server, **changes), ServedModel("walker"), "run/sft", None)
     before = len(server.bodies)
 
     async def body():
@@ -88,7 +90,7 @@ def test_without_an_honest_n_there_are_parallel_requests(n):
 
 
 def test_a_server_that_does_not_draw_is_refused():
-    with serving(draw="nothing") as server, pytest.raises(UsageError, match="it does not draw"):
+    with serving(draw="nothing") as server, pytest.raises(UsageError, match="it does not sample"):
         sampled(server)
 
 
@@ -107,7 +109,7 @@ def test_fields_that_a_server_does_not_take_are_left_out(caplog):
         assert provenance["left_out"] == "repetition_penalty, seed, top_k"
         assert not {"top_k", "repetition_penalty", "seed"} & set(body)
         assert "min_p" in body
-        assert "does not take repetition_penalty, top_k" in caplog.text
+        assert "does not accept repetition_penalty, top_k" in caplog.text
 
 
 def test_a_server_that_ignores_temperature_0_is_not_asked_for_it():
@@ -125,7 +127,7 @@ def test_a_server_that_ignores_temperature_0_is_not_asked_for_it():
 def test_what_cannot_be_had_is_refused_with_the_mend():
     with serving() as server:
         with pytest.raises(
-            UsageError, match=r"cannot be asked by token ids: the run's tokenizer is not there"
+            UsageError, match=r"cannot be asked by token ids: the run's tokenizer is unavailable"
         ):
             sampled(server, tokens="require")
         with pytest.raises(UsageError, match="gives no log-probabilities"):
@@ -142,11 +144,11 @@ def test_a_server_that_answers_as_another_model_is_refused():
 
 def test_token_ids_are_not_asked_of_a_server_without_them(chat):
     with serving() as server:
-        policy = open_served(settings(server), Listed("walker"), "run/sft", chat)
+        policy = open_served(settings(server), ServedModel("walker"), "run/sft", chat)
         assert policy.provenance["way"] == "chat"
         asyncio.run(policy.close())
-        with pytest.raises(UsageError, match="it refuses them"):
-            open_served(settings(server, tokens="require"), Listed("walker"), "run/sft", chat)
+        with pytest.raises(UsageError, match="it rejects them"):
+            open_served(settings(server, tokens="require"), ServedModel("walker"), "run/sft", chat)
 
 
 # -- what is read
@@ -171,18 +173,18 @@ def vllm(ids, finish="stop", logprobs=None, **more):
 
 
 def test_vllms_answers_keep_their_ids_and_end_where_the_turn_does(chat):
-    way, ids = (
+    dialect, ids = (
         VllmTokens("m", chat),
         chat.tokenizer.encode("open the red door", add_special_tokens=False),
     )
     end = chat.end_of_turn
     params = SamplingParams(max_new_tokens=50, logprobs=True)
     rest = {"token_logprobs": [-0.5] * (len(ids) + 3)}
-    reply = way.read(vllm([*ids, end, 5, 6], "length", rest), 50, params)
+    reply = dialect.read(vllm([*ids, end, 5, 6], "length", rest), 50, params)
     [answer] = reply.answers
     assert (answer.ids, answer.text, answer.finish) == ((*ids, end), "open the red door", "stop")
     assert answer.logprobs == (-0.5,) * (len(ids) + 1)
-    body = way.body([1, 2], 50, params, 1, 3)
+    body = dialect.body([1, 2], 50, params, 1, 3)
     assert (body["prompt"], body["return_token_ids"], body["stop_token_ids"]) == (
         [1, 2],
         True,
@@ -226,7 +228,7 @@ def test_an_answer_cut_at_its_limit(chat):
     ],
 )  # fmt: skip
 def test_half_an_answer_is_a_fault(chat, tree):
-    with pytest.raises(Fault):
+    with pytest.raises(TransientError):
         VllmTokens("m", chat).read(tree, 9, SamplingParams(max_new_tokens=9, logprobs=True))
 
 
@@ -248,7 +250,7 @@ def test_llamas_answers(chat):
     )
     assert (reply.prompt_tokens, reply.cached_tokens, reply.generated_tokens) == (9, 4, len(ids))
     for broken in ({"stop": False}, {"stop_type": None}, {"tokens": None}):
-        with pytest.raises(Fault):
+        with pytest.raises(TransientError):
             LlamaTokens("m", chat).read({**tree, **broken}, 9, PARAMS)
     with pytest.raises(PolicyError):
         LlamaTokens("m", chat).read({**tree, "stop_type": "odd"}, 9, PARAMS)
@@ -276,7 +278,7 @@ def test_a_stop_string_that_a_server_leaves_in_and_lone_surrogates():
     ],
 )  # fmt: skip
 def test_room_that_a_refusal_leaves(status, text, code, room):
-    assert room_left(Refused(status, text, code)) == room
+    assert room_left(RequestRejected(status, text, code)) == room
 
 
 # -- money
@@ -385,7 +387,7 @@ def test_explorer_and_pricer_share_a_pool_and_are_journalled(make_run):
         run = make_run(server, models={"sft": "walker", "rro-1": "runner"}, tokens="none")
         for _ in range(2):  # a resumed stage meets the same, and adds nothing
             policies = Policies(run, "rro-1", "explore-2", frozen_pricer=True)
-            assert policies.explorer._line.server is policies.pricer._line.server
+            assert policies.explorer.client is policies.pricer.client
             policies.close()
         records = {record["key"]: record for record in run.journal.records("policy")}
         assert list(records) == ["explore-2/explorer/0", "explore-2/pricer/0"]

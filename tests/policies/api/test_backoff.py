@@ -12,7 +12,7 @@ from rro.policies.api.backoff import (
     FIRST_WAIT,
     LONGEST_WAIT,
     AdaptiveLimit,
-    Fault,
+    TransientError,
     backoff,
     parse_retry_after,
 )
@@ -65,8 +65,8 @@ def test_a_limit_stays_between_one_and_its_most_whatever_happens(most, ends):
                     if end == "other":
                         raise KeyError
                     if end != "ok":
-                        raise Fault("kind", "text", overload=end == "overload")
-            except (Fault, KeyError):
+                        raise TransientError("kind", "text", overload=end == "overload")
+            except (TransientError, KeyError):
                 pass
             assert limit.busy == 0
             assert 1 <= limit.now <= most
@@ -88,10 +88,10 @@ def test_one_wave_of_refusals_halves_once_and_success_brings_it_back():
                 if limit.busy == 16:
                     all_inside.set()
                 await all_inside.wait()
-                raise Fault("429", "too many", overload=True)
+                raise TransientError("429", "too many", overload=True)
 
         results = await asyncio.gather(*(refused() for _ in range(16)), return_exceptions=True)
-        assert all(isinstance(result, Fault) for result in results)
+        assert all(isinstance(result, TransientError) for result in results)
         assert (limit.now, limit.lowest) == (8, 8)
         for _ in range(16 * 16):
             async with limit.slot():

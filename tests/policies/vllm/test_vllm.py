@@ -1,7 +1,7 @@
-"""What rro makes of vLLM without vLLM: its arguments, which engines are shared, and the process
-that it starts and ends.
+"""vLLM's server without vLLM: its arguments, which policies share one, and the process that is
+started and ended.
 
-The engine itself is asked in tests/end_to_end/test_vllm_real.py."""
+vLLM itself is tested in tests/end_to_end/test_vllm_real.py."""
 
 import json
 import os
@@ -22,18 +22,18 @@ from rro.config import ModelConfig, PolicyConfig, TinyConfig, VllmConfig, parse_
 from rro.errors import RroError, UsageError
 from rro.models.loading import build_tiny, load_model
 from rro.pipeline import weights
-from rro.policies.vllm import shared, watchdog
-from rro.policies.vllm.backend import open_vllm
+from rro.policies.vllm import server_pool
 from rro.policies.vllm.options import (
-    Weights,
-    arguments,
-    engine_options,
+    ServedWeights,
+    command_line,
     environment,
     find_weights,
     lora_options,
+    server_options,
 )
-from rro.policies.vllm.server import ServedEngine
-from rro.policies.vllm.shared import borrow, give_back
+from rro.policies.vllm.policy import open_vllm
+from rro.policies.vllm.server import VllmServer
+from rro.policies.vllm.server_pool import acquire, release
 from rro.runs.folder import RunFolder
 
 FAKE = Path(__file__).parents[2] / "fake_vllm.py"
@@ -62,7 +62,7 @@ def python(tmp_path):
 
 @pytest.fixture
 def engine(python, tmp_path):
-    engine = ServedEngine(
+    engine = VllmServer(
         VllmConfig(python=python),
         {"model": "m", "max_model_len": 9},
         {},
@@ -121,19 +121,19 @@ def test_arguments_are_what_the_command_line_takes():
         "1",
         "2",
     ]
-    assert arguments(options) == words
+    assert command_line(options) == words
 
 
 def test_on_a_cpu_prompts_come_whole_and_memory_is_bounded(tiny):
     policy = PolicyConfig(prefix_cache_tokens=5000, max_context=600)
-    options = engine_options(ModelConfig(device="cpu"), policy, str(tiny))
+    options = server_options(ModelConfig(device="cpu"), policy, str(tiny))
     assert options["enable_chunked_prefill"] is False
     assert options["max_num_batched_tokens"] >= options["max_model_len"] == 600
     assert options["dtype"] == "float32"
     assert (
         options["kv_cache_memory_bytes"] == 5000 * 2 * 2 * 2 * 16 * 4
     )  # layers, keys and values, heads, width, bytes
-    huge = engine_options(
+    huge = server_options(
         ModelConfig(device="cpu"), PolicyConfig(prefix_cache_tokens=10**12), str(tiny)
     )
     assert (
@@ -142,7 +142,7 @@ def test_on_a_cpu_prompts_come_whole_and_memory_is_bounded(tiny):
 
 
 def test_the_cache_always_holds_two_whole_contexts(tiny):
-    options = engine_options(
+    options = server_options(
         ModelConfig(device="cpu"), PolicyConfig(prefix_cache_tokens=0), str(tiny)
     )
     assert options["enable_prefix_caching"] is False
@@ -151,7 +151,7 @@ def test_the_cache_always_holds_two_whole_contexts(tiny):
 
 def test_the_recipe_has_the_last_word(tiny):
     vllm = VllmConfig(dtype="bfloat16", options={"enforce_eager": False, "block_size": 64})
-    options = engine_options(ModelConfig(device="cpu"), PolicyConfig(vllm=vllm), str(tiny))
+    options = server_options(ModelConfig(device="cpu"), PolicyConfig(vllm=vllm), str(tiny))
     assert (options["dtype"], options["enforce_eager"], options["block_size"]) == (
         "bfloat16",
         False,
@@ -170,13 +170,13 @@ def test_what_the_user_set_in_the_environment_stays(monkeypatch):
 
 
 def test_a_whole_checkpoint_is_served_as_it_is(tiny):
-    assert find_weights(ModelConfig(), tiny) == Weights(str(tiny))
+    assert find_weights(ModelConfig(), tiny) == ServedWeights(str(tiny))
     assert lora_options(0) == {}
 
 
 def test_an_adapter_is_put_on_its_base(tiny, tmp_path):
     folder = adapter(tmp_path / "a", base_model_name_or_path=str(tiny), rank_pattern={"q_proj": 20})
-    assert find_weights(ModelConfig(), folder) == Weights(str(tiny), folder, 20)
+    assert find_weights(ModelConfig(), folder) == ServedWeights(str(tiny), folder, 20)
     assert lora_options(20) == {"enable_lora": True, "max_lora_rank": 32, "max_loras": 2}
 
 
@@ -186,7 +186,7 @@ def test_an_adapter_is_put_on_its_base(tiny, tmp_path):
 )
 def test_an_adapter_that_vllm_would_misread_is_refused(tiny, tmp_path, settings):
     folder = adapter(tmp_path / "a", base_model_name_or_path=str(tiny), **settings)
-    with pytest.raises(UsageError, match="vLLM loads no such adapter"):
+    with pytest.raises(UsageError, match="vLLM cannot load this adapter"):
         find_weights(ModelConfig(), folder)
 
 
@@ -232,7 +232,7 @@ def test_without_adapters_in_between_a_checkpoint_is_served_whole(iterations, ti
         (iterations / "rro-1", tiny),
         (tiny, iterations / "sft"),
     ):
-        assert find_weights(ModelConfig(), checkpoint, start) == Weights(str(checkpoint))
+        assert find_weights(ModelConfig(), checkpoint, start) == ServedWeights(str(checkpoint))
 
 
 # -- sharing
@@ -252,31 +252,33 @@ class Counted:
 
 
 def test_an_adapter_and_its_base_share_one_engine_which_ends_with_the_last():
-    explorer = borrow("k", Weights("w", Path("a"), 8), Counted)
-    pricer = borrow("k", Weights("w"), Counted)
+    explorer = acquire("k", ServedWeights("w", Path("a"), 8), Counted)
+    pricer = acquire("k", ServedWeights("w"), Counted)
     assert pricer is explorer
     assert explorer.loaded == [Path("a")]
-    give_back(explorer)
+    release(explorer)
     assert not explorer.stopped
-    give_back(pricer)
+    release(pricer)
     assert explorer.stopped == 1
-    assert not shared._used
+    assert not server_pool.running()
 
 
-@pytest.mark.parametrize("second", [("other", Weights("v")), ("k", Weights("w", Path("a"), 16))])
+@pytest.mark.parametrize(
+    "second", [("other", ServedWeights("v")), ("k", ServedWeights("w", Path("a"), 16))]
+)
 def test_other_weights_or_a_larger_rank_get_an_engine_of_their_own(second):
-    engines = [borrow("k", Weights("w", Path("b"), 8), Counted), borrow(*second, Counted)]
+    engines = [acquire("k", ServedWeights("w", Path("b"), 8), Counted), acquire(*second, Counted)]
     assert engines[0] is not engines[1]
     for engine in engines:
-        give_back(engine)
+        release(engine)
 
 
 def test_an_engine_that_cannot_load_the_adapter_does_not_stay():
     made = []
     with pytest.raises(RroError, match="bad adapter"):
-        borrow("k", Weights("w", Path("bad"), 8), lambda: made.append(Counted()) or made[0])
+        acquire("k", ServedWeights("w", Path("bad"), 8), lambda: made.append(Counted()) or made[0])
     assert made[0].stopped == 1
-    assert not shared._used
+    assert not server_pool.running()
 
 
 # -- the process
@@ -303,25 +305,25 @@ def test_an_adapter_that_the_server_refuses_says_why(engine, tmp_path):
         engine.load(tmp_path / "nowhere")
 
 
-def test_a_server_that_dies_says_its_last_words(python, tmp_path, monkeypatch):
+def test_a_server_that_dies_says_why(python, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "dies")
     with pytest.raises(
-        RroError, match=r"did not start: ValueError: no such dtype \(the whole of it is in .*v.log"
+        RroError, match=r"did not start: ValueError: no such dtype \(the whole log is .*v.log"
     ):
-        ServedEngine(VllmConfig(python=python), {}, {}, tmp_path / "v.log")
+        VllmServer(VllmConfig(python=python), {}, {}, tmp_path / "v.log")
 
 
 def test_a_server_that_ends_at_the_first_question_says_why(python, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "faints")
     with pytest.raises(RroError, match=r"ended by itself: RuntimeError: no such head size"):
         open_vllm(recipe(tiny, python=str(python)), None, "t/sft", tmp_path)
-    assert not shared._used
+    assert not server_pool.running()
 
 
 def test_a_server_that_never_answers_is_ended(python, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "hangs")
     with pytest.raises(RroError, match=r"not ready after 2 s.*policy\.vllm\.start_timeout"):
-        ServedEngine(VllmConfig(python=python, start_timeout=2), {}, {}, tmp_path / "v.log")
+        VllmServer(VllmConfig(python=python, start_timeout=2), {}, {}, tmp_path / "v.log")
     wait_until(lambda: not alive(child_in(tmp_path / "v.log")))
 
 
@@ -329,8 +331,8 @@ def test_nothing_is_left_when_rro_is_killed(python, tmp_path):
     log = tmp_path / "v.log"
     code = (
         "import sys, time; from pathlib import Path; from rro.config import VllmConfig\n"
-        "from rro.policies.vllm.server import ServedEngine\n"
-        "engine = ServedEngine(VllmConfig(python=sys.argv[1]), {}, {}, Path(sys.argv[2])); print('up', flush=True)\n"
+        "from rro.policies.vllm.server import VllmServer\n"
+        "engine = VllmServer(VllmConfig(python=sys.argv[1]), {}, {}, Path(sys.argv[2])); print('up', flush=True)\n"
         "time.sleep(600)"
     )
     with subprocess.Popen(
@@ -341,25 +343,6 @@ def test_nothing_is_left_when_rro_is_killed(python, tmp_path):
         assert alive(child)
         process.send_signal(signal.SIGKILL)
     wait_until(lambda: not alive(child))
-
-
-@pytest.mark.parametrize(("last", "lives"), [(b"", False), (b".", True)])
-def test_a_process_that_is_held_ends_with_its_holder_unless_it_lets_go(last, lives):
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    holder = subprocess.Popen(
-        [sys.executable, watchdog.__file__, "hold", str(sleeper.pid)], stdin=subprocess.PIPE
-    )
-    holder.stdin.write(last)
-    holder.stdin.close()
-    try:
-        if lives:
-            assert holder.wait(20) == 0
-            assert sleeper.poll() is None
-        else:
-            assert sleeper.wait(20) == -signal.SIGTERM
-    finally:
-        sleeper.kill()
-        holder.wait()
 
 
 # -- what a user reads
@@ -376,9 +359,24 @@ def recipe(tiny, **vllm):
 
 
 def test_without_vllm_here_the_error_says_how_to_get_it(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("rro.policies.vllm.backend.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"no vLLM: .*policy\.vllm\.python"):
+    monkeypatch.setattr("rro.policies.vllm.policy.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        UsageError, match=r"has no vLLM: run make vllm and set policy\.vllm\.python = .*bin/python"
+    ):
         open_vllm(recipe(tiny), None, "t/sft", tmp_path)
+
+
+def test_with_vllm_here_the_server_runs_in_this_interpreter(tiny, tmp_path, monkeypatch):
+    """A package that stands where vLLM would: its server is the fake."""
+    package = tmp_path / "here" / "vllm" / "entrypoints" / "openai"
+    package.mkdir(parents=True)
+    (package / "api_server.py").write_text(FAKE.read_text())
+    monkeypatch.syspath_prepend(tmp_path / "here")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "here"))
+    monkeypatch.setenv("FAKE_VLLM", "faints")
+    with pytest.raises(RroError, match=r"ended by itself: RuntimeError: no such head size"):
+        open_vllm(recipe(tiny), None, "t/sft", tmp_path)
+    assert not server_pool.running()
 
 
 def test_an_interpreter_that_is_none_is_named(tiny, tmp_path):
@@ -405,7 +403,7 @@ def test_a_run_serves_its_own_checkpoints(tmp_path, monkeypatch, lora, start):
     )
     run = SimpleNamespace(config=config, folder=RunFolder(tmp_path, config))
     monkeypatch.setattr(
-        "rro.policies.vllm.backend.open_vllm", lambda *given: SimpleNamespace(given=given)
+        "rro.policies.vllm.policy.open_vllm", lambda *given: SimpleNamespace(given=given)
     )
     policy = weights.open_policy(run, "rro-1")
     where = tmp_path / "checkpoints" / "rro-1"

@@ -1,7 +1,6 @@
-"""When to ask a server again, and how many requests it can take: plain arithmetic, no network.
+"""When to retry a request, and how many requests a server can take at once.
 
-Knows neither HTTP nor models.
-"""
+Plain arithmetic: knows neither HTTP nor models."""
 
 from __future__ import annotations
 
@@ -13,13 +12,14 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+# seconds
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 
 
-class Fault(Exception):
-    """Something that may pass, so the request is sent again. `kind` is for the account of what went
-    wrong; `overload` says that the server had too much to do; `retry_after` is how many seconds it
-    asked for."""
+class TransientError(Exception):
+    """A failure after which the request is sent again. `kind` is its name in the account of
+    failures, `overload` whether the server had too much to do, `retry_after` the wait in seconds
+    that the server asked for."""
 
     def __init__(
         self, kind: str, text: str, *, overload: bool = False, retry_after: float | None = None
@@ -29,15 +29,15 @@ class Fault(Exception):
 
 
 def backoff(attempt: int, rng: random.Random) -> float:
-    """Seconds to wait after try number `attempt` (from 0): doubling, with "equal jitter", so that
-    requests that failed together do not come back together."""
+    """Seconds to wait after attempt number `attempt` (from 0): doubling, with "equal jitter", so
+    that requests that failed together are not retried together."""
     longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempt, 16))
     return longest * rng.uniform(0.5, 1.0)
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """Seconds from a Retry-After header, which holds a number or an HTTP date; None where it is
-    absent or senseless. A date in the past means now."""
+    """Seconds to wait by a Retry-After header, which holds a number or an HTTP date; None if it is
+    absent or invalid. A date in the past gives 0. `now` is for tests."""
     if value is None:
         return None
     try:
@@ -53,9 +53,11 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
 
 
 class AdaptiveLimit:
-    """How many requests are in flight: at most `most`, halved when the server has too much to do,
-    and one more for each full round of answers after that (additive increase, multiplicative
-    decrease). For one event loop."""
+    """Limits the requests in flight to at most `most`, halves that when the server has too much to
+    do, and raises it by one for each full round of answers after that (additive increase,
+    multiplicative decrease, as in TCP). For one event loop.
+
+    `now` is the limit, `busy` how many requests are in flight, `lowest` the lowest limit so far."""
 
     def __init__(self, most: int) -> None:
         self.most, self.now = most, float(most)
@@ -66,17 +68,16 @@ class AdaptiveLimit:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a place, and learn from how the request inside ends: a Fault is looked at and
-        passed on."""
+        """Wait until one more request may be sent, and adapt the limit to how it ends."""
         await self._enter()
-        begun = self._decreases
+        decreases = self._decreases
         try:
             yield
-        except Fault as fault:
-            if fault.overload:
-                self._decrease(begun)
-            if fault.retry_after:
-                self._pause(fault.retry_after)
+        except TransientError as error:
+            if error.overload:
+                self._decrease(decreases)
+            if error.retry_after:
+                self._pause(error.retry_after)
             raise
         else:
             self.now = min(float(self.most), self.now + 1 / self.now)
@@ -84,16 +85,16 @@ class AdaptiveLimit:
             self.busy -= 1
             self._wake()
 
-    def _decrease(self, begun: int) -> None:
-        """Requests that were already in flight at the last decrease say nothing about the limit
-        since then."""
-        if begun == self._decreases:
+    def _decrease(self, decreases: int) -> None:
+        """Halve the limit, unless it was halved since the request began, which was then sent under
+        the old limit; `decreases` is how often that had happened before it."""
+        if decreases == self._decreases:
             self._decreases += 1
             self.now = max(1.0, self.now / 2)
             self.lowest = min(self.lowest, int(self.now))
 
     def _pause(self, seconds: float) -> None:
-        """What one request is told ("come back in 20 s") holds for all."""
+        """Let all requests wait as long as the server asked one of them to."""
         self._pause_until = max(self._pause_until, asyncio.get_running_loop().time() + seconds)
 
     async def _enter(self) -> None:
@@ -113,7 +114,8 @@ class AdaptiveLimit:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done():  # woken, but no longer there to use it
+            # woken, but no longer there to use it
+            if turn.done():
                 self._wake()
             raise
         finally:

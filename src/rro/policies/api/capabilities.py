@@ -1,28 +1,30 @@
-"""What a server really does, found out by asking it: detect and refuse, never believe.
+"""Probes what a server really does, because servers ignore fields that they do not know.
 
-Knows how answers look (`Reply`), not how they travel.
-"""
+Knows what answers look like (`Reply`), not how they travel."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
 
 from rro.errors import PolicyError, UsageError
-from rro.policies.api.client import Refused
-from rro.policies.api.wire import Answer, Reply
+from rro.policies.api.client import RequestRejected
+from rro.policies.api.dialects import Answer, Reply
 from rro.types import Message, SamplingParams
 
 QUESTION = (Message("user", "Write one sentence about whatever comes to your mind."),)
-TOKENS = 8  # of each answer; an honest model says the same eight tokens about never
-_SEED, _OTHERS = 1000, range(1001, 1006)
+# of each answer: a model that samples hardly ever repeats eight tokens
+TOKENS = 8
+# answers that one request asks for, where the server honours n
 MANY = 4
+_SEED, _OTHER_SEEDS = 1000, range(1001, 1006)
+_PARAMS = SamplingParams(temperature=1.0, max_new_tokens=TOKENS)
 
 
 class Ask(Protocol):
-    """Asks the server QUESTION once."""
+    """Sends QUESTION to the server once."""
 
     def __call__(self, params: SamplingParams, n: int, seed: int) -> Awaitable[Reply]: ...
 
@@ -30,8 +32,8 @@ class Ask(Protocol):
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """`seeds`: the same seed gives the same answer. `greedy`: temperature 0 is honoured. `many`:
-    independent answers that one request may ask for. `logprobs`: it gives those of the model at
-    temperature 1."""
+    the number of independent answers that one request may ask for. `logprobs`: its
+    log-probabilities are those of the model at temperature 1."""
 
     seeds: bool
     greedy: bool
@@ -40,66 +42,66 @@ class Capabilities:
 
 
 async def probe(ask: Ask, where: str, *, tokens: bool, one_at_a_time: bool) -> Capabilities:
-    """Some 15 requests of 8 tokens. Raises UsageError for a server whose answers at temperature 1
-    are not drawn."""
-    drawn = await _drawn(ask, SamplingParams(temperature=1.0, max_new_tokens=TOKENS))
-    if len(set(drawn)) == 1:
-        drawn = await _drawn(ask, SamplingParams(temperature=2.0, max_new_tokens=TOKENS))
-    if len(set(drawn)) == 1:
+    """Find out what the server `where` can do, by some 15 requests of 8 tokens. `tokens`: it takes
+    and gives token ids. `one_at_a_time`: it is known to ignore n. Raises UsageError for a server
+    that gives the same answer to every request."""
+    sampled = await _sample(ask, _PARAMS)
+    if len(set(sampled)) == 1:
+        sampled = await _sample(ask, SamplingParams(temperature=2.0, max_new_tokens=TOKENS))
+    if len(set(sampled)) == 1:
         raise UsageError(
-            f"{where} gives the same answer at temperatures 1 and 2 whatever the seed: it does not draw, so every price "
-            "would be that of one rollout; serve the model with sampling switched on (vllm serve or llama.cpp's server do)"
+            f"{where} gives the same answer at temperatures 1 and 2 whatever the seed: it does not "
+            "sample, so every process reward would be that of one rollout; serve the model with "
+            "sampling switched on (vllm serve and llama.cpp's server do)"
         )
-    again = [await ask(SamplingParams(1.0, max_new_tokens=TOKENS), 1, _SEED) for _ in range(2)]
-    seeds = len({_said(reply.answers[0]) for reply in again}) == 1
-    many = 1 if one_at_a_time else await _many(ask, seeds, _said(again[0].answers[0]))
+    again = [await ask(_PARAMS, 1, _SEED) for _ in range(2)]
+    seeds = len({_content(reply.answers[0]) for reply in again}) == 1
+    many = 1 if one_at_a_time else await _many(ask, seeds, _content(again[0].answers[0]))
     return Capabilities(seeds, await _is_greedy(ask), many, tokens and await _has_logprobs(ask))
 
 
-async def _drawn(ask: Ask, params: SamplingParams) -> list[object]:
-    """What it says with six seeds."""
-    replies = await asyncio.gather(*(ask(params, 1, seed) for seed in (_SEED, *_OTHERS)))
-    return [_said(reply.answers[0]) for reply in replies]
+async def _sample(ask: Ask, params: SamplingParams) -> list[object]:
+    """The answers to six seeds."""
+    replies = await asyncio.gather(*(ask(params, 1, seed) for seed in (_SEED, *_OTHER_SEEDS)))
+    return [_content(reply.answers[0]) for reply in replies]
 
 
 async def _is_greedy(ask: Ask) -> bool:
-    """At temperature 0 three of four answers are equal at least (a GPU's sums may turn one)."""
+    """Whether at least three of four answers at temperature 0 are equal (on a GPU, rounding may
+    change one)."""
     try:
         params = SamplingParams(temperature=0.0, max_new_tokens=TOKENS)
-        said = [_said((await ask(params, 1, seed)).answers[0]) for seed in range(4)]
-    except (Refused, PolicyError):
+        contents = [_content((await ask(params, 1, seed)).answers[0]) for seed in range(4)]
+    except (RequestRejected, PolicyError):
         return False
-    return max(said.count(one) for one in said) >= 3
+    return max(contents.count(content) for content in contents) >= 3
 
 
 async def _many(ask: Ask, seeds: bool, first: object) -> int:
-    """MANY, if n gives that many different answers, of which number i depends on the seed and i
-    alone; else 1."""
-    params = SamplingParams(1.0, max_new_tokens=TOKENS)
+    """MANY, if n gives that many different answers of which number i depends on the seed and i
+    alone; else 1. `first` is the answer to a request for one."""
     try:
-        four, two = await ask(params, MANY, _SEED), await ask(params, 2, _SEED)
-    except (Refused, PolicyError):
+        replies = await ask(_PARAMS, MANY, _SEED), await ask(_PARAMS, 2, _SEED)
+    except (RequestRejected, PolicyError):
         return 1
-    said, fewer = _all_said(four.answers), _all_said(two.answers)
-    honoured = len(said) == MANY and len(fewer) == 2 and len(set(said)) > 1
-    stable = said[:2] == fewer and said[0] == first
+    four, two = ([_content(answer) for answer in reply.answers] for reply in replies)
+    honoured = len(four) == MANY and len(two) == 2 and len(set(four)) > 1
+    stable = four[:2] == two and four[0] == first
     return MANY if honoured and (stable or not seeds) else 1
 
 
 async def _has_logprobs(ask: Ask) -> bool:
-    """Those of what is drawn at a low temperature must not be those of that temperature, which are
-    about 0."""
+    """Whether log-probabilities are those of temperature 1: of tokens sampled at a low temperature
+    they must not be about 0."""
     params = SamplingParams(temperature=0.01, max_new_tokens=TOKENS, logprobs=True)
     try:
         logprobs = (await ask(params, 1, _SEED)).answers[0].logprobs
-    except (Refused, PolicyError):
+    except (RequestRejected, PolicyError):
         return False
-    return logprobs is not None and all(one <= 1e-6 for one in logprobs) and min(logprobs) < -1e-3
+    if logprobs is None:
+        return False
+    return all(logprob <= 1e-6 for logprob in logprobs) and min(logprobs) < -1e-3
 
 
-def _said(answer: Answer) -> object:
+def _content(answer: Answer) -> object:
     return answer.ids or answer.text
-
-
-def _all_said(answers: Sequence[Answer]) -> list[object]:
-    return [_said(answer) for answer in answers]

@@ -1,9 +1,9 @@
-"""A connection to one server that speaks OpenAI's API: pool, key, time limits, retries,
-concurrency, account of faults.
+"""The HTTP client for one server that speaks OpenAI's API: connections, key, time-outs, retries,
+limit of concurrent requests, account of failures.
 
-Knows JSON and HTTP, neither tokens nor messages. It has an event loop in a thread of its own, so
-that the pool outlives the callers' loops (each stage of a run has its own) and two policies can
-share it."""
+Knows JSON and HTTP, but no tokens and no messages. Its event loop runs in a thread of its own, so
+the connections outlive the callers' loops (each stage of a run has its own), and two policies can
+share them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from urllib.parse import urlsplit
 
 from rro.config import OpenAIConfig
 from rro.errors import PolicyError, RroError, UsageError
-from rro.policies.api.backoff import AdaptiveLimit, Fault, backoff, parse_retry_after
+from rro.policies.api.backoff import AdaptiveLimit, TransientError, backoff, parse_retry_after
 from rro.policies.api.loop_thread import LoopThread
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_PATIENCE = 600.0  # seconds; a server that asks for a longer wait is as good as gone
-_AGAIN = {408, 409, 425, 429}  # and all from 500 on but 501 and 505
+# seconds; a server that asks for a longer wait counts as gone
+_LONGEST_RETRY_AFTER = 600.0
+# and every status from 500 on, except 501 and 505
+_TRANSIENT = {408, 409, 425, 429}
 _OUT_OF_CREDIT = {"insufficient_quota", "billing_hard_limit_reached"}
 
 
-class Refused(Exception):
-    """The server says no and would say so again: `status`, its own words (`text`), and its error
-    code or type."""
+class RequestRejected(Exception):
+    """The server rejects a request and would reject it again: its `status`, its message (`text`),
+    its error code or type, and the other `fields` of its error."""
 
     def __init__(
         self, status: int, text: str, code: str = "", fields: Mapping[str, Any] | None = None
@@ -41,19 +43,20 @@ class Refused(Exception):
         self.status, self.text, self.code, self.fields = status, text, code, fields or {}
 
 
-class Server:
-    """Requests to `settings.base_url`. From `connect`; `close` it as often as it was connected.
+class ApiClient:
+    """Sends requests to `settings.base_url`. Made by `connect`; call `disconnect` as often.
 
-    Raises UsageError for a base_url that holds credentials, is no http(s) address, or where httpx2
-    is not installed."""
+    `limit` is the current limit of concurrent requests. Raises UsageError if base_url is no http(s)
+    address, the key has unprintable characters, or httpx2 is not installed."""
 
     def __init__(self, settings: OpenAIConfig) -> None:
         self.settings, self.url = settings, settings.base_url.rstrip("/")
-        self.faults: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
         self.requests = self.given_up = 0
-        self._key = _key(settings.key_variable)
-        self._rng = random.Random()  # of waits alone: no result depends on it
         self.limit = AdaptiveLimit(settings.concurrency)
+        self._key = _key(settings.key_variable)
+        # of waits alone: no result depends on it
+        self._rng = random.Random()
         self._client = self._make_client()
         self._thread = LoopThread(f"the connection to {self.url}")
 
@@ -62,121 +65,120 @@ class Server:
         """Where the server's own paths begin, those that are not OpenAI's."""
         return self.url.removesuffix("/v1")
 
-    async def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` in the server's loop, from a coroutine in any other."""
-        return await self._thread.do(work)
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` in the client's loop, from a coroutine in any other. Raises RroError if the
+        client is closed."""
+        return await self._thread.run(work)
 
-    def do_now(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same for a caller without a loop: waits."""
-        return self._thread.do_now(work)
+    def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same for a caller without an event loop: waits."""
+        return self._thread.run_blocking(work)
 
-    async def ask(
+    async def request(
         self,
         path: str,
         body: Mapping[str, Any] | None,
         read: Callable[[Any], T],
         retries: int | None = None,
     ) -> T:
-        """POST `body` (GET where it is None) and `read` the answer's JSON; in the server's loop.
+        """POST `body` (None: GET) and return `read` of the answer's JSON; in the client's loop.
 
-        What may pass is tried again, also where `read` raises a Fault. Raises PolicyError when the
-        tries are used up, Refused or RroError for what would not pass."""
+        Transient errors are retried `retries` times (None: as the settings say), also those that
+        `read` raises. Raises PolicyError when the retries are used up, RequestRejected for what no
+        retry helps."""
         self.requests += 1
         retries = self.settings.retries if retries is None else retries
         for attempt in range(retries + 1):
             try:
                 async with self.limit.slot():
-                    return read(await self._once(path, body))
-            except Fault as fault:
-                self.faults[fault.kind] += 1
-                log.debug("%s%s, try %d: %s", self.url, path, attempt + 1, fault)
-                if attempt == retries or (fault.retry_after or 0) > _PATIENCE:
+                    return read(await self._send(path, body))
+            except TransientError as error:
+                self.failures[error.kind] += 1
+                log.debug("%s%s, attempt %d: %s", self.url, path, attempt + 1, error)
+                if attempt == retries or (error.retry_after or 0) > _LONGEST_RETRY_AFTER:
                     self.given_up += 1
                     raise PolicyError(
-                        f"{self.url} did not answer in {attempt + 1} tries: {fault}"
+                        f"{self.url} did not answer in {attempt + 1} attempts: {error}"
                     ) from None
-                await asyncio.sleep(max(fault.retry_after or 0.0, backoff(attempt, self._rng)))
+                await asyncio.sleep(max(error.retry_after or 0.0, backoff(attempt, self._rng)))
         raise AssertionError("unreachable")
 
     def account(self) -> str:
-        """One sentence: what was asked and what went wrong."""
-        wrong = ", ".join(f"{kind} {count}" for kind, count in self.faults.most_common())
+        """One sentence: how many requests there were, and what failed."""
+        kinds = ", ".join(f"{kind} {count}" for kind, count in self.failures.most_common())
         return (
-            f"{self.url}: {self.requests} requests; {self.faults.total()} tries failed"
-            + (f" ({wrong})" if wrong else "")
-            + f"; {self.given_up} requests given up; never fewer than {self.limit.lowest} allowed at once"
+            f"{self.url}: {self.requests} requests; {self.failures.total()} attempts failed"
+            + (f" ({kinds})" if kinds else "")
+            + f"; {self.given_up} requests given up; at least {self.limit.lowest} allowed at once"
         )
 
-    def shut(self) -> None:
-        """End what is in flight, the connections and the thread."""
-        if not self._thread.refuse():
-            return
-        self._thread.stop(self._client.aclose())
-        if self.faults:
+    def close(self) -> None:
+        """Cancel what is in flight, end the connections and the thread."""
+        if self._thread.close(self._client.aclose) and self.failures:
             log.warning("%s", self.account())
 
-    def explain(self, refused: Refused, model: str) -> RroError:
-        """The error for a refusal that the user must mend."""
+    def explain(self, rejected: RequestRejected, model: str) -> RroError:
+        """The error for a rejected request: where, why, and how the user can fix it."""
         where, variable = f"{self.url} (model {model!r})", self.settings.key_variable
-        if refused.status in (401, 403):
-            mend = (
+        if rejected.status in (401, 403):
+            fix = (
                 f"check the key in the environment variable {variable}"
                 if self._key
-                else f"set the key in {variable}"
+                else f"set the key in the environment variable {variable}"
             )
-            return UsageError(f"{where} does not let us in ({refused}): {mend}")
-        if refused.status == 404:
+            return UsageError(f"{where} does not accept our credentials ({rejected}): {fix}")
+        if rejected.status == 404:
             return UsageError(
-                f"{where} has no such model or address ({refused}): check policy.openai.base_url and .model"
+                f"{where} has no such model or address ({rejected}): check policy.openai.base_url "
+                "and policy.openai.model"
             )
-        if refused.status == 402 or refused.code in _OUT_OF_CREDIT:
+        if rejected.status == 402 or rejected.code in _OUT_OF_CREDIT:
             return RroError(
-                f"{where} wants to be paid ({refused}): top up the account, then resume the run"
+                f"{where} has no credit left ({rejected}): top up the account, then resume the run"
             )
         return RroError(
-            f"{where} refuses the request ({refused}): check the settings of policy and policy.openai"
+            f"{where} rejects the request ({rejected}): check the settings of policy and "
+            "policy.openai"
         )
 
-    # -- below: one try
+    # -- below: one attempt
 
-    async def _once(self, path: str, body: Mapping[str, Any] | None) -> Any:
+    async def _send(self, path: str, body: Mapping[str, Any] | None) -> Any:
         import httpx2
 
-        url = path if path.startswith("http") else self.url + path
+        method, url = "GET" if body is None else "POST", self.url + path
+        url = path if path.startswith("http") else url
         try:
-            async with asyncio.timeout(
-                self.settings.timeout
-            ):  # the whole of it: a server may also drip
-                response = await self._client.request(
-                    "GET" if body is None else "POST", url, json=body
-                )
+            # of the whole request: a server may also send slowly
+            async with asyncio.timeout(self.settings.timeout):
+                response = await self._client.request(method, url, json=body)
         except (TimeoutError, httpx2.TimeoutException):
             text = f"no answer within {self.settings.timeout:g} s"
-            raise Fault("time-out", text, overload=True) from None
+            raise TransientError("time-out", text, overload=True) from None
         except httpx2.TransportError as error:
-            raise Fault("connection", self._clean(f"{type(error).__name__}: {error}")) from None
+            text = self._clean(f"{type(error).__name__}: {error}")
+            raise TransientError("connection", text) from None
         if response.status_code // 100 != 2:
             raise self._failure(response)
         try:
             return response.json()
         except (ValueError, RecursionError):
-            raise Fault(
-                "invalid JSON", f"invalid JSON: {self._clean(response.text[:80])!r}"
-            ) from None
+            text = f"invalid JSON: {self._clean(response.text[:80])!r}"
+            raise TransientError("invalid JSON", text) from None
 
     def _failure(self, response: Any) -> Exception:
         status, (text, code, fields) = response.status_code, _reason(response)
         text = self._clean(text)
-        passing = status in _AGAIN or (status >= 500 and status not in (501, 505))
-        if code in _OUT_OF_CREDIT or not passing:
-            return Refused(status, text, code, fields)
+        transient = status in _TRANSIENT or (status >= 500 and status not in (501, 505))
+        if code in _OUT_OF_CREDIT or not transient:
+            return RequestRejected(status, text, code, fields)
         wait = parse_retry_after(response.headers.get("retry-after"))
-        return Fault(
+        return TransientError(
             str(status), f"{status} {text}", overload=status in (429, 503), retry_after=wait
         )
 
     def _clean(self, text: str) -> str:
-        """A server's words for a message: one short line that does not hold the key."""
+        """A server's message as one short line without the key, which some servers repeat."""
         text = " ".join(text.split())
         return (text.replace(self._key, "[key]") if self._key else text)[:300]
 
@@ -184,7 +186,8 @@ class Server:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(
-                f"policy.openai.base_url must be an http(s) address, such as {OpenAIConfig().base_url}"
+                "policy.openai.base_url must be an http(s) address, such as "
+                f"{OpenAIConfig().base_url}"
             )
         try:
             import httpx2
@@ -192,13 +195,13 @@ class Server:
             raise UsageError(
                 'policy.backend = "openai" needs httpx2: pip install "rro[openai]"'
             ) from None
-        most = self.settings.concurrency
+        limit = self.settings.concurrency
         return httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=httpx2.Timeout(self.settings.timeout, connect=min(10.0, self.settings.timeout)),
-            limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
-            trust_env=parts.hostname
-            not in ("localhost", "127.0.0.1", "::1"),  # proxies are for what is far away
+            limits=httpx2.Limits(max_connections=limit, max_keepalive_connections=limit),
+            # proxies are for other machines
+            trust_env=parts.hostname not in ("localhost", "127.0.0.1", "::1"),
         )
 
 
@@ -206,13 +209,13 @@ def _key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise UsageError(
-            f"the environment variable {variable} does not hold a key: there are odd characters in it"
+            f"the environment variable {variable} does not hold a key: it has odd characters"
         )
     return key
 
 
 def _reason(response: Any) -> tuple[str, str, Mapping[str, Any]]:
-    """What a server says in an error: its text, its code, and the rest. Servers put it in four
+    """The text, the code and the other fields of a server's error; servers put these in four
     different places."""
     try:
         tree = response.json()
@@ -222,32 +225,32 @@ def _reason(response: Any) -> tuple[str, str, Mapping[str, Any]]:
     if not isinstance(error, dict):
         return str(error), "", {}
     text = error.get("message") or error.get("detail") or error
-    names = [str(error[key]) for key in ("code", "type") if error.get(key)]
-    return str(text), next((name for name in names if not name.isdigit()), ""), error
+    codes = [str(error[key]) for key in ("code", "type") if error.get(key)]
+    return str(text), next((code for code in codes if not code.isdigit()), ""), error
 
 
-_shared: dict[str, tuple[Server, int]] = {}
+_clients: dict[str, tuple[ApiClient, int]] = {}
 _lock = threading.Lock()
 
 
-def connect(settings: OpenAIConfig) -> Server:
-    """The connection with these settings: a new one, or the one that another policy has already."""
-    name = settings.model_dump_json(
-        exclude={"model", "models", "tokens"}
-    )  # a Server reads none of these
+def connect(settings: OpenAIConfig) -> ApiClient:
+    """The client with these settings: the one that another policy uses, or a new one. Call
+    `disconnect` afterwards."""
+    # a client reads none of the excluded ones
+    key = settings.model_dump_json(exclude={"model", "models", "tokens"})
     with _lock:
-        server, users = _shared.get(name) or (Server(settings), 0)
-        _shared[name] = (server, users + 1)
-    return server
+        client, users = _clients.get(key) or (ApiClient(settings), 0)
+        _clients[key] = (client, users + 1)
+    return client
 
 
-def disconnect(server: Server) -> None:
-    """One user less; the last one closes the connection."""
+def disconnect(client: ApiClient) -> None:
+    """Count one user less; the last one closes the client."""
     with _lock:
-        for name, (known, users) in list(_shared.items()):
-            if known is server and users > 1:
-                _shared[name] = (server, users - 1)
+        for key, (known, users) in list(_clients.items()):
+            if known is client and users > 1:
+                _clients[key] = (client, users - 1)
                 return
-            if known is server:
-                del _shared[name]
-    server.shut()
+            if known is client:
+                del _clients[key]
+    client.close()

@@ -1,12 +1,12 @@
-"""An event loop in a thread of its own, for what outlives its callers' loops: each stage of a run
-has one."""
+"""An event loop in a thread of its own, for what outlives its callers' event loops: each stage of a
+run has one."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from rro.errors import RroError
@@ -15,64 +15,53 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines that are handed in from any thread or loop. `what` names it in errors: "the
+    """Runs coroutines that come from any thread or event loop. `name` stands in errors: "the
     connection to X"."""
 
-    def __init__(self, what: str) -> None:
-        self._what, self._closed = what, False
-        self._tasks: set[asyncio.Task[Any]] = set()
+    def __init__(self, name: str) -> None:
+        self._name, self._closed = name, False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=what, daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
-    async def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` here, from a coroutine in any other loop. Raises RroError once `refuse` was
-        called."""
-        return await asyncio.wrap_future(self._submit(work))
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` here and await its result in the caller's loop. Raises RroError if the thread
+        is closed, or is closed before `work` ends."""
+        future = self._submit(work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self._closed and caller is not None and not caller.cancelling():
+                raise RroError(f"{self._name} was closed before it answered") from None
+            raise
 
-    def do_now(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same for a caller without a loop: waits."""
+    def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same for a caller without an event loop: waits."""
         return self._submit(work).result()
 
-    def refuse(self) -> bool:
-        """Take no more work, and cancel what is in flight: its callers get an RroError. False if it
-        was so before."""
+    def close(self, last: Callable[[], Awaitable[None]]) -> bool:
+        """Take no more work, cancel what is running, await `last` and end the thread. Returns False
+        if it was closed before."""
         if self._closed:
             return False
         self._closed = True
-        asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
-        return True
-
-    def stop(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """After `refuse`: run `last`, then end the thread."""
-        if last is not None:
-            asyncio.run_coroutine_threadsafe(last, self._loop).result()
+        asyncio.run_coroutine_threadsafe(_cancel_all(last), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        return True
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         if self._closed:
             work.close()
-            raise RroError(f"{self._what} is closed")
-        return asyncio.run_coroutine_threadsafe(self._tracked(work), self._loop)
+            raise RroError(f"{self._name} is closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def _tracked(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if self._closed:
-                raise RroError(f"{self._what} was closed before it answered") from None
-            raise
-        finally:
-            self._tasks.discard(task)
 
-    async def _cancel(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # let the callers hear of it
+async def _cancel_all(last: Callable[[], Awaitable[None]]) -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await last()

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rro.models.stop_strings import cut
+from rro.models.stop_strings import cut_at_stop
 from rro.types import SamplingParams
 
 Decode = Callable[[Sequence[int]], str]
@@ -154,7 +154,7 @@ class Generator(ABC):
         tail = max(len(stop.encode()) for stop in row.params.stop) + 4
         if not any(stop in self._decode(row.tokens[-tail:]) for stop in row.params.stop):
             return False
-        found = cut(row.tokens, row.params.stop, self._decode)
+        found = cut_at_stop(row.tokens, row.params.stop, self._decode)
         if found is None:
             return False
         keep, row.text = found

@@ -1,7 +1,7 @@
-"""How vLLM is to run: which weights, in what precision, with how much memory, on which threads.
-Does not import vLLM.
+"""vLLM's settings: which weights it serves, in what precision, with how much memory and how many
+threads.
 
-An engine argument goes by vLLM's own name for it; `policy.vllm.options` has the last word on each.
+Does not import vLLM. Engine arguments have vLLM's own names; `policy.vllm.options` overrides each.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from rro.errors import UsageError
 from rro.models.adapters import adapter_between
 from rro.processes import cores
 
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
+# the values that vLLM accepts for max_lora_rank
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """What answers: a whole model (a folder, or a name on the hub), or a LoRA adapter's folder on
-    it; and the adapter's rank, 0 without."""
+class ServedWeights:
+    """A whole model (a folder, or a name on the hub), the folder of a LoRA adapter on it (or None),
+    and the adapter's rank (0 without one)."""
 
     whole: str
     adapter: Path | None = None
@@ -34,11 +35,10 @@ class Weights:
 
 def find_weights(
     config: ModelConfig, checkpoint: Path | None, start: Path | None = None
-) -> Weights:
-    """What to serve for a checkpoint folder; None is the model that config.name means. `start`: a
-    checkpoint that others are served from; if adapters lead from it to this one, they go on top of
-    it. Raises UsageError where the checkpoint is not there, or its adapter is none that vLLM can
-    load beside its base."""
+) -> ServedWeights:
+    """What to serve for a checkpoint folder (None: the model that config.name means). If adapters
+    lead from the checkpoint `start` to this one, they are served on top of `start`. Raises
+    UsageError if the checkpoint does not exist or vLLM cannot load its adapter."""
     from rro.models.loading import whole_and_adapter
 
     whole, adapter = whole_and_adapter(config, checkpoint)
@@ -46,33 +46,34 @@ def find_weights(
         adapter = adapter_between(start, checkpoint)
         whole = str(start) if adapter else whole
     if adapter is None:
-        return Weights(whole)
+        return ServedWeights(whole)
     settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    unfit = [name for name in ("use_dora", "modules_to_save") if settings.get(name)]
+    unsupported = [name for name in ("use_dora", "modules_to_save") if settings.get(name)]
     rank = max([settings.get("r") or 0, *(settings.get("rank_pattern") or {}).values()])
-    if settings.get("peft_type") != "LORA" or unfit or not 0 < rank <= _RANKS[-1]:
-        what = ", ".join(unfit) or f"peft_type {settings.get('peft_type')}, rank {rank}"
+    if settings.get("peft_type") != "LORA" or unsupported or not 0 < rank <= _RANKS[-1]:
+        reason = ", ".join(unsupported) or f"peft_type {settings.get('peft_type')}, rank {rank}"
         raise UsageError(
-            f"{adapter}: vLLM loads no such adapter ({what}): merge it into its base, or use transformers"
+            f"{adapter}: vLLM cannot load this adapter ({reason}): merge it into its base, or set "
+            'policy.backend = "transformers"'
         )
-    return Weights(whole, adapter, rank)
+    return ServedWeights(whole, adapter, rank)
 
 
 def lora_options(rank: int) -> dict[str, Any]:
-    """Engine arguments for adapters of rank up to `rank`; none for 0. Two are kept loaded: explorer
-    and pricer."""
+    """Engine arguments for adapters of rank up to `rank`; none for 0. Two stay loaded: those of the
+    policy that explores and of the one whose rollouts estimate process rewards."""
     if not rank:
         return {}
     return {
         "enable_lora": True,
-        "max_lora_rank": next(one for one in _RANKS if one >= rank),
+        "max_lora_rank": next(allowed for allowed in _RANKS if allowed >= rank),
         "max_loras": 2,
     }
 
 
-def engine_options(model: ModelConfig, policy: PolicyConfig, whole: str) -> dict[str, Any]:
-    """Engine arguments but those for adapters. `dtype` and `max_model_len` are always among
-    them."""
+def server_options(model: ModelConfig, policy: PolicyConfig, whole: str) -> dict[str, Any]:
+    """All engine arguments except those for adapters, always with `dtype` and `max_model_len`, for
+    the model `whole` (a folder or a name). Raises UsageError if its config cannot be read."""
     import torch
     from transformers import AutoConfig
 
@@ -81,18 +82,20 @@ def engine_options(model: ModelConfig, policy: PolicyConfig, whole: str) -> dict
     try:
         shape = AutoConfig.from_pretrained(whole).get_text_config()
     except (OSError, ValueError) as error:
-        raise UsageError(f"model {whole!r} has no config that can be read: {error}") from None
+        raise UsageError(f"the config of model {whole!r} cannot be read: {error}") from None
     device = resolve_device(model.device)
-    own = str(inference_dtype(model, torch.device(device))).removeprefix("torch.")
-    room = getattr(shape, "max_position_embeddings", None) or policy.max_context or 4096
+    dtype = str(inference_dtype(model, torch.device(device))).removeprefix("torch.")
+    context = getattr(shape, "max_position_embeddings", None) or policy.max_context or 4096
     options: dict[str, Any] = {
         "model": whole,
-        "dtype": own if policy.vllm.dtype == "auto" else policy.vllm.dtype,
-        "max_model_len": min(policy.max_context or room, room),
+        "dtype": dtype if policy.vllm.dtype == "auto" else policy.vllm.dtype,
+        "max_model_len": min(policy.max_context or context, context),
         "max_num_seqs": policy.max_batch,
-        "seed": 0,  # of the engine; every request has its own
+        # of the server; every request has its own
+        "seed": 0,
         "enable_prefix_caching": policy.prefix_cache_tokens > 0,
-        "generation_config": "vllm",  # not the model's, which would change the distribution unseen
+        # not the model's, which would change the distribution unnoticed
+        "generation_config": "vllm",
     }
     if device.type == "cpu":
         options |= _on_cpu(policy, options, shape)
@@ -105,12 +108,12 @@ def _on_cpu(policy: PolicyConfig, options: Mapping[str, Any], shape: Any) -> dic
     quarter = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     tokens = max(policy.prefix_cache_tokens, 2 * context)
     return {
-        # A request with a seed kills the engine where its prompt comes in chunks: "CPU Generator
-        # does not use offset".
+        # a request with a seed crashes the engine if its prompt comes in chunks ("CPU Generator
+        # does not use offset")
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(context, batch),
         "kv_cache_memory_bytes": min(tokens * width * shape.num_hidden_layers, quarter),
-        # of 128, as it would be, a longer history computes 48 more tokens again on average
+        # with the default of 128, a longer history recomputes 48 more tokens on average
         "block_size": 32,
         # compiling takes longer than it saves, and again for every checkpoint
         "enforce_eager": True,
@@ -126,21 +129,22 @@ def _head_size(shape: Any) -> int:
 
 
 def environment(threads: int | None) -> dict[str, str]:
-    """Environment variables for an engine: what the user has set already is not among them.
+    """Environment variables for a server with `threads` threads (None: one for each core), except
+    those that the user has set.
 
-    vLLM would bind one thread to each core but one, always beginning with the first: two engines,
-    or an engine and a trainer, would sit on the same."""
-    wanted = {
+    vLLM would bind one thread to each core but one, always starting with the first: two servers, or
+    a server and a trainer, would share the same cores."""
+    defaults = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads or cores()),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
     }
-    return {name: value for name, value in wanted.items() if name not in os.environ}
+    return {name: value for name, value in defaults.items() if name not in os.environ}
 
 
-def arguments(options: Mapping[str, Any]) -> list[str]:
-    """The same as a command line."""
+def command_line(options: Mapping[str, Any]) -> list[str]:
+    """Engine arguments as words of a command line."""
     words: list[str] = []
     for name, value in options.items():
         flag = name.replace("_", "-")

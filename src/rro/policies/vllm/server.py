@@ -1,13 +1,12 @@
-"""vLLM in a process of its own, for environments whose pins do not agree with it: started, watched
-and ended here.
+"""vLLM's server in a process of its own, in any environment that has vLLM: started, watched and
+ended here.
 
-The process answers OpenAI's API on loopback; token ids go in and out through `openai.py`. It hangs
-on a leash (`leash.py`): however this process ends, the server and all that it started end too."""
+It speaks OpenAI's API on loopback. `watchdog.py` ends it with all its processes, however this
+process ends. Knows nothing of messages and sampling."""
 
 from __future__ import annotations
 
-import asyncio
-import json
+import importlib.util
 import os
 import re
 import secrets
@@ -18,33 +17,29 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
 
 from rro.config import OpenAIConfig, VllmConfig
-from rro.errors import PolicyError, RroError, UsageError
-from rro.models.chat import ChatFormat
-from rro.policies.api.policy import Listed, OpenAIPolicy, open_served
+from rro.errors import RroError, UsageError
 from rro.policies.vllm import watchdog
-from rro.policies.vllm.options import Weights, arguments
-from rro.policies.vllm.shared import give_back
-from rro.types import Completion, Message, SamplingParams
+from rro.policies.vllm.options import command_line
 
-WHOLE = "whole"  # what a server calls its whole model; adapters go by their folders
-_KEY = "RRO_VLLM_KEY"  # the environment variable of this process that holds the key to its servers
-_SAID = re.compile(r"(?:\w*Error|\w*Exception|error): .+")
-_EMPTY = (
+# what a server calls its whole model; adapters go by their folders
+WHOLE_MODEL = "whole"
+# the environment variable of this process that holds the key to its servers
+_KEY_VARIABLE = "RRO_VLLM_KEY"
+_ERROR_LINE = re.compile(r"(?:\w*Error|\w*Exception|error): .+")
+# errors that only say that there was another one
+_FOLLOW_UPS = (
     "Engine core initialization failed",
     "WorkerProc initialization failed",
     "EngineCore encountered",
 )
 
 
-class ServedEngine:
-    """A running server with one whole model. `url` is where it answers, `log` the file of what it
-    says."""
+class VllmServer:
+    """A running server with one whole model. `url` is its address, `options` are its engine
+    arguments, `log` is the file that it writes to."""
 
     def __init__(
         self,
@@ -53,25 +48,29 @@ class ServedEngine:
         environment: Mapping[str, str],
         log: Path,
     ) -> None:
-        """Starts it and waits until it answers. Raises UsageError where settings.python is no
-        interpreter with vLLM, RroError where the server ends or is not ready within
-        settings.start_timeout."""
+        """Start the server and wait until it answers. `environment`: variables added to its
+        environment. Raises UsageError if settings.python is no interpreter, RroError if the server
+        ends or is not ready within settings.start_timeout seconds."""
+        if importlib.util.find_spec("httpx2") is None:
+            raise UsageError('policy.backend = "vllm" needs httpx2: pip install "rro[vllm]"')
         self.options, self.log = dict(options), log
         self._adapters: set[Path] = set()
-        python = _interpreter(settings)
-        key = os.environ.setdefault(
-            _KEY, secrets.token_urlsafe(24)
-        )  # nobody else on this machine may ask or load
+        # nobody else on this machine may send requests or load adapters
+        key = os.environ.setdefault(_KEY_VARIABLE, secrets.token_urlsafe(24))
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}/v1"
-        words = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", WHOLE]
-        words += [
+        command = [
+            str(_interpreter(settings)), "-m", "vllm.entrypoints.openai.api_server",
+            "--host", "127.0.0.1", "--port", str(port), "--served-model-name", WHOLE_MODEL,
+            # without it, usage does not say how much of a prompt was cached
             "--enable-prompt-tokens-details",
-            *arguments(options),
-        ]  # or usage would not tell what was cached
-        command = [str(python), "-m", "vllm.entrypoints.openai.api_server", *words]
+            *command_line(options),
+        ]  # fmt: skip
         variables = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_API_KEY": key, **environment}
-        self._process = _start(command, variables, log)
+        # another environment has packages of its own: what this process imports from stays here
+        hidden = () if settings.python is None else ("PYTHONPATH", "PYTHONHOME")
+        inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+        self._process = _start(command, {**inherited, **variables}, log)
         try:
             self._wait(settings.start_timeout)
         except BaseException:
@@ -79,10 +78,10 @@ class ServedEngine:
             raise
 
     def client_settings(self, concurrency: int) -> OpenAIConfig:
-        """How `openai.py` is to talk to it."""
+        """How the API's client is to talk to it, with `concurrency` requests in flight."""
         return OpenAIConfig(
             base_url=self.url,
-            key_variable=_KEY,
+            key_variable=_KEY_VARIABLE,
             tokens="require",
             concurrency=concurrency,
             timeout=1800.0,
@@ -90,37 +89,40 @@ class ServedEngine:
         )
 
     def load(self, adapter: Path) -> None:
-        """As rro.policies.vllm.shared.Engine says."""
+        """As `rro.policies.vllm.server_pool.Server` says."""
+        import httpx2
+
         if adapter in self._adapters:
             return
         body = {"lora_name": str(adapter), "lora_path": str(adapter.resolve())}
         try:
-            _request(f"{self.url}/load_lora_adapter", body)
-        except HTTPError as error:
-            said = " ".join(error.read().decode("utf-8", "replace").split())[:300]
+            response = httpx2.post(
+                f"{self.url}/load_lora_adapter", json=body, **_request_options(timeout=300.0)
+            )
+        except httpx2.TransportError as error:
             raise RroError(
-                f"vLLM cannot load the adapter {adapter}: {said} (its log is {self.log})"
+                f"vLLM cannot load the adapter {adapter}: {error}; {self.last_errors()}"
             ) from None
-        except OSError as error:
-            raise RroError(
-                f"vLLM cannot load the adapter {adapter}: {error}; {self.last_words()}"
-            ) from None
+        if not response.is_success:
+            text = " ".join(response.text.split())[:300]
+            raise RroError(f"vLLM cannot load the adapter {adapter}: {text} (see {self.log})")
         self._adapters.add(adapter)
 
     def check(self, wait: float = 0.0) -> None:
-        """Raises RroError if it is not running any more, or ends within `wait` seconds."""
+        """Raises RroError if the server has ended, or ends within `wait` seconds."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(wait)
-            raise RroError(f"vLLM's server ended by itself: {self.last_words()}")
+            raise RroError(f"vLLM's server ended by itself: {self.last_errors()}")
 
-    def last_words(self) -> str:
-        """What its log says of its end, and where the log is."""
-        return f"{_last_words(self.log)} (the whole of it is in {self.log})"
+    def last_errors(self) -> str:
+        """The errors at the end of its log, and where the log is."""
+        return f"{_last_errors(self.log)} (the whole log is {self.log})"
 
     def stop(self) -> None:
-        """End the server and its processes; returns when they are gone."""
+        """End the server and its processes; returns when they have ended."""
         assert self._process.stdin is not None
-        self._process.stdin.close()  # the leash
+        # the watchdog's input
+        self._process.stdin.close()
         try:
             self._process.wait(watchdog.GRACE + 5)
         except subprocess.TimeoutExpired:
@@ -129,82 +131,39 @@ class ServedEngine:
 
     def _wait(self, limit: float) -> None:
         deadline = time.monotonic() + limit
-        while not _answers(self.url.removesuffix("/v1") + "/health"):
+        while not self._is_healthy():
             if self._process.poll() is not None:
-                raise RroError(f"vLLM's server did not start: {self.last_words()}")
+                raise RroError(f"vLLM's server did not start: {self.last_errors()}")
             if time.monotonic() > deadline:
                 raise RroError(
-                    f"vLLM's server was not ready after {limit:g} s: {self.last_words()}; "
-                    "policy.vllm.start_timeout gives it longer"
+                    f"vLLM's server was not ready after {limit:g} s: {self.last_errors()}; "
+                    "policy.vllm.start_timeout allows more"
                 )
             time.sleep(0.25)
 
+    def _is_healthy(self) -> bool:
+        import httpx2
 
-class ServedVllmPolicy:
-    """Samples from a server that rro started, as `rro.policies.base.Policy` says; see OpenAIPolicy
-    for what its answers hold."""
-
-    def __init__(
-        self, engine: ServedEngine, weights: Weights, chat: ChatFormat, name: str, max_batch: int
-    ) -> None:
-        """`engine` must run `weights.whole` and have loaded `weights.adapter`; closing the policy
-        gives it back. Raises UsageError or RroError where the server does not answer as vLLM
-        should."""
-        self.name, self._engine, self._open = name, engine, True
-        model = WHOLE if weights.adapter is None else str(weights.adapter)
-        context = int(engine.options["max_model_len"])
-        # As many requests as keep the engine's batch full, and some that wait inside.
-        settings = engine.client_settings(2 * max_batch)
         try:
-            self._inner: OpenAIPolicy = open_served(
-                settings, Listed(model, "vllm", context), name, chat
-            )
-        except UsageError:
-            engine.check(
-                wait=5.0
-            )  # a model that vLLM loads but cannot run ends it at the first question
-            raise
-        self.provenance: Mapping[str, Any] = MappingProxyType(
-            {
-                **{
-                    key: value
-                    for key, value in self._inner.provenance.items()
-                    if key not in ("base_url", "served_as")
-                },
-                "backend": "vllm",
-                "engine": "server",
-                "dtype": engine.options["dtype"],
-                "model": weights.whole,
-                "adapter": str(weights.adapter or ""),
-            }
-        )
+            health = self.url.removesuffix("/v1") + "/health"
+            return bool(httpx2.get(health, **_request_options(timeout=10.0)).is_success)
+        except httpx2.TransportError:
+            return False
 
-    async def sample(
-        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
-    ) -> list[Completion]:
-        """Draw `n` answers. Raises PolicyError where a request failed, RroError if the server is
-        gone."""
-        try:
-            return await self._inner.sample(messages, n, params, seed)
-        except PolicyError:
-            self._engine.check()
-            raise
 
-    async def close(self) -> None:
-        """Give the server back; the last of its policies ends it."""
-        if self._open:
-            self._open = False
-            await self._inner.close()
-            await asyncio.to_thread(give_back, self._engine)
+def _request_options(timeout: float) -> dict[str, Any]:
+    """For requests to loopback: our key, and no proxies of the environment."""
+    key = {"Authorization": f"Bearer {os.environ[_KEY_VARIABLE]}"}
+    return {"headers": key, "timeout": timeout, "trust_env": False}
 
 
 def _interpreter(settings: VllmConfig) -> Path:
-    python = Path(
-        os.path.abspath(settings.python or sys.executable)
-    )  # no symbolic links resolved: that leaves a venv
+    # symbolic links are not resolved: that would leave a virtual environment
+    python = Path(os.path.abspath(settings.python or sys.executable))
     if not os.access(python, os.X_OK) or python.is_dir():
         raise UsageError(
-            f"policy.vllm.python {python} is no interpreter: name bin/python of an environment with vLLM"
+            f"policy.vllm.python {python} is no interpreter: name bin/python of an environment "
+            "with vLLM"
         )
     return python
 
@@ -213,18 +172,16 @@ def _start(
     command: Sequence[str], variables: Mapping[str, str], log: Path
 ) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
-    # What this process imports from must not reach an environment with other pins.
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("PYTHONPATH", "PYTHONHOME")
-    }
-    with log.open("ab") as out:
+    with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, watchdog.__file__, "run", *command],
-            stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, env={**inherited, **variables},
-            start_new_session=True,  # Ctrl-C is for rro, which then ends the server in order
-        )  # fmt: skip
+            [sys.executable, watchdog.__file__, *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(variables),
+            # Ctrl-C is for rro, which then ends the server in order
+            start_new_session=True,
+        )
 
 
 def _free_port() -> int:
@@ -233,26 +190,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(url: str) -> bool:
-    try:
-        _request(url)
-    except OSError:  # nobody there yet, or not ready
-        return False
-    return True
-
-
-def _request(url: str, body: Mapping[str, str] | None = None) -> None:
-    """GET, or POST of a body; raises OSError, of which HTTPError is one, unless all is well."""
-    headers = {"Authorization": f"Bearer {os.environ[_KEY]}", "Content-Type": "application/json"}
-    data = None if body is None else json.dumps(body).encode()
-    with build_opener(ProxyHandler({})).open(Request(url, data, headers), timeout=300) as response:
-        response.read()
-
-
-def _last_words(log: Path) -> str:
-    """The errors in the end of a log, the telling ones first; else its last lines."""
+def _last_errors(log: Path) -> str:
+    """The last three errors of a log, without those that only report another; if there is none,
+    the last five lines."""
     text = log.read_bytes()[-40_000:].decode("utf-8", "replace")
-    found = dict.fromkeys(match[0].strip()[:300] for match in _SAID.finditer(text))
-    told = [line for line in found if not any(empty in line for empty in _EMPTY)]
-    lines = told[-3:] or [line.strip()[:200] for line in text.splitlines() if line.strip()][-5:]
-    return " | ".join(lines) or "it said nothing"
+    errors = dict.fromkeys(match[0].strip()[:300] for match in _ERROR_LINE.finditer(text))
+    causes = [line for line in errors if not any(phrase in line for phrase in _FOLLOW_UPS)]
+    lines = causes[-3:] or [line.strip()[:200] for line in text.splitlines() if line.strip()][-5:]
+    return " | ".join(lines) or "the log is empty"

@@ -1,8 +1,7 @@
-"""Ways to ask a server for answers: what goes into a request, and how to read what comes back.
+"""The dialects of servers: what goes into a request, and how to read the response.
 
 `VllmTokens` and `LlamaTokens` send token ids and get token ids (and log-probabilities), so no text
-is ever encoded again. `Chat` sends messages and gets text. Nothing here touches the network. A read
-raises Fault for half an answer."""
+is ever encoded again. `Chat` sends messages and gets text. Knows JSON, not the network."""
 
 from __future__ import annotations
 
@@ -13,23 +12,22 @@ from typing import Any, Literal
 
 from rro.errors import PolicyError
 from rro.models.chat import ChatFormat
-from rro.models.stop_strings import cut
-from rro.policies.api.backoff import Fault
+from rro.models.stop_strings import cut_at_stop
+from rro.policies.api.backoff import TransientError
 from rro.types import Message, SamplingParams, Usage, storable
 
-# What switches off what servers do to the distribution by themselves (llama.cpp: top_k 40 and min_p
-# 0.05; vLLM: what the model's generation_config.json says). A server that does not know one of
-# these, or a seed, is asked without it.
+# Switches off what servers do to the distribution by default (llama.cpp: top_k 40 and min_p 0.05;
+# vLLM: what the model's generation_config.json says). Requests leave out those of OPTIONAL that a
+# server does not accept.
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 OPTIONAL = ("seed", *NEUTRAL)
-# llama.cpp's chain of samplers, cut down to ours: first the temperature, then top_p.
+# llama.cpp's chain of samplers reduced to ours: first the temperature, then top_p.
 LLAMA_SAMPLERS = {"samplers": ["temperature", "top_p"]}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One sampled message as the server gave it. `ids` and `logprobs` are None where it gives
-    none."""
+    """One sampled message. `ids` and `logprobs` are None if the server does not give them."""
 
     text: str
     ids: tuple[int, ...] | None
@@ -39,8 +37,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answers to one request, what it cost as the server counted it (None: not said), and the
-    model that it names."""
+    """The answers to one request, its tokens as the server counted them (None: not reported), and
+    the name of the model that answered."""
 
     answers: tuple[Answer, ...]
     prompt_tokens: int | None
@@ -49,33 +47,24 @@ class Reply:
     model: str
 
     def usage(self, prompt_tokens: int, seconds: float) -> list[Usage]:
-        """One per answer. The prompt, which is computed and billed once, is the first one's;
-        `prompt_tokens` is our count."""
-        total = self.generated_tokens or 0
-        shares = [
-            total // len(self.answers) + (i < total % len(self.answers))
-            for i in range(len(self.answers))
-        ]
-        counted = [
-            share if a.ids is None else len(a.ids)
-            for share, a in zip(shares, self.answers, strict=True)
+        """The usage of each answer. The prompt is computed and billed once, so it is in the first
+        one's alone. `prompt_tokens` is our own count, for a server without one; `seconds` is the
+        share of each answer."""
+        total, count = self.generated_tokens or 0, len(self.answers)
+        shares = [total // count + (i < total % count) for i in range(count)]
+        generated = [
+            share if answer.ids is None else len(answer.ids)
+            for share, answer in zip(shares, self.answers, strict=True)
         ]
         prompt = prompt_tokens if self.prompt_tokens is None else self.prompt_tokens
-        return [
-            Usage(
-                1,
-                0 if i else prompt,
-                0 if i else min(prompt, self.cached_tokens),
-                tokens,
-                seconds=seconds,
-            )
-            for i, tokens in enumerate(counted)
-        ]
+        cached = min(prompt, self.cached_tokens)
+        first = Usage(1, prompt, cached, generated[0], seconds=seconds)
+        return [first, *(Usage(1, 0, 0, tokens, seconds=seconds) for tokens in generated[1:])]
 
 
-class Way(ABC):
-    """A way to ask: `tokens` says whether ids go in and come out, `path` where (after base_url, or
-    after the server's root if `at_root`)."""
+class Dialect(ABC):
+    """One kind of request. `tokens`: token ids go in and come out. `path`: its address after
+    base_url, or after the server's root if `at_root`."""
 
     name: str
     path: str
@@ -94,20 +83,20 @@ class Way(ABC):
         n: int,
         seed: int,
     ) -> dict[str, Any]:
-        """The request for `n` answers of at most `limit` tokens."""
+        """The body of a request for `n` answers of at most `limit` tokens."""
 
     @abstractmethod
     def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
-        """The answers in a response. Raises Fault where something is missing, PolicyError where the
-        server held back."""
+        """The answers in a response. Raises TransientError if something is missing, PolicyError if
+        the server withheld an answer."""
 
     def text(self, tree: Any) -> str:
         """The first answer's text as the server decoded it."""
         return str(_choices(tree)[0].get("text") or "")
 
 
-class VllmTokens(Way):
-    """/completions with `return_token_ids`, as vLLM has it."""
+class VllmTokens(Dialect):
+    """vLLM's /completions with `return_token_ids`."""
 
     name, path = "tokens (vLLM)", "/completions"
 
@@ -151,12 +140,12 @@ class VllmTokens(Way):
         return _reply(tree, answers)
 
 
-class LlamaTokens(Way):
-    """llama.cpp's own /completion with `return_tokens`: ids in and out, one answer a request.
+class LlamaTokens(Dialect):
+    """llama.cpp's own /completion with `return_tokens`, one answer a request.
 
-    Its stop strings cut log-probabilities off but not tokens: where both are asked for we cut by
-    ourselves. It gives none for tokens that end inside a character: an answer that has such tokens
-    has no log-probabilities."""
+    Its stop strings cut off log-probabilities but not tokens, so requests for log-probabilities do
+    without and the answer is cut here. It reports none for tokens that end inside a character; an
+    answer with such tokens has no log-probabilities."""
 
     name, path, at_root = "tokens (llama.cpp)", "/completion", True
 
@@ -186,7 +175,7 @@ class LlamaTokens(Way):
 
     def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
         if not isinstance(tree, dict) or tree.get("stop") is not True:
-            raise Fault("half an answer", "the answer has no end")
+            raise TransientError("incomplete answer", "the answer has no end")
         kind = tree.get("stop_type")
         finish = _finish({"eos": "stop", "word": "stop", "limit": "length"}.get(str(kind), kind))
         ids = _ids(tree.get("tokens"))
@@ -205,8 +194,8 @@ class LlamaTokens(Way):
         return str(tree.get("content") or "")
 
 
-class Chat(Way):
-    """/chat/completions: messages in, text out; the server's own chat template."""
+class Chat(Dialect):
+    """/chat/completions: messages in, text out; with the server's own chat template."""
 
     name, path, tokens = "chat", "/chat/completions", False
     limit_name = "max_tokens"
@@ -235,11 +224,11 @@ class Chat(Way):
             text = message.get("content") if isinstance(message, dict) else None
             if not isinstance(text, str) or (finish == "length" and not text):
                 raise PolicyError(
-                    f"the server gave no text (finish_reason {finish!r}, a refusal or only thoughts?)"
+                    f"the server gave no text (finish_reason {finish!r}: a refusal, or only "
+                    "reasoning?)"
                 )
-            ends = [
-                text.find(stop) for stop in params.stop if stop in text
-            ]  # a server may leave it in
+            # a server may leave the stop string in
+            ends = [text.find(stop) for stop in params.stop if stop in text]
             text = text[: min(ends)] if ends else text
             answers.append(Answer(storable(text), None, None, "stop" if ends else finish))
         return _reply(tree, answers)
@@ -263,7 +252,7 @@ def _choices(tree: Any) -> list[dict[str, Any]]:
         or not choices
         or not all(isinstance(choice, dict) for choice in choices)
     ):
-        raise Fault("half an answer", "the answer has no choices")
+        raise TransientError("incomplete answer", "the answer has no choices")
     return sorted(choices, key=lambda choice: _count(choice.get("index")) or 0)
 
 
@@ -271,15 +260,13 @@ def _finish(reason: Any) -> Literal["stop", "length"]:
     if reason in ("stop", "length"):
         return reason  # type: ignore[no-any-return]
     if reason is None:
-        raise Fault("half an answer", "the answer does not say why it ended")
-    raise PolicyError(
-        f"the server ended an answer for the reason {str(reason)[:40]!r}, so it is missing"
-    )
+        raise TransientError("incomplete answer", "the answer does not say why it ended")
+    raise PolicyError(f"the server withheld an answer (finish_reason {str(reason)[:40]!r})")
 
 
 def _ids(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(isinstance(id_, int) and id_ >= 0 for id_ in value):
-        raise Fault("half an answer", "the answer has no token ids")
+        raise TransientError("incomplete answer", "the answer has no token ids")
     return tuple(value)
 
 
@@ -295,22 +282,19 @@ def answer_from_ids(
     limit: int,
     params: SamplingParams,
 ) -> Answer:
-    """An answer whose text is ours, decoded from its ids, ended where we say that it ends."""
+    """An answer from sampled ids: cut after `limit` tokens, the first end-of-turn token or a stop
+    string, and decoded here. `logprobs`: as the server sent them, None if not asked for."""
     end = next((number + 1 for number, id_ in enumerate(ids[:limit]) if id_ in chat.end_ids), None)
     keep = min(len(ids), limit) if end is None else end
     if not ids or (logprobs is not None and not _are_logprobs(logprobs, keep)):
-        raise Fault("half an answer", "the answer lacks tokens or log-probabilities")
+        raise TransientError("incomplete answer", "the answer lacks tokens or log-probabilities")
     text, stopped = chat.decode(ids[:keep]), False
-    if params.stop and (found := cut(ids[:keep], params.stop, chat.decode)):
-        (keep, text), stopped = found, True
-    over = finish == "stop" and keep == len(ids)
-    ended = stopped or over or end is not None
-    return Answer(
-        text,
-        ids[:keep],
-        None if logprobs is None else tuple(logprobs[:keep]),
-        "stop" if ended else "length",
-    )
+    if params.stop and (stop := cut_at_stop(ids[:keep], params.stop, chat.decode)):
+        (keep, text), stopped = stop, True
+    complete = finish == "stop" and keep == len(ids)
+    kept_logprobs = None if logprobs is None else tuple(logprobs[:keep])
+    ended = stopped or complete or end is not None
+    return Answer(text, ids[:keep], kept_logprobs, "stop" if ended else "length")
 
 
 def _are_logprobs(values: Any, count: int) -> bool:
@@ -322,13 +306,16 @@ def _are_logprobs(values: Any, count: int) -> bool:
 
 
 def _aligned(entries: Any, ids: Sequence[int]) -> list[Any] | None:
-    """The log-probabilities of `ids`, or None where some are left out. Raises Fault where they are
-    of other tokens."""
+    """The log-probabilities of `ids`, or None if some are missing. Raises TransientError if they
+    are of other tokens."""
     entries = [entry for entry in entries or () if isinstance(entry, dict)]
     named = [entry.get("id") for entry in entries]
     rest = iter(ids)
-    if not all(id_ in rest for id_ in named):  # a subsequence
-        raise Fault("half an answer", "the log-probabilities are not those of the tokens")
+    is_subsequence = all(id_ in rest for id_ in named)
+    if not is_subsequence:
+        raise TransientError(
+            "incomplete answer", "the log-probabilities are not those of the tokens"
+        )
     return [entry.get("logprob") for entry in entries] if len(named) == len(ids) else None
 
 

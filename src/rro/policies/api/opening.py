@@ -1,0 +1,151 @@
+"""Opens a served model as a policy: chooses the dialect and probes what the server can do.
+
+Knows how to find out, not how requests are made or sent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from rro.config import OpenAIConfig
+from rro.errors import PolicyError, UsageError
+from rro.models.chat import ChatFormat
+from rro.policies.api.backoff import TransientError
+from rro.policies.api.capabilities import QUESTION, TOKENS, Capabilities, probe
+from rro.policies.api.client import ApiClient, RequestRejected, connect, disconnect
+from rro.policies.api.dialects import LLAMA_SAMPLERS, Chat, Dialect, LlamaTokens, Reply, VllmTokens
+from rro.policies.api.endpoint import Endpoint, ServedModel
+from rro.policies.api.policy import OpenAIPolicy
+from rro.types import SamplingParams
+
+log = logging.getLogger(__name__)
+
+
+def open_served(
+    settings: OpenAIConfig,
+    model: ServedModel,
+    name: str,
+    chat: ChatFormat | None,
+    max_context: int | None = None,
+) -> OpenAIPolicy:
+    """Probe a served model and return a policy of it, called `name` in records. `chat` is the
+    format of its own tokenizer (None: messages and text). `max_context` bounds the tokens of prompt
+    and answer together, where token ids go in. Waits, so call it outside any event loop.
+
+    Raises UsageError if the server does not answer, does not accept our credentials, does not have
+    the model, does not sample, or gives no token ids although `settings.tokens` requires them."""
+    client = connect(settings)
+    try:
+        return client.run_blocking(_open(client, settings.tokens, model, name, chat, max_context))
+    except BaseException as error:
+        disconnect(client)
+        if isinstance(error, RequestRejected):
+            raise client.explain(error, model.id) from None
+        if isinstance(error, PolicyError):
+            raise UsageError(f"the model {model.id!r} cannot be used: {error}") from None
+        raise
+
+
+async def _open(
+    client: ApiClient,
+    tokens: str,
+    model: ServedModel,
+    name: str,
+    chat: ChatFormat | None,
+    max_context: int | None,
+) -> OpenAIPolicy:
+    endpoint = await _choose_dialect(client, tokens, model, chat)
+    dialect = endpoint.dialect
+    prompt: Sequence[Any] = chat.encode(QUESTION, True).ids if chat and dialect.tokens else QUESTION
+
+    async def ask(params: SamplingParams, n: int, seed: int) -> Reply:
+        try:
+            return dialect.read(await endpoint.probe(params, n, seed, prompt), TOKENS, params)
+        except TransientError as error:
+            raise PolicyError(str(error)) from None
+
+    first = await ask(SamplingParams(max_new_tokens=TOKENS), 1, 0)
+    endpoint.served_as = _check_model(first.model, model.id, client.url)
+    capabilities = await probe(
+        ask,
+        endpoint.description,
+        tokens=dialect.tokens,
+        one_at_a_time=isinstance(dialect, LlamaTokens),
+    )
+    _warn(endpoint, capabilities)
+    context = min((size for size in (model.context, max_context) if size is not None), default=None)
+    own_chat = chat if dialect.tokens else None
+    return OpenAIPolicy(endpoint, name, own_chat, capabilities, context, model.owner)
+
+
+def _check_model(answered: str, asked: str, url: str) -> str:
+    """The name that answers carry: `asked`, or a longer name (a dated version of an alias). Raises
+    UsageError for another one."""
+    if answered and not answered.startswith(asked):
+        raise UsageError(
+            f"{url} was asked for the model {asked!r} and answered as {answered[:80]!r}: set "
+            "policy.openai.model"
+        )
+    return answered
+
+
+async def _choose_dialect(
+    client: ApiClient, wanted: str, model: ServedModel, chat: ChatFormat | None
+) -> Endpoint:
+    """Token ids where `wanted` (policy.openai.tokens) allows them and the server can, else chat."""
+    llama = model.owner == "llamacpp"
+    reason = "the run's tokenizer is unavailable (model.name)"
+    if wanted != "none" and chat is not None:
+        dialect: Dialect = LlamaTokens(model.id, chat) if llama else VllmTokens(model.id, chat)
+        endpoint = Endpoint(client, dialect)
+        reason = await _why_no_tokens(endpoint, chat)
+        if not reason:
+            return endpoint
+    fallback = Endpoint(client, Chat(model.id, LLAMA_SAMPLERS if llama else None))
+    if wanted == "require":
+        raise UsageError(
+            f'policy.openai.tokens = "require", but {fallback.description} cannot be asked by token '
+            f"ids: {reason}; use vllm serve or llama.cpp's server with the run's weights, or set "
+            'policy.openai.tokens = "auto"'
+        )
+    if wanted == "auto":
+        log.warning("%s: messages and text, no token ids: %s", fallback.description, reason)
+    return fallback
+
+
+async def _why_no_tokens(endpoint: Endpoint, chat: ChatFormat) -> str:
+    """Why the server cannot be asked by token ids; "" if it takes them, gives them, and its
+    tokenizer is ours."""
+    prompt, params = chat.encode(QUESTION, True).ids, SamplingParams(max_new_tokens=TOKENS)
+    try:
+        tree = await endpoint.probe(params, 1, 0, prompt)
+        reply = endpoint.dialect.read(tree, TOKENS, params)
+    except RequestRejected as rejected:
+        if rejected.status in (401, 402, 403) or rejected.code == "model_not_found":
+            raise
+        return f"it rejects them ({rejected})"
+    except TransientError as error:
+        return str(error)
+    ours, theirs = reply.answers[0].text, endpoint.dialect.text(tree)
+    if reply.prompt_tokens not in (None, len(prompt)):
+        return f"it reads {reply.prompt_tokens} tokens where {len(prompt)} were sent"
+    if theirs.strip("\ufffd \n") != ours.strip("\ufffd \n"):
+        return (
+            f"it has another tokenizer: what it decodes to {theirs[:40]!r} is {ours[:40]!r} by the "
+            "run's"
+        )
+    return ""
+
+
+def _warn(endpoint: Endpoint, capabilities: Capabilities) -> None:
+    """Log what a user should know of a server before the run goes on."""
+    where = endpoint.description
+    if not capabilities.seeds:
+        log.warning("%s ignores seeds: a repeated or resumed run draws other answers", where)
+    if not capabilities.greedy:
+        log.warning("%s does not honour temperature 0", where)
+    if left_out := endpoint.left_out - {"seed"}:
+        names = ", ".join(sorted(left_out))
+        log.warning("%s does not accept %s: it may truncate the distribution", where, names)
+    log.info("%s: %s, %s", where, endpoint.dialect.name, capabilities)
