@@ -4,12 +4,16 @@ learn."""
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rro.config import Config, parse_config
+from rro.learning.base import Observe, TrainingContext, TrainingReport
+from rro.learning.dpo import Dpo
+from rro.learning.sft import Sft
 from rro.models.loading import build_tiny
 from rro.types import Message, PreferencePair, ProcessReward, Source
 
@@ -92,3 +96,28 @@ def build_toy(config: Config, folder: Path, seed: int = 0) -> Path:
     texts = [message.content for number in range(20) for message in toy_conversation(number)]
     build_tiny(config.model.tiny, texts, seed, folder)
     return folder
+
+
+def toy_context(config: Config, observe: Observe | None = None) -> TrainingContext:
+    return TrainingContext(config.model, config.seed, config.name, observe=observe)
+
+
+def train_sft(
+    config: Config,
+    conversations: Sequence[Sequence[Message]],
+    start: Path,
+    output: Path,
+    observe: Observe | None = None,
+) -> TrainingReport:
+    return Sft(config.sft).train(conversations, start, None, output, toy_context(config, observe))
+
+
+def train_dpo(
+    config: Config,
+    pairs: Sequence[PreferencePair],
+    start: Path,
+    reference: Path,
+    output: Path,
+    observe: Observe | None = None,
+) -> TrainingReport:
+    return Dpo(config.dpo).train(pairs, start, reference, output, toy_context(config, observe))

@@ -11,7 +11,7 @@ import torch
 from test_run import rro
 
 from rro.config import ModelConfig, OpenAIConfig
-from rro.learning.data import IGNORED, sft_rows
+from rro.learning.rows import IGNORED, sft_rows
 from rro.models.chat import ChatFormat
 from rro.models.loading import load_model
 from rro.policies.api.client import connect, disconnect

@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from train_toys import build_toy, said, toy_config, toy_conversation, toy_pair
+from train_toys import (
+    build_toy,
+    said,
+    toy_config,
+    toy_conversation,
+    toy_pair,
+    train_dpo,
+    train_sft,
+)
 
 from rro.errors import RroError, UsageError
-from rro.learning.common import Hooks
-from rro.learning.dpo import train_dpo
-from rro.learning.sft import train_sft
 from rro.learning.workspace import Workspace
 from rro.models.adapters import adapter_between
 from rro.models.loading import load_model
@@ -34,7 +39,7 @@ def base(tmp_path_factory):
 def tuned(base, tmp_path_factory):
     """The folder of an SFT, its report and its metrics."""
     output, records = tmp_path_factory.mktemp("run") / "sft", []
-    report = train_sft(toy_config(), CONVERSATIONS, base, output, Hooks(observe=records.append))
+    report = train_sft(toy_config(), CONVERSATIONS, base, output, records.append)
     return output, report, records
 
 
@@ -65,9 +70,7 @@ def test_sft_learns_and_reports(tuned):
 
 def test_dpo_raises_the_margin_against_the_sft_policy(tuned, tmp_path):
     sft, records = tuned[0], []
-    report = train_dpo(
-        toy_config(), PAIRS, sft, sft, tmp_path / "dpo", Hooks(observe=records.append)
-    )
+    report = train_dpo(toy_config(), PAIRS, sft, sft, tmp_path / "dpo", records.append)
     assert records[0]["rewards/margins"] == pytest.approx(
         0, abs=1e-4
     )  # policy and reference are one
@@ -89,7 +92,7 @@ def test_next_iteration_starts_from_the_policy_and_keeps_the_reference(tuned, tm
         tmp_path / "first",
         sft,
         tmp_path / "second",
-        Hooks(observe=records.append),
+        records.append,
     )
     assert records[0]["rewards/margins"] > 0.1  # what the first iteration gained
 
@@ -107,7 +110,7 @@ def test_lora_leaves_whole_models(tuned, tmp_path, checkpointing):
         tmp_path / "sft",
         tmp_path / "sft",
         tmp_path / "dpo",
-        Hooks(observe=records.append),
+        records.append,
     )
     assert records[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
     assert records[-1]["rewards/margins"] > 0.05
@@ -134,7 +137,7 @@ def kill_at(step):
         if record["step"] == step:
             raise Killed
 
-    return Hooks(observe=observe)
+    return observe
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
@@ -215,14 +218,11 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from peft import PeftModel
-from train_toys import toy_config, toy_conversation, toy_pair
-from rro.learning.common import Hooks
-from rro.learning.dpo import train_dpo
-from rro.learning.sft import train_sft
+from train_toys import toy_config, toy_conversation, toy_pair, train_dpo, train_sft
 base, folder, kill = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 config = toy_config(sft={"save_steps": 5, "micro_batch": 2}, dpo={"micro_batch": 2, "sft_weight": 0.5})
-hooks = Hooks(observe=lambda record: os.kill(os.getpid(), 9) if record["step"] == kill else None)
-train_sft(config, [toy_conversation(n) for n in range(48)], base, folder / "sft", hooks)
+observe = lambda record: os.kill(os.getpid(), 9) if record["step"] == kill else None
+train_sft(config, [toy_conversation(n) for n in range(48)], base, folder / "sft", observe)
 train_dpo(config, [toy_pair(n) for n in range(16)], folder / "sft", base, folder / "dpo")
 """
 

@@ -1,14 +1,13 @@
 """Rows of pairs: there and back, on disc, as `datasets` and TRL take them."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rro.errors import DataError
-from rro.exploration.pairs import from_row, read_pairs, spare_endings, to_row, write_pairs
+from rro.exploration.pairs import from_row, read_pairs, to_row, write_pairs
 from rro.types import Message, PreferencePair, ProcessReward, Source
 
 TEXT = st.text(max_size=20)
@@ -66,33 +65,6 @@ def test_a_row_is_what_trl_takes_and_says_the_rest_in_words():
     assert (row["rejected_reward"], row["rejected_n"], row["rejected_exact"]) == (0.0, 1, True)
     assert (row["chosen_token_ids"], row["prompt_token_ids"]) == ([[1, 2]], [None])
     assert row["chosen_sources"] == ["policy"]
-
-
-def against_an_ending(pair):
-    return pair.rejected_reward.exact and not pair.chosen_reward.exact
-
-
-@given(st.lists(PAIR, max_size=30), st.floats(0, 1), st.integers(0, 9))
-def test_pairs_against_endings_are_spared_down_to_a_share(pairs, share, seed):
-    kept = spare_endings(pairs, share, seed)
-    others = [one for one in pairs if not against_an_ending(one)]
-    assert [one for one in kept if not against_an_ending(one)] == others
-    assert kept == spare_endings(pairs, share, seed)
-    remaining = iter(pairs)
-    assert all(
-        any(one is other for other in remaining) for one in kept
-    )  # in their order, each once
-    if others:
-        assert len(kept) - len(others) <= share * len(kept) + 1e-6
-    else:
-        assert kept == pairs
-
-
-def test_as_many_pairs_against_endings_stay_as_may():
-    end, other = pair(), replace(pair(), rejected_reward=ProcessReward((0.0,), "sft"))
-    assert len(spare_endings([end] * 20 + [other] * 7, 0.3, 0)) == 10
-    assert len(spare_endings([end] * 20 + [other] * 7, 1.0, 0)) == 27
-    assert len(spare_endings([end] * 20 + [other] * 7, 0.0, 0)) == 7
 
 
 @settings(max_examples=15, deadline=None)

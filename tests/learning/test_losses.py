@@ -2,22 +2,30 @@
 what they don't depend on."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import trl.trainer.utils
-from train_toys import build_toy, toy_config, toy_conversation, toy_pair
+from train_toys import (
+    build_toy,
+    toy_config,
+    toy_context,
+    toy_conversation,
+    toy_pair,
+    train_dpo,
+    train_sft,
+)
 
-from rro.learning.common import (
-    Hooks,
+from rro.learning.dpo_trainer import add_reference, dpo_trainer
+from rro.learning.rows import IGNORED, preference_rows, sft_rows
+from rro.learning.setup import (
     load_for_training,
     longest,
     score_only_loss_positions,
     uses_bf16,
 )
-from rro.learning.data import IGNORED, preference_rows, sft_rows
-from rro.learning.dpo import add_reference, dpo_trainer, train_dpo
-from rro.learning.sft import sft_trainer, train_sft
+from rro.learning.sft_trainer import sft_trainer
 from rro.models.chat import ChatFormat
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
@@ -52,15 +60,16 @@ def log_probability(model, chat, prompt, completion):
 def first_record(train):
     """The metrics of the first optimiser step, whose loss is that of the untouched model."""
     records = []
-    train(Hooks(observe=records.append))
+    train(records.append)
     return records[0]
 
 
 def test_sft_trainer_feeds_the_assistants_tokens(models, tmp_path):
     """From the batch that the trainer's own loader makes."""
-    model, tokenizer = load_for_training(toy_config().model, models[0])
+    config = toy_config()
+    model, tokenizer = load_for_training(config.model, models[0])
     data = sft_rows(ChatFormat(tokenizer), CONVERSATIONS, 256)
-    trainer = sft_trainer(toy_config(), data, model, tokenizer, tmp_path)
+    trainer = sft_trainer(config.sft, toy_context(config), data, model, tokenizer, tmp_path)
     seen = []
     for batch in trainer.get_train_dataloader():
         for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
@@ -74,12 +83,13 @@ def test_sft_trainer_feeds_the_assistants_tokens(models, tmp_path):
 @pytest.mark.parametrize("kind", ["message", "trajectory"])
 def test_dpo_trainer_feeds_the_assistants_tokens(models, tmp_path, kind):
     """Single messages: that message. Whole trajectories: every answer, no observation."""
-    model, tokenizer = load_for_training(toy_config().model, models[0])
+    config = toy_config()
+    model, tokenizer = load_for_training(config.model, models[0])
     pairs = [toy_pair(n, kind) for n in range(8)]
     data = preference_rows(ChatFormat(tokenizer), pairs, 256)
-    dataset = add_reference(toy_config(), data, model, tokenizer, tmp_path)
+    dataset = add_reference(config.dpo, toy_context(config), data, model, tokenizer, tmp_path)
     trainer = dpo_trainer(
-        toy_config(), type(data)(dataset, data.counts, data.digest), model, tokenizer, tmp_path
+        config.dpo, toy_context(config), replace(data, dataset=dataset), model, tokenizer, tmp_path
     )
     seen = []
     for batch in trainer.get_train_dataloader():
@@ -97,7 +107,7 @@ def test_dpo_trainer_feeds_the_assistants_tokens(models, tmp_path, kind):
 def test_sft_loss_is_the_mean_over_all_assistant_tokens(models, tmp_path):
     config = toy_config(sft={"batch_size": 13, "micro_batch": 1, "epochs": 1})
     record = first_record(
-        lambda hooks: train_sft(config, CONVERSATIONS, models[0], tmp_path / "out", hooks)
+        lambda observe: train_sft(config, CONVERSATIONS, models[0], tmp_path / "out", observe)
     )
     model, tokenizer = load_for_training(config.model, models[0])
     chat = ChatFormat(tokenizer)
@@ -119,7 +129,7 @@ def test_dpo_loss_by_hand(models, tmp_path, kind, sft_weight):
     )
     pairs = [toy_pair(n, kind) for n in range(5)]
     record = first_record(
-        lambda hooks: train_dpo(config, pairs, models[0], models[1], tmp_path / "out", hooks)
+        lambda observe: train_dpo(config, pairs, models[0], models[1], tmp_path / "out", observe)
     )
 
     policy, tokenizer = load_for_training(config.model, models[0])
@@ -153,11 +163,17 @@ def test_micro_batches_do_not_change_the_training(models, tmp_path, stage):
             sft={"micro_batch": micro}, dpo={"micro_batch": micro, "sft_weight": 0.5}
         )
         records, output = [], tmp_path / f"{micro}"
-        hooks = Hooks(observe=records.append)
         if stage == "sft":
-            train_sft(config, CONVERSATIONS, models[0], output, hooks)
+            train_sft(config, CONVERSATIONS, models[0], output, records.append)
         else:
-            train_dpo(config, [toy_pair(n) for n in range(13)], models[0], models[1], output, hooks)
+            train_dpo(
+                config,
+                [toy_pair(n) for n in range(13)],
+                models[0],
+                models[1],
+                output,
+                records.append,
+            )
         results.append(([record["loss"] for record in records], weights(output)))
     (losses, trained), *others = results
     assert len(losses) == 8

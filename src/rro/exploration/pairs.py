@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -190,27 +189,6 @@ def _messages(row: dict[str, Any], side: str) -> tuple[Message, ...]:
         )
         for text, source, ids in zip(texts, sources, tokens, strict=True)
     )
-
-
-def spare_endings(pairs: Sequence[PreferencePair], share: float, seed: int) -> list[PreferencePair]:
-    """The pairs in their order, without some that speak against ending the episode (only the
-    rejected side ended it), such that at most `share` of them do. Which ones stay is drawn by
-    `seed`. Where there are no others, all stay.
-
-    What an ending action is worth is known without a rollout, so credible pairs against it are
-    cheap and many; trained on all of them a policy stops ending its episodes
-    (docs/exploration.md)."""
-    against = [
-        n
-        for n, pair in enumerate(pairs)
-        if pair.rejected_reward.exact and not pair.chosen_reward.exact
-    ]
-    others = len(pairs) - len(against)
-    most = len(against) if share == 1 or not others else int(share / (1 - share) * others + 1e-9)
-    if len(against) <= most:
-        return list(pairs)
-    dropped = set(against) - set(random.Random(seed).sample(against, most))
-    return [pair for n, pair in enumerate(pairs) if n not in dropped]
 
 
 def write_pairs(rows: Iterable[dict[str, Any]], lines: Path) -> int:

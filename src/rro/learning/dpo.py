@@ -1,188 +1,67 @@
-"""Direct preference optimisation on TRL: single messages, continuations and whole trajectories
-alike.
+"""Direct preference optimisation, as a learner (Rafailov et al., arXiv 2305.18290).
 
-Differs from TRL's trainer in three things. Only assistant tokens of a completion count, not the
-observations between them. A step's loss does not depend on how its pairs are split into
-micro-batches. The reference's log-probabilities are computed here, once, by whatever model is the
-reference; TRL's own cache of them ignores what the collator masks and would reuse stale values."""
+Knows nothing of TRL; `dpo_trainer` does the training."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from accelerate.utils import gather_object
-from datasets import Dataset
-from trl import DPOConfig, DPOTrainer
-from trl.trainer.utils import add_fused_lm_head
-
-from rro.config import Config
-from rro.learning.common import (
-    PAD_MULTIPLE,
-    Hooks,
-    TokenisedRowsMixin,
-    identity,
-    load_for_training,
-    longest,
-    lora,
-    quiet,
-    score_only_loss_positions,
-    training_arguments,
-)
-from rro.learning.data import IGNORED, PreferenceCollator, Rows, preference_rows
-from rro.learning.loop import bar, fit
-from rro.learning.workspace import TrainingReport, Workspace
-from rro.models.chat import ChatFormat
+from rro.config import DpoConfig
+from rro.learning.base import Takes, TrainingContext, TrainingReport
+from rro.seeds import derive_seed
 from rro.types import PreferencePair
 
 
-class DpoTrainer(TokenisedRowsMixin, DPOTrainer):  # type: ignore[misc]
-    """TRL's trainer on tokenised pairs with given reference log-probabilities.
+class Dpo:
+    """Optimises a policy on preference pairs against a reference policy. In iterated RRO the
+    reference stays the SFT policy."""
 
-    Loss of an optimiser step: mean over its pairs of -log sigmoid(beta * (chosen - rejected
-    log-ratio)), plus config.dpo.sft_weight times the mean negative log-likelihood over its chosen
-    assistant tokens."""
+    name: str = "dpo"
+    takes: Takes = "pairs"
 
-    loss_is_scaled_for_ga = True  # compute_loss below returns a share of the step's loss
+    def __init__(self, options: DpoConfig) -> None:
+        self.options = options
 
-    def __init__(self, *args: Any, sft_weight: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sft_weight = sft_weight
-        self.step_totals = torch.ones(
-            2
-        )  # pairs and chosen loss tokens of the current step, over all processes
+    def train(
+        self,
+        rows: Sequence[PreferencePair],
+        start: Path | None,
+        reference: Path | None,
+        output: Path,
+        context: TrainingContext,
+    ) -> TrainingReport:
+        """See `Learner.train`."""
+        # TRL takes seconds to import.
+        from rro.learning.dpo_trainer import train_dpo
 
-    def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
-        return dataset  # the columns are there already
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The micro-batches of the next step, and its totals, which weigh them."""
-        batches, items = super().get_batch_samples(*args, **kwargs)
-        if batches:
-            here = torch.stack([_counts(batch) for batch in batches]).sum(0).to(self.args.device)
-            self.step_totals = self.accelerator.gather(here).view(-1, 2).sum(0)
-        return batches, items
-
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-        """A micro-batch's share of the step's loss: TRL takes means over the micro-batch, so they
-        are weighed by its part of the step's pairs and tokens. Times the processes, as these
-        average their gradients."""
-        pairs, tokens = (_counts(inputs).to(self.step_totals.device) / self.step_totals).tolist()
-        weights = [pairs, self.sft_weight * tokens][: len(self.loss_types)]
-        self.loss_weights = [weight * self.accelerator.num_processes for weight in weights]
-        return super().compute_loss(model, inputs, return_outputs)
-
-
-def _counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Pairs, and tokens with loss on the chosen side; the first token of a sequence has no
-    prediction."""
-    chosen, _ = batch["completion_mask"][:, 1:].chunk(2)
-    return torch.tensor([len(chosen), int(chosen.sum())], dtype=torch.long)
-
-
-@quiet()
-def train_dpo(
-    config: Config,
-    pairs: Sequence[PreferencePair],
-    policy_from: Path | None,
-    reference_from: Path | None,
-    output: Path,
-    hooks: Hooks | None = None,
-) -> TrainingReport:
-    """Optimise the policy in folder `policy_from` on pairs, against the reference in
-    `reference_from`; write the result, model and tokenizer, to `output`. None is the model that
-    config.model names. In iterated RRO the reference stays the SFT policy.
-
-    Goes on from the last checkpoint of an earlier call that was killed (config.dpo.save_steps).
-    Raises DataError if no pair can be trained on, UsageError for settings that cannot be met,
-    RroError if the loss becomes infinite."""
-    reference, tokenizer = load_for_training(config.model, reference_from)
-    data = preference_rows(ChatFormat(tokenizer), pairs, longest(config.dpo, reference))
-    work = Workspace(output, identity(config, config.dpo, data))
-    dataset = add_reference(config, data, reference, tokenizer, work.partial)
-    if policy_from == reference_from:
-        policy = reference
-    else:
-        del reference
-        policy, _ = load_for_training(config.model, policy_from)
-    trainer = dpo_trainer(config, replace(data, dataset=dataset), policy, tokenizer, work.partial)
-    return fit(trainer, "dpo", work, data, hooks or Hooks())
-
-
-def dpo_trainer(
-    config: Config, data: Rows, policy: Any, tokenizer: Any, folder: Path
-) -> DpoTrainer:
-    """The trainer as configured, writing its checkpoints to `folder`; `data` as `add_reference`
-    completes it."""
-    score_only_loss_positions()
-    return DpoTrainer(
-        model=policy.train(),
-        args=_arguments(config, data, policy, folder),
-        train_dataset=data.dataset,
-        data_collator=_collator(tokenizer),
-        processing_class=tokenizer,
-        peft_config=lora(config),
-        sft_weight=config.dpo.sft_weight,
-    )
-
-
-def _arguments(config: Config, data: Rows, model: Any, folder: Path) -> Any:
-    """TRL's DPO settings: the sigmoid loss, and the SFT term where it has a weight."""
-    losses = ["sigmoid", "sft"] if config.dpo.sft_weight else ["sigmoid"]
-    extra = {"beta": config.dpo.beta, "loss_type": losses, "loss_weights": [1.0] * len(losses)}
-    # No reference model in memory: TRL is told that the log-probabilities are computed beforehand,
-    # as they are.
-    extra["precompute_ref_log_probs"] = True
-    return training_arguments(DPOConfig, "dpo", config, config.dpo, data, model, folder, **extra)
-
-
-def _collator(tokenizer: Any) -> PreferenceCollator:
-    return PreferenceCollator(pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=PAD_MULTIPLE)
-
-
-def add_reference(config: Config, data: Rows, model: Any, tokenizer: Any, folder: Path) -> Dataset:
-    """The dataset with columns `ref_chosen_logps` and `ref_rejected_logps`: the reference's
-    log-probability of the assistant tokens of each side, in nats, under the precision of the
-    training. Each process computes its share."""
-    args, collator = _arguments(config, data, model, folder), _collator(tokenizer)
-    lengths = list(data.dataset["length"])
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    size = args.per_device_train_batch_size
-    mine = [order[i : i + size] for i in range(0, len(order), size)][
-        args.process_index :: args.world_size
-    ]
-    score_only_loss_positions()
-    add_fused_lm_head(model)
-    model.to(args.device).eval()
-    found: list[tuple[int, float, float]] = []
-    with bar("reference", len(mine), "batches") as progress:
-        for rows in mine:
-            batch = collator([data.dataset[row] for row in rows])
-            chosen, rejected = sequence_logps(model, batch, args).chunk(2)
-            found.extend(zip(rows, chosen.tolist(), rejected.tolist(), strict=True))
-            if progress:
-                progress.advance()
-    _, chosen_logps, rejected_logps = zip(*sorted(gather_object(found)), strict=True)
-    dataset = data.dataset.add_column("ref_chosen_logps", list(chosen_logps))
-    return dataset.add_column("ref_rejected_logps", list(rejected_logps))
-
-
-@torch.no_grad()
-def sequence_logps(model: Any, batch: dict[str, torch.Tensor], args: Any) -> torch.Tensor:
-    """Summed log-probability of the tokens under `completion_mask`, one number per sequence, (2 x
-    pairs,)."""
-    batch = {key: value.to(args.device) for key, value in batch.items()}
-    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED)
-    with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16):
-        output = model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            labels=labels,
-            fused_lm_head=True,
-            use_cache=False,
+        share = 1.0 if self.options.endings is None else self.options.endings
+        seed = derive_seed(context.seed, "endings", context.iteration)
+        pairs = cap_terminal_rejections(rows, share, seed)
+        return train_dpo(
+            self.options, pairs, start, reference, output, context, len(rows) - len(pairs)
         )
-    sums: torch.Tensor = output.log_probs.sum(dim=1)
-    return sums
+
+
+def cap_terminal_rejections(
+    pairs: Sequence[PreferencePair], share: float, seed: int
+) -> list[PreferencePair]:
+    """Drop pairs in which only the rejected side ends the episode until they are at most `share` of
+    the result. Returns the rest in their order; `seed` decides which ones stay. Where all pairs are
+    of this kind, all stay.
+
+    The value of an action that ends the episode is known without a rollout, so credible pairs
+    against it are cheap and many; trained on all of them a policy stops ending its episodes
+    (docs/exploration.md)."""
+    terminal = [
+        n
+        for n, pair in enumerate(pairs)
+        if pair.rejected_reward.exact and not pair.chosen_reward.exact
+    ]
+    others = len(pairs) - len(terminal)
+    most = len(terminal) if share == 1 or not others else int(share / (1 - share) * others + 1e-9)
+    if len(terminal) <= most:
+        return list(pairs)
+    dropped = set(terminal) - set(random.Random(seed).sample(terminal, most))
+    return [pair for n, pair in enumerate(pairs) if n not in dropped]

@@ -16,14 +16,16 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
 
 from rro.errors import RroError
-from rro.learning.common import Hooks
-from rro.learning.data import Rows
-from rro.learning.workspace import TrainingReport, Workspace
+from rro.learning.base import Observe, TrainingReport
+from rro.learning.rows import Rows
+from rro.learning.workspace import Workspace
 from rro.processes import rank
 from rro.runs.progress import Progress
 
 
-def fit(trainer: Any, stage: str, work: Workspace, rows: Rows, hooks: Hooks) -> TrainingReport:
+def fit(
+    trainer: Any, stage: str, work: Workspace, rows: Rows, observe: Observe | None
+) -> TrainingReport:
     """Train, from the last checkpoint where there is one, and put the result at the workspace's
     output.
 
@@ -31,7 +33,7 @@ def fit(trainer: Any, stage: str, work: Workspace, rows: Rows, hooks: Hooks) -> 
     checkpoint = work.last_checkpoint()
     resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     with _plain_errors(stage, work), bar(stage, steps_of(trainer), "steps") as progress:
-        watcher = Watcher(stage, hooks, trainer, progress)
+        watcher = Watcher(stage, observe, trainer, progress)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watcher)
         if progress:
@@ -66,8 +68,10 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     """Passes metrics and progress on, and tells the order of rows which epoch it is (Accelerate
     forgets to, for a resumed run on several processes)."""
 
-    def __init__(self, stage: str, hooks: Hooks, trainer: Any, progress: Progress | None) -> None:
-        self.stage, self.hooks, self.trainer, self.progress = stage, hooks, trainer, progress
+    def __init__(
+        self, stage: str, observe: Observe | None, trainer: Any, progress: Progress | None
+    ) -> None:
+        self.stage, self.observe, self.trainer, self.progress = stage, observe, trainer, progress
         self._seen = (time.perf_counter(), 0.0)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -94,8 +98,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         speed = (tokens - before) / max(now - then, 1e-9)
         if self.progress:
             self.progress.advance(0, f"loss {logs['loss']:.4f}, {speed:.0f} tokens/s")
-        if self.hooks.observe and state.is_world_process_zero:
-            self.hooks.observe(
+        if self.observe and state.is_world_process_zero:
+            self.observe(
                 {"stage": self.stage, "step": state.global_step, **logs, "tokens_per_second": speed}
             )
 

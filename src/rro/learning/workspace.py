@@ -9,38 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rro.errors import UsageError
-from rro.learning.data import RowCounts
+from rro.learning.base import REPORT_FILE, TrainingReport
 from rro.models import adapters
-
-REPORT = "training.json"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """What a training did. `seconds` and `tokens_per_second` cover this call only (`resumed_from`
-    is the step that it went on from, 0 for a fresh start); losses are those logged first and last;
-    `metrics` is the last logged record."""
-
-    stage: str
-    checkpoint: Path
-    rows: RowCounts
-    steps: int
-    resumed_from: int
-    seconds: float
-    tokens_per_second: float
-    first_loss: float
-    last_loss: float
-    metrics: Mapping[str, float]
-
-    def record(self) -> dict[str, Any]:
-        """Plain values, as written to training.json beside the weights."""
-        return {**asdict(self), "checkpoint": str(self.checkpoint)}
 
 
 class Workspace:
@@ -99,6 +73,6 @@ class Workspace:
         tokenizer.save_pretrained(final)
         if self.adapter.is_dir():
             os.replace(self.adapter, final / adapters.FOLDER)
-        (final / REPORT).write_text(json.dumps(report.record(), indent=1), encoding="utf-8")
+        (final / REPORT_FILE).write_text(json.dumps(report.record(), indent=1), encoding="utf-8")
         os.replace(final, self.output)
         shutil.rmtree(self.partial, ignore_errors=True)

@@ -14,20 +14,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rro.codec import from_plain
-from rro.config import BudgetConfig
+from rro.config import BudgetConfig, DpoConfig
 from rro.episodes.experts import Conversation
 from rro.errors import RroError, UsageError
 from rro.evaluation.evaluate import evaluate
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.metrics import RunningFigures
-from rro.exploration.pairs import read_pairs, spare_endings, write_pairs
+from rro.exploration.pairs import read_pairs, write_pairs
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies import NEED_EXPERTS, make_strategy
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
+from rro.learning.base import REPORT_FILE, TrainingContext
+from rro.learning.dpo import Dpo
+from rro.learning.sft import Sft
 from rro.pipeline.results import collect_results
 from rro.pipeline.run import Run
 from rro.pipeline.weights import Policies, make_base, weights_after
@@ -35,11 +38,7 @@ from rro.policies.base import Policy
 from rro.processes import rank, world_size
 from rro.runs.progress import Progress
 from rro.runs.trackers import tracked_training, tracking
-from rro.seeds import derive_seed
-from rro.types import Message, PreferencePair, Task, Trajectory, Usage
-
-if TYPE_CHECKING:
-    from rro.learning.common import Hooks
+from rro.types import Message, Task, Trajectory, Usage
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +56,14 @@ def sft(run: Run) -> None:
     """Stage 1: fine-tune on expert trajectories, loss on the assistant's tokens alone -> pi_ref."""
 
     def work() -> dict[str, Any]:
-        from rro.learning.sft import train_sft
-
         conversations = run.demonstrations()
         start = make_base(run, conversations)
         output = run.folder.checkpoint("sft")
         report = (
             _trained(output)
-            or train_sft(run.config, conversations, start, output, _hooks(run)).record()
+            or Sft(run.config.sft)
+            .train(conversations, start, None, output, _training_context(run))
+            .record()
         )
         return {"conversations": len(conversations), "training": report}
 
@@ -134,18 +133,15 @@ def optimise(run: Run, iteration: int) -> None:
         label = run.folder.trained(iteration)
         previous, output = weights_after(run, iteration - 1), run.folder.checkpoint(label)
         if run.config.explore.strategy == "rft":
-            from rro.learning.sft import train_sft
-
             own = _own_successes(run, iteration)
             report = (
                 _trained(output)
-                or train_sft(run.config, own, previous, output, _hooks(run)).record()
+                or Sft(run.config.sft)
+                .train(own, previous, None, output, _training_context(run, iteration))
+                .record()
             )
             return {"conversations": len(own), "training": report}
-        from rro.learning.dpo import train_dpo
-
-        found = list(read_pairs(run.folder.pairs(iteration)))
-        pairs = _to_train_on(run, found, iteration)
+        pairs = list(read_pairs(run.folder.pairs(iteration)))
         if not pairs:
             raise RroError(
                 f"{run.folder.pairs(iteration)} is empty: no candidate was worse than a chosen one; explore more tasks, "
@@ -154,18 +150,14 @@ def optimise(run: Run, iteration: int) -> None:
         reference = weights_after(run, 0)
         report = (
             _trained(output)
-            or train_dpo(run.config, pairs, previous, reference, output, _hooks(run)).record()
+            or Dpo(_dpo_options(run))
+            .train(pairs, previous, reference, output, _training_context(run, iteration))
+            .record()
         )
-        return {"pairs": len(pairs), "pairs_left_out": len(found) - len(pairs), "training": report}
+        capped = report["rows"].get("capped", 0)
+        return {"pairs": len(pairs) - capped, "pairs_left_out": capped, "training": report}
 
     _stage(run, f"optimise-{iteration}", work)
-
-
-def _to_train_on(run: Run, pairs: list[PreferencePair], iteration: int) -> list[PreferencePair]:
-    share = run.config.dpo.endings
-    if share is None:
-        share = 0.3 if run.config.explore.strategy == "adaptive" else 1.0
-    return spare_endings(pairs, share, derive_seed(run.config.seed, "endings", iteration))
 
 
 def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
@@ -324,13 +316,23 @@ def _own_successes(run: Run, iteration: int) -> list[Conversation]:
 def _trained(output: Path) -> dict[str, Any] | None:
     """The report of a training that finished just before a crash kept its stage from being
     journalled."""
-    from rro.learning.workspace import REPORT
-
-    report = output / REPORT
+    report = output / REPORT_FILE
     return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None
 
 
-def _hooks(run: Run) -> Hooks:
-    from rro.learning.common import Hooks
+def _dpo_options(run: Run) -> DpoConfig:
+    if run.config.dpo.endings is None and run.config.explore.strategy == "adaptive":
+        return run.config.dpo.model_copy(update={"endings": 0.3})
+    return run.config.dpo
 
-    return Hooks(observe=lambda metric: run.folder.write_metric(dict(metric)))
+
+def _training_context(run: Run, iteration: int = 0) -> TrainingContext:
+    config = run.config
+    return TrainingContext(
+        model=config.model,
+        seed=config.seed,
+        run=config.name,
+        iteration=iteration,
+        report_to=config.report_to,
+        observe=lambda metric: run.folder.write_metric(dict(metric)),
+    )

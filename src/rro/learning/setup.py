@@ -8,9 +8,9 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,18 @@ import trl.trainer.utils
 from peft import LoraConfig
 from transformers.utils import logging as transformers_logging
 
-from rro.config import Config, ModelConfig, TrainingConfig
+from rro.config import ModelConfig, TrainingConfig
 from rro.errors import UsageError
-from rro.learning.data import LengthOrder, Rows
+from rro.learning.base import TrainingContext
+from rro.learning.rows import LengthOrder, Rows
 from rro.models.loading import load_model, resolve_device
 from rro.processes import world_size
 from rro.runs.trackers import PROJECT
 from rro.seeds import derive_seed
 
-Observe = Callable[[Mapping[str, float | int | str]], None]
-
 PAD_MULTIPLE = 16  # few shapes: the first batch of a new one is slow on a CPU
 NATIVE_BF16_PARAMETERS = 50_000_000  # below, conversion costs a CPU more than bf16 saves
 LOGS = 100  # metric records per training, about
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """How a caller watches. `observe` gets every metrics record: a flat dict with "stage", "step",
-    "tokens_per_second", and what TRL logs, under its names ("loss", "learning_rate",
-    "rewards/margins" and so on). Main process only."""
-
-    observe: Observe | None = None
 
 
 def load_for_training(config: ModelConfig, checkpoint: Path | None) -> tuple[Any, Any]:
@@ -59,16 +49,16 @@ def load_for_training(config: ModelConfig, checkpoint: Path | None) -> tuple[Any
     return model, tokenizer
 
 
-def longest(stage: TrainingConfig, model: Any) -> int:
+def longest(options: TrainingConfig, model: Any) -> int:
     """The most tokens that a row may have: max_length, or what the model can take, padding
     included."""
-    context = getattr(model.config, "max_position_embeddings", None) or stage.max_length
-    return min(stage.max_length, context - context % PAD_MULTIPLE)
+    context = getattr(model.config, "max_position_embeddings", None) or options.max_length
+    return min(options.max_length, context - context % PAD_MULTIPLE)
 
 
-def lora(config: Config) -> LoraConfig | None:
+def lora(model: ModelConfig) -> LoraConfig | None:
     """A fresh adapter as configured, or None for full fine-tuning."""
-    wanted = config.model.lora
+    wanted = model.lora
     if wanted is None:
         return None
     return LoraConfig(
@@ -97,41 +87,41 @@ def uses_bf16(precision: str, device: torch.device, parameters: int) -> bool:
     return False
 
 
-def optimiser_steps(stage: TrainingConfig, rows: Rows) -> int:
+def optimiser_steps(options: TrainingConfig, rows: Rows) -> int:
     """How many optimiser steps a training has; an incomplete batch at the end of an epoch is a step
     too."""
-    return math.ceil(stage.epochs * math.ceil(len(rows.dataset) / stage.batch_size))
+    return math.ceil(options.epochs * math.ceil(len(rows.dataset) / options.batch_size))
 
 
 def training_arguments(
     kind: type,
-    name: str,
-    config: Config,
-    stage: TrainingConfig,
+    stage: str,
+    options: TrainingConfig,
+    context: TrainingContext,
     rows: Rows,
     model: Any,
     folder: Path,
     **extra: Any,
 ) -> Any:
-    """A TRL configuration of class `kind` for the stage `name`. TRL's own defaults for gradient
+    """A TRL configuration of class `kind` for the stage `stage`. TRL's own defaults for gradient
     checkpointing, bf16 and length are all overridden. Raises UsageError if batch_size does not
     divide among the processes."""
-    micro, accumulation = _split(stage, world_size())
-    steps = optimiser_steps(stage, rows)
-    device = resolve_device(config.model.device)
+    micro, accumulation = _split(options, world_size())
+    steps = optimiser_steps(options, rows)
+    device = resolve_device(context.model.device)
     on_cpu = device.type == "cpu"
     args = kind(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=accumulation,
-        num_train_epochs=stage.epochs,
-        learning_rate=stage.learning_rate,
-        lr_scheduler_type=stage.scheduler,
-        warmup_steps=round(stage.warmup * steps),
-        weight_decay=stage.weight_decay,
-        max_grad_norm=stage.max_grad_norm,
-        gradient_checkpointing=stage.gradient_checkpointing,
-        bf16=uses_bf16(stage.precision, device, model.num_parameters()),
+        num_train_epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.scheduler,
+        warmup_steps=round(options.warmup * steps),
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        gradient_checkpointing=options.gradient_checkpointing,
+        bf16=uses_bf16(options.precision, device, model.num_parameters()),
         fp16=False,
         use_cpu=on_cpu,
         max_length=None,  # longer rows are left out already
@@ -141,12 +131,12 @@ def training_arguments(
         ddp_find_unused_parameters=False,
         logging_steps=max(1, round(steps / LOGS)),
         logging_nan_inf_filter=False,  # a loss that is not finite must show
-        save_strategy="no" if stage.save_steps is None else "steps",
-        save_steps=stage.save_steps or 500,
+        save_strategy="no" if options.save_steps is None else "steps",
+        save_steps=options.save_steps or 500,
         save_total_limit=1,
-        seed=derive_seed(config.seed, name) % 2**32,
-        report_to=list(config.report_to) or "none",
-        run_name=f"{config.name}-{folder.name.removesuffix('.partial')}",
+        seed=derive_seed(context.seed, stage) % 2**32,
+        report_to=list(context.report_to) or "none",
+        run_name=f"{context.run}-{folder.name.removesuffix('.partial')}",
         project=PROJECT,
         disable_tqdm=True,
         **extra,
@@ -158,24 +148,29 @@ def training_arguments(
     return args
 
 
-def _split(stage: TrainingConfig, world: int) -> tuple[int, int]:
+def _split(options: TrainingConfig, world: int) -> tuple[int, int]:
     """(rows per forward pass, passes per step): their product times `world` is batch_size."""
-    share, rest = divmod(stage.batch_size, world)
+    share, rest = divmod(options.batch_size, world)
     if rest or not share:
         raise UsageError(
-            f"batch_size {stage.batch_size} does not divide among {world} processes: choose a multiple"
+            f"batch_size {options.batch_size} does not divide among {world} processes: choose a multiple"
         )
-    micro = next(size for size in range(min(stage.micro_batch, share), 0, -1) if share % size == 0)
+    micro = next(
+        size for size in range(min(options.micro_batch, share), 0, -1) if share % size == 0
+    )
     return micro, share // micro
 
 
-def identity(config: Config, stage: TrainingConfig, rows: Rows) -> str:
+def identity(options: TrainingConfig, context: TrainingContext, rows: Rows) -> str:
     """What a checkpoint must agree with to be resumed from."""
     settings = {
-        "training": stage.model_dump(),
-        "lora": config.model.lora and config.model.lora.model_dump(),
+        "training": options.model_dump(),
+        "lora": context.model.lora and context.model.lora.model_dump(),
     }
-    return json.dumps({**settings, "seed": config.seed, "rows": rows.digest, **asdict(rows.counts)})
+    counts = asdict(rows.counts)
+    # Absent in version 0.1; the digest of the rows covers it.
+    del counts["capped"]
+    return json.dumps({**settings, "seed": context.seed, "rows": rows.digest, **counts})
 
 
 def score_only_loss_positions() -> None:

@@ -20,25 +20,13 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import pad
 
 from rro.errors import DataError
+from rro.learning.base import RowCounts
 from rro.models.chat import ChatFormat
 from rro.seeds import derive_seed
 from rro.types import Message, PreferencePair
 
 IGNORED = -100  # the label of a token that carries no loss, as in torch.nn.functional.cross_entropy
 POOL = 8  # optimiser steps whose rows are sorted by length together
-
-
-@dataclass(frozen=True, slots=True)
-class RowCounts:
-    """What became of the rows that were given: `used`, `too_long` (a side longer than the limit),
-    `without_loss` (no assistant token). `tokens` and `loss_tokens` count those of the used rows,
-    both sides of a pair."""
-
-    used: int
-    too_long: int
-    without_loss: int
-    tokens: int
-    loss_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

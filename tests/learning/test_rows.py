@@ -9,7 +9,7 @@ from train_toys import build_toy, said, toy_config, toy_conversation, toy_pair
 from transformers import AutoTokenizer
 
 from rro.errors import DataError
-from rro.learning.data import (
+from rro.learning.rows import (
     IGNORED,
     POOL,
     LengthOrder,

@@ -1,0 +1,108 @@
+"""What a learner is: rows in, a checkpoint out, one training.
+
+Knows neither TRL nor torch, so that a learner and its options can be looked up without them. A
+learner module imports what trains only inside `train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from rro.config import ModelConfig
+
+REPORT_FILE = "training.json"
+"""Name of the file beside the weights that holds `TrainingReport.record()`."""
+
+Takes = Literal["conversations", "pairs"]
+Metrics = Mapping[str, float | int | str]
+Observe = Callable[[Metrics], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingContext:
+    """What a training needs to know besides its own options."""
+
+    model: ModelConfig
+    """The model to train: adapter, device, chat template, and its name where no checkpoint is given."""
+    seed: int = 0
+    """The run's seed; all random draws of the training derive from it."""
+    run: str = "run"
+    """Name of the run, for trackers."""
+    iteration: int = 0
+    """Round of exploration and optimisation, counted from 1; 0 before the first."""
+    report_to: Sequence[str] = ()
+    """Trackers that receive the metrics: "tensorboard", "wandb", "trackio"."""
+    observe: Observe | None = None
+    """Called in the main process with every metrics record, a flat dict: "stage" (the learner's
+    name), "step", "tokens_per_second", and what TRL logs under its own names ("loss",
+    "learning_rate", "rewards/margins")."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """What became of the given rows.
+
+    `used`; `too_long`: longer than the limit, for a pair on either side; `without_loss`: no
+    assistant token; `capped`: pairs left out by the cap on terminal rejections. `tokens` and
+    `loss_tokens` count the used rows, both sides of a pair."""
+
+    used: int
+    too_long: int
+    without_loss: int
+    tokens: int
+    loss_tokens: int
+    capped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training did.
+
+    `seconds` and `tokens_per_second` cover this call only; `resumed_from` is the optimiser step it
+    resumed from, 0 for a fresh start. `first_loss`, `last_loss` and `metrics` are those of the
+    first and the last logged record."""
+
+    stage: str
+    checkpoint: Path
+    rows: RowCounts
+    steps: int
+    resumed_from: int
+    seconds: float
+    tokens_per_second: float
+    first_loss: float
+    last_loss: float
+    metrics: Mapping[str, float]
+
+    def record(self) -> dict[str, Any]:
+        """The report as plain values, as written to training.json beside the weights."""
+        return {**asdict(self), "checkpoint": str(self.checkpoint)}
+
+
+class Learner(Protocol):
+    """Trains a model on rows. Built from its options: `Dpo(options)`."""
+
+    name: str
+    """The name of its section in a recipe, and of its metrics."""
+    takes: Takes
+    """What `rows` are: conversations (sequences of `Message`), or `PreferencePair`s."""
+
+    def train(
+        self,
+        rows: Sequence[Any],
+        start: Path | None,
+        reference: Path | None,
+        output: Path,
+        context: TrainingContext,
+    ) -> TrainingReport:
+        """Train the model in folder `start` and write the result, a whole model and its tokenizer,
+        to the folder `output`; it appears there only when it is complete.
+
+        `start`, `reference`: checkpoints, or None for the model that `context.model` names. A
+        learner without a reference policy ignores `reference`. A call with the same arguments
+        resumes from the last checkpoint of one that was killed.
+
+        Raises DataError if no row can be trained on, UsageError for options that cannot be met,
+        and RroError if the training itself fails."""
+        ...

@@ -1,0 +1,200 @@
+"""Direct preference optimisation on TRL: single messages, continuations and whole trajectories
+alike.
+
+Differs from TRL's trainer in three things. Only assistant tokens of a completion count, not the
+observations between them. A step's loss does not depend on how its pairs are split into
+micro-batches. The reference's log-probabilities are computed here, once, by whatever model is the
+reference; TRL's own cache of them ignores what the collator masks and would reuse stale values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from rro.config import DpoConfig
+from rro.learning.base import TrainingContext, TrainingReport
+from rro.learning.loop import bar, fit
+from rro.learning.rows import IGNORED, PreferenceCollator, Rows, preference_rows
+from rro.learning.setup import (
+    PAD_MULTIPLE,
+    TokenisedRowsMixin,
+    identity,
+    load_for_training,
+    longest,
+    lora,
+    quiet,
+    score_only_loss_positions,
+    training_arguments,
+)
+from rro.learning.workspace import Workspace
+from rro.models.chat import ChatFormat
+from rro.types import PreferencePair
+
+
+class DpoTrainer(TokenisedRowsMixin, DPOTrainer):  # type: ignore[misc]
+    """TRL's trainer on tokenised pairs with given reference log-probabilities.
+
+    Loss of an optimiser step: mean over its pairs of -log sigmoid(beta * (chosen - rejected
+    log-ratio)), plus `sft_weight` times the mean negative log-likelihood over its chosen
+    assistant tokens."""
+
+    loss_is_scaled_for_ga = True  # compute_loss below returns a share of the step's loss
+
+    def __init__(self, *args: Any, sft_weight: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sft_weight = sft_weight
+        self.step_totals = torch.ones(
+            2
+        )  # pairs and chosen loss tokens of the current step, over all processes
+
+    def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
+        return dataset  # the columns are there already
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The micro-batches of the next step, and its totals, which weigh them."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        if batches:
+            here = torch.stack([_counts(batch) for batch in batches]).sum(0).to(self.args.device)
+            self.step_totals = self.accelerator.gather(here).view(-1, 2).sum(0)
+        return batches, items
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        """A micro-batch's share of the step's loss: TRL takes means over the micro-batch, so they
+        are weighed by its part of the step's pairs and tokens. Times the processes, as these
+        average their gradients."""
+        pairs, tokens = (_counts(inputs).to(self.step_totals.device) / self.step_totals).tolist()
+        weights = [pairs, self.sft_weight * tokens][: len(self.loss_types)]
+        self.loss_weights = [weight * self.accelerator.num_processes for weight in weights]
+        return super().compute_loss(model, inputs, return_outputs)
+
+
+def _counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Pairs, and tokens with loss on the chosen side; the first token of a sequence has no
+    prediction."""
+    chosen, _ = batch["completion_mask"][:, 1:].chunk(2)
+    return torch.tensor([len(chosen), int(chosen.sum())], dtype=torch.long)
+
+
+@quiet()
+def train_dpo(
+    options: DpoConfig,
+    pairs: Sequence[PreferencePair],
+    start: Path | None,
+    reference_from: Path | None,
+    output: Path,
+    context: TrainingContext,
+    capped: int = 0,
+) -> TrainingReport:
+    """Optimise the policy in folder `start` on pairs, against the reference policy in
+    `reference_from`; see `Learner.train`. `capped`: pairs that were left out before, for the
+    report."""
+    reference, tokenizer = load_for_training(context.model, reference_from)
+    rows = preference_rows(ChatFormat(tokenizer), pairs, longest(options, reference))
+    work = Workspace(output, identity(options, context, rows))
+    dataset = add_reference(options, context, rows, reference, tokenizer, work.partial)
+    rows = replace(rows, dataset=dataset, counts=replace(rows.counts, capped=capped))
+    if start == reference_from:
+        policy = reference
+    else:
+        del reference
+        policy, _ = load_for_training(context.model, start)
+    trainer = dpo_trainer(options, context, rows, policy, tokenizer, work.partial)
+    return fit(trainer, "dpo", work, rows, context.observe)
+
+
+def dpo_trainer(
+    options: DpoConfig,
+    context: TrainingContext,
+    rows: Rows,
+    policy: Any,
+    tokenizer: Any,
+    folder: Path,
+) -> DpoTrainer:
+    """The trainer as configured, writing its checkpoints to `folder`; `rows` as `add_reference`
+    completes them."""
+    score_only_loss_positions()
+    return DpoTrainer(
+        model=policy.train(),
+        args=_arguments(options, context, rows, policy, folder),
+        train_dataset=rows.dataset,
+        data_collator=_collator(tokenizer),
+        processing_class=tokenizer,
+        peft_config=lora(context.model),
+        sft_weight=options.sft_weight,
+    )
+
+
+def _arguments(
+    options: DpoConfig, context: TrainingContext, rows: Rows, model: Any, folder: Path
+) -> Any:
+    """TRL's DPO settings: the sigmoid loss, and the SFT term where it has a weight."""
+    losses = ["sigmoid", "sft"] if options.sft_weight else ["sigmoid"]
+    extra = {"beta": options.beta, "loss_type": losses, "loss_weights": [1.0] * len(losses)}
+    # No reference model in memory: TRL is told that its log-probabilities are computed beforehand,
+    # as they are.
+    extra["precompute_ref_log_probs"] = True
+    return training_arguments(DPOConfig, "dpo", options, context, rows, model, folder, **extra)
+
+
+def _collator(tokenizer: Any) -> PreferenceCollator:
+    return PreferenceCollator(pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=PAD_MULTIPLE)
+
+
+def add_reference(
+    options: DpoConfig,
+    context: TrainingContext,
+    rows: Rows,
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+) -> Dataset:
+    """The dataset with columns `ref_chosen_logps` and `ref_rejected_logps`: the reference's
+    log-probability of the assistant tokens of each side, in nats, under the precision of the
+    training. Each process computes its share."""
+    args, collator = _arguments(options, context, rows, model, folder), _collator(tokenizer)
+    lengths = list(rows.dataset["length"])
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    size = args.per_device_train_batch_size
+    mine = [order[i : i + size] for i in range(0, len(order), size)][
+        args.process_index :: args.world_size
+    ]
+    score_only_loss_positions()
+    add_fused_lm_head(model)
+    model.to(args.device).eval()
+    found: list[tuple[int, float, float]] = []
+    with bar("reference", len(mine), "batches") as progress:
+        for batch_rows in mine:
+            batch = collator([rows.dataset[row] for row in batch_rows])
+            chosen, rejected = sequence_logps(model, batch, args).chunk(2)
+            found.extend(zip(batch_rows, chosen.tolist(), rejected.tolist(), strict=True))
+            if progress:
+                progress.advance()
+    _, chosen_logps, rejected_logps = zip(*sorted(gather_object(found)), strict=True)
+    dataset = rows.dataset.add_column("ref_chosen_logps", list(chosen_logps))
+    return dataset.add_column("ref_rejected_logps", list(rejected_logps))
+
+
+@torch.no_grad()
+def sequence_logps(model: Any, batch: dict[str, torch.Tensor], args: Any) -> torch.Tensor:
+    """Summed log-probability of the tokens under `completion_mask`, one number per sequence, (2 x
+    pairs,)."""
+    batch = {key: value.to(args.device) for key, value in batch.items()}
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED)
+    with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16):
+        output = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=labels,
+            fused_lm_head=True,
+            use_cache=False,
+        )
+    sums: torch.Tensor = output.log_probs.sum(dim=1)
+    return sums

@@ -1,0 +1,72 @@
+"""Supervised fine-tuning on TRL: cross-entropy on the assistant's tokens alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trl import SFTConfig, SFTTrainer
+
+from rro.config import SftConfig
+from rro.learning.base import TrainingContext, TrainingReport
+from rro.learning.loop import fit
+from rro.learning.rows import Rows, sft_rows
+from rro.learning.setup import (
+    TokenisedRowsMixin,
+    identity,
+    load_for_training,
+    longest,
+    lora,
+    quiet,
+    score_only_loss_positions,
+    training_arguments,
+)
+from rro.learning.workspace import Workspace
+from rro.models.chat import ChatFormat
+from rro.types import Message
+
+
+class SftTrainer(TokenisedRowsMixin, SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer on rows that are tokenised and labelled already. The loss of an optimiser step
+    is the mean over all of its loss tokens, however they are split into micro-batches and
+    devices."""
+
+
+@quiet()
+def train_sft(
+    options: SftConfig,
+    conversations: Sequence[Sequence[Message]],
+    start: Path | None,
+    output: Path,
+    context: TrainingContext,
+) -> TrainingReport:
+    """Fine-tune the model in folder `start` on conversations; see `Learner.train`."""
+    model, tokenizer = load_for_training(context.model, start)
+    rows = sft_rows(ChatFormat(tokenizer), conversations, longest(options, model))
+    work = Workspace(output, identity(options, context, rows))
+    trainer = sft_trainer(options, context, rows, model, tokenizer, work.partial)
+    return fit(trainer, "sft", work, rows, context.observe)
+
+
+def sft_trainer(
+    options: SftConfig,
+    context: TrainingContext,
+    rows: Rows,
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+) -> SftTrainer:
+    """The trainer as configured, writing its checkpoints to `folder`."""
+    skip = {"skip_prepare_dataset": True}
+    args = training_arguments(
+        SFTConfig, "sft", options, context, rows, model, folder, dataset_kwargs=skip
+    )
+    score_only_loss_positions()
+    return SftTrainer(
+        model=model,
+        args=args,
+        train_dataset=rows.dataset,
+        processing_class=tokenizer,
+        peft_config=lora(context.model),
+    )
