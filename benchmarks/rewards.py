@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from rro.config import Config, load_config
-from rro.evaluation.compare import differences_to_first, load_results
+from rro.evaluation.compare import compare
+from rro.evaluation.results import load_results
 from rro.pipeline.run import open_run
 from rro.pipeline.stages import run_all
 from rro.runs.folder import RunFolder
@@ -92,10 +93,15 @@ def figures(run: Path, first: Path) -> dict[str, float]:
     last, stages = results["evaluations"][-1], results["stages"]
     explored, trained = stages["explore-1"], stages["optimise-1"]
     [minus_sft] = [row["mean"] for row in results["differences"] if row["label"] == last["label"]]
+    [minus_first] = [
+        difference.paired.difference.mean
+        for _, difference in compare([other, results])
+        if difference.mode == last["mode"]
+    ]
     return {
         "reward": last["reward"]["mean"],
         "minus SFT": minus_sft,
-        "minus the first": differences_to_first([other, results], 1000, 0)[1][last["mode"]]["mean"],
+        "minus the first": minus_first,
         "pairs": explored["pairs"],
         "trained on": trained["pairs"],
         "tasks": explored["tasks"],

@@ -44,6 +44,7 @@ HEAVY = (
     "pandas",
     "ray",
     "numpy",
+    "scipy",
     "nltk",
     "httpx2",
 )

@@ -1,7 +1,5 @@
 """The records' own arithmetic."""
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,26 +25,6 @@ def test_equal_means_of_different_outcomes_compare_equal():
     thirds = ProcessReward((1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3), "m")
     assert thirds.mean == ProcessReward((2 / 3, 2 / 3, 1, 0, 0), "m").mean
     assert thirds.n == 5
-
-
-@pytest.mark.parametrize(
-    ("n", "quantile"),
-    [(2, 12.7062), (5, 2.77645), (11, 2.22814), (12, 2.20099), (31, 2.04227), (1001, 1.96234)],
-)
-def test_interval_is_students(n, quantile):
-    outcomes = tuple(float(i % 2) for i in range(n))
-    mean = sum(outcomes) / n
-    spread = math.sqrt(sum((x - mean) ** 2 for x in outcomes) / (n - 1))
-    low, high = ProcessReward(outcomes, "m").interval
-    assert (high - low) / 2 == pytest.approx(
-        quantile * spread / math.sqrt(n), rel=1.4e-3
-    )  # _t975 promises 0.003
-    assert (high + low) / 2 == pytest.approx(mean)
-
-
-def test_interval_of_one_outcome_and_of_an_exact_one():
-    assert ProcessReward((0.5,), "m").interval == (-math.inf, math.inf)
-    assert ProcessReward((0.5,), "m", exact=True).interval == (0.5, 0.5)
 
 
 @given(*[st.tuples(*[st.integers(0, 10**6)] * 5)] * 3)

@@ -7,11 +7,10 @@ R, process reward r(h_t, a_t)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -201,18 +200,6 @@ class ProcessReward:
     def n(self) -> int:
         return len(self.outcomes)
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % Student interval of the mean. (-inf, inf) for one outcome; a point for an exact
-        reward. With n around 5 outcomes it is descriptive: equal outcomes give a point although the
-        value is not known exactly."""
-        if self.exact:
-            return self.mean, self.mean
-        if self.n < 2:
-            return -math.inf, math.inf
-        half = _t975(self.n - 1) * stdev(self.outcomes) / math.sqrt(self.n)
-        return self.mean - half, self.mean + half
-
 
 PairKind = Literal["step", "continuation", "trajectory"]
 
@@ -235,13 +222,3 @@ class PreferencePair:
     kind: PairKind = "step"
     iteration: int = 0
     credibility: float | None = None
-
-
-def _t975(df: int) -> float:
-    """Upper 2.5 % point of Student's t (Cornish-Fisher expansion beyond the table; error <
-    0.003)."""
-    table = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-    if df <= len(table):
-        return table[df - 1]
-    z = 1.959964
-    return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)

@@ -7,7 +7,8 @@ import pytest
 from rro.environments.base import Environment, TaskList
 from rro.episodes.loop import Limits
 from rro.errors import RroError
-from rro.evaluation.evaluate import evaluate, summarise
+from rro.evaluation.evaluate import evaluate
+from rro.evaluation.figures import journalled_evaluation
 from rro.policies.scripted import ScriptedPolicy
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
@@ -49,7 +50,15 @@ def measure(journal, policy, episodes=2, label="p"):
                 progress=progress,
             )
         )
-    return summarise(journal, label, "sampled", len(TASKS) * episodes, 1.0, 1000, 0)
+    return journalled_evaluation(
+        journal,
+        label,
+        "sampled",
+        expected=len(TASKS) * episodes,
+        success_reward=1.0,
+        resamples=1000,
+        seed=0,
+    )
 
 
 def test_means_steps_and_invalid_actions(tmp_path):
@@ -60,7 +69,7 @@ def test_means_steps_and_invalid_actions(tmp_path):
         found = measure(journal, ScriptedPolicy(script))
     assert found.reward.mean == pytest.approx(0.5)
     assert found.success.mean == pytest.approx(1 / 3)
-    assert (found.steps, found.invalid, found.episodes, found.failed) == (2.0, 1.0, 6, 0)
+    assert (found.steps, found.invalid_actions, found.episodes, found.failed) == (2.0, 1.0, 6, 0)
     assert found.usage.policy_calls == 12
     assert found.usage.environment_steps == 12
     assert found.stops["terminal"] == 6
@@ -94,7 +103,10 @@ def test_nothing_finished_is_an_error_not_a_zero(tmp_path):
     def script(messages, rng):
         raise ConnectionError("gone")
 
-    with Journal(tmp_path / "j") as journal, pytest.raises(RroError, match="came to its end"):
+    with (
+        Journal(tmp_path / "j") as journal,
+        pytest.raises(RroError, match=r"no episode of p .* was finished"),
+    ):
         measure(journal, ScriptedPolicy(script))
 
 

@@ -6,12 +6,19 @@ from statistics import fmean
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rro.errors import UsageError
-from rro.evaluation.statistics import Interval, bootstrap_mean, paired_difference
+from rro.evaluation.statistics import (
+    Interval,
+    bootstrap_mean,
+    outcome_interval,
+    paired_difference,
+)
 from rro.exploration.trend import StageShare, rising_share_by_stage
+from rro.types import ProcessReward
 
 RESAMPLES = 400
 rewards = st.integers(0, 20).map(lambda twentieth: twentieth / 20)
@@ -51,28 +58,41 @@ def misses(sample, truth, runs=400, n=60):
 )
 def test_a_95_percent_interval_holds_the_truth_about_95_times_in_100(sample, truth):
     above, below = misses(sample, truth)
-    assert (
-        0.02 <= above + below <= 0.085
-    )  # three standard errors of 400 runs either side of 0.05, and n is finite
+    # three standard errors of 400 runs either side of 0.05, and n is finite
+    assert 0.02 <= above + below <= 0.085
     assert max(above, below) <= 0.06
 
 
 @pytest.mark.slow
-def test_the_figures_in_the_docstring(monkeypatch):
+def test_the_figures_in_the_docstring():
     """Success rate 0.97, 200 tasks: what BCa and the percentile interval miss, in percent."""
+    truth, runs, missed = 0.97, 1500, np.zeros((2, 2))
+    for seed in range(runs):
+        sample = (np.random.default_rng(seed).random(200) < truth) * 1.0
+        ours = bootstrap_mean(run(sample.tolist()), RESAMPLES, seed)
+        theirs = scipy.stats.bootstrap(
+            (sample,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=seed
+        ).confidence_interval
+        for row, interval in enumerate((ours, theirs)):
+            missed[row] += interval.low > truth, interval.high < truth
+    bca, percentile = 100 * missed / runs
+    # to the standard error of 1,500 runs, whatever NumPy's stream
+    assert bca == pytest.approx([1.5, 1.5], abs=0.7)
+    assert percentile == pytest.approx([5.5, 0.9], abs=0.7)
 
-    def percent():
-        shares = misses(lambda rng, n: (rng.random(n) < 0.97) * 1.0, 0.97, runs=1500, n=200)
-        return [100 * share for share in shares]
 
-    bca = percent()
-    monkeypatch.setattr(
-        "rro.evaluation.statistics._bca_levels", lambda deviations, resampled, level: (0.025, 0.975)
-    )
-    assert bca == pytest.approx(
-        [1.5, 1.5], abs=0.7
-    )  # to the standard error of 1,500 runs, whatever NumPy's stream
-    assert percent() == pytest.approx([5.5, 0.9], abs=0.7)
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        ([1.0] * 39 + [0.0], 0.875, 1.0),
+        ([i / 10 for i in range(11)], 0.3181818181818181, 0.6909090909090909),
+        ([0.0, 0.3, 0.3, 0.1, 0.7, 0.7, 1.0], 0.21428571428571427, 0.7142857142857143),
+    ],
+)
+def test_the_same_seed_gives_the_ends_that_it_always_gave(values, low, high):
+    """Recorded before the resampling was SciPy's."""
+    interval = bootstrap_mean(run(values), 10_000, 0)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-9)
 
 
 def test_episodes_of_one_task_stay_together():
@@ -114,7 +134,7 @@ def test_a_task_without_values_is_missing_and_not_zero():
         bootstrap_mean({"a": [math.nan], "b": [1.0]}, RESAMPLES, 0)
 
 
-@pytest.mark.parametrize(("resamples", "level"), [(0, 0.95), (100, 0.0), (100, 1.0), (100, 95)])
+@pytest.mark.parametrize(("resamples", "level"), [(99, 0.95), (100, 0.0), (100, 1.0), (100, 95)])
 def test_impossible_settings_are_refused(resamples, level):
     with pytest.raises(ValueError, match="level"):
         bootstrap_mean(run([0.0, 1.0]), resamples, 0, level)
@@ -126,13 +146,6 @@ def test_the_seed_decides_and_a_higher_level_is_wider():
     assert bootstrap_mean(values, RESAMPLES, 1) != bootstrap_mean(values, RESAMPLES, 2)
     narrow, wide = (bootstrap_mean(values, 4000, 1, level) for level in (0.8, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
-
-
-def test_blocks_do_not_change_the_resampling(monkeypatch):
-    values = run(np.random.default_rng(0).random(30).tolist())
-    whole = bootstrap_mean(values, RESAMPLES, 1)
-    monkeypatch.setattr("rro.evaluation.statistics._BLOCK", 31)
-    assert bootstrap_mean(values, RESAMPLES, 1) == whole
 
 
 @given(tasks, st.integers(0, 5))
@@ -227,3 +240,23 @@ def test_law_stages_are_a_mirror_image_and_differ_by_at_most_one_step(length, st
 def test_law_stages_add_up_to_the_rises_of_the_whole(episode, start):
     rises = sum(after > before for before, after in zip([start, *episode], episode, strict=False))
     assert sum(share.rising for share in rising_share_by_stage([episode], [start])) == rises
+
+
+@pytest.mark.parametrize(
+    ("n", "quantile"),
+    [(2, 12.706205), (5, 2.776445), (11, 2.228139), (12, 2.200985), (31, 2.042272)],
+)
+def test_the_interval_of_a_process_reward_is_students(n, quantile):
+    outcomes = tuple(float(i % 2) for i in range(n))
+    spread = np.std(outcomes, ddof=1)
+    interval = outcome_interval(ProcessReward(outcomes, "m"))
+    assert interval.high - interval.mean == pytest.approx(quantile * spread / math.sqrt(n))
+    assert interval.high - interval.mean == pytest.approx(interval.mean - interval.low)
+    assert (interval.mean, interval.n) == (pytest.approx(fmean(outcomes)), n)
+
+
+def test_the_interval_of_one_outcome_and_of_an_exact_one():
+    assert outcome_interval(ProcessReward((0.5,), "m")) == Interval(0.5, -math.inf, math.inf, 1)
+    exact = ProcessReward((0.5,), "m", exact=True)
+    assert outcome_interval(exact) == Interval(0.5, 0.5, 0.5, 1)
+    assert outcome_interval(ProcessReward((0.1,) * 3, "m")) == Interval(0.1, 0.1, 0.1, 3)

@@ -280,11 +280,12 @@ def _budget(limits: Sequence[str]) -> BudgetConfig | None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from rro.evaluation.compare import differences_to_first, load_results
+    from rro.evaluation.compare import compare
+    from rro.evaluation.results import load_results
     from rro.report.tables import print_comparison
 
     runs = [load_results(run) for run in options.runs]
-    print_comparison(runs, differences_to_first(runs, resamples=10_000, seed=0))
+    print_comparison(runs, compare(runs))
 
 
 def _report(options: argparse.Namespace) -> None:

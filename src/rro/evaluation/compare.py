@@ -1,51 +1,71 @@
-"""Runs side by side: paired differences of their last policies on the tasks that both evaluated."""
+"""Paired differences in reward: of a run's later policies to its first one, and of runs to the
+first run. Pairing by task takes the tasks' difficulty out of the comparison."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from rro.errors import DataError
-from rro.evaluation.evaluate import difference_json
-from rro.evaluation.statistics import paired_difference
+from rro.errors import UsageError
+from rro.evaluation.figures import Difference, Rewards
+from rro.evaluation.statistics import Values, paired_difference
+
+# Between runs, where no one run's settings apply.
+RESAMPLES = 10_000
+SEED = 0
 
 
-def load_results(run: Path) -> dict[str, Any]:
-    """A run's results.json. Raises DataError where there is none, or it is damaged."""
-    file = run / "results.json"
-    try:
-        results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        results["name"] = run.name
-        return results
-    except FileNotFoundError:
-        raise DataError(f"{file}: not there; evaluate the run first (rro evaluate {run})") from None
-    except ValueError as error:
-        raise DataError(f"{file}: {error}; make it again (rro evaluate {run})") from None
+def to_first_policy(rewards: Rewards, resamples: int, seed: int) -> list[Difference]:
+    """Within one run, by mode: each later policy minus the one evaluated first. Policies that share
+    no evaluated task are left out."""
+    if not rewards:
+        return []
+    first, *later = dict.fromkeys(label for label, _ in rewards)
+    differences = []
+    for mode in dict.fromkeys(mode for _, mode in rewards):
+        theirs = rewards.get((first, mode), {})
+        for label in later:
+            ours = rewards.get((label, mode), {})
+            if ours.keys() & theirs.keys():
+                paired = paired_difference(ours, theirs, resamples, seed)
+                differences.append(Difference(label, first, mode, paired))
+    return differences
 
 
-def differences_to_first(
-    runs: Sequence[Mapping[str, Any]], resamples: int, seed: int
-) -> list[dict[str, Any]]:
-    """For each run, by mode: its last policy's mean reward minus the first run's, paired by task.
-
-    Raises UsageError where a run shares no task with the first."""
-    first = _rewards(runs[0])
-    found = []
-    for run in runs:
-        rewards = _rewards(run)
-        found.append(
-            {
-                mode: difference_json(
-                    paired_difference(rewards[mode], first[mode], resamples, seed)
-                )
-                for mode in rewards.keys() & first.keys()
-            }
-        )
-    return found
+def to_first_run(runs: Sequence[Rewards]) -> list[tuple[int, Difference]]:
+    """The last policy of each later run minus that of the first run, by mode, each with the run's
+    place in `runs`. Runs that share no evaluated task with the first one are left out."""
+    (first, firsts), *later = [_last_policy(rewards) for rewards in runs]
+    differences = []
+    for number, (label, by_mode) in enumerate(later, 1):
+        for mode, ours in by_mode.items():
+            theirs = firsts.get(mode, {})
+            if ours.keys() & theirs.keys():
+                paired = paired_difference(ours, theirs, RESAMPLES, SEED)
+                differences.append((number, Difference(label, first, mode, paired)))
+    return differences
 
 
-def _rewards(results: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
-    last = results["evaluations"][-1]["label"]
-    return {row["mode"]: row["rewards"] for row in results["evaluations"] if row["label"] == last}
+def compare(runs: Sequence[Mapping[str, Any]]) -> list[tuple[int, Difference]]:
+    """`to_first_run` of results as results.json holds them. Raises UsageError where a run shares no
+    evaluated task with the first one."""
+    differences = to_first_run([rewards_of(run) for run in runs])
+    compared = {number for number, _ in differences}
+    for number, run in enumerate(runs):
+        if number and number not in compared:
+            raise UsageError(
+                f"{run['name']} shares no evaluated task with {runs[0]['name']}: "
+                "compare runs that were evaluated on the same tasks"
+            )
+    return differences
+
+
+def rewards_of(results: Mapping[str, Any]) -> Rewards:
+    """The rewards that results.json holds."""
+    return {(row["label"], row["mode"]): row["rewards"] for row in results["evaluations"]}
+
+
+def _last_policy(rewards: Rewards) -> tuple[str, dict[str, Values]]:
+    """The policy that was evaluated last, and its rewards by mode."""
+    last = next(reversed([label for label, _ in rewards]), "")
+    return last, {mode: values for (label, mode), values in rewards.items() if label == last}

@@ -21,6 +21,7 @@ from rro.config import BudgetConfig, DpoConfig
 from rro.episodes.experts import Conversation
 from rro.errors import RroError, UsageError
 from rro.evaluation.evaluate import evaluate
+from rro.evaluation.results import collect_results
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.metrics import RunningFigures
@@ -31,7 +32,6 @@ from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.learning.base import REPORT_FILE, TrainingContext
 from rro.learning.dpo import Dpo
 from rro.learning.sft import Sft
-from rro.pipeline.results import collect_results
 from rro.pipeline.run import Run
 from rro.pipeline.weights import Policies, make_base, weights_after
 from rro.policies.base import Policy
@@ -168,7 +168,8 @@ def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any
         if run.is_done(f"evaluate-{label}") and _missing(run, label):
             _evaluate_policy(run, label)  # its time is not counted twice
         _stage(run, f"evaluate-{label}", lambda label=label: _evaluate_policy(run, label))  # type: ignore[misc]
-    results = collect_results(run, labels)
+    expected = {mode: len(run.test_tasks) * episodes for mode, _, episodes in run.modes()}
+    results = collect_results(run.journal, run.config, run.benchmark, labels, expected)
     run.folder.write_results(results)
     with tracking(run.config.report_to, run.folder.path, _tracked_name(run, "evaluate")) as track:
         for row in results["evaluations"]:

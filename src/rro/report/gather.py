@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rro import __version__
-from rro.report.overview import Evaluations, between_runs, last_label, run_figures
+from rro.report.overview import Evaluations, between_runs, run_figures
 from rro.report.pack import Chunk
 from rro.report.source import Exploration, RunSource
 from rro.report.trees import USAGE, build
@@ -94,7 +94,6 @@ class Gatherer:
             evaluations.refresh(source)
             figures = [known[2] for (run, _), known in self._known.items() if run == number]
             runs.append(run_figures(source, evaluations, figures))
-        rewards = [evaluations.rewards for evaluations in self._evaluations]
         return {
             "schema": SCHEMA,
             "rro": __version__,
@@ -103,7 +102,7 @@ class Gatherer:
             "usage": USAGE,
             "range": _range(tasks),
             "runs": runs,
-            "between": between_runs(rewards, [last_label(of_run) for of_run in rewards]),
+            "between": between_runs([evaluations.rewards for evaluations in self._evaluations]),
             "tasks": tasks,
         }
 

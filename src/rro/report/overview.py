@@ -1,46 +1,51 @@
-"""A run's figures for the overview, the plots and the tables: from its journal, while it goes on as
-well as after.
+"""A run's figures for the overview, the plots and the tables: from its journal, while the run goes
+on as well as after.
 
-The same means and intervals as in results.json (rro.evaluation.statistics); what only the benchmark
-can say (success) is taken from there."""
+The figures of an evaluation are those of results.json. While it is missing or older than the
+journal, they are computed from the journal by the same function (rro.evaluation.figures); success
+is then unknown, as only the benchmark knows which reward is one."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rro.config import dump_toml
-from rro.errors import UsageError
-from rro.evaluation.evaluate import difference_json, interval_json
-from rro.evaluation.statistics import bootstrap_mean, paired_difference
+from rro.errors import DataError
+from rro.evaluation.compare import to_first_policy, to_first_run
+from rro.evaluation.figures import EpisodeTotals, Rewards, evaluation_of
+from rro.evaluation.results import load_results
+from rro.evaluation.statistics import bootstrap_mean
 from rro.exploration.trend import rising_share_by_stage
 from rro.report.source import RunSource
 from rro.report.trees import USAGE
-from rro.types import Usage
 
-_RESAMPLES = 2000  # of the curve along the trajectory, where many intervals are drawn
+# Of the curve along the trajectory, where many intervals are drawn.
+_RESAMPLES = 2000
+# What the page and the tables show of an evaluation.
+_SHOWN = ("label", "mode", "reward", "success", "steps", "invalid_actions", "episodes", "failed")
 
 Summary = Mapping[str, Any]
-Rewards = dict[tuple[str, str], dict[str, list[float]]]  # (checkpoint, mode) -> task -> rewards
 
 
 class Evaluations:
-    """The evaluated episodes so far. Reads each record once."""
+    """The evaluated episodes so far, by checkpoint and mode. Reads each record once."""
 
     def __init__(self) -> None:
-        self.rewards: Rewards = {}
-        self.usage: dict[str, Usage] = {}
+        self.totals: dict[tuple[str, str], EpisodeTotals] = {}
         self._seen = 0
 
+    @property
+    def rewards(self) -> Rewards:
+        """The rewards so far, by checkpoint and mode, then by task."""
+        return {policy: totals.rewards for policy, totals in self.totals.items()}
+
     def refresh(self, source: RunSource) -> None:
+        """Take in the episodes that were journalled since."""
         for label, mode, record in source.evaluations(self._seen):
             self._seen += 1
-            self.rewards.setdefault((label, mode), {}).setdefault(record["task"], []).append(
-                record["reward"]
-            )
-            self.usage[label] = self.usage.get(label, Usage()) + Usage(**record["usage"])
+            self.totals.setdefault((label, mode), EpisodeTotals()).add(record)
 
 
 def run_figures(
@@ -48,17 +53,16 @@ def run_figures(
 ) -> dict[str, Any]:
     """Everything that the overview says of one run; `summaries` are the figures of
     `rro.report.trees.build`."""
-    config, stages = source.folder.config, source.stages()
-    results = _results(source)
+    config, stages, results = source.folder.config, source.stages(), _results(source)
+    resamples, seed = config.evaluate.bootstrap, config.seed
     groups = [
-        _group(name, [summary for summary in summaries if summary["group"] == name], config.seed)
+        _group(name, [summary for summary in summaries if summary["group"] == name], seed)
         for name in dict.fromkeys(summary["group"] for summary in summaries)
     ]
-    rewards = evaluations.rewards
     figures = {
         "name": source.folder.path.resolve().name,
         "recipe": config.name,
-        "seed": config.seed,
+        "seed": seed,
         "strategy": config.explore.strategy,
         "model": config.model.name,
         "environment": results.get("environment", {"name": config.environment.name}),
@@ -67,39 +71,27 @@ def run_figures(
         "config": dump_toml(config),
         "stages": [_stage(name, record) for name, record in stages.items()],
         "groups": groups,
-        "evaluations": _evaluations(evaluations, results, config.evaluate.bootstrap, config.seed),
-        "differences": _differences(rewards, config.evaluate.bootstrap, config.seed),
+        "evaluations": _evaluations(evaluations, results, resamples, seed),
+        "differences": [
+            difference.plain()
+            for difference in to_first_policy(evaluations.rewards, resamples, seed)
+        ],
     }
     return {**figures, "curve": _curve(figures, source.folder.trained)}
 
 
-def between_runs(
-    rewards: Sequence[Rewards], labels: Sequence[str], resamples: int = 10_000
-) -> list[dict[str, Any]]:
-    """The last policy of each run minus that of the first, paired by task, by mode."""
-    found = []
-    for number in range(1, len(rewards)):
-        for (label, mode), ours in rewards[number].items():
-            theirs = rewards[0].get((labels[0], mode))
-            if label == labels[number] and theirs is not None:
-                found += [
-                    {"run": number, "label": label, "mode": mode, **row}
-                    for row in _paired(ours, theirs, resamples, 0)
-                ]
-    return found
-
-
-def last_label(rewards: Rewards) -> str:
-    """The checkpoint that was evaluated last; "" where none was."""
-    return next(reversed([label for label, _ in rewards]), "")
+def between_runs(rewards: Sequence[Rewards]) -> list[dict[str, Any]]:
+    """The last policy of each run minus that of the first one, paired by task, by mode. `run` is
+    the run's place in `rewards`."""
+    return [{"run": run, **difference.plain()} for run, difference in to_first_run(rewards)]
 
 
 def _results(source: RunSource) -> dict[str, Any]:
+    """results.json; empty before the first evaluation has ended."""
     try:
-        results: dict[str, Any] = json.loads(source.folder.results.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there before the first evaluation
+        return load_results(source.folder.path)
+    except DataError:
         return {}
-    return results
 
 
 def _stage(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,54 +149,23 @@ def _along(finished: Sequence[Summary], seed: int) -> list[dict[str, Any]]:
             if len(line) > step and line[step] is not None
         }
         if at:
-            points.append({"step": step, **interval_json(bootstrap_mean(at, _RESAMPLES, seed))})
+            points.append({"step": step, **bootstrap_mean(at, _RESAMPLES, seed).plain()})
     return points
 
 
 def _evaluations(
     evaluations: Evaluations, results: Mapping[str, Any], resamples: int, seed: int
 ) -> list[dict[str, Any]]:
+    """The rows of results.json, where it has all episodes that the journal has; else the same from
+    the journal."""
     known = {(row["label"], row["mode"]): row for row in results.get("evaluations", [])}
     rows = []
-    for (label, mode), rewards in evaluations.rewards.items():
-        episodes, row = sum(map(len, rewards.values())), known.get((label, mode), {})
-        fresh = row.get("episodes") == episodes
-        rows.append(
-            {
-                "label": label,
-                "mode": mode,
-                "reward": interval_json(bootstrap_mean(rewards, resamples, seed)),
-                "success": row.get("success") if fresh else None,
-                "steps": row.get("steps") if fresh else None,
-                "failed": row.get("failed") if fresh else None,
-                "episodes": episodes,
-            }
-        )
+    for (label, mode), totals in evaluations.totals.items():
+        row = known.get((label, mode))
+        if row is None or row["episodes"] != totals.episodes:
+            row = evaluation_of(totals, label, mode, resamples=resamples, seed=seed).plain()
+        rows.append({name: row.get(name) for name in _SHOWN})
     return rows
-
-
-def _differences(rewards: Rewards, resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Each later checkpoint minus the first one, by mode."""
-    first = next(iter(rewards), ("", ""))[0]
-    return [
-        {"label": label, "against": first, "mode": mode, **row}
-        for (label, mode), ours in rewards.items()
-        if label != first and (first, mode) in rewards
-        for row in _paired(ours, rewards[first, mode], resamples, seed)
-    ]
-
-
-def _paired(
-    ours: Mapping[str, Sequence[float]],
-    theirs: Mapping[str, Sequence[float]],
-    resamples: int,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """One row; none where the two share no task (yet)."""
-    try:
-        return [difference_json(paired_difference(ours, theirs, resamples, seed))]
-    except UsageError:
-        return []
 
 
 def _curve(figures: Mapping[str, Any], trained: Any) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console, Group
 from rich.table import Table
 
+from rro.evaluation.figures import Difference
+
 Results = Mapping[str, Any]
 
 
@@ -19,7 +21,9 @@ def print_results(results: Results) -> None:
     )
 
 
-def print_comparison(runs: Sequence[Results], differences: Sequence[Mapping[str, Any]]) -> None:
+def print_comparison(
+    runs: Sequence[Results], differences: Sequence[tuple[int, Difference]]
+) -> None:
     """One row a run, its last policy; `differences` are against the first run, on the tasks that
     both evaluated."""
     table = Table(title="last policy of each run", title_justify="left")
@@ -34,7 +38,8 @@ def print_comparison(runs: Sequence[Results], differences: Sequence[Mapping[str,
         "minus first run",
     ):
         table.add_column(name, justify="left" if name in ("run", "policy", "mode") else "right")
-    for run, difference in zip(runs, differences, strict=True):
+    paired = {(number, row.mode): row.plain() for number, row in differences}
+    for number, run in enumerate(runs):
         explored = _explored(run)
         for evaluation in _last_policy(run):
             table.add_row(
@@ -45,8 +50,8 @@ def print_comparison(runs: Sequence[Results], differences: Sequence[Mapping[str,
                 interval(evaluation["success"]),
                 str(sum(stage["usage"]["policy_calls"] for stage in explored)),
                 str(sum(stage["pairs"] for stage in explored)),
-                interval(difference[evaluation["mode"]])
-                if evaluation["mode"] in difference
+                interval(paired[number, evaluation["mode"]])
+                if (number, evaluation["mode"]) in paired
                 else "",
             )
     Console(width=140, soft_wrap=True).print(table, markup=False)

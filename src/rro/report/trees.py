@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rro.evaluation.statistics import outcome_interval
 from rro.report.source import Exploration, Record, TaskRecords
 from rro.seeds import derive_seed
 from rro.types import ProcessReward, StopReason, Usage
@@ -190,12 +191,8 @@ def _mean(rollouts: Iterable[Record]) -> dict[str, Any] | None:
 
 
 def _priced(reward: ProcessReward) -> dict[str, Any]:
-    low, high = (end if math.isfinite(end) else None for end in reward.interval)
     return {
-        "mean": reward.mean,
-        "low": low,
-        "high": high,
-        "n": reward.n,
+        **outcome_interval(reward).plain(),
         "exact": reward.exact,
         "policy": reward.policy,
         "outcomes": list(reward.outcomes),

@@ -1,0 +1,85 @@
+"""results.json: everything that a script or a table wants to know of a run. Its form is described
+in docs/data-formats.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rro import __version__
+from rro.config import Config
+from rro.environments.base import Benchmark
+from rro.errors import DataError
+from rro.evaluation.compare import to_first_policy
+from rro.evaluation.figures import journalled_evaluation
+from rro.runs.journal import Journal
+
+
+def collect_results(
+    journal: Journal,
+    config: Config,
+    benchmark: Benchmark,
+    labels: Sequence[str],
+    expected: Mapping[str, int],
+) -> dict[str, Any]:
+    """A run's results, from its journal: the evaluations of the policies `labels`, in the modes and
+    with the numbers of episodes of `expected`, their differences, and every finished stage.
+
+    Raises RroError where a policy has no finished episode in one of the modes."""
+    resamples, seed = config.evaluate.bootstrap, config.seed
+    evaluations = [
+        journalled_evaluation(
+            journal,
+            label,
+            mode,
+            expected=episodes,
+            success_reward=benchmark.success_reward,
+            resamples=resamples,
+            seed=seed,
+        )
+        for label in labels
+        for mode, episodes in expected.items()
+    ]
+    rewards = {
+        (evaluation.label, evaluation.mode): evaluation.rewards for evaluation in evaluations
+    }
+    return {
+        "name": config.name,
+        "seed": seed,
+        "strategy": config.explore.strategy,
+        "environment": {"name": config.environment.name, **benchmark.provenance()},
+        "versions": _versions(),
+        "stages": {record["key"]: _unkeyed(record) for record in journal.records("stage")},
+        "evaluations": [evaluation.plain() for evaluation in evaluations],
+        "differences": [
+            difference.plain() for difference in to_first_policy(rewards, resamples, seed)
+        ],
+    }
+
+
+def load_results(run: Path) -> dict[str, Any]:
+    """A run folder's results.json, under the name of the folder. Raises DataError where there is
+    none, or it is damaged."""
+    file = run / "results.json"
+    try:
+        results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{file}: {error.strerror}; evaluate the run first (rro evaluate {run})"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{file}: {error}; make it again (rro evaluate {run})") from None
+    if not isinstance(results, dict) or not results.get("evaluations"):
+        raise DataError(f"{file}: no evaluation in it; make it again (rro evaluate {run})")
+    return {**results, "name": run.resolve().name}
+
+
+def _unkeyed(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in ("kind", "key")}
+
+
+def _versions() -> dict[str, str]:
+    return {"rro": __version__} | {name: version(name) for name in ("torch", "transformers", "trl")}
