@@ -68,6 +68,14 @@ def test_sft_learns_and_reports(tuned):
     assert not output.with_name("sft.partial").exists()
 
 
+def test_throughput_counts_every_token_though_the_last_step_has_no_record(base, tmp_path):
+    records, config = [], toy_config(sft={"batch_size": 1, "epochs": 15})
+    report = train_sft(config, CONVERSATIONS[:13], base, tmp_path / "out", records.append)
+    assert records[-1]["step"] == report.steps - 1
+    tokens = report.tokens_per_second * report.seconds
+    assert tokens == pytest.approx(15 * report.rows.tokens)
+
+
 def test_dpo_raises_the_margin_against_the_sft_policy(tuned, tmp_path):
     sft, records = tuned[0], []
     report = train_dpo(toy_config(), PAIRS, sft, sft, tmp_path / "dpo", records.append)
@@ -185,7 +193,7 @@ def test_diverged_training_stops_at_once(base, tmp_path):
     config = toy_config(
         sft={"learning_rate": 1e30, "max_grad_norm": 1e30, "scheduler": "constant", "warmup": 0}
     )
-    with pytest.raises(RroError, match=r"no finite number any more: lower sft\.learning_rate"):
+    with pytest.raises(RroError, match=r"no longer finite: lower sft\.learning_rate"):
         train_sft(config, CONVERSATIONS, base, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

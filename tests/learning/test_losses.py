@@ -2,11 +2,9 @@
 what they don't depend on."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
-import trl.trainer.utils
 from train_toys import (
     build_toy,
     toy_config,
@@ -16,13 +14,13 @@ from train_toys import (
     train_dpo,
     train_sft,
 )
+from trl.kernels import ChunkedLogProbFunction
 
-from rro.learning.dpo_trainer import add_reference, dpo_trainer
+from rro.learning.dpo_trainer import dpo_arguments, dpo_trainer, with_reference
 from rro.learning.rows import IGNORED, preference_rows, sft_rows
 from rro.learning.setup import (
     load_for_training,
-    longest,
-    score_only_loss_positions,
+    longest_row,
     uses_bf16,
 )
 from rro.learning.sft_trainer import sft_trainer
@@ -87,10 +85,9 @@ def test_dpo_trainer_feeds_the_assistants_tokens(models, tmp_path, kind):
     model, tokenizer = load_for_training(config.model, models[0])
     pairs = [toy_pair(n, kind) for n in range(8)]
     data = preference_rows(ChatFormat(tokenizer), pairs, 256)
-    dataset = add_reference(config.dpo, toy_context(config), data, model, tokenizer, tmp_path)
-    trainer = dpo_trainer(
-        config.dpo, toy_context(config), replace(data, dataset=dataset), model, tokenizer, tmp_path
-    )
+    args = dpo_arguments(config.dpo, toy_context(config), data, model, tmp_path)
+    data = with_reference(data, model, tokenizer, args)
+    trainer = dpo_trainer(config.dpo, toy_context(config), data, model, tokenizer, args)
     seen = []
     for batch in trainer.get_train_dataloader():
         mask = batch["completion_mask"].bool()
@@ -184,20 +181,14 @@ def test_micro_batches_do_not_change_the_training(models, tmp_path, stage):
 
 
 def test_vocabulary_is_scored_only_where_there_is_loss(models, tmp_path, monkeypatch):
-    scored = []
-    original = trl.trainer.utils._ChunkedLogProbFunction
+    """Counts the positions that reach the kernel of TRL's fused head."""
+    scored, original = [], ChunkedLogProbFunction.forward
 
-    class Counting:
-        @staticmethod
-        def apply(hidden, *rest):
-            scored.append(len(hidden))
-            return original.apply(hidden, *rest)
+    def counting(ctx, hidden, *rest):
+        scored.append(len(hidden))
+        return original(ctx, hidden, *rest)
 
-    monkeypatch.setattr(trl.trainer.utils, "_ChunkedLogProbFunction", Counting)
-    monkeypatch.setattr(
-        trl.trainer.utils, "_use_triton", lambda device: False
-    )  # restored after the test
-    score_only_loss_positions()
+    monkeypatch.setattr(ChunkedLogProbFunction, "forward", staticmethod(counting))
     report = train_sft(toy_config(sft={"epochs": 1}), CONVERSATIONS, models[0], tmp_path / "out")
     assert sum(scored) == report.rows.loss_tokens < report.rows.tokens / 2
 
@@ -211,5 +202,5 @@ def test_bf16_where_it_pays():
 
 def test_rows_are_bounded_by_the_models_context(models):
     model, _ = load_for_training(toy_config().model, models[0])
-    assert longest(toy_config().sft, model) == 256
-    assert longest(toy_config(sft={"max_length": 100}).sft, model) == 100
+    assert longest_row(toy_config().sft, model) == 256
+    assert longest_row(toy_config(sft={"max_length": 100}).sft, model) == 100

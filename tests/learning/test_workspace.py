@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 from rro.errors import RroError, UsageError
-from rro.learning.loop import _plain_errors
+from rro.learning.loop import clear_errors
 from rro.learning.workspace import Workspace
 
 
@@ -44,9 +44,9 @@ def test_unfinished_training_of_something_else_is_refused(tmp_path):
         Workspace(tmp_path / "out", "b")
 
 
-def test_folder_that_cannot_be_made_is_named(tmp_path):
+def test_folder_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"out\.partial cannot be made: Not a directory"):
+    with pytest.raises(UsageError, match=r"out\.partial cannot be created: Not a directory"):
         Workspace(tmp_path / "file" / "out", "a")
 
 
@@ -65,10 +65,10 @@ def test_folder_that_cannot_be_made_is_named(tmp_path):
         (torch.OutOfMemoryError("CUDA out of memory"), r"lower dpo\.micro_batch"),
     ],
 )
-def test_full_disk_and_full_memory_are_said_plainly(tmp_path, raised, sentence):
+def test_full_disk_and_full_memory_are_named_with_the_fix(tmp_path, raised, sentence):
     with (
         pytest.raises(RroError, match=sentence),
-        _plain_errors("dpo", Workspace(tmp_path / "out", "a")),
+        clear_errors("dpo", Workspace(tmp_path / "out", "a")),
     ):
         raise raised
 
@@ -76,6 +76,6 @@ def test_full_disk_and_full_memory_are_said_plainly(tmp_path, raised, sentence):
 def test_other_errors_pass(tmp_path):
     with (
         pytest.raises(RuntimeError, match="shapes"),
-        _plain_errors("dpo", Workspace(tmp_path / "out", "a")),
+        clear_errors("dpo", Workspace(tmp_path / "out", "a")),
     ):
         raise RuntimeError("shapes differ")

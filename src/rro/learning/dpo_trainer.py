@@ -1,65 +1,60 @@
 """Direct preference optimisation on TRL: single messages, continuations and whole trajectories
 alike.
 
-Differs from TRL's trainer in three things. Only assistant tokens of a completion count, not the
+Differs from TRL's trainer in three ways. Only the assistant tokens of a completion count, not the
 observations between them. A step's loss does not depend on how its pairs are split into
-micro-batches. The reference's log-probabilities are computed here, once, by whatever model is the
-reference; TRL's own cache of them ignores what the collator masks and would reuse stale values."""
+micro-batches. The reference's log-probabilities are computed here, once, from whatever model is
+the reference, in batches of similar length; then that model leaves memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
-from trl.trainer.utils import add_fused_lm_head
+from trl.trainer import add_fused_lm_head
 
 from rro.config import DpoConfig
 from rro.learning.base import TrainingContext, TrainingReport
-from rro.learning.loop import bar, fit
+from rro.learning.loop import fit, progress_bar, quiet
 from rro.learning.rows import IGNORED, PreferenceCollator, Rows, preference_rows
 from rro.learning.setup import (
     PAD_MULTIPLE,
-    TokenisedRowsMixin,
+    OrderedRows,
     identity,
     load_for_training,
-    longest,
+    longest_row,
     lora,
-    quiet,
-    score_only_loss_positions,
     training_arguments,
 )
+from rro.learning.trl_internals import GivenReference, NoTelemetry, TokenisedPairs, adapted_trl
 from rro.learning.workspace import Workspace
 from rro.models.chat import ChatFormat
 from rro.types import PreferencePair
 
 
-class DpoTrainer(TokenisedRowsMixin, DPOTrainer):  # type: ignore[misc]
+class DpoTrainer(OrderedRows, TokenisedPairs, GivenReference, NoTelemetry, DPOTrainer):  # type: ignore[misc]
     """TRL's trainer on tokenised pairs with given reference log-probabilities.
 
-    Loss of an optimiser step: mean over its pairs of -log sigmoid(beta * (chosen - rejected
-    log-ratio)), plus `sft_weight` times the mean negative log-likelihood over its chosen
+    The loss of an optimiser step is the mean over its pairs of -log sigmoid(beta * (chosen -
+    rejected log-ratio)), plus `sft_weight` times the mean negative log-likelihood over its chosen
     assistant tokens."""
 
-    loss_is_scaled_for_ga = True  # compute_loss below returns a share of the step's loss
+    loss_is_scaled_for_ga = True
+    """Tells Transformers that `compute_loss` returns a share of the step's loss."""
 
     def __init__(self, *args: Any, sft_weight: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.sft_weight = sft_weight
-        self.step_totals = torch.ones(
-            2
-        )  # pairs and chosen loss tokens of the current step, over all processes
-
-    def _precompute_ref_logps(self, dataset: Any, *_: Any) -> Any:
-        return dataset  # the columns are there already
+        # Pairs and chosen loss tokens of the current step, over all processes.
+        self.step_totals = torch.ones(2)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The micro-batches of the next step, and its totals, which weigh them."""
+        """The micro-batches of the next step; notes its totals, which weight them."""
         batches, items = super().get_batch_samples(*args, **kwargs)
         if batches:
             here = torch.stack([_counts(batch) for batch in batches]).sum(0).to(self.args.device)
@@ -67,9 +62,10 @@ class DpoTrainer(TokenisedRowsMixin, DPOTrainer):  # type: ignore[misc]
         return batches, items
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-        """A micro-batch's share of the step's loss: TRL takes means over the micro-batch, so they
-        are weighed by its part of the step's pairs and tokens. Times the processes, as these
-        average their gradients."""
+        """A micro-batch's share of the step's loss.
+
+        TRL takes means over the micro-batch, so they are weighted by its part of the step's pairs
+        and tokens; and multiplied by the number of processes, which average their gradients."""
         pairs, tokens = (_counts(inputs).to(self.step_totals.device) / self.step_totals).tolist()
         weights = [pairs, self.sft_weight * tokens][: len(self.loss_types)]
         self.loss_weights = [weight * self.accelerator.num_processes for weight in weights]
@@ -84,6 +80,7 @@ def _counts(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 @quiet()
+@adapted_trl()
 def train_dpo(
     options: DpoConfig,
     pairs: Sequence[PreferencePair],
@@ -97,17 +94,39 @@ def train_dpo(
     `reference_from`; see `Learner.train`. `capped`: pairs that were left out before, for the
     report."""
     reference, tokenizer = load_for_training(context.model, reference_from)
-    rows = preference_rows(ChatFormat(tokenizer), pairs, longest(options, reference))
+    rows = preference_rows(ChatFormat(tokenizer), pairs, longest_row(options, reference))
     work = Workspace(output, identity(options, context, rows))
-    dataset = add_reference(options, context, rows, reference, tokenizer, work.partial)
-    rows = replace(rows, dataset=dataset, counts=replace(rows.counts, capped=capped))
+    rows = replace(rows, counts=replace(rows.counts, capped=capped))
+    args = dpo_arguments(options, context, rows, reference, work.partial)
+    rows = with_reference(rows, reference, tokenizer, args)
     if start == reference_from:
         policy = reference
     else:
         del reference
         policy, _ = load_for_training(context.model, start)
-    trainer = dpo_trainer(options, context, rows, policy, tokenizer, work.partial)
+    trainer = dpo_trainer(options, context, rows, policy, tokenizer, args)
     return fit(trainer, "dpo", work, rows, context.observe)
+
+
+def dpo_arguments(
+    options: DpoConfig, context: TrainingContext, rows: Rows, model: Any, folder: Path
+) -> Any:
+    """TRL's settings: the sigmoid loss, and the SFT term where it has a weight."""
+    losses = ["sigmoid", "sft"] if options.sft_weight else ["sigmoid"]
+    return training_arguments(
+        DPOConfig,
+        "dpo",
+        options,
+        context,
+        rows,
+        model,
+        folder,
+        beta=options.beta,
+        loss_type=losses,
+        loss_weights=[1.0] * len(losses),
+        # Keeps the reference model out of memory.
+        precompute_ref_log_probs=True,
+    )
 
 
 def dpo_trainer(
@@ -116,14 +135,13 @@ def dpo_trainer(
     rows: Rows,
     policy: Any,
     tokenizer: Any,
-    folder: Path,
+    args: Any,
 ) -> DpoTrainer:
-    """The trainer as configured, writing its checkpoints to `folder`; `rows` as `add_reference`
-    completes them."""
-    score_only_loss_positions()
+    """The trainer as configured. `rows` have the columns of `with_reference`; `args` are those of
+    `dpo_arguments`."""
     return DpoTrainer(
         model=policy.train(),
-        args=_arguments(options, context, rows, policy, folder),
+        args=args,
         train_dataset=rows.dataset,
         data_collator=_collator(tokenizer),
         processing_class=tokenizer,
@@ -132,60 +150,44 @@ def dpo_trainer(
     )
 
 
-def _arguments(
-    options: DpoConfig, context: TrainingContext, rows: Rows, model: Any, folder: Path
-) -> Any:
-    """TRL's DPO settings: the sigmoid loss, and the SFT term where it has a weight."""
-    losses = ["sigmoid", "sft"] if options.sft_weight else ["sigmoid"]
-    extra = {"beta": options.beta, "loss_type": losses, "loss_weights": [1.0] * len(losses)}
-    # No reference model in memory: TRL is told that its log-probabilities are computed beforehand,
-    # as they are.
-    extra["precompute_ref_log_probs"] = True
-    return training_arguments(DPOConfig, "dpo", options, context, rows, model, folder, **extra)
-
-
 def _collator(tokenizer: Any) -> PreferenceCollator:
     return PreferenceCollator(pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=PAD_MULTIPLE)
 
 
-def add_reference(
-    options: DpoConfig,
-    context: TrainingContext,
-    rows: Rows,
-    model: Any,
-    tokenizer: Any,
-    folder: Path,
-) -> Dataset:
-    """The dataset with columns `ref_chosen_logps` and `ref_rejected_logps`: the reference's
-    log-probability of the assistant tokens of each side, in nats, under the precision of the
-    training. Each process computes its share."""
-    args, collator = _arguments(options, context, rows, model, folder), _collator(tokenizer)
+def with_reference(rows: Rows, model: Any, tokenizer: Any, args: Any) -> Rows:
+    """`rows` with the columns `ref_chosen_logps` and `ref_rejected_logps`: the log-probability
+    under the reference `model` of the assistant tokens of each side, in nats, in the precision of
+    the training. Each process computes its share."""
+    add_fused_lm_head(model)
+    model.to(args.device).eval()
+    collator, results = _collator(tokenizer), list[tuple[int, float, float]]()
+    batches = list(_batches_by_length(rows, args))
+    with progress_bar("reference", len(batches), "batches") as progress:
+        for numbers in batches:
+            batch = collator([rows.dataset[number] for number in numbers])
+            chosen, rejected = sequence_logps(model, batch, args).chunk(2)
+            results.extend(zip(numbers, chosen.tolist(), rejected.tolist(), strict=True))
+            if progress:
+                progress.advance()
+    _, chosen_logps, rejected_logps = zip(*sorted(gather_object(results)), strict=True)
+    dataset = rows.dataset.add_column("ref_chosen_logps", list(chosen_logps))
+    dataset = dataset.add_column("ref_rejected_logps", list(rejected_logps))
+    return replace(rows, dataset=dataset)
+
+
+def _batches_by_length(rows: Rows, args: Any) -> Iterator[list[int]]:
+    """Row numbers of each forward pass of this process; rows of similar length share one."""
     lengths = list(rows.dataset["length"])
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     size = args.per_device_train_batch_size
-    mine = [order[i : i + size] for i in range(0, len(order), size)][
-        args.process_index :: args.world_size
-    ]
-    score_only_loss_positions()
-    add_fused_lm_head(model)
-    model.to(args.device).eval()
-    found: list[tuple[int, float, float]] = []
-    with bar("reference", len(mine), "batches") as progress:
-        for batch_rows in mine:
-            batch = collator([rows.dataset[row] for row in batch_rows])
-            chosen, rejected = sequence_logps(model, batch, args).chunk(2)
-            found.extend(zip(batch_rows, chosen.tolist(), rejected.tolist(), strict=True))
-            if progress:
-                progress.advance()
-    _, chosen_logps, rejected_logps = zip(*sorted(gather_object(found)), strict=True)
-    dataset = rows.dataset.add_column("ref_chosen_logps", list(chosen_logps))
-    return dataset.add_column("ref_rejected_logps", list(rejected_logps))
+    starts = range(0, len(order), size)[args.process_index :: args.world_size]
+    return (order[start : start + size] for start in starts)
 
 
 @torch.no_grad()
 def sequence_logps(model: Any, batch: dict[str, torch.Tensor], args: Any) -> torch.Tensor:
-    """Summed log-probability of the tokens under `completion_mask`, one number per sequence, (2 x
-    pairs,)."""
+    """Summed log-probability, in nats, of the tokens under `completion_mask`: one number per
+    sequence, shape (2 x pairs,), chosen sides first."""
     batch = {key: value.to(args.device) for key, value in batch.items()}
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED)
     with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16):

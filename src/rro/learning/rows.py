@@ -1,9 +1,9 @@
 """From conversations and preference pairs to tokenised rows, with a mask of the tokens that carry
-loss.
+loss; and the order and batches in which they are trained on.
 
 Rows are tokenised once, by the policy's own chat format, and TRL never sees text: tokens that the
-policy sampled are trained on as they were sampled. Nothing is cut: a row that is too long is left
-out and counted."""
+policy sampled are trained on as they were sampled. Nothing is truncated: a row that is too long is
+left out and counted. Does not know losses or optimisers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import torch
 from datasets import Dataset
 from torch.utils.data import Sampler
 from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.utils import pad
 
 from rro.errors import DataError
 from rro.learning.base import RowCounts
@@ -25,14 +24,16 @@ from rro.models.chat import ChatFormat
 from rro.seeds import derive_seed
 from rro.types import Message, PreferencePair
 
-IGNORED = -100  # the label of a token that carries no loss, as in torch.nn.functional.cross_entropy
-POOL = 8  # optimiser steps whose rows are sorted by length together
+IGNORED = -100
+"""The label of a token that carries no loss, as in torch.nn.functional.cross_entropy."""
+POOL = 8
+"""Optimiser steps whose rows are sorted by length together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A tokenised training set with a column `length`, what was left out, and a digest of its
-    content."""
+    """A tokenised training set with a column `length`, the counts of what was left out, and a
+    digest of its content."""
 
     dataset: Dataset
     counts: RowCounts
@@ -43,7 +44,7 @@ def sft_rows(chat: ChatFormat, conversations: Sequence[Sequence[Message]], max_l
     """Tokenise conversations: columns `input_ids`, and `labels` with IGNORED at every token without
     loss.
 
-    Raises DataError when no row is left."""
+    Raises DataError if no row is left."""
     encoded = [
         chat.encode(conversation, add_generation_prompt=False) for conversation in conversations
     ]
@@ -63,11 +64,10 @@ def sft_rows(chat: ChatFormat, conversations: Sequence[Sequence[Message]], max_l
 
 def preference_rows(chat: ChatFormat, pairs: Sequence[PreferencePair], max_length: int) -> Rows:
     """Tokenise pairs for TRL: columns `prompt_ids`, `chosen_ids`, `rejected_ids`, and
-    `chosen_mask`, `rejected_mask`, which mark the assistant tokens of a side; a message and a whole
-    trajectory go the same way.
+    `chosen_mask`, `rejected_mask`, which mark the assistant tokens of a side. A side may be one
+    message or a whole trajectory.
 
-    Raises DataError when no row is left, or when a side does not continue its prompt token by
-    token."""
+    Raises DataError if no row is left, or if a side does not continue its prompt token by token."""
     rows: list[dict[str, Any]] = []
     masks = []
     for pair in pairs:
@@ -91,13 +91,14 @@ def preference_rows(chat: ChatFormat, pairs: Sequence[PreferencePair], max_lengt
 def _side(
     chat: ChatFormat, prompt: list[int], before: Sequence[Message], after: Sequence[Message]
 ) -> tuple[list[int], list[bool]]:
-    """The tokens of `after` behind those of the prompt, and which of them carry loss."""
-    whole = chat.encode([*before, *after], add_generation_prompt=False)
-    if whole.ids[: len(prompt)] != prompt:
+    """The tokens of `after` that follow those of the prompt, and which of them carry loss."""
+    encoded = chat.encode([*before, *after], add_generation_prompt=False)
+    if encoded.ids[: len(prompt)] != prompt:
         raise DataError(
-            "a completion does not continue its prompt token by token: the chat template rewrites earlier turns"
+            "a completion does not continue its prompt token by token: the chat template rewrites "
+            "earlier turns; use a template that does not (model.chat_template)"
         )
-    return whole.ids[len(prompt) :], whole.mask[len(prompt) :]
+    return encoded.ids[len(prompt) :], encoded.mask[len(prompt) :]
 
 
 def _select(
@@ -116,8 +117,8 @@ def _select(
     )
     if not kept:
         raise DataError(
-            f"no {kind} to train on: {len(rows)} given, {counts.too_long} longer than {max_length} tokens "
-            f"(raise max_length), {counts.without_loss} without an assistant token"
+            f"no {kind} to train on: {len(rows)} given, {counts.too_long} longer than {max_length} "
+            f"tokens (raise max_length), {counts.without_loss} without an assistant token"
         )
     used = [rows[i] for i in kept]
     return Rows(Dataset.from_list(used), counts, _digest(used))
@@ -138,33 +139,27 @@ def _digest(rows: list[dict[str, Any]]) -> str:
 
 @dataclass
 class PreferenceCollator(DataCollatorForPreference):  # type: ignore[misc]
-    """TRL's batches of pairs, with the observations inside a completion taken out of
-    `completion_mask`.
+    """TRL's batches of pairs, without the observations inside a completion.
 
-    TRL marks every token after the prompt. `completion_mask`: (2 x pairs, tokens), chosen sides
-    first."""
+    TRL marks every token after the prompt in `completion_mask`, shape (2 x pairs, tokens), chosen
+    sides first; here only the assistant's tokens stay marked."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super().torch_call(examples)
-        spans = [
-            torch.tensor([0] * len(example["prompt_ids"]) + example[f"{side}_mask"])
-            for side in ("chosen", "rejected")
-            for example in examples
-        ]
-        assistant = pad(
-            spans, padding_value=0, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of
-        )
-        batch["completion_mask"] = batch["completion_mask"] * assistant
+        sides = [(example, side) for side in ("chosen", "rejected") for example in examples]
+        for marked, (example, side) in zip(batch["completion_mask"], sides, strict=True):
+            start, mask = len(example["prompt_ids"]), torch.tensor(example[f"{side}_mask"])
+            marked[start : start + len(mask)] *= mask
         return batch
 
 
 class LengthOrder(Sampler[int]):
-    """The order of rows in an epoch: random, but rows of like length share an optimiser step.
+    """The order of rows in an epoch: random, but rows of similar length share an optimiser step.
 
-    A function of `seed` and the epoch alone: neither resuming, nor the split of `batch_size` into
-    micro-batches and devices, changes which rows make up which step. Padding is thereby small, and
-    on a CPU, where the first batch of every new shape is slow, shapes repeat. Bounds the bias of
-    sorting to pools of POOL steps."""
+    A function of `seed` and the epoch only: neither resuming, nor the split of `batch_size` into
+    micro-batches and devices, changes which rows make up which step. There is little padding, and
+    shapes repeat, which matters on a CPU, where the first batch of every new shape is slow. The
+    bias of sorting is limited to pools of POOL steps."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
         self.lengths = list(lengths)
@@ -173,6 +168,7 @@ class LengthOrder(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
+        """The next iteration gives the order of this epoch, counted from 0."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -186,8 +182,8 @@ class LengthOrder(Sampler[int]):
             inside = slice(pool, pool + POOL * self.batch_size)
             order[inside] = sorted(order[inside], key=self.lengths.__getitem__)
         steps = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-        # An incomplete step stays last: in the middle it would shift the borders of all that
-        # follow.
+        # An incomplete step stays last: elsewhere it would shift the borders of all steps that
+        # follow it.
         last = steps.pop() if len(order) % self.batch_size else []
         draw.shuffle(steps)
         return iter([row for step in (*steps, last) for row in step])

@@ -1,4 +1,5 @@
-"""Supervised fine-tuning on TRL: cross-entropy on the assistant's tokens alone."""
+"""Supervised fine-tuning on TRL. Knows conversations and their loss; the course of a training is
+in `loop`."""
 
 from __future__ import annotations
 
@@ -10,30 +11,30 @@ from trl import SFTConfig, SFTTrainer
 
 from rro.config import SftConfig
 from rro.learning.base import TrainingContext, TrainingReport
-from rro.learning.loop import fit
+from rro.learning.loop import fit, quiet
 from rro.learning.rows import Rows, sft_rows
 from rro.learning.setup import (
-    TokenisedRowsMixin,
+    OrderedRows,
     identity,
     load_for_training,
-    longest,
+    longest_row,
     lora,
-    quiet,
-    score_only_loss_positions,
     training_arguments,
 )
+from rro.learning.trl_internals import NoTelemetry, adapted_trl
 from rro.learning.workspace import Workspace
 from rro.models.chat import ChatFormat
 from rro.types import Message
 
 
-class SftTrainer(TokenisedRowsMixin, SFTTrainer):  # type: ignore[misc]
+class SftTrainer(OrderedRows, NoTelemetry, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer on rows that are tokenised and labelled already. The loss of an optimiser step
     is the mean over all of its loss tokens, however they are split into micro-batches and
     devices."""
 
 
 @quiet()
+@adapted_trl()
 def train_sft(
     options: SftConfig,
     conversations: Sequence[Sequence[Message]],
@@ -43,7 +44,7 @@ def train_sft(
 ) -> TrainingReport:
     """Fine-tune the model in folder `start` on conversations; see `Learner.train`."""
     model, tokenizer = load_for_training(context.model, start)
-    rows = sft_rows(ChatFormat(tokenizer), conversations, longest(options, model))
+    rows = sft_rows(ChatFormat(tokenizer), conversations, longest_row(options, model))
     work = Workspace(output, identity(options, context, rows))
     trainer = sft_trainer(options, context, rows, model, tokenizer, work.partial)
     return fit(trainer, "sft", work, rows, context.observe)
@@ -57,15 +58,11 @@ def sft_trainer(
     tokenizer: Any,
     folder: Path,
 ) -> SftTrainer:
-    """The trainer as configured, writing its checkpoints to `folder`."""
-    skip = {"skip_prepare_dataset": True}
-    args = training_arguments(
-        SFTConfig, "sft", options, context, rows, model, folder, dataset_kwargs=skip
-    )
-    score_only_loss_positions()
+    """The trainer as configured; it writes its checkpoints to `folder`."""
+    ready = {"dataset_kwargs": {"skip_prepare_dataset": True}}
     return SftTrainer(
         model=model,
-        args=args,
+        args=training_arguments(SFTConfig, "sft", options, context, rows, model, folder, **ready),
         train_dataset=rows.dataset,
         processing_class=tokenizer,
         peft_config=lora(context.model),

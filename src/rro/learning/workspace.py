@@ -1,8 +1,7 @@
-"""Where a training writes: `<output>.partial` while it runs, `output` when it is complete, nothing
-in between.
+"""Where a training writes: `<output>.partial` while it runs, `output` when it is complete.
 
-So `output` exists if and only if the training finished, and a killed one goes on from its last
-whole checkpoint."""
+So `output` exists if and only if the training finished, and a killed one resumes from its last
+complete checkpoint. Does not know what is trained."""
 
 from __future__ import annotations
 
@@ -18,9 +17,9 @@ from rro.models import adapters
 
 
 class Workspace:
-    """The folders of one training. Raises UsageError if `output` holds something, or if
-    `<output>.partial` belongs to a training with other rows or settings (`identity` tells them
-    apart)."""
+    """The folders of one training. Raises UsageError if `output` is not empty, or if
+    `<output>.partial` belongs to a training with other rows or settings, that is, one with another
+    `identity`."""
 
     def __init__(self, output: Path, identity: str) -> None:
         self.output = output
@@ -33,26 +32,28 @@ class Workspace:
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"{self.partial} cannot be made: {error.strerror}") from None
-        mark = self.partial / "identity.txt"
-        found = mark.read_text(encoding="utf-8") if mark.exists() else ""
-        if found and found != identity:
+            raise UsageError(f"{self.partial} cannot be created: {error.strerror}") from None
+        file = self.partial / "identity.txt"
+        existing = file.read_text(encoding="utf-8") if file.exists() else ""
+        if existing and existing != identity:
             raise UsageError(
-                f"{self.partial} holds an unfinished training with other rows or settings: remove it"
+                f"{self.partial} holds an unfinished training with other rows or settings: remove "
+                "it, or train into another folder"
             )
-        if not found:  # by rename, as several processes may claim at once and one may be killed
+        if not existing:
+            # By rename, as several processes may claim at once and one may be killed.
             own = self.partial / f"identity.{os.getpid()}"
             own.write_text(identity, encoding="utf-8")
-            os.replace(own, mark)
+            os.replace(own, file)
 
     @property
     def adapter(self) -> Path:
-        """Where to put an adapter that is to lie beside the result's weights."""
+        """Where to save an adapter that is to be kept beside the result's weights."""
         return self.partial / adapters.FOLDER
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was written to its end: Transformers writes the trainer's
-        state last."""
+        """The newest complete checkpoint. Transformers writes the trainer's state last, so a
+        checkpoint that has it is complete."""
         steps = {
             int(path.name.rpartition("-")[2]): path for path in self.partial.glob("checkpoint-*")
         }
@@ -65,8 +66,8 @@ class Workspace:
         return None
 
     def finish(self, model: Any, tokenizer: Any, report: TrainingReport) -> None:
-        """Write the weights, the tokenizer and the report, then make them appear at `output` in one
-        rename."""
+        """Write the weights, the tokenizer and the report, then rename them to `output` at once,
+        and remove what else the training wrote."""
         final = self.partial / "final"
         shutil.rmtree(final, ignore_errors=True)
         model.save_pretrained(final)
