@@ -3,6 +3,7 @@ batch."""
 
 import asyncio
 import random
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -21,12 +22,17 @@ from transformers import (
 from rro.config import ModelConfig, TinyConfig
 from rro.errors import PolicyError, RroError, UsageError
 from rro.models.loading import build_tiny, load_model
-from rro.policies.local.generators import SHARE_TOKENS, EqualLengthGenerator, make_generator
+from rro.policies.local.generators import (
+    SHARE_FROM,
+    EqualLengthGenerator,
+    GeneratorOptions,
+    make_generator,
+)
 from rro.policies.local.kv_slots import plain_layout
 from rro.policies.local.policy import TransformersPolicy
 from rro.policies.local.prefix_cache import BLOCK, PrefixCache
 from rro.policies.local.sampling import Generator, Row
-from rro.policies.local.slot_generator import SlotGenerator
+from rro.policies.local.slot_generator import SlotGenerator, SlotOptions
 from rro.types import Completion, Message, SamplingParams, Source
 
 WORDS = ["search", "click", "red", "shoes", "price", "12.50", "b0912", "item", "page", "buy"]
@@ -116,6 +122,8 @@ OPTIONS = [
     {"max_batch": 16},
     {"max_batch": 16, "prefix_cache_tokens": 0},
     {"max_batch": 16, "prefix_cache_tokens": 160},
+    {"max_batch": 16, "packed_passes": False},
+    {"max_batch": 16, "shared_prefixes": False},
 ]
 
 
@@ -173,18 +181,25 @@ def test_logprobs_are_those_of_the_model(tiny: tuple[Any, Any]) -> None:
             )
 
 
-@pytest.mark.parametrize(("share", "prompt_tokens"), [(BLOCK, 512), (None, 512), (BLOCK, 7)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        SlotOptions(256, BLOCK),
+        SlotOptions(256),
+        SlotOptions(256, BLOCK, prompt_tokens=7),
+        SlotOptions(256, BLOCK, packed=False),
+    ],
+)
 def test_growing_and_branching_histories_get_the_models_own_probabilities(
-    tiny: tuple[Any, Any], share: int | None, prompt_tokens: int, monkeypatch: pytest.MonkeyPatch
+    tiny: tuple[Any, Any], options: SlotOptions
 ) -> None:
-    """Shared stretches, twins, evictions, rows that come and go and prompts that take several
-    passes, against one plain forward pass per row."""
-    monkeypatch.setattr("rro.policies.local.slot_generator._PROMPT_TOKENS", prompt_tokens)
+    """Shared prefixes, equal prompts, evictions, rows that come and go and prompts that take
+    several passes, against one plain forward pass per row."""
     model, generator = tiny[0], random.Random(4)
     with torch.inference_mode():
         layout = plain_layout(model(torch.tensor([[1, 2]]), use_cache=True).past_key_values, 256)
         slots = SlotGenerator(
-            model, frozenset(), lambda ids: "", 6, layout, PrefixCache(400), share, 256
+            model, frozenset(), lambda ids: "", 6, layout, PrefixCache(400), options
         )
         histories = [
             tuple(generator.choices(range(260), k=generator.randrange(1, 70))) for _ in range(4)
@@ -202,7 +217,7 @@ def test_growing_and_branching_histories_get_the_models_own_probabilities(
                     (*row.ids, *generator.choices(range(260), k=generator.randrange(1, 25)))
                 )
                 histories = [history for history in histories if len(history) < 200]
-        assert slots._prefixes.tokens <= 400
+        assert slots.prefixes.tokens <= 400
     assert len(finished) == made
     for row in finished:
         assert torch.allclose(
@@ -211,13 +226,13 @@ def test_growing_and_branching_histories_get_the_models_own_probabilities(
 
 
 def test_a_row_that_is_given_up_leaves_its_prompt_to_those_that_wait_for_it(
-    tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+    tiny: tuple[Any, Any],
 ) -> None:
-    monkeypatch.setattr("rro.policies.local.slot_generator._PROMPT_TOKENS", 7)
     with torch.inference_mode():
         layout = plain_layout(tiny[0](torch.tensor([[1, 2]]), use_cache=True).past_key_values, 256)
+        options = SlotOptions(256, BLOCK, prompt_tokens=7)
         slots = SlotGenerator(
-            tiny[0], frozenset(), lambda ids: "", 6, layout, PrefixCache(400), BLOCK, 256
+            tiny[0], frozenset(), lambda ids: "", 6, layout, PrefixCache(400), options
         )
         rows = [Row(tuple(range(3, 43)), SAMPLED, seed, 4) for seed in range(3)]
         waiting, done = deque(rows), slots.admit(deque())
@@ -364,7 +379,7 @@ def test_a_cancelled_request_leaves_and_the_others_stay(tiny: tuple[Any, Any]) -
         answers = await other
         with pytest.raises(asyncio.CancelledError):
             await endless
-        return answers + await policy.sample(prompt(1), 1, GREEDY, 0), not policy._requests
+        return answers + await policy.sample(prompt(1), 1, GREEDY, 0), policy.in_flight == 0
 
     (first, second), empty = run(tiny, use, max_batch=8)
     assert first.message == second.message
@@ -426,7 +441,9 @@ def test_any_architecture_is_sampled_rightly(kind: str) -> None:
     model, wanted = architectures()[kind]
     model.eval()
     with torch.inference_mode():
-        generator = make_generator(model, frozenset(), lambda ids: "", 3, 128, (10_000, 0.25))
+        generator = make_generator(
+            model, frozenset(), lambda ids: "", GeneratorOptions(3, 128, 10_000)
+        )
         assert type(generator) is wanted
         rows = [
             Row(tuple(range(3, 3 + length)), SAMPLED, seed, 7)
@@ -442,17 +459,26 @@ def test_any_architecture_is_sampled_rightly(kind: str) -> None:
         )
 
 
-def test_a_plain_model_gets_slots_and_shared_prefixes_and_its_worker_ends(
-    tiny: tuple[Any, Any],
+@pytest.mark.parametrize("share", [True, False])
+def test_a_plain_model_gets_slots_and_on_a_cpu_shared_prefixes(
+    tiny: tuple[Any, Any], share: bool
 ) -> None:
-    policies: list[TransformersPolicy] = []
+    model = tiny[0]
+    with torch.inference_mode():
+        options = GeneratorOptions(3, 128, shared_prefixes=share)
+        generator = make_generator(model, frozenset(), lambda ids: "", options)
+    assert isinstance(generator, SlotGenerator)
+    shares = share and model.device.type == "cpu"
+    assert generator.options.share_from == (SHARE_FROM if shares else None)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_the_worker_ends_with_its_policy(tiny: tuple[Any, Any]) -> None:
+    def workers() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name == "policy tiny"]
 
     async def use(policy: TransformersPolicy) -> None:
-        policies.append(policy)
-        assert isinstance(policy._generator, SlotGenerator)
-        assert policy._generator._share == (SHARE_TOKENS if tiny[0].device.type == "cpu" else None)
-        assert policy._thread.is_alive()
+        assert len(workers()) == 1
 
     run(tiny, use)
-    assert not policies[0]._thread.is_alive()
-    assert tiny[0].config._attn_implementation == "sdpa"
+    assert not workers()

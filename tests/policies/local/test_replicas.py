@@ -127,13 +127,13 @@ def test_several_loops_and_both_replicas_at_work(shared: ReplicatedPolicy) -> No
             for task in range(40, 48)
         ]
         await asyncio.sleep(0)
-        loads = [replica.load for replica in shared._replicas]
+        loads = [replica.load for replica in shared.replicas]
         await asyncio.gather(*calls)
         return set(loads)
 
     assert asyncio.run(body()) == {4}
     assert asyncio.run(body()) == {4}
-    assert [replica.load for replica in shared._replicas] == [0, 0]
+    assert [replica.load for replica in shared.replicas] == [0, 0]
 
 
 def test_what_is_cancelled_leaves_the_rest_alone(shared: ReplicatedPolicy) -> None:
@@ -148,7 +148,7 @@ def test_what_is_cancelled_leaves_the_rest_alone(shared: ReplicatedPolicy) -> No
         assert calls[0].cancelled()
 
     asyncio.run(body())
-    assert sum(replica.load for replica in shared._replicas) == 0
+    assert sum(replica.load for replica in shared.replicas) == 0
 
 
 def test_a_users_mistake_is_told_as_with_one_process(shared: ReplicatedPolicy) -> None:
@@ -170,7 +170,7 @@ from pathlib import Path
 from rro.config import ModelConfig
 from rro.policies.local.replicas import ReplicatedPolicy
 policy = ReplicatedPolicy(ModelConfig(device="cpu"), Path({str(weights)!r}), "tiny", 1, 1, {{}})
-print(policy._replicas[0]._process.pid, flush=True)
+print(policy.replicas[0].pid, flush=True)
 sys.stdin.read()
 """
     command = [sys.executable, "-c", script]
@@ -186,12 +186,12 @@ sys.stdin.read()
 
 def test_a_killed_replica_fails_its_calls_alone_and_the_others_go_on(weights: Path) -> None:
     async def body(policy: ReplicatedPolicy) -> None:
-        first, second = policy._replicas
+        first, second = policy.replicas
         calls = [
             asyncio.ensure_future(policy.sample(history(task), 1, LONG, task)) for task in range(4)
         ]
         await until(lambda: first.load == second.load == 2)
-        os.kill(first._process.pid, signal.SIGKILL)
+        os.kill(first.pid, signal.SIGKILL)
         results = await asyncio.gather(*calls, return_exceptions=True)
         failed = [result for result in results if isinstance(result, PolicyError)]
         assert len(failed) == 2
@@ -200,7 +200,7 @@ def test_a_killed_replica_fails_its_calls_alone_and_the_others_go_on(weights: Pa
             *(policy.sample(history(task), 1, SAMPLED, task) for task in range(4))
         )
         assert len(again) == 4
-        os.kill(second._process.pid, signal.SIGKILL)
+        os.kill(second.pid, signal.SIGKILL)
         await until(lambda: second.ended)
         with pytest.raises(RroError, match="exit code -9, as have all others"):
             await policy.sample(history(0), 1, SAMPLED, 0)
@@ -212,14 +212,14 @@ def test_closing_fails_what_is_in_flight_and_ends_the_processes(weights: Path) -
     async def body(policy: ReplicatedPolicy) -> None:
         before = below()
         call = asyncio.ensure_future(policy.sample(history(0), 1, LONG, 0))
-        await until(lambda: sum(replica.load for replica in policy._replicas))
+        await until(lambda: sum(replica.load for replica in policy.replicas))
         await policy.close()
         with pytest.raises(RroError, match="was closed before it answered"):
             await call
         with pytest.raises(RroError, match="is closed"):
             await policy.sample(history(0), 1, SAMPLED, 0)
         assert {one.pid for one in before} - {one.pid for one in below()} == {
-            r._process.pid for r in policy._replicas
+            replica.pid for replica in policy.replicas
         }
 
     check(weights, body)

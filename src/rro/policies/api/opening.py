@@ -105,8 +105,8 @@ async def _choose_dialect(
     fallback = Endpoint(client, Chat(model.id, LLAMA_SAMPLERS if llama else None))
     if wanted == "require":
         raise UsageError(
-            f'policy.openai.tokens = "require", but {fallback.description} cannot be asked by token '
-            f"ids: {reason}; use vllm serve or llama.cpp's server with the run's weights, or set "
+            f'policy.openai.tokens = "require", but {fallback.description} cannot be asked by '
+            f"token ids: {reason}; use vllm serve or llama.cpp's server with the run's weights, or set "
             'policy.openai.tokens = "auto"'
         )
     if wanted == "auto":

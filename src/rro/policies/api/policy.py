@@ -99,12 +99,16 @@ class OpenAIPolicy:
             for i in range(0, n, size)
         ]
         results = await asyncio.gather(*requests, return_exceptions=True)
-        # errors that end the run before those of one rollout
-        for kind in (RroError, BaseException):
-            for result in results:
-                if isinstance(result, kind):
-                    raise result
-        return [completion for result in results for completion in result]  # type: ignore[union-attr]
+        errors = [result for result in results if isinstance(result, BaseException)]
+        if errors:
+            # one that ends the run before one that fails a rollout
+            raise next((error for error in errors if isinstance(error, RroError)), errors[0])
+        return [
+            completion
+            for result in results
+            if not isinstance(result, BaseException)
+            for completion in result
+        ]
 
     async def close(self) -> None:
         """Release the connection; the last of its policies ends it."""

@@ -1,8 +1,8 @@
 """A local Transformers model as a policy.
 
-Callers await `sample`; a worker thread draws whatever is asked for at the moment in one batch,
-which requests join and leave at any token. How tokens are drawn is in `generate.py`, how messages
-become tokens in `chat.py`."""
+Callers await `sample`; a worker thread draws all current requests in one batch, which they join and
+leave at any token. `generators.py` knows how tokens are drawn, `rro.models.chat` how messages
+become tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 
 from rro.errors import PolicyError, RroError
 from rro.models.chat import ChatFormat
-from rro.policies.local.generators import make_generator
+from rro.policies.local.generators import GeneratorOptions, make_generator
 from rro.policies.local.sampling import Row
 from rro.seeds import derive_seed
 from rro.types import Completion, Message, SamplingParams, Source, Usage
@@ -27,7 +27,7 @@ from rro.types import Completion, Message, SamplingParams, Source, Usage
 
 @dataclass(eq=False)
 class _Request:
-    """One call of `sample`: its rows, and the future its caller awaits."""
+    """One call of `sample`: its rows, and the future that its caller awaits."""
 
     rows: list[Row]
     future: asyncio.Future[list[Completion]]
@@ -35,19 +35,19 @@ class _Request:
     started: float = field(default_factory=time.perf_counter)
 
     def answer(self, completions: list[Completion]) -> None:
-        """In its loop."""
+        """Give the caller its completions; called in the caller's loop."""
         if not self.future.done():
             self.future.set_result(completions)
 
     def fail(self, error: Exception) -> None:
-        """From any thread."""
+        """Raise `error` in the caller; called from any thread."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(
                 lambda: None if self.future.done() else self.future.set_exception(error)
             )
 
     def abandon(self) -> None:
-        """Nobody waits any more: its rows leave at the next token."""
+        """The caller waits no more: its rows leave at the next token."""
         for row in self.rows:
             row.finish = row.finish or "length"
 
@@ -55,13 +55,14 @@ class _Request:
 class TransformersPolicy:
     """Samples from a causal LM with a chat template, as `rro.policies.base.Policy` says.
 
-    A completion's `token_ids` are those sampled, the end-of-turn token included where it was
-    sampled. Where a stop string ended it they are the fewest that cover its text (the last may hold
-    the first letters of the stop string). Its log-probabilities are float32, of the model at
-    temperature 1. `usage.seconds` shares a request's wall time among its completions. Sample i of a
-    request is decided by derive_seed(seed, i) alone, up to rounding: batches of other shapes add in
-    another order, so a token may flip where two are within rounding of each other (in float32 about
-    never, in bfloat16 sometimes)."""
+    A completion's `token_ids` are the sampled ones, with the end-of-turn token if it was sampled.
+    If a stop string ended it, they are the fewest that cover its text (the last may hold the first
+    letters of the stop string). Its log-probabilities are natural logarithms in float32, of the
+    model at temperature 1. `usage.seconds` is its share of the request's wall time.
+
+    Sample i of a request is decided by derive_seed(seed, i) alone, up to rounding: batches of other
+    shapes add in another order, so another token may win if two are within rounding of each other
+    (almost never in float32, sometimes in bfloat16)."""
 
     def __init__(
         self,
@@ -74,34 +75,45 @@ class TransformersPolicy:
         max_context: int | None = None,
         device: str | torch.device | None = None,
         memory_share: float = 0.25,
+        shared_prefixes: bool = True,
+        packed_passes: bool = True,
     ) -> None:
         """`max_batch`: answers drawn together. `prefix_cache_tokens`: tokens of past histories
         whose keys and values are kept (0: none). `max_context`: tokens of prompt and answer
-        together; None: as many as the model was made for. `device`: where to move the model; None:
-        where it is. `memory_share`: of the memory, at most for the kept tokens. Raises UsageError
-        for an unusable chat template."""
+        together (None: as many as the model was made for). `device`: where to move the model (None:
+        it stays). `memory_share`: the share of the memory that the kept tokens may take.
+
+        Two switches, for measurements: `shared_prefixes` reads a long beginning that several
+        answers have in common once for all (on CPUs), `packed_passes` computes new prompts in the
+        same forward passes as the next tokens of other answers.
+
+        Raises UsageError for an unusable chat template."""
         self.name = name
         self._format = ChatFormat(tokenizer)
         self._model = (model if device is None else model.to(device)).eval()
         own = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
         self._max_context = min(max_context or own, own)
-        what = {"backend": "transformers", "token_ids": True, "logprobs": True}
-        where = {
-            "device": str(self._model.device),
-            "dtype": str(self._model.dtype).removeprefix("torch."),
-        }
         self.provenance: Mapping[str, Any] = MappingProxyType(
-            {**what, **where, "context": self._max_context}
+            {
+                "backend": "transformers",
+                "token_ids": True,
+                "logprobs": True,
+                "device": str(self._model.device),
+                "dtype": str(self._model.dtype).removeprefix("torch."),
+                "context": self._max_context,
+            }
+        )
+        options = GeneratorOptions(
+            max_batch,
+            self._max_context,
+            prefix_cache_tokens,
+            memory_share,
+            shared_prefixes,
+            packed_passes,
         )
         with torch.inference_mode():
-            cache = prefix_cache_tokens, memory_share
             self._generator = make_generator(
-                self._model,
-                self._end_ids(),
-                self._format.decode,
-                max_batch,
-                self._max_context,
-                cache,
+                self._model, self._end_ids(), self._format.decode, options
             )
         self._incoming: deque[_Request] = deque()
         self._waiting: deque[Row] = deque()
@@ -109,6 +121,11 @@ class TransformersPolicy:
         self._wake, self._closed = threading.Condition(), False
         self._thread = threading.Thread(target=self._work, name=f"policy {name}", daemon=True)
         self._thread.start()
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are not answered yet."""
+        return len({*self._requests.values(), *self._incoming})
 
     def _end_ids(self) -> frozenset[int]:
         config = getattr(self._model, "generation_config", None)
@@ -118,7 +135,7 @@ class TransformersPolicy:
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
-        """Draw `n` answers. Raises UsageError for messages that the chat template cannot carry,
+        """Draw `n` answers. Raises UsageError for messages that the chat template cannot express,
         PolicyError if the model failed, RroError if the policy is closed."""
         prompt = tuple(self._format.encode(messages, add_generation_prompt=True).ids)
         room = min(params.max_new_tokens, self._max_context - len(prompt))
@@ -144,7 +161,7 @@ class TransformersPolicy:
             raise
 
     async def close(self) -> None:
-        """Fail what is in flight, end the worker and let go of the model."""
+        """Fail what is in flight, and end the worker thread."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -156,7 +173,7 @@ class TransformersPolicy:
                 try:
                     self._deliver(self._generator.admit(self._waiting))
                     self._deliver(self._generator.step())
-                # whatever a model raises concerns the requests in this batch, not the worker
+                # whatever a model raises fails the requests in this batch, not the worker
                 except Exception as error:
                     self._recover(error)
         for request in {*self._requests.values(), *self._incoming}:
@@ -164,7 +181,8 @@ class TransformersPolicy:
         self._generator.reset()
 
     def _collect(self) -> bool:
-        """Take in new requests, waiting for one if there is nothing to do. False when closed."""
+        """Take new requests; waits for one if there is nothing to do. Returns False when the policy
+        is closed."""
         with self._wake:
             while not (self._closed or self._incoming or self._waiting or self._generator.rows):
                 self._wake.wait()
@@ -172,14 +190,15 @@ class TransformersPolicy:
                 request = self._incoming.popleft()
                 self._requests.update(dict.fromkeys(request.rows, request))
                 self._waiting.extend(request.rows)
-        for row in [row for row in self._waiting if row.finish is not None]:  # abandoned
+        abandoned = [row for row in self._waiting if row.finish is not None]
+        for row in abandoned:
             self._waiting.remove(row)
             self._requests.pop(row, None)
         return not self._closed
 
     def _deliver(self, done: Sequence[Row]) -> None:
-        """Answer the requests whose last row is done, all of one loop at once: waking it costs more
-        than an answer."""
+        """Answer the requests whose last row is done; all of one event loop at once, because waking
+        it costs more than an answer."""
         answers = defaultdict[asyncio.AbstractEventLoop, list[tuple[_Request, list[Completion]]]](
             list
         )
@@ -208,7 +227,7 @@ class TransformersPolicy:
         return Completion(message, row.finish or "length", self.name, usage, logprobs)
 
     def _recover(self, error: Exception) -> None:
-        """Out of memory: go on with half as many rows, each from where it was. Anything else: fail
+        """Out of memory: continue with half as many rows, each where it was. Anything else: fail
         the requests whose rows were in the batch."""
         inside = self._generator.reset()
         self._deliver([row for row in inside if row.finish is not None])
@@ -224,7 +243,10 @@ class TransformersPolicy:
     def _fail(self, rows: Sequence[Row], error: Exception) -> None:
         if _out_of_memory(error):
             size = max((len(row.prompt) for row in rows), default=0)
-            reason = f"out of memory with one prompt of {size} tokens: lower policy.max_context or policy.prefix_cache_tokens"
+            reason = (
+                f"out of memory with one prompt of {size} tokens: lower policy.max_context or "
+                "policy.prefix_cache_tokens"
+            )
         else:
             reason = f"{type(error).__name__}: {error}"
         for request in {self._requests[row] for row in rows if row in self._requests}:

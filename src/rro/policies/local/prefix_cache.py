@@ -1,11 +1,11 @@
-"""Keys and values of past prompts and answers, kept so that a longer history only computes what is
-new.
+"""Keys and values of past prompts and answers, so that a longer history computes only its new
+tokens.
 
-Sequences are cut into blocks of 16 tokens, the last of a sequence may be shorter. A block hangs
-below the block before it, so equal beginnings are stored once, however many histories share them; a
-history that parts from a known one within a block uses the beginning of that block. Least recently
-used blocks go first, ends before beginnings. The blocks belong to one set of weights: a policy with
-other weights needs a cache of its own."""
+Sequences are cut into blocks of 16 tokens (the last may be shorter), which form a tree: equal
+beginnings are stored once, however many histories share them. A history that differs from a known
+one inside a block uses the beginning of that block. Least recently used blocks are dropped first,
+ends before beginnings. Knows no model; the blocks are of one set of weights, so a policy with other
+weights needs a cache of its own."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-BLOCK = 16  # tokens
-_COMPARED = 8  # blocks below one that are compared token by token, the last made ones
+# tokens
+BLOCK = 16
+# children of a block that are compared token by token: the newest ones
+_COMPARED = 8
 
 _Ids = tuple[int, ...]
 
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """Up to sixteen tokens' keys and values, of shape (2 x layers, heads, tokens, head size).
-    `popular`: whether several rows that began with it were being drawn at the same time, ever;
-    `rows`: how many are now."""
+    """Keys and values of up to sixteen tokens, of shape (2 x layers, heads, tokens, head size).
+    `rows`: how many rows in the batch begin with it; `shared`: whether there were ever several."""
 
     id: int
     ids: _Ids
     state: Tensor
-    before: Block | None
-    next: dict[_Ids, Block] = field(default_factory=dict)
+    parent: Block | None
+    children: dict[_Ids, Block] = field(default_factory=dict)
     rows: int = 0
-    popular: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A known beginning: whole blocks, then `part`, the first tokens of another block; `tokens` in
-    all."""
+    """A known beginning: whole blocks, then `part` (the first tokens of another block, or None);
+    `tokens` in total."""
 
     blocks: list[Block]
     part: Tensor | None
@@ -49,6 +50,7 @@ class Known:
 
     @property
     def states(self) -> list[Tensor]:
+        """The keys and values of the beginning, in order."""
         return [
             *(block.state for block in self.blocks),
             *([] if self.part is None else [self.part]),
@@ -56,14 +58,16 @@ class Known:
 
 
 class PrefixCache:
-    """Blocks by token prefix, at most `max_tokens` tokens of them; 0 keeps none."""
+    """Blocks by token prefix, of at most `max_tokens` tokens in total (0: none). `tokens` are
+    stored now."""
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
         self._root = Block(0, (), torch.empty(0), None)
-        self._used: OrderedDict[Block, None] = OrderedDict()  # the least recently used first
+        # the least recently used first
+        self._used: OrderedDict[Block, None] = OrderedDict()
         self._made = 0
-        self.tokens = 0  # kept now
+        self.tokens = 0
 
     def match(self, ids: _Ids) -> Known:
         """The longest known prefix that leaves at least one token to compute."""
@@ -71,8 +75,8 @@ class PrefixCache:
         path = self._walk(ids)
         rest = ids[BLOCK * (len(path) - 1) :]
         common, part = 0, None
-        for block in islice(reversed(path[-1].next.values()), _COMPARED):
-            equal = _common(block.ids, rest)
+        for block in islice(reversed(path[-1].children.values()), _COMPARED):
+            equal = _common_length(block.ids, rest)
             if equal > common:
                 common, part = equal, block
         self._touch(path if part is None else [*path, part])
@@ -83,21 +87,21 @@ class PrefixCache:
         )
 
     def next_key(self, ids: _Ids) -> tuple[int, _Ids] | None:
-        """What identifies the first unknown block of `ids`; None if there is none that is whole and
-        would be kept."""
+        """A key of the first unknown block of `ids`; None if that would not be a whole block, or
+        nothing is stored."""
         path = self._walk(ids[: len(ids) - 1])
         tokens = ids[BLOCK * (len(path) - 1) : BLOCK * len(path)]
         return (path[-1].id, tokens) if len(tokens) == BLOCK and self._max_tokens else None
 
     def store(self, ids: _Ids, read: Callable[[int, int], Tensor], readable: int = 0) -> None:
-        """Keep `ids`; `read(start, end)` copies the keys and values of those tokens, where start is
-        not below `readable`."""
+        """Store `ids`. `read(start, end)` copies the keys and values of these tokens; it is only
+        called with start >= `readable`."""
         path = self._walk(ids)
         if self._max_tokens and BLOCK * (len(path) - 1) >= readable:
             for start in range(BLOCK * (len(path) - 1), len(ids), BLOCK):
                 own = ids[start : start + BLOCK]
                 path.append(
-                    path[-1].next.get(own)
+                    path[-1].children.get(own)
                     or self._make(own, path[-1], read(start, start + len(own)))
                 )
         self._touch(path)
@@ -105,49 +109,49 @@ class PrefixCache:
             self._drop(next(iter(self._used)))
 
     def clear(self) -> None:
+        """Drop everything."""
         self._used.clear()
-        self._root.next.clear()
+        self._root.children.clear()
         self.tokens = 0
 
     def halve(self) -> None:
-        """Keep nothing, and from now on at most half as much: memory ran out."""
+        """Drop everything, and store at most half as much from now on: memory ran out."""
         self.clear()
         self._max_tokens //= 2
 
     def _walk(self, ids: _Ids) -> list[Block]:
-        """The root, then the whole blocks known of `ids`."""
+        """The root, then the known whole blocks of `ids`."""
         path = [self._root]
         for start in range(0, len(ids) - BLOCK + 1, BLOCK):
-            block = path[-1].next.get(ids[start : start + BLOCK])
+            block = path[-1].children.get(ids[start : start + BLOCK])
             if block is None:
                 break
             path.append(block)
         return path
 
-    def _make(self, ids: _Ids, before: Block, state: Tensor) -> Block:
-        """A new block; a shorter one of which it is the continuation has had its use."""
-        for other in list(islice(reversed(before.next.values()), _COMPARED)):
+    def _make(self, ids: _Ids, parent: Block, state: Tensor) -> Block:
+        """Add a block, and drop a shorter one that it continues."""
+        for other in list(islice(reversed(parent.children.values()), _COMPARED)):
             if len(other.ids) < len(ids) and ids[: len(other.ids)] == other.ids:
                 self._drop(other)
         self._made += 1
-        block = before.next[ids] = Block(self._made, ids, state, before)
+        block = parent.children[ids] = Block(self._made, ids, state, parent)
         self._used[block] = None
         self.tokens += len(ids)
         return block
 
     def _drop(self, block: Block) -> None:
-        assert block.before is not None
-        del self._used[block], block.before.next[block.ids]
+        assert block.parent is not None
+        del self._used[block], block.parent.children[block.ids]
         self.tokens -= len(block.ids)
 
     def _touch(self, path: list[Block]) -> None:
-        """Mark as used; a beginning counts as used later than its end, so that it is dropped
-        later."""
+        """Mark blocks as used, a beginning later than its end, so that it is dropped later."""
         for block in reversed(path[1:]):
             self._used.move_to_end(block)
 
 
-def _common(one: _Ids, other: _Ids) -> int:
-    """How many tokens two sequences begin with alike."""
+def _common_length(one: _Ids, other: _Ids) -> int:
+    """The length of the common beginning of two sequences."""
     length = min(len(one), len(other))
     return next((at for at in range(length) if one[at] != other[at]), length)

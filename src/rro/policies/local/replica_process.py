@@ -1,9 +1,9 @@
-"""A process that holds one replica of a local model and answers for `replicas.py`.
+"""The process that holds one replica of a local model, started by `replicas.py`.
 
-It speaks through one end of a socket pair. What comes first on it is a `Spec`, what goes back the
-policy's provenance or an exception; then lists of `Ask` and of numbers to forget come, and lists of
-`Answer` go. When the other end closes, however it came to that, the process ends. Both ends are
-rro's own, so pickles may pass."""
+It communicates over one end of a socket pair: it receives a `Spec` and sends its policy's
+provenance or an exception; then it receives lists of `Request` and of numbers to cancel, and sends
+lists of `Response`. When the other end closes, for whatever reason, the process ends. Both ends are
+rro's own, so pickles are safe."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Packed = tuple[str, str, str, tuple[int, ...] | None]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a replica is: weights (None: as config.name means), the policy's settings, and its
-    threads of torch."""
+    """What a replica consists of: the model (`weights`: a checkpoint folder, None: what config.name
+    means), the policy's name and arguments, and the number of torch's threads."""
 
     config: ModelConfig
     weights: Path | None
@@ -35,8 +35,8 @@ class Spec:
     threads: int
 
 
-class Ask(NamedTuple):
-    """A call of `sample` by number, its messages packed: plain tuples pickle several times
+class Request(NamedTuple):
+    """A numbered call of `sample`. Its messages are packed, as plain tuples pickle several times
     faster."""
 
     number: int
@@ -46,12 +46,15 @@ class Ask(NamedTuple):
     seed: int
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
+    """The result of the request with this number."""
+
     number: int
     result: list[Completion] | Exception
 
 
 def pack(message: Message) -> Packed:
+    """A message as a plain tuple."""
     return message.role, message.content, message.source.value, message.token_ids
 
 
@@ -60,68 +63,67 @@ def _unpack(packed: Packed) -> Message:
     return Message(role, content, Source(source), token_ids)  # type: ignore[arg-type]
 
 
-class _Server:
-    """Answers in this process's event loop."""
+class _Worker:
+    """Answers requests in this process's event loop."""
 
     def __init__(self, policy: Any, connection: Connection) -> None:
         self._policy, self._connection = policy, connection
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._answers: list[Answer] = []
+        self._responses: list[Response] = []
         self._ended = asyncio.Event()
 
     async def serve(self) -> None:
-        """Until the other end closes."""
+        """Answer until the other end closes."""
         asyncio.get_running_loop().add_reader(self._connection.fileno(), self._read)
         await self._ended.wait()
 
     def _read(self) -> None:
         try:
-            commands: Sequence[Ask | int] = self._connection.recv()
+            commands: Sequence[Request | int] = self._connection.recv()
         except (EOFError, OSError):
             self._ended.set()
             asyncio.get_running_loop().remove_reader(self._connection.fileno())
             return
         for command in commands:
-            if isinstance(command, Ask):
+            if isinstance(command, Request):
                 self._tasks[command.number] = asyncio.ensure_future(self._sample(command))
             elif command in self._tasks:
                 self._tasks[command].cancel()
 
-    async def _sample(self, ask: Ask) -> None:
-        messages = [_unpack(message) for message in ask.messages]
+    async def _sample(self, request: Request) -> None:
+        messages = [_unpack(message) for message in request.messages]
         result: list[Completion] | Exception
         try:
-            result = await self._policy.sample(messages, ask.n, ask.params, ask.seed)
+            result = await self._policy.sample(messages, request.n, request.params, request.seed)
         except Exception as error:
             result = error
         finally:
-            del self._tasks[ask.number]
-        if not self._answers:  # what else is done by then goes along
+            del self._tasks[request.number]
+        # together with all others of this iteration of the event loop
+        if not self._responses:
             asyncio.get_running_loop().call_soon(self._send)
-        self._answers.append(Answer(ask.number, result))
+        self._responses.append(Response(request.number, result))
 
     def _send(self) -> None:
-        answers, self._answers = self._answers, []
-        _send(self._connection, answers)
+        responses, self._responses = self._responses, []
+        _send(self._connection, responses)
 
 
-def _send(connection: Connection, answers: list[Answer]) -> None:
+def _send(connection: Connection, responses: list[Response]) -> None:
     try:
-        connection.send(answers)
-    except OSError:  # the other end has closed; the reader sees it too
+        connection.send(responses)
+    except OSError:
+        # the other end has closed, which the reader notices too
         return
-    except (
-        pickle.PicklingError,
-        TypeError,
-        AttributeError,
-    ):  # of an exception from deep inside a library
-        connection.send([Answer(number, _plain(result)) for number, result in answers])
+    except (pickle.PicklingError, TypeError, AttributeError):
+        # an exception of some library cannot be pickled
+        connection.send([Response(number, _plain(result)) for number, result in responses])
 
 
 def _plain(result: list[Completion] | Exception) -> list[Completion] | Exception:
-    return (
-        RroError(f"{type(result).__name__}: {result}") if isinstance(result, Exception) else result
-    )
+    if isinstance(result, Exception):
+        return RroError(f"{type(result).__name__}: {result}")
+    return result
 
 
 def _open(spec: Spec) -> Any:
@@ -136,15 +138,16 @@ def _open(spec: Spec) -> Any:
 
 
 def main(descriptor: int) -> None:
-    """What the process does; `descriptor` is its end of the socket pair."""
+    """Run the replica; `descriptor` is its end of the socket pair."""
     connection = Connection(descriptor)
     try:
         policy = _open(connection.recv())
     except EOFError:
         return
     except Exception as error:
-        _send(connection, [Answer(0, error)])
+        _send(connection, [Response(0, error)])
         return
     connection.send(dict(policy.provenance))
-    asyncio.run(_Server(policy, connection).serve())
-    os._exit(0)  # nobody waits for what is still being drawn
+    asyncio.run(_Worker(policy, connection).serve())
+    # nobody waits for what is still being drawn
+    os._exit(0)

@@ -1,9 +1,9 @@
-"""A local model in several processes, as one policy: every core has work, or every GPU.
+"""A local model in several processes, as one policy, so that every core or every GPU has work.
 
-One process with a small model keeps one core busy at most: its forward passes are too short for
-more threads, and Python runs one thread at a time. So each replica is a process with the weights, a
-batch and a prefix cache of its own, and what is asked about one task goes to one of them, which
-knows the histories that it begins with."""
+A process with a small model keeps at most one core busy: its forward passes are too short for more
+threads, and Python runs one thread at a time. So each replica is a process with weights, batch and
+prefix cache of its own. All requests of a task go to the same replica, whose cache has the task's
+histories. Knows processes and pipes; what a replica does is in `replica_process.py`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ from typing import Any
 
 from rro.config import ModelConfig
 from rro.errors import PolicyError, RroError
-from rro.policies.local.replica_process import Answer, Ask, Spec, pack
+from rro.policies.local.replica_process import Request, Response, Spec, pack
 from rro.processes import cores
 from rro.types import Completion, Message, SamplingParams, Source
 
-_HOMES = 100_000  # tasks whose replica is remembered
-_PATIENCE = 10.0  # seconds that a process has to end by itself
+# tasks whose replica is remembered
+_REMEMBERED_TASKS = 100_000
+# seconds that a process has to end by itself
+_GRACE = 10.0
+# a caller's future, its event loop, and how many answers it waits for
 _Waiting = tuple[asyncio.Future[list[Completion]], asyncio.AbstractEventLoop, int]
 
 
 class ReplicatedPolicy:
-    """As `TransformersPolicy`, whose `settings` (max_batch, prefix_cache_tokens, max_context) each
-    replica has. Answers do not depend on which replica gives them, up to rounding."""
+    """As `TransformersPolicy`, in several processes. Answers do not depend on which replica gives
+    them, up to rounding. `replicas` are the processes."""
 
     def __init__(
         self,
@@ -46,51 +49,54 @@ class ReplicatedPolicy:
         threads: int | None,
         settings: Mapping[str, Any],
     ) -> None:
-        """Starts the processes and waits. `weights` as in `load_model`; `threads`: of torch, in
-        each process; None: the cores shared out. Raises what `load_model` and `TransformersPolicy`
-        raise."""
+        """Start the processes and wait for them. `weights`: a checkpoint folder, as in
+        `load_model`. `threads`: of torch in each process (None: the cores are divided among them).
+        `settings`: arguments of each replica's `TransformersPolicy`. Raises what `load_model` and
+        `TransformersPolicy` raise."""
         self.name, self._closed = name, False
-        self._replicas: list[_Replica] = []
-        self._homes = OrderedDict[int, _Replica]()
-        settings = {**settings, "memory_share": 0.25 / _neighbours(config, replicas)}
+        self.replicas: list[Replica] = []
+        self._replica_of_task = OrderedDict[int, Replica]()
+        settings = {**settings, "memory_share": 0.25 / _per_device(config, replicas)}
+        threads = threads or max(1, cores() // replicas)
         try:
             for number in range(replicas):
-                spec = Spec(
-                    _placed(config, number), weights, name, settings, threads or _threads(replicas)
+                spec = Spec(_placed(config, number), weights, name, settings, threads)
+                self.replicas.append(
+                    Replica(f"replica {number + 1} of {replicas} of policy {name}", spec)
                 )
-                self._replicas.append(
-                    _Replica(f"replica {number + 1} of {replicas} of policy {name}", spec)
-                )
-            own = [replica.started() for replica in self._replicas]
+            provenances = [replica.wait_until_started() for replica in self.replicas]
         except BaseException:
             self._end()
             raise
-        self.provenance: Mapping[str, Any] = MappingProxyType({**own[0], "replicas": replicas})
+        self.provenance: Mapping[str, Any] = MappingProxyType(
+            {**provenances[0], "replicas": replicas}
+        )
 
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
-        """Draw `n` answers, as `TransformersPolicy.sample`. Raises PolicyError too where the
-        replica's process has ended, and RroError where all have."""
+        """Draw `n` answers, as `TransformersPolicy.sample`. Also raises PolicyError if the
+        replica's process has ended, and RroError if all have."""
         if self._closed:
             raise RroError(f"policy {self.name} is closed")
-        return await self._home(messages).sample(messages, n, params, seed)
+        return await self._replica_for(messages).sample(messages, n, params, seed)
 
-    def _home(self, messages: Sequence[Message]) -> _Replica:
-        """The replica that had what an episode begins with; for a new one the replica that has
-        least to do."""
+    def _replica_for(self, messages: Sequence[Message]) -> Replica:
+        """The replica that has drawn for the same opening of an episode; for a new one, the replica
+        that has the least to do."""
         opening = takewhile(lambda message: message.source is Source.ENVIRONMENT, messages)
         key = hash(tuple(message.content for message in opening))
-        home = self._homes.get(key)
-        if home is None or home.ended is not None:
-            alive = [replica for replica in self._replicas if replica.ended is None]
-            if not alive:
-                raise RroError(f"{self._replicas[0].ended}, as have all others")
-            home = self._homes[key] = min(alive, key=lambda replica: replica.load)
-        self._homes.move_to_end(key)
-        if len(self._homes) > _HOMES:
-            self._homes.popitem(last=False)
-        return home
+        replica = self._replica_of_task.get(key)
+        if replica is None or replica.ended is not None:
+            running = [replica for replica in self.replicas if replica.ended is None]
+            if not running:
+                raise RroError(f"{self.replicas[0].ended}, as have all others")
+            replica = min(running, key=lambda replica: replica.load)
+            self._replica_of_task[key] = replica
+        self._replica_of_task.move_to_end(key)
+        if len(self._replica_of_task) > _REMEMBERED_TASKS:
+            self._replica_of_task.popitem(last=False)
+        return replica
 
     async def close(self) -> None:
         """Fail what is in flight and end the processes."""
@@ -98,36 +104,42 @@ class ReplicatedPolicy:
 
     def _end(self) -> None:
         self._closed = True
-        for replica in self._replicas:
-            replica.hang_up(RroError(f"policy {self.name} was closed before it answered"))
-        for replica in self._replicas:
+        for replica in self.replicas:
+            replica.disconnect(RroError(f"policy {self.name} was closed before it answered"))
+        for replica in self.replicas:
             replica.wait()
 
 
-class _Replica:
-    """One process, seen from here. `ended` says why it answers no more; `load` counts the answers
-    it owes."""
+class Replica:
+    """This process's side of one replica. `ended`: why it answers no more (None: it does). `load`:
+    how many answers it has to give. `name` stands in errors."""
 
-    def __init__(self, what: str, spec: Spec) -> None:
+    def __init__(self, name: str, spec: Spec) -> None:
         self.ended: str | None = None
         self.load = 0
-        self._what, self._numbers = what, itertools.count(1)
+        self._name, self._numbers = name, itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
-        self._commands: list[Ask | int] = []
+        self._commands: list[Request | int] = []
         self._lock = threading.Lock()
-        self._connection, theirs = Pipe()
-        with theirs:
-            self._process = _start(theirs, spec.threads)
+        self._connection, other_end = Pipe()
+        with other_end:
+            self._process = _start(other_end, spec.threads)
         self._connection.send(spec)
-        self._listener = threading.Thread(target=self._listen, name=what, daemon=True)
+        self._listener = threading.Thread(target=self._listen, name=name, daemon=True)
 
-    def started(self) -> dict[str, Any]:
-        """Wait until it can answer; its policy's provenance."""
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
+
+    def wait_until_started(self) -> dict[str, Any]:
+        """Wait until it can answer. Returns its policy's provenance; raises what kept it from
+        starting."""
         try:
-            first: dict[str, Any] | list[Answer] = self._connection.recv()
+            first: dict[str, Any] | list[Response] = self._connection.recv()
         except (EOFError, OSError):
             raise RroError(
-                f"{self._what} ended with exit code {self._process.wait()} before it could answer"
+                f"{self._name} ended with exit code {self._process.wait()} before it could answer"
             ) from None
         if isinstance(first, list):
             assert isinstance(first[0].result, Exception)
@@ -138,6 +150,7 @@ class _Replica:
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
+        """As `Policy.sample`. Raises PolicyError if the process has ended."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Completion]] = loop.create_future()
         number = next(self._numbers)
@@ -146,16 +159,17 @@ class _Replica:
                 raise PolicyError(self.ended)
             self._waiting[number] = future, loop, n
             self.load += n
-        self._put(Ask(number, tuple(map(pack, messages)), n, params, seed), loop)
+        self._send_soon(Request(number, tuple(map(pack, messages)), n, params, seed), loop)
         try:
             return await future
         except asyncio.CancelledError:
             if self._take(number) is not None:
-                self._put(number, loop)
+                self._send_soon(number, loop)
             raise
 
-    def _put(self, command: Ask | int, loop: asyncio.AbstractEventLoop) -> None:
-        """Have a command sent, together with all others of this turn of the loop."""
+    def _send_soon(self, command: Request | int, loop: asyncio.AbstractEventLoop) -> None:
+        """Send a request, or the number of one to cancel, together with all others of this
+        iteration of the event loop."""
         with self._lock:
             self._commands.append(command)
             first = len(self._commands) == 1
@@ -167,14 +181,15 @@ class _Replica:
             commands, self._commands = self._commands, []
             try:
                 self._connection.send(commands)
-            except OSError:  # it has ended: the listener says so to all who wait
+            except OSError:
+                # it has ended: the listener tells all who wait
                 return
 
     def _take(self, number: int) -> _Waiting | None:
         with self._lock:
-            found = self._waiting.pop(number, None)
-            self.load -= found[2] if found else 0
-        return found
+            waiting = self._waiting.pop(number, None)
+            self.load -= waiting[2] if waiting else 0
+        return waiting
 
     def _listen(self) -> None:
         try:
@@ -182,16 +197,16 @@ class _Replica:
                 self._deliver(self._connection.recv())
         except (EOFError, OSError):
             code = self._process.wait()
-            self._fail(f"{self._what} has ended with exit code {code}", PolicyError)
+            self._fail(f"{self._name} has ended with exit code {code}", PolicyError)
 
-    def _deliver(self, answers: Sequence[Answer]) -> None:
-        """Hand over what came, all of one loop at once."""
+    def _deliver(self, responses: Sequence[Response]) -> None:
+        """Settle the futures of the callers, all of one event loop at once."""
         by_loop = defaultdict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]](
             list
         )
-        for number, result in answers:
-            if found := self._take(number):
-                by_loop[found[1]].append((found[0], result))
+        for number, result in responses:
+            if waiting := self._take(number):
+                by_loop[waiting[1]].append((waiting[0], result))
         for loop, settled in by_loop.items():
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_settle, settled)
@@ -201,9 +216,10 @@ class _Replica:
             if self.ended is not None:
                 return
             self.ended = reason
-        self._deliver([Answer(number, kind(reason)) for number in list(self._waiting)])
+        self._deliver([Response(number, kind(reason)) for number in list(self._waiting)])
 
-    def hang_up(self, error: RroError) -> None:
+    def disconnect(self, error: RroError) -> None:
+        """Fail what is in flight with `error`, and let the process end."""
         self._fail(str(error), type(error))
         if self._listener.is_alive():
             _shut(self._connection)
@@ -211,9 +227,9 @@ class _Replica:
             self._connection.close()
 
     def wait(self) -> None:
-        """After `hang_up`: until the process is gone."""
+        """After `disconnect`: wait until the process has ended."""
         try:
-            self._process.wait(_PATIENCE)
+            self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -232,14 +248,13 @@ def _settle(settled: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
             future.set_result(result)
 
 
-def _start(theirs: Connection, threads: int) -> subprocess.Popen[bytes]:
-    """The process, in a session of its own: an interrupt from the keyboard is for this one, which
-    then hangs up."""
-    # not -m: classes would go by __main__
-    work = f"from rro.policies.local.replica_process import main; main({theirs.fileno()})"
+def _start(other_end: Connection, threads: int) -> subprocess.Popen[bytes]:
+    """The process, in a session of its own: Ctrl-C is for this process, which then disconnects."""
+    # not -m: its classes would then belong to a module called __main__
+    code = f"from rro.policies.local.replica_process import main; main({other_end.fileno()})"
     return subprocess.Popen(
-        [sys.executable, "-c", work],
-        pass_fds=[theirs.fileno()],
+        [sys.executable, "-c", code],
+        pass_fds=[other_end.fileno()],
         stdin=subprocess.DEVNULL,
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
@@ -247,7 +262,8 @@ def _start(theirs: Connection, threads: int) -> subprocess.Popen[bytes]:
 
 
 def _shut(connection: Connection) -> None:
-    """End a connection that another thread reads from: that thread and the other end see it."""
+    """End a connection that another thread reads from, so that this thread and the other end notice
+    it."""
     import socket
 
     with socket.socket(fileno=os.dup(connection.fileno())) as end:
@@ -255,27 +271,19 @@ def _shut(connection: Connection) -> None:
 
 
 def _gpus(config: ModelConfig) -> int:
-    """How many GPUs the replicas can go to; 0 where the recipe names their one device, or there is
-    no GPU."""
+    """How many GPUs the replicas can use; 0 if there is none, or the recipe names one device."""
     import torch
 
-    return (
-        torch.cuda.device_count()
-        if config.device in ("auto", "cuda") and torch.cuda.is_available()
-        else 0
-    )
+    usable = config.device in ("auto", "cuda") and torch.cuda.is_available()
+    return torch.cuda.device_count() if usable else 0
 
 
 def _placed(config: ModelConfig, number: int) -> ModelConfig:
-    """Each replica has a GPU of its own, as long as there are any."""
+    """The configuration of replica `number`: on the next GPU, if there are any."""
     gpus = _gpus(config)
     return config.model_copy(update={"device": f"cuda:{number % gpus}"}) if gpus else config
 
 
-def _neighbours(config: ModelConfig, replicas: int) -> int:
-    """How many replicas share one memory."""
+def _per_device(config: ModelConfig, replicas: int) -> int:
+    """How many replicas share one device's memory."""
     return math.ceil(replicas / max(1, _gpus(config)))
-
-
-def _threads(replicas: int) -> int:
-    return max(1, cores() // replicas)

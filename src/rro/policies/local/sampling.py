@@ -1,11 +1,11 @@
-"""One answer being drawn, how its next token is chosen, and the contract of what draws many of
-them.
+"""One answer in a batch, how its next token is chosen, and the contract of a generator, which draws
+many answers.
 
-A row's random numbers depend on its seed and the token's number alone, so neither the other rows of
-a batch nor when it joined change them. What still changes is the arithmetic (sums depend on the
-shape of a batch). So each token of the vocabulary gets its own random number (the Gumbel-max
-trick): another token wins only where two are within rounding of each other. Inverting the
-distribution function would let a small change of one probability move all those behind it."""
+A row's random numbers depend on its seed and the token's number alone, not on the other rows of the
+batch. The logits still depend on them a little, because sums depend on the shape of a batch. So
+each token of the vocabulary gets a random number of its own (the Gumbel-max trick): another token
+wins only if two are within rounding of each other. Inverting the distribution function would let a
+small change of one probability move all tokens behind it. Knows neither caches nor messages."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ from rro.models.stop_strings import cut_at_stop
 from rro.types import SamplingParams
 
 Decode = Callable[[Sequence[int]], str]
-_OFFSETS = 2**21  # two draws share their random numbers once in this many
+# two draws share their random numbers once in so many
+_OFFSETS = 2**21
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One answer: what to draw it from, and what was drawn. `limit` bounds its tokens; `cached`
-    counts the prompt tokens that were not computed for it."""
+    """One answer: its prompt, and the tokens drawn so far with their log-probabilities. `limit`:
+    its most tokens. `finish`: why it ended. `text`: its text if a stop string ended it. `cached`:
+    how many prompt tokens were not computed for it (None: unknown yet)."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
@@ -39,21 +41,23 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish: Literal["stop", "length"] | None = None
-    text: str | None = None  # where a stop string ended it
+    text: str | None = None
     cached: int | None = None
 
     @property
     def length(self) -> int:
+        """Tokens of the prompt and the answer so far."""
         return len(self.prompt) + len(self.tokens)
 
     @property
     def ids(self) -> tuple[int, ...]:
+        """The ids of the prompt and the answer so far."""
         return self.prompt + tuple(self.tokens)
 
 
 def offsets(rows: Sequence[Row]) -> list[int]:
-    """Where each row's random numbers begin in the table: a hash of its seed and of how many tokens
-    it has."""
+    """Where each row's next random numbers begin in the table: a hash of its seed and its number of
+    tokens."""
     seeds = np.array([row.seed for row in rows], dtype=np.uint64)
     steps = np.array([len(row.tokens) for row in rows], dtype=np.uint64)
     hashed: list[int] = (_mix(_mix(seeds) + steps) % np.uint64(_OFFSETS)).tolist()
@@ -70,9 +74,9 @@ def _mix(x: Any) -> Any:
 
 @lru_cache(maxsize=4)
 def _gumbel(vocabulary: int, device: torch.device) -> Tensor:
-    """A fixed table of standard Gumbel numbers, seen as (offsets, vocabulary): row i begins at its
-    i-th number. Making fresh numbers for every token of the vocabulary would cost more than the
-    rest of the choice."""
+    """A fixed table of standard Gumbel numbers as (offsets, vocabulary), whose row i begins at
+    number i. Fresh numbers for every token of the vocabulary would cost more than all the rest of
+    choosing a token."""
     hashed = _mix(np.arange(_OFFSETS + vocabulary - 1, dtype=np.uint64)) >> np.uint64(11)
     gumbel = -np.log(-np.log((hashed.astype(np.float64) + 0.5) / 2**53))
     table = torch.from_numpy(gumbel.astype(np.float32)).to(device)
@@ -80,7 +84,8 @@ def _gumbel(vocabulary: int, device: torch.device) -> Tensor:
 
 
 def choose(logits: Tensor, rows: Sequence[Row]) -> Tensor:
-    """Draw one token per row from logits (rows, vocabulary), float32; ids of shape (rows,)."""
+    """Draw one token per row from logits (rows, vocabulary), float32; returns ids of shape
+    (rows,)."""
     if all(row.params.temperature == 0 for row in rows):
         return logits.argmax(-1)
     temperature = torch.tensor([row.params.temperature for row in rows], device=logits.device)[
@@ -97,7 +102,8 @@ def choose(logits: Tensor, rows: Sequence[Row]) -> Tensor:
 
 
 def _keep_top_p(scaled: Tensor, top_p: Tensor) -> Tensor:
-    """Rule out all but the fewest tokens whose probabilities reach `top_p`."""
+    """Set all logits to -inf except those of the fewest tokens whose probabilities reach `top_p`
+    together."""
     ordered, order = torch.softmax(scaled, -1).sort(-1, descending=True)
     outside = ordered.cumsum(-1) - ordered >= top_p
     outside[:, 0] = False
@@ -105,10 +111,9 @@ def _keep_top_p(scaled: Tensor, top_p: Tensor) -> Tensor:
 
 
 class Generator(ABC):
-    """Draws rows. `admit` moves waiting rows in as far as there is room, `step` draws one token for
-    each row inside; both return the rows that are done. After an exception, `reset` gives back all
-    rows, tokens kept: those that are not done can be admitted again and go on as if nothing had
-    happened. Call them in torch.inference_mode."""
+    """Draws the answers of many rows. `rows` are those that it works on. After an exception,
+    `reset` returns all of them with their tokens; those that are not done can be admitted again and
+    continue where they were. Call its methods in torch.inference_mode."""
 
     def __init__(self, model: Any, end_ids: frozenset[int], decode: Decode, max_rows: int) -> None:
         self.model, self.end_ids, self.max_rows = model, end_ids, max_rows
@@ -116,22 +121,25 @@ class Generator(ABC):
         self._decode = decode
 
     @abstractmethod
-    def admit(self, waiting: deque[Row]) -> list[Row]: ...
+    def admit(self, waiting: deque[Row]) -> list[Row]:
+        """Take rows from `waiting`, as many as there is room for. Returns those that are done."""
 
     @abstractmethod
-    def step(self) -> list[Row]: ...
+    def step(self) -> list[Row]:
+        """Draw one token for each row. Returns those that are done, which leave."""
 
     def reset(self) -> list[Row]:
-        """Forget all state; returns the rows that were inside."""
+        """Forget everything; returns the rows that it worked on."""
         rows, self.rows = self.rows, []
         return rows
 
     def shrink(self, rows: int) -> None:
-        """Take at most `rows` at once from now on."""
+        """Work on at most `rows` at once from now on."""
         self.max_rows = rows
 
     def extend(self, rows: Sequence[Row], logits: Tensor) -> None:
-        """Give each row its next token from logits (rows, vocabulary)."""
+        """Give each row its next token from logits (rows, vocabulary), and set `finish` of those
+        that are done."""
         logits = logits.float()
         chosen = choose(logits, rows)
         logprobs: list[float] = []
@@ -147,16 +155,15 @@ class Generator(ABC):
                 row.finish = "length"
 
     def _stopped(self, row: Row) -> bool:
-        """Look for a stop string at the end of what was drawn; if there is one, cut the row before
-        it."""
-        # A token stands for at least one byte, bar special ones; a few more, as a cut character
-        # decodes badly.
+        """Whether the answer ends with a stop string, before which it is then cut."""
+        # a token, unless special, stands for at least one byte; a few more because a character that
+        # is cut in two does not decode
         tail = max(len(stop.encode()) for stop in row.params.stop) + 4
         if not any(stop in self._decode(row.tokens[-tail:]) for stop in row.params.stop):
             return False
-        found = cut_at_stop(row.tokens, row.params.stop, self._decode)
-        if found is None:
+        stop = cut_at_stop(row.tokens, row.params.stop, self._decode)
+        if stop is None:
             return False
-        keep, row.text = found
+        keep, row.text = stop
         del row.tokens[keep:], row.logprobs[keep:]
         return True

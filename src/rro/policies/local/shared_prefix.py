@@ -1,11 +1,11 @@
-"""Attention that reads a beginning shared by many rows once, not once per row.
+"""Attention that reads a prefix shared by many rows once, not once per row ("cascade" attention).
 
-Drawing tokens on a CPU is bound by memory: every step reads all keys and values of every row, and
-siblings and rollouts are mostly the same history. Here each shared stretch of it is kept once, as a
-trunk, and multiplied with the queries of all its rows together; what a row has for itself lies in
-its slot, and both are joined by the sums of their exponentials ("cascade" attention). Used where it
-was found to agree with the model's own attention (see `make_generator`) and is long enough to pay;
-GPUs, which would wait for the many small kernels, do without."""
+Decoding on a CPU is bound by memory: each step reads all keys and values of every row, and siblings
+and rollouts have most of their history in common. Here every shared prefix is stored once and
+attended to by all its rows together; the rest of a row is in its slot, and the two attentions are
+combined by the sums of their exponentials. Used where `make_generator` found it to agree with the
+model's own attention and the prefix is long enough; not on GPUs, which would wait for the many
+small kernels. Knows rows and blocks, neither tokens nor models."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rro.policies.local.packed import Attend, Pass
+from rro.policies.local.packed_pass import Attend, PackedPass
 from rro.policies.local.prefix_cache import BLOCK, Block
 from rro.policies.local.sampling import Row
 
 
 @dataclass(slots=True, eq=False)
-class _Trunk:
-    """Consecutive blocks in one tensor (2 x layers, heads, tokens, size). A row uses a trunk from
-    its beginning, up to where its own history branches off."""
+class _Segment:
+    """Consecutive blocks in one tensor (2 x layers, heads, tokens, size). A row uses a segment from
+    its beginning up to where its own history differs."""
 
     blocks: list[int]
     state: Tensor
@@ -33,9 +33,9 @@ class _Trunk:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stretch:
-    """What the rows first..last-1, in sorted order, have in common: (2 x layers, heads, tokens,
-    size)."""
+class _Common:
+    """Keys and values (2 x layers, heads, tokens, size) that the rows first..last-1, in sorted
+    order, have in common."""
 
     first: int
     last: int
@@ -43,119 +43,125 @@ class _Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """One pass: its stretches by sorted token, and the tokens' order and its inverse."""
+class _SortedPass:
+    """A pass, its common parts by sorted token, and the tokens' order and its inverse."""
 
-    work: Pass
-    stretches: list[_Stretch]
+    work: PackedPass
+    common: list[_Common]
     order: Tensor
     inverse: Tensor
 
 
 class SharedPrefixes:
-    """Which rows share which beginnings, of `least` tokens or more. Rows `enter` and `leave`;
-    `arrange` where they changed; `attention` serves one forward pass."""
+    """Which rows share which prefixes of `least` or more tokens. Call `enter` and `leave` for each
+    row, `arrange` after the rows of a pass changed, `attention` for each pass."""
 
     def __init__(self, least: int) -> None:
         self._least = least
-        self._trunks: dict[int, _Trunk] = {}  # by their first block
-        self._blocks: dict[Row, list[Block]] = {}  # that a row began with
-        self._used: dict[
-            Row, list[tuple[_Trunk, int]]
-        ] = {}  # the trunks a row reads, and how many blocks of each
-        self._stretches: list[_Stretch] = []
+        # by their first block
+        self._segments: dict[int, _Segment] = {}
+        # that a row began with
+        self._blocks: dict[Row, list[Block]] = {}
+        # the segments of a row, and how many blocks of each it uses
+        self._used: dict[Row, list[tuple[_Segment, int]]] = {}
+        self._common: list[_Common] = []
         self._order = np.empty(0, dtype=np.int64)
 
     def enter(self, rows: Sequence[Row], blocks: list[Block]) -> int:
-        """Rows that begin with these blocks come in; returns how many of the blocks the rows read
-        from here: those that other rows had too at the same time. A history that merely grows step
-        by step is not worth a trunk."""
+        """Add rows that begin with these blocks. Returns how many of the blocks they read from
+        here: those that several rows in the batch had at the same time. (A history that merely
+        grows step by step is not shared.)"""
         for block in blocks:
             block.rows += len(rows)
-            block.popular = block.popular or block.rows > 1
-        common = list(takewhile(lambda block: block.popular, blocks))
+            block.shared = block.shared or block.rows > 1
+        common = list(takewhile(lambda block: block.shared, blocks))
         if len(common) * BLOCK < self._least:
             common = []
         for row in rows:
             self._blocks[row] = blocks
-            self._used[row] = self._climb(common)
+            self._used[row] = self._use(common)
         return len(common)
 
-    def follow(self, leader: Row, twins: Sequence[Row], blocks: list[Block]) -> int:
-        """Rows equal to one that is here come in, now that `blocks` are known of them; returns how
-        many of those they and the leader read from here from now on."""
+    def follow(self, leader: Row, duplicates: Sequence[Row], blocks: list[Block]) -> int:
+        """Add rows whose ids equal those of `leader`, now that its prompt is computed and stored as
+        `blocks`. Returns how many of these all of them read from here from now on."""
         old, used = self._blocks[leader], self._used[leader]
         if blocks[: len(old)] == old:
-            common = self.enter([leader, *twins], blocks)
+            common = self.enter([leader, *duplicates], blocks)
             self._release(old, used)
             return common
-        for twin in twins:  # the cache has dropped what the leader began with meanwhile
-            self._blocks[twin], self._used[twin] = old, used
+        # meanwhile the cache has dropped what the leader began with
+        for duplicate in duplicates:
+            self._blocks[duplicate], self._used[duplicate] = old, used
             for block in old:
                 block.rows += 1
-            for trunk, _ in used:
-                trunk.users += 1
+            for segment, _ in used:
+                segment.users += 1
         return sum(count for _, count in used)
 
-    def _climb(self, blocks: list[Block]) -> list[tuple[_Trunk, int]]:
+    def _use(self, blocks: list[Block]) -> list[tuple[_Segment, int]]:
+        """The segments that begin with these blocks, made where there are none."""
         used, at = [], 0
         while at < len(blocks):
-            trunk = self._trunks.get(blocks[at].id)
-            if trunk is None:
+            segment = self._segments.get(blocks[at].id)
+            if segment is None:
                 ids, states = zip(*((block.id, block.state) for block in blocks[at:]), strict=True)
-                trunk = self._trunks[ids[0]] = _Trunk(list(ids), torch.cat(states, 2))
-            pairs = zip(trunk.blocks, blocks[at:], strict=False)
+                segment = self._segments[ids[0]] = _Segment(list(ids), torch.cat(states, 2))
+            pairs = zip(segment.blocks, blocks[at:], strict=False)
             count = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1].id, pairs))
-            trunk.users += 1
-            used.append((trunk, count))
+            segment.users += 1
+            used.append((segment, count))
             at += count
         return used
 
     def leave(self, row: Row) -> None:
+        """Remove a row."""
         self._release(self._blocks.pop(row), self._used.pop(row))
 
-    def _release(self, blocks: list[Block], used: list[tuple[_Trunk, int]]) -> None:
+    def _release(self, blocks: list[Block], used: list[tuple[_Segment, int]]) -> None:
         for block in blocks:
             block.rows -= 1
-        for trunk, _ in used:
-            trunk.users -= 1
-            if not trunk.users:
-                del self._trunks[trunk.blocks[0]]
+        for segment, _ in used:
+            segment.users -= 1
+            if not segment.users:
+                del self._segments[segment.blocks[0]]
 
     def arrange(self, rows: Sequence[Row]) -> None:
-        """Sort the rows such that those with a common beginning lie together, and list what each
-        stretch of them has in common. Needed whenever the rows or their order changed."""
+        """Sort the rows of a pass so that those with a common prefix are neighbours, and list what
+        neighbours have in common. Needed whenever the rows or their order changed."""
         chains = [
-            tuple(id_ for trunk, count in self._used[row] for id_ in trunk.blocks[:count])
+            tuple(id_ for segment, count in self._used[row] for id_ in segment.blocks[:count])
             for row in rows
         ]
         self._order = np.array(sorted(range(len(rows)), key=lambda number: chains[number]))
-        users: dict[_Trunk, list[tuple[int, int]]] = {}
+        users: dict[_Segment, list[tuple[int, int]]] = {}
         for place, number in enumerate(self._order.tolist()):
-            for trunk, count in self._used[rows[number]]:
-                users.setdefault(trunk, []).append((place, count))
-        self._stretches = []
-        for trunk, places in users.items():
+            for segment, count in self._used[rows[number]]:
+                users.setdefault(segment, []).append((place, count))
+        self._common = []
+        for segment, places in users.items():
             begin = 0
             for end in sorted({count for _, count in places}):
                 inside = [place for place, count in places if count >= end]
-                state = trunk.state[:, :, begin * BLOCK : end * BLOCK]
-                self._stretches.append(_Stretch(inside[0], inside[-1] + 1, state))
+                state = segment.state[:, :, begin * BLOCK : end * BLOCK]
+                self._common.append(_Common(inside[0], inside[-1] + 1, state))
                 begin = end
 
-    def attention(self, work: Pass) -> Attend:
-        """How the tokens of a pass over the arranged rows attend: to the stretches here and to
-        their rows' slots."""
-        if not self._stretches:
+    def attention(self, work: PackedPass) -> Attend:
+        """The attention of a pass over the arranged rows: to the shared prefixes and to the rows'
+        slots."""
+        if not self._common:
             return work.attend
-        place = np.argsort(self._order)  # of each row
-        order = np.argsort(place[work.owner], kind="stable")  # of the tokens, by their rows' places
-        ends = np.concatenate([[0], np.cumsum(np.bincount(place[work.owner]))])
-        stretches = [
+        # the sorted place of each token's row
+        place = np.argsort(self._order)[work.owner]
+        order = np.argsort(place, kind="stable")
+        ends = np.concatenate([[0], np.cumsum(np.bincount(place))])
+        common = [
             replace(part, first=int(ends[part.first]), last=int(ends[part.last]))
-            for part in self._stretches
+            for part in self._common
         ]
-        view = _View(work, stretches, torch.from_numpy(order), torch.from_numpy(np.argsort(order)))
+        inverse = np.argsort(order)
+        view = _SortedPass(work, common, torch.from_numpy(order), torch.from_numpy(inverse))
 
         def attend(query: Tensor, scale: float, softcap: float | None) -> Tensor:
             if softcap is not None:
@@ -165,47 +171,47 @@ class SharedPrefixes:
         return attend
 
 
-def _attend(view: _View, query: Tensor, scale: float) -> Tensor:
-    """Attention of (tokens, heads, group, size): to the slots first, then each stretch's share of
-    it joins in."""
+def _attend(view: _SortedPass, query: Tensor, scale: float) -> Tensor:
+    """Attention of (tokens, heads, group, size): to the slots first, then to each common part."""
     work, layer, group = view.work, view.work.slots.layer, query.shape[2]
     own = [
-        _flash(part.gather(query), *part.read(work.slots), scale, part.mask) for part in work.parts
+        _flash(grid.gather(query), *grid.read(work.slots), scale, grid.mask) for grid in work.grids
     ]
     output, weight = (
         _sorted(
             torch.cat(
-                [part.scatter(grid, group) for part, grid in zip(work.parts, grids, strict=True)]
+                [grid.scatter(own, group) for grid, own in zip(work.grids, outputs, strict=True)]
             ),
             view.order,
         )
-        for grids in zip(*own, strict=True)
+        for outputs in zip(*own, strict=True)
     )
     output = output.float()
-    asked = _sorted(query, view.order)
-    for stretch in view.stretches:
-        rows = slice(stretch.first * group, stretch.last * group)
-        keys, values = stretch.state[2 * layer], stretch.state[2 * layer + 1]
-        more, its_weight = _flash(asked[None, :, rows], keys[None], values[None], scale)
-        _join(output[:, rows], weight[:, rows], more[0], its_weight[0])
+    queries = _sorted(query, view.order)
+    for common in view.common:
+        rows = slice(common.first * group, common.last * group)
+        keys, values = common.state[2 * layer], common.state[2 * layer + 1]
+        other, other_weight = _flash(queries[None, :, rows], keys[None], values[None], scale)
+        _combine(output[:, rows], weight[:, rows], other[0], other_weight[0])
     return _unsorted(output, view.inverse).to(query.dtype)
 
 
 def _flash(
     query: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Attention, and the logarithm of the sum of its exponentials in a last dimension of 1: what
-    two of them need to become the attention to both."""
+    """Attention, and the logarithm of the sum of its exponentials with a last dimension of 1, by
+    which two attentions can be combined."""
+    # the public scaled_dot_product_attention does not return the second
     output, weight = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, keys, values, attn_mask=mask, scale=scale
     )
     return output, weight[..., None]
 
 
-def _join(output: Tensor, weight: Tensor, more: Tensor, its_weight: Tensor) -> None:
-    """Turn an attention and its weight, in place, into those to its keys and others together."""
-    both = torch.logaddexp(weight, its_weight)
-    output.mul_(torch.exp(weight - both)).add_(more * torch.exp(its_weight - both))
+def _combine(output: Tensor, weight: Tensor, other: Tensor, other_weight: Tensor) -> None:
+    """Turn an attention and its weight, in place, into those to the keys of both."""
+    both = torch.logaddexp(weight, other_weight)
+    output.mul_(torch.exp(weight - both)).add_(other * torch.exp(other_weight - both))
     weight.copy_(both)
 
 
@@ -215,5 +221,6 @@ def _sorted(tensor: Tensor, order: Tensor) -> Tensor:
 
 
 def _unsorted(tensor: Tensor, inverse: Tensor) -> Tensor:
+    """The inverse of `_sorted`."""
     heads, _, size = tensor.shape
     return tensor.view(heads, len(inverse), -1, size).transpose(0, 1)[inverse]

@@ -1,5 +1,6 @@
-"""Continuous batching for models with plain attention: rows join and leave between any two
-tokens."""
+"""Continuous batching for models with plain attention: rows join and leave between any two tokens.
+
+Knows token ids, slots and the prefix cache, neither messages nor threads."""
 
 from __future__ import annotations
 
@@ -12,39 +13,52 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rro.policies.local.kv_slots import KeyValueSlots, Layout, shelf_of
-from rro.policies.local.packed import Pass, attending
+from rro.policies.local.kv_slots import KeyValueSlots, Layout, bucket_of
+from rro.policies.local.packed_pass import Attend, PackedPass, replaced_attention
 from rro.policies.local.prefix_cache import BLOCK, PrefixCache
 from rro.policies.local.sampling import Decode, Generator, Row
 from rro.policies.local.shared_prefix import SharedPrefixes
 
-# at most, that a forward pass computes of prompts: bounds its memory, and how long all others wait
-_PROMPT_TOKENS = 512
-
 _Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotOptions:
+    """`max_context`: tokens of prompt and answer together. `share_from`: a beginning that several
+    rows have is read from one place if it has so many tokens (None: never; see `SharedPrefixes`).
+    `packed`: a new prompt goes through the model together with the next token of all other rows,
+    not in a pass of its own. `prompt_tokens`: at most so many tokens of prompts a pass, which
+    bounds its memory and how long the other rows wait."""
+
+    max_context: int
+    share_from: int | None = None
+    packed: bool = True
+    prompt_tokens: int = 512
 
 
 @dataclass(slots=True, eq=False)
 class _Seat:
-    """A row in a slot. Tokens before `start` are shared, not in the slot; those before `known` went
-    through the model. `twins` wait for the same prompt; None: it is computed."""
+    """A row in a slot. Tokens before `start` are shared, not in the slot; those before `computed`
+    have gone through the model. `duplicates` are rows that wait for the same prompt; None: it is
+    computed."""
 
     row: Row
-    place: tuple[int, int]  # shelf and slot
+    # bucket and slot
+    place: tuple[int, int]
     start: int
-    known: int
-    twins: list[Row] | None
+    computed: int
+    duplicates: list[Row] | None
 
     @property
-    def unknown(self) -> int:
-        return self.row.length - self.known
+    def missing(self) -> int:
+        """Tokens that have not gone through the model."""
+        return self.row.length - self.computed
 
 
 class SlotGenerator(Generator):
-    """Every row has a slot of keys and values. A new row finds there what the prefix cache knows of
-    it; the rest of its prompt goes through the model in one pass with the next token of all others.
-    With `share`, a beginning that several rows had is not copied into their slots but read from one
-    place, if it has that many tokens."""
+    """Every row has a slot of keys and values. A new row starts with what the prefix cache has of
+    it; the rest of its prompt goes through the model in one pass with the next token of all
+    others."""
 
     def __init__(
         self,
@@ -54,56 +68,57 @@ class SlotGenerator(Generator):
         max_rows: int,
         layout: Layout,
         prefixes: PrefixCache,
-        share: int | None,
-        context: int,
+        options: SlotOptions,
     ) -> None:
         super().__init__(model, end_ids, decode, max_rows)
-        self._prefixes, self._layout, self._share, self._context = prefixes, layout, share, context
+        self.options, self.prefixes, self._layout = options, prefixes, layout
         self._group = model.config.get_text_config().num_attention_heads // layout.heads
         self._clear()
 
     def _clear(self) -> None:
-        self._slots = KeyValueSlots(self._layout, self.max_rows, self._context)
-        self._shelves: list[list[_Seat]] = []
-        self._shared = SharedPrefixes(self._share) if self._share else None
+        self._slots = KeyValueSlots(self._layout, self.max_rows, self.options.max_context)
+        self._buckets: list[list[_Seat]] = []
+        share_from = self.options.share_from
+        self._shared = SharedPrefixes(share_from) if share_from else None
         self._changed()
 
     def _changed(self) -> None:
-        """Rows came, went or moved."""
-        self._seats = [seat for shelf in self._shelves for seat in shelf]
+        """Rows joined, left or moved."""
+        self._seats = [seat for bucket in self._buckets for seat in bucket]
         self.rows = [seat.row for seat in self._seats]
-        self._arranged = False
+        self._arranged: list[_Seat] = []
 
     def reset(self) -> list[Row]:
-        inside = self.rows + [twin for seat in self._seats for twin in seat.twins or ()]
-        self._prefixes.clear()
+        """As `Generator` says; the prefix cache is emptied too."""
+        inside = self.rows + [row for seat in self._seats for row in seat.duplicates or ()]
+        self.prefixes.clear()
         self._clear()
         return inside
 
     def shrink(self, rows: int) -> None:
+        """As `Generator` says; the prefix cache may hold half as much from now on."""
         super().shrink(rows)
-        self._prefixes.halve()
+        self.prefixes.halve()
 
     def admit(self, waiting: deque[Row]) -> list[Row]:
-        """Equal sequences come in together. Of others that begin with the same unknown block only
-        one does: the rest will find it in the cache."""
-        room = self.max_rows - sum(1 + len(seat.twins or ()) for seat in self._seats)
-        new = sum(seat.unknown - 1 for seat in self._seats)
-        leaders, later = dict[_Ids, _Seat](), list[Row]()
-        claimed = {
-            self._prefixes.next_key(seat.row.ids) for seat in self._seats if seat.twins is not None
-        }
-        while waiting and room and new < _PROMPT_TOKENS:
+        """As `Generator` says. Rows with equal ids join together; of rows that begin with the same
+        unknown block only one joins, and the others will find that block in the cache."""
+        room = self.max_rows - sum(1 + len(seat.duplicates or ()) for seat in self._seats)
+        new = sum(seat.missing - 1 for seat in self._seats)
+        leaders, later = dict[_Ids, list[Row]](), list[Row]()
+        pending = [seat.row for seat in self._seats if seat.duplicates is not None]
+        claimed = {self.prefixes.next_key(row.ids) for row in pending}
+        while waiting and room and new < self.options.prompt_tokens:
             row = waiting.popleft()
             ids = row.ids
             if ids in leaders:
-                leaders[ids].twins.append(row)  # type: ignore[union-attr]
-            elif (key := self._prefixes.next_key(ids)) is not None and key in claimed:
+                leaders[ids].append(row)
+            elif (key := self.prefixes.next_key(ids)) is not None and key in claimed:
                 later.append(row)
                 continue
             else:
-                leaders[ids] = self._let_in(row, ids)
-                new += leaders[ids].unknown
+                leaders[ids] = []
+                new += self._join(row, ids, leaders[ids]).missing
                 claimed.add(key)
             room -= 1
         waiting.extendleft(reversed(later))
@@ -112,93 +127,102 @@ class SlotGenerator(Generator):
         return []
 
     def step(self) -> list[Row]:
+        """As `Generator` says; rows whose prompt needs more passes get no token yet."""
         if not self._seats:
             return []
-        tokens, seats = self._new_tokens(), self._seats
-        logits = self._forward(tokens)
+        seats = self._next_seats()
+        tokens = self._new_tokens(seats)
+        logits = self._forward(seats, tokens)
         for seat, new in zip(seats, tokens, strict=True):
-            seat.known += len(new)
-        sources = [number for number, seat in enumerate(seats) if not seat.unknown]
+            seat.computed += len(new)
+        sources = [number for number, seat in enumerate(seats) if not seat.missing]
         rows = [seats[number].row for number in sources]
         for number in list(sources):
-            if seats[number].twins is not None:
-                twins = self._finish_prompt(seats[number])
-                rows += twins
-                sources += [number] * len(twins)
+            if seats[number].duplicates is not None:
+                duplicates = self._finish_prompt(seats[number])
+                rows += duplicates
+                sources += [number] * len(duplicates)
         self.extend(rows, logits[sources])
         return self._leave()
 
-    def _new_tokens(self) -> list[Sequence[int]]:
-        """Of each row the tokens that the next pass computes."""
-        tokens, left = list[Sequence[int]](), _PROMPT_TOKENS
-        for seat in self._seats:
-            new = min(seat.unknown, 1 + left)
+    def _next_seats(self) -> list[_Seat]:
+        """Whose tokens the next pass computes: all; if not packed, first each new prompt alone."""
+        if self.options.packed:
+            return self._seats
+        new = [seat for seat in self._seats if seat.duplicates is not None]
+        return new[:1] or self._seats
+
+    def _new_tokens(self, seats: Sequence[_Seat]) -> list[Sequence[int]]:
+        """The tokens of each seat that the next pass computes."""
+        tokens, left = list[Sequence[int]](), self.options.prompt_tokens
+        for seat in seats:
+            new = min(seat.missing, 1 + left)
             left -= new - 1
-            drawn = seat.unknown == 1 and seat.row.tokens
-            tokens.append(
-                seat.row.tokens[-1:] if drawn else seat.row.ids[seat.known : seat.known + new]
-            )
+            if seat.missing == 1 and seat.row.tokens:
+                # the common case, without building all ids
+                tokens.append(seat.row.tokens[-1:])
+            else:
+                tokens.append(seat.row.ids[seat.computed : seat.computed + new])
         return tokens
 
-    def _let_in(self, row: Row, ids: _Ids) -> _Seat:
-        """Give a row a slot, with what is known of it."""
-        known = self._prefixes.match(ids)
+    def _join(self, row: Row, ids: _Ids, duplicates: list[Row]) -> _Seat:
+        """Give a row a slot, with what the prefix cache has of it."""
+        known = self.prefixes.match(ids)
         common = self._shared.enter([row], known.blocks) if self._shared else 0
         if row.cached is None:
             row.cached = min(known.tokens, len(row.prompt))
-        seat = self._add(row, BLOCK * common, known.tokens, [])
+        seat = self._seat(row, BLOCK * common, known.tokens, duplicates)
         self._slots.load(seat.place, known.states[common:])
         return seat
 
-    def _add(self, row: Row, start: int, known: int, twins: list[Row] | None) -> _Seat:
-        """Put a row at the end of the shelf that is long enough for all that it can become."""
-        shelf = shelf_of(len(row.prompt) + row.limit - start)
-        while len(self._shelves) <= shelf:
-            self._shelves.append([])
-        seats = self._shelves[shelf]
-        seats.append(_Seat(row, (shelf, len(seats)), start, known, twins))
-        self._slots.reserve([len(shelf) for shelf in self._shelves])
+    def _seat(self, row: Row, start: int, computed: int, duplicates: list[Row] | None) -> _Seat:
+        """Put a row at the end of the bucket that is long enough for its longest answer."""
+        bucket = bucket_of(len(row.prompt) + row.limit - start)
+        while len(self._buckets) <= bucket:
+            self._buckets.append([])
+        seats = self._buckets[bucket]
+        seats.append(_Seat(row, (bucket, len(seats)), start, computed, duplicates))
+        self._slots.reserve([len(seats) for seats in self._buckets])
         return seats[-1]
 
     def _finish_prompt(self, leader: _Seat) -> list[Row]:
-        """Keep the keys and values of a prompt that is computed, and let in those that waited for
-        it."""
-        row, start, twins = leader.row, leader.start, leader.twins or []
-        self._prefixes.store(row.ids, self._slots.reader(leader.place, start), start)
-        leader.twins = None
-        if twins and self._shared:
-            leader.start = BLOCK * self._shared.follow(
-                row, twins, self._prefixes.match(row.ids).blocks
-            )
-            self._slots.shift(leader.place, leader.start - start, leader.known - start)
-        for twin in twins:
-            if twin.cached is None:
-                twin.cached = len(twin.prompt)
-            seat = self._add(twin, leader.start, leader.known, None)
-            self._slots.copy(leader.place, leader.known - leader.start, seat.place)
+        """Store the keys and values of a prompt that is computed, and let the rows join that waited
+        for it. Returns these."""
+        row, start, duplicates = leader.row, leader.start, leader.duplicates or []
+        self.prefixes.store(row.ids, self._slots.reader(leader.place, start), start)
+        leader.duplicates = None
+        if duplicates and self._shared:
+            blocks = self.prefixes.match(row.ids).blocks
+            leader.start = BLOCK * self._shared.follow(row, duplicates, blocks)
+            self._slots.shift(leader.place, leader.start - start, leader.computed - start)
+        for duplicate in duplicates:
+            if duplicate.cached is None:
+                duplicate.cached = len(duplicate.prompt)
+            seat = self._seat(duplicate, leader.start, leader.computed, None)
+            self._slots.copy(leader.place, leader.computed - leader.start, seat.place)
         self._changed()
-        return twins
+        return duplicates
 
-    def _forward(self, tokens: list[Sequence[int]]) -> Tensor:
-        """Logits (rows, vocabulary) behind the last of each row's new tokens."""
-        seats, device = self._seats, self._layout.device
-        places = [seat.place[0] for seat in seats], [seat.known - seat.start for seat in seats]
-        work = Pass(self._slots, *places, [len(new) for new in tokens], self._group)
-        if self._shared and not self._arranged:
-            self._shared.arrange(self.rows)
-            self._arranged = True
-        attend = self._shared.attention(work) if self._shared else work.attend
+    def _forward(self, seats: list[_Seat], tokens: list[Sequence[int]]) -> Tensor:
+        """Logits (rows, vocabulary) after the last new token of each seat."""
+        device = self._layout.device
+        work = PackedPass(
+            self._slots,
+            [seat.place for seat in seats],
+            [seat.computed - seat.start for seat in seats],
+            [len(new) for new in tokens],
+            self._group,
+        )
         ids = [
             tokens[owner][number]
             for owner, number in zip(work.owner.tolist(), work.number.tolist(), strict=True)
         ]
         positions = work.positions + np.array([seat.start for seat in seats])[work.owner]
-        with attending(self.model, attend, self._layout.heads):
+        with replaced_attention(self.model, self._attention(seats, work), self._layout.heads):
             logits: Tensor = self.model(
                 input_ids=torch.tensor([ids], device=device),
-                attention_mask=torch.empty(
-                    1, 1, 1, 1, device=device
-                ),  # so that the model makes none: `attend` has its own
+                # so that the model makes no mask: the replaced attention has its own
+                attention_mask=torch.empty(1, 1, 1, 1, device=device),
                 position_ids=torch.from_numpy(positions)[None].to(device),
                 past_key_values=self._slots,
                 use_cache=True,
@@ -206,28 +230,34 @@ class SlotGenerator(Generator):
             ).logits
         return logits[0]
 
+    def _attention(self, seats: list[_Seat], work: PackedPass) -> Attend:
+        if self._shared is None:
+            return work.attend
+        if seats is not self._arranged:
+            self._shared.arrange([seat.row for seat in seats])
+            self._arranged = seats
+        return self._shared.attention(work)
+
     def _leave(self) -> list[Row]:
-        """Take out the rows that are done: their keys and values go to the prefix cache, the last
-        of the shelf moves up."""
+        """Take out the rows that are done: their keys and values go to the prefix cache, and the
+        last row of the bucket takes the slot."""
         done = []
         for seat in reversed(self._seats):
-            if (
-                seat.row.finish is None or seat.twins
-            ):  # one that was abandoned, but others wait for its prompt
+            # an abandoned row stays while others wait for its prompt
+            if seat.row.finish is None or seat.duplicates:
                 continue
             done.append(seat.row)
-            # The last token never went through the model.
-            self._prefixes.store(
-                seat.row.ids[: seat.known], self._slots.reader(seat.place, seat.start), seat.start
-            )
+            # the last token never went through the model
+            ids = seat.row.ids[: seat.computed]
+            self.prefixes.store(ids, self._slots.reader(seat.place, seat.start), seat.start)
             if self._shared:
                 self._shared.leave(seat.row)
-            shelf, slot = seat.place
-            mover = self._shelves[shelf].pop()
-            if mover is not seat:
-                self._slots.copy(mover.place, mover.known - mover.start, seat.place)
-                self._shelves[shelf][slot] = mover
-                mover.place = seat.place
+            bucket, slot = seat.place
+            moved = self._buckets[bucket].pop()
+            if moved is not seat:
+                self._slots.copy(moved.place, moved.computed - moved.start, seat.place)
+                self._buckets[bucket][slot] = moved
+                moved.place = seat.place
         if done:
             self._changed()
         return done
