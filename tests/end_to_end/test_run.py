@@ -41,10 +41,11 @@ def test_the_table_shows_both_policies_and_the_cost(finished):
     for word in (
         "sft",
         "rro-1",
-        "rro-1 - sft",
+        "difference in reward",
+        "against sft",
         "pairs",
-        "candidates/step",
-        "policy calls",
+        "candidates",
+        "policy",
         "seconds",
         "run folder",
     ):

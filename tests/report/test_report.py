@@ -22,7 +22,7 @@ from rro.policies.scripted import ScriptedPolicy
 from rro.report import page
 from rro.report.gather import Gatherer
 from rro.report.pack import pack, unpack
-from rro.report.papers import write_tables
+from rro.report.tables import write_tables
 from rro.runs.journal import Journal
 from rro.types import Message, Source, Step, StopReason, Trajectory, Usage
 
@@ -407,25 +407,6 @@ def test_a_damaged_journal_is_named(tmp_path, toy):
         Gatherer([tmp_path])
 
 
-def test_tables_for_papers(tmp_path, toy):
-    head, _ = gathered(toy.path)
-    head["runs"][0]["name"] = "a|b\n[c](d)"
-    names = {path.name for path in write_tables(head, tmp_path)}
-    assert names == {
-        f"{table}.{kind}"
-        for table in ("rewards", "differences", "exploration")
-        for kind in ("md", "csv")
-    }
-    columns, *rows = [
-        line.split(",") for line in (tmp_path / "differences.csv").read_text().splitlines()[:1]
-    ]
-    assert columns[-4:] == ["difference_low", "difference_high", "tasks", "tasks_left_out"]
-    assert rows == []
-    markdown = (tmp_path / "differences.md").read_text()
-    assert r"| a\|b \[c\](d) |" in markdown
-    assert len(markdown.splitlines()) == 3
-
-
 def test_plots_are_files(tmp_path, toy):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (rro[plots])")
     other = make_run(tmp_path / "other$x$", FOREST, seed=3)
@@ -449,10 +430,13 @@ def test_plots_are_files(tmp_path, toy):
     assert (tmp_path / "plots" / "rewards.svg").read_bytes() == before
 
 
-def test_plots_without_matplotlib_say_what_to_install(tmp_path, toy, monkeypatch, capsys):
+def test_plots_without_matplotlib_fail_before_the_work(tmp_path, toy, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(["report", str(toy.path), "--plots", str(tmp_path)]) == 2
-    assert "pip install 'rro[plots]'" in capsys.readouterr().err
+    report = tmp_path / "report.html"
+    arguments = ["report", str(toy.path), "--out", str(report), "--plots", str(tmp_path / "plots")]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == "rro: --plots needs matplotlib: pip install 'rro[plots]'\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_report_needs_no_trainer(toy):

@@ -115,7 +115,7 @@ def _run_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _report_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     report = _command(
-        commands, "report", _report, "a page to look at: overview, trees, pairs; opens from disc"
+        commands, "report", _report, "a page to look at: overview, trees, pairs; opens from disk"
     )
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     report.add_argument(
@@ -291,14 +291,15 @@ def _compare(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from rro.report.gather import Gatherer
     from rro.report.page import write_report
+    from rro.report.plots import require_matplotlib, write_plots
+    from rro.report.tables import write_tables
 
+    if options.plots:
+        require_matplotlib()
     with Gatherer(options.runs) as gatherer:
         head, chunks = gatherer.whole()
     print(write_report(head, chunks, options.out or options.runs[0] / "report.html"))
     if options.plots:
-        from rro.report.papers import write_tables
-        from rro.report.plots import write_plots
-
         write_plots(head, options.plots)
         write_tables(head, options.plots)
         print(options.plots)

@@ -26,15 +26,22 @@ _THIRDS = ("first", "middle", "last")
 Head = Mapping[str, Any]
 
 
-def write_plots(head: Head, folder: Path) -> list[Path]:
-    """Write every chart that has data; returns the files.
-
-    Raises UsageError where matplotlib is not installed, or `folder` cannot be written."""
+def require_matplotlib() -> None:
+    """Raises UsageError where matplotlib is not installed; to be asked before the work."""
     try:
-        import matplotlib
-        from matplotlib.figure import Figure
+        import matplotlib  # noqa: F401
     except ImportError:
-        raise UsageError("plots need matplotlib: pip install 'rro[plots]'") from None
+        raise UsageError("--plots needs matplotlib: pip install 'rro[plots]'") from None
+
+
+def write_plots(head: Head, folder: Path) -> list[Path]:
+    """Write every chart that has data; returns the files. Needs matplotlib, see
+    `require_matplotlib`.
+
+    Raises UsageError where `folder` cannot be written."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
     written = []
     with matplotlib.rc_context(_STYLE):
         for name, draw in _CHARTS.items():

@@ -1,131 +1,152 @@
-"""Results as tables on the terminal. Knows results.json's form, not how it came about."""
+"""The tables of one run or several: which columns they have, and where they go. The terminal's
+tables and the files for papers are the same tables.
+
+Computes no figure: runs are mappings as results.json or the report's head has them."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
-from rich.table import Table
-
+from rro.errors import UsageError
 from rro.evaluation.figures import Difference
+from rro.report.table_forms import Cell, Column, Table, comma_separated, markdown, terminal
+from rro.runs.folder import write_atomically
 
-Results = Mapping[str, Any]
+Run = Mapping[str, Any]
 
 
-def print_results(results: Results) -> None:
-    """The closing table of a run: policies with intervals, their paired difference, and what
-    exploration cost."""
-    Console(width=116, soft_wrap=True).print(
-        Group(_policies(results), _exploration(results)), markup=False
+def print_results(results: Run) -> None:
+    """The closing tables of a run: rewards by policy, gains over the first policy, and what the
+    stages took."""
+    title = f"{results['name']} (seed {results['seed']}), 95 % intervals by task"
+    alone = [{**results, "name": "", "strategy": ""}]
+    _print([rewards(alone, title), differences(alone), _exploration_cost(alone), _stages(results)])
+
+
+def print_comparison(runs: Sequence[Run], between: Sequence[tuple[int, Difference]]) -> None:
+    """The last policy of each run, its difference to that of the first run (`between`, see
+    rro.evaluation.compare), and what exploration took."""
+    last = [{**run, "evaluations": _last_policy(run), "differences": []} for run in runs]
+    rows = [{"run": number, **difference.plain()} for number, difference in between]
+    title = "last policy of each run, 95 % intervals by task"
+    _print([rewards(last, title), differences(last, rows), _exploration_cost(runs)])
+
+
+def write_tables(head: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write every table of a report that has rows, as Markdown and as CSV; returns the files.
+    Raises UsageError where `folder` cannot be written."""
+    runs, written = head["runs"], []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for table in (rewards(runs), differences(runs, head["between"]), explorations(head)):
+            if table.rows:
+                for suffix, text in (("md", markdown(table)), ("csv", comma_separated(table))):
+                    written.append(folder / f"{table.name}.{suffix}")
+                    write_atomically(written[-1], text)
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or folder}: cannot write the tables: {error.strerror}"
+        ) from None
+    return written
+
+
+def rewards(runs: Sequence[Run], title: str = "reward by policy") -> Table:
+    """Every evaluated policy of every run."""
+    columns = (
+        *_keys("run", "strategy", "policy", "mode"),
+        Column("reward", "interval"),
+        Column("success", "interval"),
+        *_numbers("steps", "invalid_actions", "episodes", "failed"),
     )
-
-
-def print_comparison(
-    runs: Sequence[Results], differences: Sequence[tuple[int, Difference]]
-) -> None:
-    """One row a run, its last policy; `differences` are against the first run, on the tasks that
-    both evaluated."""
-    table = Table(title="last policy of each run", title_justify="left")
-    for name in (
-        "run",
-        "policy",
-        "mode",
-        "reward",
-        "success",
-        "policy calls",
-        "pairs",
-        "minus first run",
-    ):
-        table.add_column(name, justify="left" if name in ("run", "policy", "mode") else "right")
-    paired = {(number, row.mode): row.plain() for number, row in differences}
-    for number, run in enumerate(runs):
-        explored = _explored(run)
-        for evaluation in _last_policy(run):
-            table.add_row(
-                run["name"],
-                evaluation["label"],
-                evaluation["mode"],
-                interval(evaluation["reward"]),
-                interval(evaluation["success"]),
-                str(sum(stage["usage"]["policy_calls"] for stage in explored)),
-                str(sum(stage["pairs"] for stage in explored)),
-                interval(paired[number, evaluation["mode"]])
-                if (number, evaluation["mode"]) in paired
-                else "",
-            )
-    Console(width=140, soft_wrap=True).print(table, markup=False)
-
-
-def interval(value: Mapping[str, Any]) -> str:
-    """'0.512 [0.470, 0.553]'; an unbounded end is written as '?'."""
-    low, high = ("?" if value[end] is None else f"{value[end]:.3f}" for end in ("low", "high"))
-    return f"{value['mean']:.3f} [{low}, {high}]"
-
-
-def _policies(results: Results) -> Table:
-    table = Table(
-        title=f"{results['name']} (seed {results['seed']}), 95 % intervals by task",
-        title_justify="left",
-    )
-    table.add_column("policy", no_wrap=True)
-    table.add_column("mode")
-    for name in ("mean reward", "success", "steps", "invalid", "episodes"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in results["evaluations"]:
-        episodes = str(row["episodes"]) + (f" ({row['failed']} failed)" if row["failed"] else "")
-        table.add_row(
+    rows = [
+        [
+            run["name"],
+            run["strategy"],
             row["label"],
             row["mode"],
-            interval(row["reward"]),
-            interval(row["success"]),
-            f"{row['steps']:.1f}",
-            f"{row['invalid_actions']:.2f}",
-            episodes,
-        )
-    for row in results["differences"]:
-        table.add_section()
-        tasks = f"{row['n']} tasks" + (f" ({row['left_out']} left out)" if row["left_out"] else "")
-        table.add_row(
-            f"{row['label']} - {row['against']}", row["mode"], interval(row), "", "", "", tasks
-        )
-    return table
+            *(row[column.name] for column in columns[4:]),
+        ]
+        for run in runs
+        for row in run["evaluations"]
+    ]
+    return Table("rewards", title, columns, rows)
 
 
-def _exploration(results: Results) -> Table:
-    table = Table(title="what it took", title_justify="left")
-    table.add_column("stage", no_wrap=True)
-    for name in (
-        "pairs",
-        "candidates/step",
-        "policy calls",
-        "generated tokens",
-        "prompt tokens",
-        "seconds",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, stage in results["stages"].items():
-        usage = stage.get("usage", {})
-        table.add_row(
-            name,
-            str(stage.get("pairs", "")),
-            f"{stage['candidates_per_step']:.2f}" if stage.get("candidates_per_step") else "",
-            _count(usage.get("policy_calls")),
-            _count(usage.get("generated_tokens")),
-            _count(usage.get("prompt_tokens")),
-            f"{stage['seconds']:.0f}",
-        )
-    return table
+def differences(runs: Sequence[Run], between: Sequence[Mapping[str, Any]] = ()) -> Table:
+    """Within each run against its first policy, then each run against the first run: its row in
+    `between` has the run's place in `runs`."""
+    columns = (
+        *_keys("run", "strategy", "policy", "against", "mode"),
+        Column("difference", "interval"),
+        *_numbers("tasks", "tasks_left_out"),
+    )
+    rows = [(run, row["against"], row) for run in runs for row in run["differences"]]
+    rows += [(runs[row["run"]], runs[0]["name"], row) for row in between]
+    cells = [
+        [run["name"], run["strategy"], row["label"], against, row["mode"], row]
+        + [row[count] for count in ("n", "left_out")]
+        for run, against, row in rows
+    ]
+    return Table("differences", "difference in reward, paired by task", columns, cells)
 
 
-def _count(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
+def explorations(head: Mapping[str, Any]) -> Table:
+    """Every exploration of every run: what it gave and what it cost."""
+    counts = ("tasks", "steps", "candidates", "rollouts", "pairs")
+    thirds = ("rising_first_third", "rising_middle_third", "rising_last_third")
+    columns = (
+        *_keys("run", "strategy", "exploration"),
+        *_numbers(*counts, "candidates_per_step", *thirds, *head["usage"]),
+    )
+    rows = []
+    for run in head["runs"]:
+        for group in run["groups"]:
+            steps = sum(times for _, times in group["per_step"])
+            drawn = sum(count * times for count, times in group["per_step"])
+            shares = [rising / of if of else None for rising, of in group["rising"]]
+            row: list[Cell] = [run["name"], run["strategy"], group["name"]]
+            row += [group[name] for name in counts]
+            rows.append([*row, drawn / steps if steps else None, *shares, *group["usage"]])
+    return Table("exploration", "exploration", columns, rows)
 
 
-def _explored(results: Results) -> list[Mapping[str, Any]]:
-    return [stage for name, stage in results["stages"].items() if name.startswith("explore-")]
+def _stages(run: Run) -> Table:
+    columns = (*_keys("stage"), *_numbers("pairs", "seconds"))
+    rows = [
+        [name, stage.get("pairs"), round(stage["seconds"])] for name, stage in run["stages"].items()
+    ]
+    return Table("stages", "stages", columns, rows)
 
 
-def _last_policy(results: Results) -> list[Mapping[str, Any]]:
-    last = results["evaluations"][-1]["label"]
-    return [row for row in results["evaluations"] if row["label"] == last]
+def _exploration_cost(runs: Sequence[Run]) -> Table:
+    costs = ("policy_calls", "generated_tokens", "prompt_tokens", "cost")
+    columns = (*_keys("run", "stage"), *_numbers("pairs", "candidates_per_step", *costs))
+    rows: list[list[Cell]] = []
+    for run in runs:
+        for name, stage in run["stages"].items():
+            if usage := stage.get("usage"):
+                figures = [stage["pairs"], stage["candidates_per_step"] or None]
+                spent = [usage[cost] or None for cost in costs]
+                rows.append([run["name"], name, *figures, *spent])
+    return Table("cost", "what exploration took", columns, rows)
+
+
+def _keys(*names: str) -> list[Column]:
+    return [Column(name, "key") for name in names]
+
+
+def _numbers(*names: str) -> list[Column]:
+    return [Column(name) for name in names]
+
+
+def _last_policy(run: Run) -> list[Mapping[str, Any]]:
+    last = run["evaluations"][-1]["label"]
+    return [row for row in run["evaluations"] if row["label"] == last]
+
+
+def _print(tables: Sequence[Table]) -> None:
+    width = shutil.get_terminal_size().columns
+    print("\n\n".join(terminal(table, width) for table in tables if table.rows))
