@@ -1,7 +1,8 @@
-"""LoRA adapters that training leaves beside the whole weights, and how several in a row become one.
+"""The LoRA adapters that training stores beside the merged weights, and how to stack several in a
+row into one.
 
-So a serving engine that holds the SFT policy can take each iteration's policy on top, and two
-models need one engine."""
+So a server that holds the SFT policy can serve each iteration's policy as an adapter on it, and two
+policies need one server. Knows folders and tensors, neither servers nor training."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# inside a checkpoint folder: what was trained on the weights that the training began with
+# inside a checkpoint folder: the adapter that was trained on the weights that training started from
 FOLDER = "adapter"
 _STACK = "adapter-on-"
 
 
 def adapter_between(start: Path, checkpoint: Path) -> Path | None:
-    """The folder of one adapter that turns the whole model in `start` into the one in `checkpoint`,
-    its sibling; None where no adapters lead there. Several in a row are stacked, once, into a
+    """The folder of one adapter that turns the whole model in `start` into the one in the sibling
+    folder `checkpoint`; None if no adapters lead there. Several in a row are stacked, once, into a
     folder inside `checkpoint`."""
     chain: list[Path] = []
     at = checkpoint
@@ -29,7 +30,7 @@ def adapter_between(start: Path, checkpoint: Path) -> Path | None:
         if settings is None or adapter in chain:
             return None
         chain.insert(0, adapter)
-        # By name: the run folder may have been moved since.
+        # by name, as the run folder may have been moved
         at = at.parent / Path(settings.get("base_model_name_or_path") or "none").name
     if len(chain) < 2:
         return chain[0] if chain else None
@@ -43,30 +44,30 @@ def adapter_between(start: Path, checkpoint: Path) -> Path | None:
 
 
 def stack(adapters: Sequence[Path], output: Path) -> None:
-    """One adapter that does what `adapters` do one after the other: x A1' B1' s1 + x A2' B2' s2 is
-    x [A1; A2]' [B1 s1, B2 s2]'. Its rank is the sum of theirs. They must be plain LoRA on the same
-    modules, as rro trains them."""
+    """Write to the folder `output` one adapter that equals `adapters` applied one after the other,
+    as x A1' B1' s1 + x A2' B2' s2 = x [A1; A2]' [B1 s1, B2 s2]'. Its rank is the sum of theirs.
+    They must be plain LoRA on the same modules, as rro trains them."""
     import torch
     from safetensors.torch import load_file, save_file
 
     settings: list[dict[str, Any]] = [_settings(adapter) or {} for adapter in adapters]
     weights = [load_file(adapter / "adapter_model.safetensors") for adapter in adapters]
-    scales = [one["lora_alpha"] / one["r"] for one in settings]
+    scales = [config["lora_alpha"] / config["r"] for config in settings]
     stacked = {}
     for name in weights[0]:
-        parts = [one[name].float() for one in weights]
+        parts = [adapter[name].float() for adapter in weights]
         if ".lora_B." in name:
             parts = [part * scale for part, scale in zip(parts, scales, strict=True)]
         stacked[name] = torch.cat(parts, dim=1 if ".lora_B." in name else 0).contiguous()
     output.mkdir(parents=True)
     save_file(stacked, output / "adapter_model.safetensors", metadata={"format": "pt"})
-    rank = sum(one["r"] for one in settings)
+    rank = sum(config["r"] for config in settings)
     whole = settings[0] | {"r": rank, "lora_alpha": rank}
     (output / "adapter_config.json").write_text(json.dumps(whole, indent=1), encoding="utf-8")
 
 
 def _settings(adapter: Path) -> dict[str, Any] | None:
-    """PEFT's configuration of an adapter; None where there is no such folder."""
+    """PEFT's configuration of an adapter; None if there is no such folder."""
     try:
         settings: dict[str, Any] = json.loads(
             (adapter / "adapter_config.json").read_text(encoding="utf-8")

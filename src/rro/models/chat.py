@@ -1,13 +1,12 @@
-"""The one place that turns messages into token ids, for the policy and for training alike.
+"""The chat format: the one place that turns messages into token ids, for policies and training.
 
-A conversation is encoded piece by piece: what the template puts around and between answers, then
-each answer. An answer that a policy sampled keeps exactly the ids it was sampled as, so what is
-trained on is what was sampled and a longer history always begins with the ids of the shorter one.
-That needs a template that is prefix-preserving (a longer conversation's text begins with the
-shorter one's); one that is not is refused, never worked around.
+A conversation is encoded piece by piece: the text that the template puts around answers, then each
+answer. A sampled answer keeps exactly its sampled ids, so training sees what was sampled, and a
+longer history always begins with the ids of the shorter one. That needs a prefix-preserving
+template (the text of a longer conversation begins with that of the shorter one); others are
+refused.
 
-This module does not know models. It knows a Transformers tokenizer and its chat template.
-"""
+Knows a Transformers tokenizer and its chat template, not models."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ from jinja2 import TemplateError
 from rro.errors import UsageError
 from rro.types import Message, Source
 
-# For models from scratch: two special tokens a message. ChatML spends a role name and two line ends
-# on the same.
+# For models from scratch: two special tokens a message. ChatML needs a role name and two newlines,
+# too.
 TINY_TEMPLATE = (
     "{{- bos_token }}"
     "{%- for message in messages %}"
@@ -36,11 +35,12 @@ TINY_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
 )
 
-# Renders what SmolLM2-Instruct's own template renders, its default system message included, and
-# marks the answers.
+# Renders the same as SmolLM2-Instruct's own template, with its default system message, and marks
+# the answers.
 SMOLLM2_TEMPLATE = (
     "{%- if messages and messages[0]['role'] != 'system' %}"
-    "{{- '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
+    "{{- '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
+    "trained by Hugging Face<|im_end|>\n' }}"
     "{%- endif %}"
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message['role'] + '\n' }}"
@@ -52,8 +52,7 @@ SMOLLM2_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
 
-# Templates that print the date get this one: a run that goes on past midnight, or is resumed, keeps
-# its prompts.
+# The date for templates that print one: prompts stay the same past midnight and on resuming.
 _DATE = {
     "%d": "26",
     "%b": "Jul",
@@ -72,9 +71,9 @@ _PROBE = ("Name one rule.", "Rule seven.", "What comes next?", "Rule eight.", "A
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A conversation as token ids. `mask[i]` is True where the loss belongs: tokens of answers that
-    a policy, an expert or a person gave, their end-of-turn token included if it was sampled. Same
-    length as `ids`."""
+    """A conversation as token ids, and for each whether it is trained on: `mask` is True for the
+    tokens of answers of a policy, an expert or a person, with the end-of-turn token if it was
+    sampled."""
 
     ids: list[int]
     mask: list[bool]
@@ -82,7 +81,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The encoding of the first messages of a conversation, with the text it stands for."""
+    """The encoding of the first messages of a conversation, and their rendered text."""
 
     text: str
     ids: tuple[int, ...]
@@ -90,16 +89,16 @@ class _State:
 
 
 class ChatFormat:
-    """Messages to token ids by a tokenizer's own chat template.
+    """Encodes messages by a tokenizer's chat template, and decodes answers.
 
-    `end_ids` are the ids that end an answer; `end_of_turn` is the one that the template itself puts
+    `end_ids` are the ids that end an answer, `end_of_turn` is the one that the template itself puts
     there. Raises UsageError for a tokenizer without a template, and for a template that is not
     prefix-preserving, drops or rewrites messages, or does not end an answer with a special token.
-    Safe to use from several threads."""
+    Thread-safe."""
 
     def __init__(self, tokenizer: Any, cached: int = 2048) -> None:
-        """`cached`: how many encoded histories to remember (exploration asks for the same ones
-        again and again)."""
+        """`cached`: how many encoded histories to remember; exploration encodes the same ones many
+        times."""
         self.tokenizer = tokenizer
         self._name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         if not getattr(tokenizer, "chat_template", None):
@@ -112,8 +111,8 @@ class ChatFormat:
         self._cached, self._lock = cached, threading.RLock()
         self._special, self._special_text = _special_tokens(tokenizer)
         self._anchor = ""
-        # What the template writes after an answer: its text, its ids up to the end-of-turn token
-        # (which the policy gives itself), and its remaining ids (which the template adds).
+        # What the template writes after an answer: the text, the ids up to the end-of-turn token
+        # (which the policy samples), and the remaining ids (which the template adds).
         self._closing_text, self._closing, self._rest = self._learn_closing()
         self.end_of_turn = self._closing[-1]
         self.end_ids = frozenset({self.end_of_turn, tokenizer.eos_token_id} - {None})
@@ -122,7 +121,8 @@ class ChatFormat:
         self._check_probe()
 
     def encode(self, messages: Sequence[Message], add_generation_prompt: bool) -> Encoded:
-        """The conversation as ids; `add_generation_prompt` opens the next answer.
+        """The conversation as ids, with the beginning of the next answer if
+        `add_generation_prompt`.
 
         encode(m[:k], True).ids is a prefix of encode(m[:k + 1], False).ids if m[k] is an answer.
         Raises UsageError if the template drops, rewrites or refuses one of the messages."""
@@ -151,7 +151,7 @@ class ChatFormat:
         return state
 
     def _extend(self, messages: tuple[Message, ...], prompt: bool) -> _State:
-        """The state after `messages`, from that of the longest part of them that ends at an
+        """The state after `messages`, made from that of their longest beginning that ends with an
         answer."""
         text = self._render(messages, prompt)
         answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
@@ -159,28 +159,29 @@ class ChatFormat:
             before, added = self._state(messages[:-1], True), messages[-1:]
             ids, mask = self._answer(messages[-1], self._new_text(text, before, added))
         else:
-            done = answers[-1] + 1 if answers else 0
-            before, added = self._state(messages[:done], False), messages[done:]
+            end = answers[-1] + 1 if answers else 0
+            before, added = self._state(messages[:end], False), messages[end:]
             ids = self._tokens(self._new_text(text, before, added), added)
             mask = (False,) * len(ids)
         return _State(text, before.ids + ids, before.mask + mask)
 
     def _new_text(self, text: str, before: _State, added: Sequence[Message]) -> str:
-        """What `added` messages put behind `before`, checked to hold each of their contents in
-        turn."""
+        """The text that the messages `added` put after `before`. Raises UsageError unless it
+        contains each of their contents, in order."""
         if not text.startswith(before.text):
             raise UsageError(
-                f"the chat template of {self._name} is not prefix-preserving (a later message changes the text of earlier"
-                " ones), so an answer would be trained under another prompt than it was sampled under: "
-                "name another template in model.chat_template"
+                f"the chat template of {self._name} is not prefix-preserving (a later message "
+                "changes the text of earlier ones), so an answer would be trained after another "
+                "prompt than it was sampled after: name another template in model.chat_template"
             )
         new, at = text[len(before.text) :], 0
         for message in added:
             found = new.find(message.content.strip(), at)
             if found < 0:
                 raise UsageError(
-                    f"the chat template of {self._name} drops or rewrites the {message.role} message "
-                    f"{message.content[:40]!r}: name another template in model.chat_template"
+                    f"the chat template of {self._name} drops or rewrites the {message.role} "
+                    f"message {message.content[:40]!r}: name another template in "
+                    "model.chat_template"
                 )
             at = found + len(message.content.strip())
         return new
@@ -188,7 +189,8 @@ class ChatFormat:
     def _answer(self, message: Message, text: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         if not text.endswith(self._closing_text):
             raise UsageError(
-                f"the chat template of {self._name} closes answers in different ways: name another template"
+                f"the chat template of {self._name} ends answers in different ways: name another "
+                "template in model.chat_template"
             )
         trained = message.source is not Source.ENVIRONMENT
         if message.token_ids is None:
@@ -196,7 +198,8 @@ class ChatFormat:
             own, added = self._tokens(body, (message,)) + self._closing, self._rest
         elif message.token_ids[-1:] == (self.end_of_turn,):
             own, added = message.token_ids, self._rest
-        else:  # cut at its length limit or at a stop string: the policy never said that it was done
+        else:
+            # cut at its length limit or at a stop string: no end-of-turn token was sampled
             own, added = message.token_ids, self._closing + self._rest
         return own + added, (trained,) * len(own) + (False,) * len(added)
 
@@ -214,9 +217,9 @@ class ChatFormat:
         return str(text)
 
     def _tokens(self, text: str, contents: Sequence[Message] = ()) -> tuple[int, ...]:
-        """Ids of a piece of rendered text. What looks like a special token inside a message's
-        content is cut in two first, so that it stays text: an agent's words echoed by an
-        environment must not open a new turn."""
+        """Ids of a piece of rendered text. Text of a special token inside a message's content is
+        cut in two first, so that it stays text: an agent's words that an environment repeats must
+        not open a new turn."""
         cuts, at = [0], 0
         for message in contents:
             content = message.content.strip()
@@ -229,12 +232,13 @@ class ChatFormat:
         return tuple(ids)
 
     def _encode(self, text: str) -> list[int]:
-        """Ids of text that follows a special token: SentencePiece tokenizers would begin a bare one
-        with a space."""
+        """Ids of text that follows a special token: without one before it, SentencePiece tokenizers
+        would put a space first."""
         if not text:
             return []
         whole = self._anchor + text
-        if self.tokenizer.is_fast:  # the wrapper costs more than the encoding
+        if self.tokenizer.is_fast:
+            # the wrapper around it costs more than the encoding
             ids = list(self.tokenizer.backend_tokenizer.encode(whole, add_special_tokens=False).ids)
         else:
             ids = list(self.tokenizer.encode(whole, add_special_tokens=False))
@@ -243,26 +247,28 @@ class ChatFormat:
     def _learn_closing(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         question, answer = Message("user", _PROBE[0]), Message("assistant", _PROBE[1])
         before, after = self._render([question], True), self._render([question, answer], False)
-        opening, found, closing = after.removeprefix(before).partition(answer.content)
-        if not after.startswith(before) or not found or opening.strip():
+        opening, separator, closing = after.removeprefix(before).partition(answer.content)
+        if not after.startswith(before) or not separator or opening.strip():
             raise UsageError(
-                f"the chat template of {self._name} is not prefix-preserving (its answers do not follow its generation "
-                "prompt): name another template in model.chat_template"
+                f"the chat template of {self._name} is not prefix-preserving (its answers do not "
+                "follow its generation prompt): name another template in model.chat_template"
             )
         ids = self._encode(closing)
         end = next((number for number, id_ in enumerate(ids) if id_ in self._special), None)
         if end is None:
             raise UsageError(
-                f"the chat template of {self._name} does not end an answer with a special token, so the policy could not "
-                "say that it is done: name another template in model.chat_template"
+                f"the chat template of {self._name} does not end an answer with a special token, "
+                "so the policy could not end its turn: name another template in model.chat_template"
             )
         return closing, tuple(ids[: end + 1]), tuple(ids[end + 1 :])
 
     def _check_probe(self) -> None:
-        """Refuse now what the first long conversation would show. A template that raises for a
-        system message (as Gemma's does) is kept for conversations without one."""
-        roles = ("user", "assistant", "user", "assistant", "user")
-        chat = tuple(Message(role, content) for role, content in zip(roles, _PROBE, strict=True))  # type: ignore[arg-type]
+        """Refuse a template now that the first long conversation would be refused for. One that
+        raises for a system message (as Gemma's does) is accepted for conversations without one."""
+        chat = tuple(
+            Message("assistant" if number % 2 else "user", content)
+            for number, content in enumerate(_PROBE)
+        )
         system = Message("system", "Answer in two words.")
         self.encode(chat, True)
         try:
@@ -273,8 +279,8 @@ class ChatFormat:
 
 
 def _special_tokens(tokenizer: Any) -> tuple[frozenset[int], re.Pattern[str]]:
-    """The ids of a tokenizer's special tokens, and what finds their texts (longest first, as the
-    tokenizer reads them). A text of one character cannot be cut in two, so it is left out."""
+    """The ids of a tokenizer's special tokens, and a pattern of their texts (longest first, as the
+    tokenizer matches them). A text of one character cannot be cut in two, so it is left out."""
     added = tokenizer.added_tokens_decoder
     ids = frozenset(
         {id_ for id_, token in added.items() if token.special} | set(tokenizer.all_special_ids)

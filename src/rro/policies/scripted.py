@@ -1,4 +1,6 @@
-"""A policy that is a Python function: for tests, scripted experts and a person at the terminal."""
+"""A policy that is a Python function: for tests, scripted experts and a person at the terminal.
+
+Knows no model and no tokenizer."""
 
 from __future__ import annotations
 
@@ -14,11 +16,10 @@ Script = Callable[[Sequence[Message], random.Random], str]
 
 
 class ScriptedPolicy:
-    """Answers with `script(messages, rng)`, where `rng` is seeded by the request, so the result
-    depends on nothing else.
+    """Answers with `script(messages, rng)`, where `rng` is seeded by the request, so the answer
+    depends on nothing else. `source` is the source of its messages.
 
-    Tokens are counted as white-space separated words: there is no tokenizer here. A script may
-    raise."""
+    Usage counts words instead of tokens. What the script raises, `sample` raises."""
 
     def __init__(
         self, script: Script, name: str = "scripted", source: Source = Source.POLICY
@@ -31,6 +32,7 @@ class ScriptedPolicy:
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
+        """Call the script `n` times; `params` are ignored."""
         words = sum(len(message.content.split()) for message in messages)
         return [self._one(messages, words, derive_seed(seed, index)) for index in range(n)]
 
