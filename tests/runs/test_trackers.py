@@ -1,4 +1,4 @@
-"""Trackers: nothing without being asked, a plain word where one is missing, and the figures of an
+"""Trackers: nothing unless asked for, a clear error for one that is missing, and the figures of an
 exploration."""
 
 import os
@@ -17,7 +17,7 @@ from rro.policies.scripted import ScriptedPolicy
 from rro.runs.trackers import require, tracked_training, tracking
 
 
-def test_a_tracker_that_is_not_installed_is_named_with_the_mend(monkeypatch):
+def test_a_tracker_that_is_not_installed_is_named_with_the_fix(monkeypatch):
     monkeypatch.setattr("rro.runs.trackers.find_spec", lambda name: None)
     with pytest.raises(
         UsageError, match=r"report_to names trackio, which is not installed: pip install trackio"
@@ -40,7 +40,9 @@ def test_without_trackers_nothing_is_imported_or_set(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_training_is_told_where_to_write_and_its_own_settings_stand(tmp_path, monkeypatch):
+def test_training_is_told_where_to_write_and_the_users_environment_takes_precedence(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     with tracked_training(["tensorboard"], tmp_path, "run-sft"):
         assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "tensorboard" / "run-sft")
@@ -50,7 +52,7 @@ def test_training_is_told_where_to_write_and_its_own_settings_stand(tmp_path, mo
 
 
 def test_the_figures_end_at_the_summary(tmp_path):
-    """Explored in two parts, the second a resumed one: what was done before counts."""
+    """Explored in two parts, the second a resumed one: the first part counts too."""
     import asyncio
 
     from rro.exploration import explorer
@@ -69,7 +71,7 @@ def test_the_figures_end_at_the_summary(tmp_path):
                 )
         records = list(journal.records("task"))
     summary, (step, figures) = summarise(records), logged[-1]
-    assert [one for one, _ in logged] == list(range(1, 9))
+    assert [number for number, _ in logged] == list(range(1, 9))
     assert step == summary.tasks
     assert figures["explore/pairs"] == summary.pairs
     assert figures["explore/policy_calls"] == summary.usage.policy_calls

@@ -1,8 +1,8 @@
 """Experiment trackers (TensorBoard, Weights & Biases, trackio), as `report_to` names them.
 
-Training reports through Transformers' own callbacks, which are told here where to write;
-exploration and evaluation through `tracking`. Nothing is sent or imported unless a recipe asks for
-it. Knows nothing of what the numbers mean."""
+Training reports through Transformers' own callbacks, which `tracked_training` tells where to
+write; exploration and evaluation report through `tracking`. Nothing is sent or imported unless a
+recipe asks for it. Does not know what the figures mean."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from rro.errors import UsageError
 
-PROJECT = (
-    "rro"  # what W&B and trackio group runs by, unless their environment variables say otherwise
-)
+PROJECT = "rro"
+"""What W&B and trackio group runs by; $WANDB_PROJECT overrides it for W&B."""
 
-Metrics = Mapping[str, float]
-Log = Callable[[Metrics, int], None]  # (figures by name, step)
+Figures = Mapping[str, float]
+Log = Callable[[Figures, int], None]
+"""Takes figures by name, and the step they belong to."""
 
 
 def require(names: Sequence[str]) -> None:
@@ -32,36 +32,35 @@ def require(names: Sequence[str]) -> None:
 
 @contextmanager
 def tracking(names: Sequence[str], folder: Path, run: str) -> Iterator[Log]:
-    """Log figures as the run called `run` to each tracker; local files go below `folder`."""
-    with ExitStack() as opened:
-        logs = [opened.enter_context(_OPEN[name](folder, run)) for name in names]
+    """Log figures to each tracker, in a run called `run`; local files go into `folder`."""
+    with ExitStack() as stack:
+        logs = [stack.enter_context(_OPEN[name](folder, run)) for name in names]
 
-        def log(metrics: Metrics, step: int) -> None:
-            for one in logs:
-                one(metrics, step)
+        def log(figures: Figures, step: int) -> None:
+            for tracker_log in logs:
+                tracker_log(figures, step)
 
         yield log
 
 
 @contextmanager
 def tracked_training(names: Sequence[str], folder: Path, run: str) -> Iterator[None]:
-    """Have Transformers' callbacks write as `tracking` does. W&B's run is ended here: its callback
-    leaves it open, and the next training would go on in it."""
-    said = {
-        "TENSORBOARD_LOGGING_DIR": str(_logs(folder, run)),
+    """Have Transformers' callbacks write where `tracking` does; the user's own environment
+    variables take precedence.
+
+    Ends W&B's run: its callback leaves it open, and the next training would continue it."""
+    settings = {
+        "TENSORBOARD_LOGGING_DIR": str(_tensorboard_folder(folder, run)),
         "WANDB_DIR": str(folder),
-        "WANDB_PROJECT": _project(),
+        "WANDB_PROJECT": PROJECT,
     }
-    before = {name: os.environ.get(name) for name in said}
-    os.environ.update(
-        {name: value for name, value in said.items() if names and before[name] is None}
-    )
+    added = [name for name in settings if names and name not in os.environ]
+    os.environ.update({name: settings[name] for name in added})
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+        for name in added:
+            os.environ.pop(name, None)
         if "wandb" in names and "wandb" in sys.modules:
             sys.modules["wandb"].finish()
 
@@ -70,27 +69,21 @@ def tracked_training(names: Sequence[str], folder: Path, run: str) -> Iterator[N
 def _tensorboard(folder: Path, run: str) -> Iterator[Log]:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(_logs(folder, run)))
-
-    def log(metrics: Metrics, step: int) -> None:
-        for name, value in metrics.items():
+    def log(figures: Figures, step: int) -> None:
+        for name, value in figures.items():
             writer.add_scalar(name, value, step)
 
-    try:
+    with SummaryWriter(str(_tensorboard_folder(folder, run))) as writer:
         yield log
-    finally:
-        writer.close()
 
 
 @contextmanager
 def _wandb(folder: Path, run: str) -> Iterator[Log]:
     import wandb
 
-    opened = wandb.init(project=_project(), name=run, dir=str(folder))
-    try:
-        yield lambda metrics, step: opened.log(dict(metrics), step=step)
-    finally:
-        opened.finish()
+    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    with wandb.init(project=project, name=run, dir=str(folder)) as opened:
+        yield lambda figures, step: opened.log(dict(figures), step=step)
 
 
 @contextmanager
@@ -99,7 +92,7 @@ def _trackio(folder: Path, run: str) -> Iterator[Log]:
 
     trackio.init(project=PROJECT, name=run, resume="allow")
     try:
-        yield lambda metrics, step: trackio.log(dict(metrics), step=step)
+        yield lambda figures, step: trackio.log(dict(figures), step=step)
     finally:
         trackio.finish()
 
@@ -107,9 +100,5 @@ def _trackio(folder: Path, run: str) -> Iterator[Log]:
 _OPEN = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
 
 
-def _logs(folder: Path, run: str) -> Path:
+def _tensorboard_folder(folder: Path, run: str) -> Path:
     return folder / "tensorboard" / run
-
-
-def _project() -> str:
-    return os.environ.get("WANDB_PROJECT", PROJECT)
