@@ -1,4 +1,4 @@
-"""A toy to train on within seconds: a model of 40,000 parameters, and conversations that it can
+"""A toy that trains within seconds: a model of 40,000 parameters, and conversations that it can
 learn."""
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from rro.learning.sft import Sft
 from rro.models.loading import build_tiny
 from rro.types import Message, PreferencePair, ProcessReward, Source
 
-torch.set_num_threads(
-    1
-)  # a second thread gains nothing at this size, and costs up to 25 times on a busy machine
+# A second thread gains nothing at this size, and costs up to 25 times on a busy machine.
+torch.set_num_threads(1)
 
 TINY = {
     "hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2, "kv_heads": 2, "vocabulary": 280, "context": 256
@@ -50,7 +49,8 @@ def toy_config(**overrides: Any) -> Config:
     return parse_config(tree, "the toy")
 
 
-def said(content: str) -> Message:
+def answer(content: str) -> Message:
+    """An expert's answer."""
     return Message("assistant", content, Source.EXPERT)
 
 
@@ -60,45 +60,47 @@ def toy_conversation(number: int) -> tuple[Message, ...]:
     a, b = draw.randrange(10), draw.randrange(10)
     return (
         Message("user", f"add {a} and {b}" + ", please" * draw.randrange(4)),
-        said(f"thought: {a + b}"),
+        answer(f"thought: {a + b}"),
         Message("user", "so?"),
-        said(f"the sum is {a + b}"),
+        answer(f"the sum is {a + b}"),
     )
 
 
 def toy_pair(number: int, kind: str = "trajectory") -> PreferencePair:
-    """Whole conversations from the first question on, or single messages after the second."""
+    """Whole conversations after the first question (kind "trajectory"), or single messages after the
+    second."""
     good = toy_conversation(number)
     bad = (
         good[0],
-        said("thought: none"),
+        answer("thought: none"),
         Message("user", "so what?"),
-        said("no idea" * (1 + number % 3)),
+        answer("no idea" * (1 + number % 3)),
     )
     start = 1 if kind == "trajectory" else 3
-    prices = (ProcessReward((1.0,), "toy", exact=True), ProcessReward((0.0,), "toy", exact=True))
+    rewards = (ProcessReward((1.0,), "toy", exact=True), ProcessReward((0.0,), "toy", exact=True))
     return PreferencePair(
         prompt=good[:start],
         chosen=good[start:],
         rejected=bad[start:],
         task=str(number),
         step=start // 2,
-        chosen_reward=prices[0],
-        rejected_reward=prices[1],
+        chosen_reward=rewards[0],
+        rejected_reward=rewards[1],
         strategy="toy",
         kind="trajectory" if kind == "trajectory" else "step",
     )
 
 
 def build_toy(config: Config, folder: Path, seed: int = 0) -> Path:
-    """An untrained model and its tokenizer, saved to `folder`; another seed gives other weights,
-    same tokenizer."""
+    """Save an untrained model and its tokenizer to `folder`; another seed gives other weights and
+    the same tokenizer."""
     texts = [message.content for number in range(20) for message in toy_conversation(number)]
     build_tiny(config.model.tiny, texts, seed, folder)
     return folder
 
 
 def toy_context(config: Config, observe: Observe | None = None) -> TrainingContext:
+    """The context that a run with this configuration gives its learners."""
     return TrainingContext(config.model, config.seed, config.name, observe=observe)
 
 
@@ -109,6 +111,7 @@ def train_sft(
     output: Path,
     observe: Observe | None = None,
 ) -> TrainingReport:
+    """Train by SFT with the options in `config.sft`."""
     return Sft(config.sft).train(conversations, start, None, output, toy_context(config, observe))
 
 
@@ -120,4 +123,5 @@ def train_dpo(
     output: Path,
     observe: Observe | None = None,
 ) -> TrainingReport:
+    """Train by DPO with the options in `config.dpo`."""
     return Dpo(config.dpo).train(pairs, start, reference, output, toy_context(config, observe))

@@ -1,19 +1,20 @@
-"""Real, small trainings from conversations to a folder that loads again: they learn, and survive
-being killed."""
+"""Real, small trainings from conversations to a folder that loads again: they learn, and resume
+after a kill."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from train_toys import (
+    answer,
     build_toy,
-    said,
     toy_config,
     toy_conversation,
     toy_pair,
@@ -25,6 +26,7 @@ from rro.errors import RroError, UsageError
 from rro.learning.workspace import Workspace
 from rro.models.adapters import adapter_between
 from rro.models.loading import load_model
+from rro.types import ProcessReward
 
 CONVERSATIONS = [toy_conversation(n) for n in range(50)]
 PAIRS = [toy_pair(n, kind) for n in range(12) for kind in ("message", "trajectory")]
@@ -57,7 +59,8 @@ def assert_same(one, other):
 def test_sft_learns_and_reports(tuned):
     output, report, records = tuned
     assert report.last_loss < 0.6 * report.first_loss
-    assert report.steps == 4 * 7  # 50 rows in batches of 8
+    # 4 epochs of 50 rows in batches of 8.
+    assert report.steps == 4 * 7
     assert report.rows.used == 50
     assert [record["step"] for record in records] == list(range(1, 29))
     assert {"stage", "loss", "learning_rate", "grad_norm", "tokens_per_second"} <= records[0].keys()
@@ -79,15 +82,23 @@ def test_throughput_counts_every_token_though_the_last_step_has_no_record(base, 
 def test_dpo_raises_the_margin_against_the_sft_policy(tuned, tmp_path):
     sft, records = tuned[0], []
     report = train_dpo(toy_config(), PAIRS, sft, sft, tmp_path / "dpo", records.append)
-    assert records[0]["rewards/margins"] == pytest.approx(
-        0, abs=1e-4
-    )  # policy and reference are one
+    # Policy and reference are the same.
+    assert records[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
     assert records[-1]["rewards/margins"] > 0.1
     assert report.last_loss < report.first_loss == pytest.approx(0.6931, abs=1e-4)
     assert any(
         not torch.equal(a, b)
         for a, b in zip(state(tmp_path / "dpo").values(), state(sft).values(), strict=True)
     )
+
+
+def test_dpo_caps_terminal_rejections_and_reports_how_many(tuned, tmp_path):
+    estimated = ProcessReward((1.0,), "toy")
+    terminal = [replace(pair, chosen_reward=estimated) for pair in PAIRS[:8]]
+    config = toy_config(dpo={"epochs": 1, "endings": 0.5})
+    report = train_dpo(config, [*terminal, *PAIRS[8:12]], tuned[0], tuned[0], tmp_path / "dpo")
+    assert (report.rows.used, report.rows.capped) == (8, 4)
+    assert report.record()["rows"]["capped"] == 4
 
 
 def test_next_iteration_starts_from_the_policy_and_keeps_the_reference(tuned, tmp_path):
@@ -102,7 +113,8 @@ def test_next_iteration_starts_from_the_policy_and_keeps_the_reference(tuned, tm
         tmp_path / "second",
         records.append,
     )
-    assert records[0]["rewards/margins"] > 0.1  # what the first iteration gained
+    # What the first iteration gained.
+    assert records[0]["rewards/margins"] > 0.1
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -128,16 +140,15 @@ def test_lora_leaves_whole_models(tuned, tmp_path, checkpointing):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert not any("embed" in name or "norm" in name for name in changed)
-    adapter = adapter_between(
-        tmp_path / "sft", tmp_path / "dpo"
-    )  # what a serving engine puts on the SFT policy
+    # What a serving engine puts on the SFT policy.
+    adapter = adapter_between(tmp_path / "sft", tmp_path / "dpo")
     again = load_model(config.model, tmp_path / "sft", train=False)[0]
     again = PeftModel.from_pretrained(again, adapter).merge_and_unload().state_dict()
     assert all((after[name] - again[name].float()).abs().max() < 1e-5 for name in after)
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing of ours handles it."""
+    """Stands for a kill: no code handles it."""
 
 
 def kill_at(step):
@@ -149,7 +160,7 @@ def kill_at(step):
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
-def test_killed_training_goes_on_as_if_nothing_had_been(base, tuned, tmp_path, lora):
+def test_killed_training_resumes_to_the_same_weights(base, tuned, tmp_path, lora):
     """Killed before the first checkpoint and, in later epochs, after one: the weights are equal,
     bit by bit."""
     config = toy_config(model={"lora": lora}, sft={"save_steps": 5}, dpo={"save_steps": 2})
@@ -170,15 +181,15 @@ def test_killed_training_goes_on_as_if_nothing_had_been(base, tuned, tmp_path, l
 
 
 def test_killed_while_the_result_is_written(base, tmp_path, monkeypatch):
-    """Nothing is trained twice, and no torn folder is taken for a result."""
+    """Nothing is trained twice, and no incomplete folder is taken for a result."""
     config = toy_config(sft={"save_steps": 7, "epochs": 2})
 
-    def tear(work, model, tokenizer, report):
+    def fail(work, model, tokenizer, report):
         (work.partial / "final").mkdir()
-        (work.partial / "final" / "optimizer.bin").write_bytes(b"torn")
+        (work.partial / "final" / "optimizer.bin").write_bytes(b"incomplete")
         raise Killed
 
-    monkeypatch.setattr(Workspace, "finish", tear)
+    monkeypatch.setattr(Workspace, "finish", fail)
     with pytest.raises(Killed):
         train_sft(config, CONVERSATIONS, base, tmp_path / "out")
     monkeypatch.undo()
@@ -203,14 +214,14 @@ def test_finished_output_is_not_overwritten(tuned, base):
         train_sft(toy_config(), CONVERSATIONS, base, tuned[0])
 
 
-def test_tuned_model_answers_as_it_was_taught(base, tmp_path):
-    """From text to text: what was learned comes out of the saved folder."""
-    taught = [(toy_conversation(0)[0], said("thought: seven"))] * 8
+def test_tuned_model_gives_the_answers_it_learned(base, tmp_path):
+    """From text to text, through the saved folder."""
+    learned = [(toy_conversation(0)[0], answer("thought: seven"))] * 8
     config = toy_config(sft={"epochs": 40, "learning_rate": 1e-2})
-    train_sft(config, taught, base, tmp_path / "out")
+    train_sft(config, learned, base, tmp_path / "out")
     model, tokenizer = load_model(config.model, tmp_path / "out", train=False)
     prompt = tokenizer.apply_chat_template(
-        [taught[0][0].chat()], add_generation_prompt=True, return_tensors="pt"
+        [learned[0][0].chat()], add_generation_prompt=True, return_tensors="pt"
     )
     output = model.generate(**prompt, max_new_tokens=30, do_sample=False)
     assert (
@@ -236,8 +247,8 @@ train_dpo(config, [toy_pair(n) for n in range(16)], folder / "sft", base, folder
 
 
 def run_script(launcher, base, folder, kill=0):
-    """Exit status and standard error. The process group goes when it hangs: a launcher's children
-    outlive it."""
+    """Returns exit status and standard error. Kills the process group if it hangs: a launcher's
+    children outlive it."""
     script = folder.with_suffix(".py")
     script.write_text(SCRIPT, encoding="utf-8")
     command = [
@@ -278,6 +289,6 @@ def test_kill_9_and_two_processes(base, tmp_path):
         report = json.loads((tmp_path / name / "sft" / "training.json").read_text(encoding="utf-8"))
         assert report["resumed_from"] == 10
     for name in ("sft", "dpo"):
-        mine, theirs = state(tmp_path / "one" / name), state(tmp_path / "two" / name)
-        for key in mine:
-            torch.testing.assert_close(mine[key], theirs[key], atol=1e-4, rtol=1e-3)
+        one, two = state(tmp_path / "one" / name), state(tmp_path / "two" / name)
+        for key in one:
+            torch.testing.assert_close(one[key], two[key], atol=1e-4, rtol=1e-3)

@@ -1,5 +1,5 @@
-"""What the trainers compute, against the same written by hand: which tokens count, the losses, and
-what they don't depend on."""
+"""What the trainers compute, compared with the same computed by hand: which tokens count, the
+losses, and what they do not depend on."""
 
 import math
 
@@ -44,8 +44,8 @@ def answers(tokenizer, messages):
 
 
 def log_probability(model, chat, prompt, completion):
-    """Of the assistant's tokens after the prompt, summed, and how many there are. One sequence, no
-    mask, no padding."""
+    """The log-probability of the assistant's tokens after the prompt, summed, and how many there
+    are. One sequence, no mask, no padding."""
     whole, start = chat.encode([*prompt, *completion], False), len(chat.encode(prompt, True).ids)
     ids, mask = torch.tensor(whole.ids), torch.tensor(whole.mask)
     mask[:start] = False
@@ -56,14 +56,14 @@ def log_probability(model, chat, prompt, completion):
 
 
 def first_record(train):
-    """The metrics of the first optimiser step, whose loss is that of the untouched model."""
+    """The metrics of the first optimiser step, whose loss is that of the untrained model."""
     records = []
     train(records.append)
     return records[0]
 
 
 def test_sft_trainer_feeds_the_assistants_tokens(models, tmp_path):
-    """From the batch that the trainer's own loader makes."""
+    """Looks at the batches of the trainer's own loader."""
     config = toy_config()
     model, tokenizer = load_for_training(config.model, models[0])
     data = sft_rows(ChatFormat(tokenizer), CONVERSATIONS, 256)
@@ -120,7 +120,7 @@ def test_sft_loss_is_the_mean_over_all_assistant_tokens(models, tmp_path):
 @pytest.mark.parametrize("sft_weight", [0.0, 0.7])
 def test_dpo_loss_by_hand(models, tmp_path, kind, sft_weight):
     """Against a reference that is another model; 5 pairs in micro-batches of 2, 2 and 1; IPR's
-    mixed loss likewise."""
+    mixed loss too."""
     config = toy_config(
         dpo={"batch_size": 6, "micro_batch": 2, "epochs": 1, "beta": 0.3, "sft_weight": sft_weight}
     )
@@ -140,7 +140,8 @@ def test_dpo_loss_by_hand(models, tmp_path, kind, sft_weight):
         margins.append(0.3 * margin)
         losses.append(math.log1p(math.exp(-0.3 * margin)))
         chosen_sum, chosen_count = chosen_sum + chosen, chosen_count + tokens
-    assert max(map(abs, margins)) > 0.1  # policy and reference do differ
+    # Policy and reference do differ.
+    assert max(map(abs, margins)) > 0.1
     by_hand = sum(losses) / 5 + sft_weight * -chosen_sum / chosen_count
     assert record["loss"] == pytest.approx(by_hand, abs=1e-5)
 

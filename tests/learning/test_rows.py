@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from train_toys import build_toy, said, toy_config, toy_conversation, toy_pair
+from train_toys import answer, build_toy, toy_config, toy_conversation, toy_pair
 from transformers import AutoTokenizer
 
 from rro.errors import DataError
@@ -20,7 +20,8 @@ from rro.learning.rows import (
 from rro.models.chat import ChatFormat
 from rro.types import Message, Source
 
-EVERYTHING = 10_000  # a length limit that nothing reaches
+# A length limit that nothing reaches.
+EVERYTHING = 10_000
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_sft_labels_are_the_assistants_tokens(chat):
     assert row["input_ids"] == chat.encode(conversation, False).ids
 
 
-def test_an_answer_that_nobody_of_ours_gave_carries_no_loss(chat):
+def test_an_assistant_message_of_the_environment_carries_no_loss(chat):
     opening = (
         Message("user", "here are the rules"),
         Message("assistant", "OK", Source.ENVIRONMENT),
@@ -52,7 +53,7 @@ def test_an_answer_that_nobody_of_ours_gave_carries_no_loss(chat):
 
 
 def test_sampled_tokens_are_kept_as_sampled(chat):
-    """Letter by letter is not how the tokenizer would cut the text, and must stay."""
+    """The tokenizer would not split the text letter by letter; the sampled tokens must stay."""
     letters = tuple(chat.tokenizer.convert_tokens_to_ids(letter) for letter in "thought")
     sampled = Message("assistant", "thought", Source.POLICY, (*letters, chat.end_of_turn))
     question = Message("user", "think")
@@ -62,7 +63,7 @@ def test_sampled_tokens_are_kept_as_sampled(chat):
     row = sft_rows(chat, [[question, sampled]], EVERYTHING).dataset[0]
     assert tuple(label for label in row["labels"] if label != IGNORED) == sampled.token_ids
 
-    pair = replace(toy_pair(0), prompt=(question,), chosen=(sampled,), rejected=(said("no"),))
+    pair = replace(toy_pair(0), prompt=(question,), chosen=(sampled,), rejected=(answer("no"),))
     row = preference_rows(chat, [pair], EVERYTHING).dataset[0]
     assert tuple(row["chosen_ids"]) == sampled.token_ids
     assert row["chosen_mask"] == [1] * len(sampled.token_ids)
@@ -95,13 +96,13 @@ def test_collator_masks_observations(chat):
 
 
 def test_long_and_lossless_rows_are_left_out_and_counted(chat):
-    short, long = toy_conversation(0), (*toy_conversation(0)[:1], said("word " * 80))
+    short, long = toy_conversation(0), (*toy_conversation(0)[:1], answer("word " * 80))
     silent = toy_conversation(1)[:1]
     data = sft_rows(chat, [short, long, silent], max_length=60)
     assert (data.counts.used, data.counts.too_long, data.counts.without_loss) == (1, 1, 1)
     assert data.counts.tokens == len(chat.encode(short, False).ids)
     assert data.counts.loss_tokens == sum(chat.encode(short, False).mask)
-    pairs = [toy_pair(0), replace(toy_pair(0), rejected=(said("word " * 80),))]
+    pairs = [toy_pair(0), replace(toy_pair(0), rejected=(answer("word " * 80),))]
     counts = preference_rows(chat, pairs, max_length=80).counts
     assert (counts.used, counts.too_long, counts.without_loss) == (1, 1, 0)
 
@@ -113,7 +114,7 @@ def test_no_row_left_is_an_error_that_says_why(chat):
         preference_rows(chat, [], EVERYTHING)
 
 
-def test_digest_tells_rows_apart(chat):
+def test_other_rows_have_another_digest(chat):
     one, same, other = (sft_rows(chat, [toy_conversation(n)], EVERYTHING).digest for n in (1, 1, 2))
     assert one == same != other
 
@@ -128,14 +129,15 @@ def test_order_is_a_permutation_that_depends_on_seed_and_epoch_alone(
     lengths, batch_size, seed, epoch
 ):
     first, second = (LengthOrder(lengths, batch_size, seed) for _ in range(2))
-    list(first)  # reading an epoch leaves no trace
+    # Iterating has no side effect.
+    list(first)
     first.set_epoch(epoch)
     second.set_epoch(epoch)
     assert list(first) == list(second)
     assert sorted(first) == list(range(len(lengths)))
 
 
-def test_order_changes_with_the_epoch_and_groups_like_lengths():
+def test_order_changes_with_the_epoch_and_groups_similar_lengths():
     lengths = [(7 * i) % 101 for i in range(POOL * 8 * 3)]
     order = LengthOrder(lengths, batch_size=8, seed=1)
     epochs = []
@@ -148,7 +150,8 @@ def test_order_changes_with_the_epoch_and_groups_like_lengths():
         padding = sum(
             max(lengths[r] for r in step) * 8 - sum(lengths[r] for r in step) for step in steps
         )
-        assert padding < 0.2 * sum(lengths)  # unsorted steps of 8 have 0.8
+        # Unsorted steps of 8 have 0.8.
+        assert padding < 0.2 * sum(lengths)
 
 
 def test_incomplete_step_comes_last():
@@ -156,5 +159,6 @@ def test_incomplete_step_comes_last():
     for epoch in range(5):
         order.set_epoch(epoch)
         rows = list(order)
-        for step in (rows[0:4], rows[4:8]):  # of neighbouring lengths: no border was shifted
+        # Steps hold neighbouring lengths: no border was shifted.
+        for step in (rows[0:4], rows[4:8]):
             assert max(step) - min(step) == 3

@@ -1,4 +1,4 @@
-"""The folders of a training: whole or absent, resumable, never silently another training's."""
+"""The folders of a training: complete or absent, resumable, never silently another training's."""
 
 import errno
 
@@ -19,19 +19,21 @@ def checkpoint(work, step, state='{"global_step": 1}'):
     return folder
 
 
-def test_last_checkpoint_is_the_newest_whole_one(tmp_path):
+def test_last_checkpoint_is_the_newest_complete_one(tmp_path):
     work = Workspace(tmp_path / "out", "a")
     assert work.last_checkpoint() is None
     checkpoint(work, 9)
     newest = checkpoint(work, 10)
-    checkpoint(work, 11, state=None)  # killed before the state was written
-    checkpoint(work, 12, state='{"global_st')  # and in the middle of it
+    # Killed before the state was written, and in the middle of it.
+    checkpoint(work, 11, state=None)
+    checkpoint(work, 12, state='{"global_st')
     assert work.last_checkpoint() == newest
 
 
 def test_output_that_exists_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
-    Workspace(tmp_path / "out", "a")  # an empty folder is nothing
+    # An empty folder is accepted.
+    Workspace(tmp_path / "out", "a")
     (tmp_path / "out" / "weights").touch()
     with pytest.raises(UsageError, match="out exists already"):
         Workspace(tmp_path / "out", "a")
