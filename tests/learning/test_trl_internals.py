@@ -1,5 +1,7 @@
 """What rro changes inside TRL and Transformers is there, as it was when rro was written."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import trl.trainer.utils
@@ -8,12 +10,18 @@ from transformers import TrainingArguments
 from trl import DPOTrainer
 
 from rro.errors import RroError
-from rro.learning.trl_internals import adapted_trl, changed, missing, use_one_gpu
+from rro.learning.trl_internals import TESTED, adapted_trl, changed, missing, use_one_gpu
 
 
 def test_the_installed_versions_have_all_internals_with_the_same_parameters():
     assert missing() == []
     assert changed() == []
+
+
+def test_the_tested_versions_are_those_that_are_installed_by_the_constraints():
+    pins = (Path(__file__).parents[2] / "constraints.txt").read_text(encoding="utf-8").split()
+    for package, tested in TESTED.items():
+        assert f"{package}=={tested}" in pins, "read the internals again, then update TESTED"
 
 
 def test_an_internal_that_is_gone_is_named(monkeypatch):
