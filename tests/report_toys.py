@@ -96,8 +96,9 @@ def _evaluate(benchmark, journal, label, context) -> None:
     with Progress("evaluate", len(tasks), "episodes") as progress:
         asyncio.run(
             evaluate(
-                tasks, benchmark, ScriptedPolicy(speaker, label), journal, label=label, mode="sampled", episodes=1,
-                params=SamplingParams(), limits=context.limits, seed=len(label), concurrency=8, progress=progress,
+                tasks, benchmark, ScriptedPolicy(speaker, label), journal, label=label,
+                mode="sampled", episodes=1, params=SamplingParams(), limits=context.limits,
+                seed=len(label), concurrency=8, progress=progress,
             )
         )  # fmt: skip
 

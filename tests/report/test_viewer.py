@@ -1,4 +1,4 @@
-"""`rro view`: loopback, GET, its own name, and nothing else."""
+"""`rro view` answers GET requests on the loopback address, under its own name, and nothing else."""
 
 import http.client
 import signal
@@ -74,7 +74,7 @@ def test_another_name_is_refused(server, host):
     """A page elsewhere whose name was made to point here sends its own name."""
     status, text, _ = ask(server, "/head", host=host)
     assert status == 421
-    assert "answers to 127.0.0.1" in text
+    assert "answers only to 127.0.0.1" in text
 
 
 def test_its_names_are_answered(server):
@@ -95,11 +95,13 @@ def test_another_site_can_neither_frame_nor_embed_it(server):
     assert "Access-Control-Allow-Origin" not in headers
 
 
-def test_a_taken_port(server):
-    with pytest.raises(UsageError, match=f"port {server.server_port} cannot be had"):
-        make_server(server.answers._gatherer, server.server_port)
-    with pytest.raises(UsageError, match="port 99999"):
-        make_server(server.answers._gatherer, 99999)
+def test_a_taken_port(server, tmp_path):
+    (tmp_path / "config.toml").write_text("")
+    with Gatherer([tmp_path]) as gatherer:
+        with pytest.raises(UsageError, match=f"port {server.server_port} is unavailable"):
+            make_server(gatherer, server.server_port)
+        with pytest.raises(UsageError, match="port 99999"):
+            make_server(gatherer, 99999)
 
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path):

@@ -1,4 +1,4 @@
-"""Journals to what the page shows: a head (overview and list of tasks) and chunks of trees. Knows
+"""From journals to the page's data: a head (overview and list of tasks) and chunks of trees. Knows
 no HTML.
 
 The head is small and read at once; a chunk is read when one of its tasks is opened.
@@ -17,11 +17,12 @@ from rro.report.pack import Chunk
 from rro.report.source import Exploration, RunSource
 from rro.report.trees import USAGE, build
 
-SCHEMA = 1  # of the head and the chunks
+# Of the head and the chunks.
+SCHEMA = 1
 
 
 class Gatherer:
-    """Some runs, gathered again and again while they go on.
+    """The data of some runs, which may be in progress and gathered repeatedly.
 
     Raises UsageError for a path that is no run folder, DataError for a damaged journal."""
 
@@ -38,14 +39,13 @@ class Gatherer:
             source.close()
 
     def refresh(self) -> int:
-        """Take in what was written since; the number of all records, which changes only if
-        something was."""
+        """Read the records written since the last call; returns the number of all records."""
         for source in self.sources:
             source.refresh()
         return sum(source.size for source in self.sources)
 
     def whole(self) -> tuple[dict[str, Any], list[str]]:
-        """The head, and all chunks, packed."""
+        """The head, and every chunk, packed."""
         chunks, chunk, tasks = list[str](), Chunk(), list[dict[str, Any]]()
         for run, exploration, _ in self._places():
             found = build(exploration, self.sources[run].task(exploration), chunk.intern)
@@ -58,8 +58,7 @@ class Gatherer:
         return self._head(tasks), chunks if chunk.is_empty else [*chunks, chunk.packed()]
 
     def live(self) -> dict[str, Any]:
-        """The head alone; a task's chunk is named by run and place and made on request, see
-        `chunk`."""
+        """The head alone; chunks are made on request, by the names in it, see `chunk`."""
         tasks = []
         for number, (run, exploration, size) in enumerate(self._places()):
             known = self._known.get((run, exploration))
@@ -108,6 +107,6 @@ class Gatherer:
 
 
 def _range(tasks: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """What the colours span: 0 to 1, or more where rewards go beyond."""
+    """The range of the colours: 0 to 1, or wider where rewards are."""
     prices = [price / 1000 for task in tasks for price in task["nodes"][1::3] if price is not None]
     return min([0.0, *prices]), max([1.0, *prices])

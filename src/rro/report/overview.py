@@ -51,8 +51,8 @@ class Evaluations:
 def run_figures(
     source: RunSource, evaluations: Evaluations, summaries: Sequence[Summary]
 ) -> dict[str, Any]:
-    """Everything that the overview says of one run; `summaries` are the figures of
-    `rro.report.trees.build`."""
+    """Everything that the overview shows of one run; `summaries` are the figures that
+    `rro.report.trees.build` returns."""
     config, stages, results = source.folder.config, source.stages(), _results(source)
     resamples, seed = config.evaluate.bootstrap, config.seed
     groups = [
@@ -95,9 +95,9 @@ def _results(source: RunSource) -> dict[str, Any]:
 
 
 def _stage(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a finished stage says of itself. No path: the page may be given away."""
+    """The figures of a finished stage, without any path: the page may be published."""
     training = record.get("training", {})
-    said = {
+    stage = {
         key: record.get(key)
         for key in ("seconds", "conversations", "failed_tasks", "left_tasks", "ended_by")
     }
@@ -106,7 +106,7 @@ def _stage(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     }
     return {
         "name": name,
-        **{key: value for key, value in (said | trained).items() if value is not None},
+        **{key: value for key, value in (stage | trained).items() if value is not None},
     }
 
 
@@ -130,16 +130,16 @@ def _group(name: str, summaries: Sequence[Summary], seed: int) -> dict[str, Any]
 
 
 def _rising(finished: Sequence[Summary]) -> list[list[int]]:
-    """[rising, steps] of each third of the episodes whose start was priced."""
-    priced = [summary for summary in finished if summary["start_reward"] is not None]
-    lines = [[reward for reward in summary["line"] if reward is not None] for summary in priced]
-    stages = rising_share_by_stage(lines, [summary["start_reward"] for summary in priced])
+    """[rising, steps] of each third of the episodes whose start has a process reward."""
+    started = [summary for summary in finished if summary["start_reward"] is not None]
+    lines = [[reward for reward in summary["line"] if reward is not None] for summary in started]
+    stages = rising_share_by_stage(lines, [summary["start_reward"] for summary in started])
     return [[stage.rising, stage.steps] for stage in stages]
 
 
 def _along(finished: Sequence[Summary], seed: int) -> list[dict[str, Any]]:
-    """Mean process reward after step t of the chosen trajectories that are that long; t = 0 is the
-    start."""
+    """Mean process reward after step t, over the chosen trajectories that have t steps; t = 0 is
+    the start."""
     lines = [[summary["start_reward"], *summary["line"]] for summary in finished]
     points = []
     for step in range(max(map(len, lines), default=0)):

@@ -1,7 +1,7 @@
 """Plain data to compact text and back: each text of a chunk once, then JSON, deflate and base64.
 
-Base64 has no character that means anything to HTML or JavaScript, so data can stand in a page as it
-is, whatever it says."""
+Base64 has no character with a meaning in HTML or JavaScript, so any data can be embedded in a page.
+Knows nothing of what the data is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import json
 import zlib
 from typing import Any
 
-CHUNK_CHARACTERS = 250_000  # of distinct text; one chunk is decoded when one of its tasks is opened
+# Of distinct text. A whole chunk is decoded when one of its tasks is opened.
+CHUNK_CHARACTERS = 250_000
 
 
 class Chunk:
@@ -22,36 +23,39 @@ class Chunk:
         self._characters = 0
 
     def intern(self, text: str) -> int:
-        """The text's number in the table."""
+        """The text's number in the table of strings."""
         if text not in self._numbers:
             self._numbers[text] = len(self._numbers)
             self._characters += len(text)
         return self._numbers[text]
 
     def add(self, task: dict[str, Any]) -> int:
-        """Its place in the chunk."""
+        """Add a task; returns its place in the chunk."""
         self._tasks.append(task)
         return len(self._tasks) - 1
 
     @property
     def is_full(self) -> bool:
+        """Whether the next task belongs in another chunk."""
         return self._characters > CHUNK_CHARACTERS
 
     @property
     def is_empty(self) -> bool:
+        """Whether the chunk has no task."""
         return not self._tasks
 
     def packed(self) -> str:
+        """The chunk as compact text."""
         return pack({"strings": list(self._numbers), "tasks": self._tasks})
 
 
 def pack(data: Any) -> str:
-    """Base64 of deflated JSON. Raises ValueError for a number that JSON has not: the page could not
-    read it."""
+    """Base64 of deflated JSON. Raises ValueError for a number that JSON cannot hold (NaN,
+    infinity): the page could not read it."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
 
 
 def unpack(text: str) -> Any:
-    """What was packed; the page does the same."""
+    """The data that `pack` was given; the page does the same."""
     return json.loads(zlib.decompress(base64.b64decode(text)))

@@ -1,9 +1,9 @@
-"""The report as files: one HTML file with its data in it, or a folder where that would be too large
-for one.
+"""The report as files: one HTML file with its data embedded, or a folder where one file would be
+too large.
 
-The page loads nothing but its own files. Its policy (Content-Security-Policy) allows the one script
-and style whose hashes it names. Data stands in it as base64, which cannot end a script or begin a
-tag whatever the messages say."""
+The page loads nothing but its own files. Its Content-Security-Policy allows only the script and
+style whose hashes it lists. Data is embedded as base64, which can neither end a script nor begin a
+tag, whatever the messages say. Knows nothing of what the data is."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from rro.errors import UsageError
 from rro.report.pack import pack
 from rro.runs.folder import write_atomically
 
-MOST_BYTES = 5_000_000  # of one file; above, the report is a folder
-_SCRIPTS = ("dom", "data", "charts", "overview", "list", "tree", "pairs", "app")  # in this order
+# Of one file; a larger report becomes a folder.
+MOST_BYTES = 5_000_000
+# The order matters.
+_SCRIPTS = ("dom", "data", "charts", "overview", "list", "tree", "pairs", "app")
 
 
 def write_report(head: dict[str, Any], chunks: Sequence[str], out: Path) -> Path:
-    """Write the report to `out`, and return the file to open. Above MOST_BYTES, or where `out` does
-    not end in .html, it is a folder with an index.html. Raises UsageError where `out` cannot be
-    written."""
+    """Write the report to `out` and return the file to open. Above MOST_BYTES, or where `out` does
+    not end in .html, the report is a folder with an index.html. Raises UsageError where `out`
+    cannot be written."""
     page = single_page(head, chunks)
     try:
         if out.suffix == ".html" and len(page) <= MOST_BYTES:
@@ -55,8 +57,8 @@ def live_page() -> str:
 
 
 def policy(*more: str, nonce: str = "") -> str:
-    """What the page may do: run this script, use this style, show its empty icon. `nonce` is for
-    the data files of a folder."""
+    """The page's Content-Security-Policy: run this script, use this style, show the empty icon, and
+    `more` rules. `nonce` admits the data files of a folder."""
     scripts = f"'sha256-{_hash(_script())}'" + (f" 'nonce-{nonce}'" if nonce else "")
     rules = (
         "default-src 'none'",
@@ -71,9 +73,10 @@ def policy(*more: str, nonce: str = "") -> str:
 
 
 def _write_folder(head: dict[str, Any], chunks: Sequence[str], folder: Path) -> Path:
-    """A script file per chunk: a page on disc may load scripts, but not read files."""
+    """A script file per chunk: a page on disk may load scripts, but not read files."""
     packed = pack(head)
-    nonce = _hash(packed + "".join(chunks))  # nobody whose text is in the data can know it
+    # nobody whose text is in the data can know it
+    nonce = _hash(packed + "".join(chunks))
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for number, text in enumerate(chunks):
         write_atomically(

@@ -1,7 +1,7 @@
-"""A report's charts as files, SVG and PNG, through matplotlib. Figures come from the report's head,
-never from journals.
+"""A report's charts as SVG and PNG files, through matplotlib. Knows no journal: the figures are in
+the report's head.
 
-Colours are Okabe and Ito's, told apart with any colour vision; markers differ as well.
+Colours are Okabe and Ito's, distinguishable with any colour vision; markers differ as well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Head = Mapping[str, Any]
 
 
 def require_matplotlib() -> None:
-    """Raises UsageError where matplotlib is not installed; to be asked before the work."""
+    """Raises UsageError where matplotlib is not installed. Call it before any work is done."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -143,7 +143,7 @@ def _along(axes: Any, head: Head) -> bool:
 
 
 def _cost(axes: Any, head: Head) -> bool:
-    """Only where there is something to compare."""
+    """Only for several runs."""
     modes = {point["mode"] for run in head["runs"] for point in run["curve"]}
     if len(head["runs"]) < 2 or not modes:
         return False
@@ -197,7 +197,7 @@ def _curve(
 
 
 def _arms(value: Mapping[str, Any]) -> tuple[float, float]:
-    """How far the interval reaches below and above the mean; nothing where it has no end."""
+    """How far the interval reaches below and above the mean; 0 where it is unbounded."""
     low, high = (value["mean"] if value[end] is None else value[end] for end in ("low", "high"))
     return max(value["mean"] - low, 0.0), max(high - value["mean"], 0.0)
 
@@ -232,7 +232,7 @@ def _name(head: Head, run: Mapping[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """matplotlib reads what stands between dollar signs as mathematics."""
+    """Text that matplotlib does not read as mathematics, which stands between dollar signs."""
     return text.replace("$", r"\$")
 
 

@@ -1,8 +1,8 @@
-"""`rro view`: the report of runs that go on, served to this machine's browser alone.
+"""`rro view`: the report of runs in progress, served to browsers on this machine only.
 
-Reads the journals, writes nothing, answers GET and nothing else. It binds to 127.0.0.1, and answers
-only requests that name it so: a page elsewhere whose name was made to point here (DNS rebinding)
-sends its own name, and is refused."""
+Reads the journals, writes nothing, and answers only GET. It binds to 127.0.0.1 and answers only
+requests whose Host header says so: a foreign page whose name resolves to this machine (DNS
+rebinding) sends its own name and is refused. Knows nothing of the figures it serves."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LOOPBACK = "127.0.0.1"
 
 
 def serve(runs: Sequence[Path], port: int, ready: Callable[[str], None]) -> None:
-    """Serve until interrupted; `ready` is told the address. Raises UsageError for no run folder, or
-    a port that is taken."""
+    """Serve until interrupted; `ready` is called with the address. Raises UsageError where a path
+    is no run folder, or the port is taken."""
     with Gatherer(runs) as gatherer:
         server = make_server(gatherer, port)
         ready(f"http://{_LOOPBACK}:{server.server_port}/")
@@ -37,12 +37,13 @@ def serve(runs: Sequence[Path], port: int, ready: Callable[[str], None]) -> None
 
 
 def make_server(gatherer: Gatherer, port: int = 0) -> ThreadingHTTPServer:
-    """A server on loopback; port 0 is any that is free."""
+    """A server on the loopback address; port 0 takes any free one. Raises UsageError where the port
+    is unavailable."""
     try:
         server = ThreadingHTTPServer((_LOOPBACK, port), _Handler)
     except (OSError, OverflowError) as error:
         raise UsageError(
-            f"port {port} cannot be had: {getattr(error, 'strerror', None) or error}; try another"
+            f"port {port} is unavailable: {getattr(error, 'strerror', None) or error}; try another"
         ) from None
     server.daemon_threads = True
     server.answers = _Answers(gatherer)  # type: ignore[attr-defined]
@@ -50,14 +51,15 @@ def make_server(gatherer: Gatherer, port: int = 0) -> ThreadingHTTPServer:
 
 
 class _Answers:
-    """What the page asks for. One request at a time reads the journals."""
+    """Answers to the page's requests. One request at a time reads the journals."""
 
     def __init__(self, gatherer: Gatherer) -> None:
         self._gatherer, self._lock = gatherer, threading.Lock()
-        self._head = (-1, "")  # (records, packed)
+        # (number of records, packed)
+        self._head = (-1, "")
 
     def head(self, seen: str) -> str | None:
-        """The packed head; None where the page has seen it."""
+        """The packed head; None where the page has it already."""
         with self._lock:
             records = self._gatherer.refresh()
             if str(records) == seen:
@@ -67,6 +69,7 @@ class _Answers:
             return self._head[1]
 
     def chunk(self, name: str) -> str | None:
+        """A packed chunk; None where there is none of that name."""
         with self._lock:
             return self._gatherer.chunk(name)
 
@@ -81,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_for_us():
             return self._send(
                 HTTPStatus.MISDIRECTED_REQUEST,
-                "this server answers to 127.0.0.1 and localhost alone",
+                "this server answers only to 127.0.0.1 and localhost",
             )
         url, answers = urlsplit(self.path), self.server.answers  # type: ignore[attr-defined]
         try:
@@ -98,11 +101,12 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(HTTPStatus.OK, chunk)
         except (RroError, OSError) as error:
             return self._send(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
-        self._send(HTTPStatus.NOT_FOUND, "not here")
+        self._send(HTTPStatus.NOT_FOUND, "not found")
 
     def _refuse(self) -> None:
-        self.close_connection = True  # a body may follow, which nobody reads
-        self._send(HTTPStatus.METHOD_NOT_ALLOWED, "GET alone", allow="GET")
+        # a body may follow, which is not read
+        self.close_connection = True
+        self._send(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is allowed", allow="GET")
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = _refuse
 
@@ -135,4 +139,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Requests are not worth a line each."""
+        """Requests are not logged."""

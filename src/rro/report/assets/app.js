@@ -1,26 +1,39 @@
-// Where one is (the address after #), the keys, and what is drawn when.
+// Navigation (the part of the address after #), keys, and drawing.
 
 const VIEWS = { overview: "Overview", trees: "Trees", pairs: "Pairs" };
-const POLL = 3000; // milliseconds between questions to `rro view`, more where an answer takes long
+const POLL = 3000; // milliseconds between requests to `rro view`; longer where it answers slowly
 const NONCE = document.currentScript.nonce;
 let head = null; // the overview and the list of tasks, see rro.report.gather
-let place = { view: "overview" }; // what the address says
-let opened = null; // the task that is shown
+let place = { view: "overview" }; // the parsed address
+let opened = null; // the task that is displayed
 const main = document.getElementById("main");
 
-/** The address of this place with some of it changed. */
+/** The current address with some of its parameters changed. */
 function address(changes) {
   const next = { ...place, ...changes };
-  return "#" + new URLSearchParams(Object.entries(next).filter(([, value]) => value !== undefined && value !== null && value !== ""));
+  return (
+    "#" +
+    new URLSearchParams(
+      Object.entries(next).filter(
+        ([, value]) => value !== undefined && value !== null && value !== "",
+      ),
+    )
+  );
 }
 
 function readAddress() {
-  const said = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  place = { ...said, view: said.view in VIEWS ? said.view : said.task !== undefined ? "trees" : "overview" };
+  const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  place = {
+    ...given,
+    view: given.view in VIEWS ? given.view : given.task !== undefined ? "trees" : "overview",
+  };
 }
 
 function entryHere() {
-  const fits = (entry) => entry.id === place.task && (place.run === undefined || entry.run === Number(place.run)) && (place.group === undefined || entry.group === place.group);
+  const fits = (entry) =>
+    entry.id === place.task &&
+    (place.run === undefined || entry.run === Number(place.run)) &&
+    (place.group === undefined || entry.group === place.group);
   return head.tasks.find(fits) ?? null;
 }
 
@@ -32,13 +45,31 @@ function goTo(entry) {
   go({ run: entry.run, group: entry.group, task: entry.id, node: undefined, pair: undefined });
 }
 
-/** Draw the place. Keeps the list's scroll, the focus on the same thing, and half-typed filters. */
+/** Draw the current address; keeps the list's scroll position, focus, and half-typed filters. */
 async function draw() {
   readAddress();
-  document.getElementById("views").replaceChildren(...Object.entries(VIEWS).map(([view, name]) => el("a", { href: address({ view }), "aria-current": place.view === view ? "page" : null }, name)));
+  document
+    .getElementById("views")
+    .replaceChildren(
+      ...Object.entries(VIEWS).map(([view, name]) =>
+        el(
+          "a",
+          { href: address({ view }), "aria-current": place.view === view ? "page" : null },
+          name,
+        ),
+      ),
+    );
   document.getElementById("title").textContent = head.runs.map((run) => run.name).join(", ");
   document.title = `${head.runs.map((run) => run.name).join(", ")} · rro`;
-  document.getElementById("status").textContent = head.live ? `${plural(head.runs.reduce((sum, run) => sum + run.groups.reduce((all, group) => all + group.candidates, 0), 0), "candidate")} so far, at ${head.made.slice(11)}` : `made ${head.made.slice(0, 16)} by rro ${head.rro}`;
+  document.getElementById("status").textContent = head.live
+    ? `${plural(
+        head.runs.reduce(
+          (sum, run) => sum + run.groups.reduce((all, group) => all + group.candidates, 0),
+          0,
+        ),
+        "candidate",
+      )} so far, at ${head.made.slice(11)}`
+    : `made ${head.made.slice(0, 16)} by rro ${head.rro}`;
   if (place.view === "overview") {
     main.replaceChildren();
     main.className = "overview";
@@ -46,7 +77,15 @@ async function draw() {
     return;
   }
   if (main.className !== "browser") {
-    main.replaceChildren(el("aside", { id: "side", "aria-label": "Tasks" }, filterForm(filterChanged), el("div", { id: "list" })), el("div", { id: "work" }));
+    main.replaceChildren(
+      el(
+        "aside",
+        { id: "side", "aria-label": "Tasks" },
+        filterForm(filterChanged),
+        el("div", { id: "list" }),
+      ),
+      el("div", { id: "work" }),
+    );
     main.className = "browser";
   }
   drawList(place.task !== opened?.entry.id);
@@ -54,12 +93,19 @@ async function draw() {
 }
 
 function drawList(follow = false) {
-  const list = document.getElementById("list"), scroll = list.scrollTop;
+  const list = document.getElementById("list"),
+    scroll = list.scrollTop;
   const focused = [...list.querySelectorAll("button")].indexOf(document.activeElement);
   list.replaceChildren(taskList(fitting(), entryHere(), goTo));
   list.scrollTop = scroll;
-  const current = list.querySelector("[aria-current]"), top = current ? current.offsetTop : 0;
-  if (follow && current && (top < scroll || top + current.offsetHeight > scroll + list.clientHeight)) list.scrollTop = top - list.clientHeight / 3;
+  const current = list.querySelector("[aria-current]"),
+    top = current ? current.offsetTop : 0;
+  if (
+    follow &&
+    current &&
+    (top < scroll || top + current.offsetHeight > scroll + list.clientHeight)
+  )
+    list.scrollTop = top - list.clientHeight / 3;
   list.querySelectorAll("button")[focused]?.focus();
 }
 
@@ -74,56 +120,122 @@ function filterChanged(name) {
 }
 
 async function drawTask() {
-  const entry = entryHere() ?? fitting()[0] ?? null, work = document.getElementById("work");
+  const entry = entryHere() ?? fitting()[0] ?? null,
+    work = document.getElementById("work");
   if (!entry) {
     opened = null;
-    work.replaceChildren(el("p", { class: "empty" }, head.tasks.length ? "No task fits the filter." : "No task has been explored yet."));
+    work.replaceChildren(
+      el(
+        "p",
+        { class: "empty" },
+        head.tasks.length ? "No task fits the filter." : "No task has been explored yet.",
+      ),
+    );
     return;
   }
-  const view = place.view, task = opened?.entry.chunk === entry.chunk && opened.entry.place === entry.place ? opened : await openTask(entry);
-  if (place.view !== view || (entryHere() ?? entry) !== entry) return; // gone elsewhere while it was read
+  const view = place.view,
+    task =
+      opened?.entry.chunk === entry.chunk && opened.entry.place === entry.place
+        ? opened
+        : await openTask(entry);
+  // the reader may have navigated away meanwhile
+  if (place.view !== view || (entryHere() ?? entry) !== entry) return;
   opened = task;
-  const title = el("header", { class: "title" }, el("h2", {}, entry.id), el("p", { class: "about" }, [head.runs[entry.run].name, groupName(head.runs[entry.run], { name: entry.group }), task.strategy, task.finished ? null : "under way", task.cut ? "cut short by the budget" : null, usageText(task.usage)].filter(Boolean).join("; ")));
+  const title = el(
+    "header",
+    { class: "title" },
+    el("h2", {}, entry.id),
+    el(
+      "p",
+      { class: "about" },
+      [
+        head.runs[entry.run].name,
+        groupName(head.runs[entry.run], { name: entry.group }),
+        task.strategy,
+        task.finished ? null : "in progress",
+        task.cut ? "cut short by the budget" : null,
+        usageText(task.usage),
+      ]
+        .filter(Boolean)
+        .join("; "),
+    ),
+  );
   if (view === "pairs") return work.replaceChildren(title, ...pairParts(task));
   const node = task.nodes.find((one) => one.id === place.node) ?? task.nodes[0];
   const wasIn = document.activeElement?.closest?.("[role=tree]");
-  const details = el("div", { class: "details", id: "details", "aria-label": "Details of the node", role: "region" }, nodeDetails(task, node));
+  const details = el(
+    "div",
+    { class: "details", id: "details", "aria-label": "Details of the node", role: "region" },
+    nodeDetails(task, node),
+  );
   const choose = (id) => {
-    history.replaceState(null, "", address({ run: entry.run, group: entry.group, task: entry.id, node: id }));
+    history.replaceState(
+      null,
+      "",
+      address({ run: entry.run, group: entry.group, task: entry.id, node: id }),
+    );
     readAddress();
-    details.replaceChildren(...nodeDetails(task, task.nodes.find((one) => one.id === id)));
+    details.replaceChildren(
+      ...nodeDetails(
+        task,
+        task.nodes.find((one) => one.id === id),
+      ),
+    );
     work.querySelector(".along").replaceWith(pathChart(task, id));
   };
   const tree = treeView(task, node.id, choose);
-  work.replaceChildren(title, el("div", { class: "split" }, el("div", { class: "left" }, pathChart(task, node.id), tree), details));
+  work.replaceChildren(
+    title,
+    el(
+      "div",
+      { class: "split" },
+      el("div", { class: "left" }, pathChart(task, node.id), tree),
+      details,
+    ),
+  );
   if (wasIn) tree.querySelector("[tabindex='0']").focus();
 }
 
 function pairParts(task) {
-  if (!task.pairs.length) return [el("p", { class: "empty" }, "This task gave no pair: no candidate was worse than a chosen one.")];
+  if (!task.pairs.length)
+    return [
+      el(
+        "p",
+        { class: "empty" },
+        "This task has no pair: no candidate was worse than a chosen one.",
+      ),
+    ];
   const chosen = Math.min(Number(place.pair) || 0, task.pairs.length - 1);
   return [pairList(task, chosen), ...pairView(task, task.pairs[chosen])];
 }
 
 /** "/" searches; "n" and "p" go to the next and the previous task. */
 function keys(event) {
-  if (event.target.closest("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (
+    event.target.closest("input, select, textarea") ||
+    event.ctrlKey ||
+    event.metaKey ||
+    event.altKey
+  )
+    return;
   if (event.key === "/" && place.view !== "overview") {
     event.preventDefault();
     document.getElementById("filter-text").focus();
   } else if ((event.key === "n" || event.key === "p") && place.view !== "overview") {
-    const entries = fitting(), at = entries.indexOf(opened?.entry ?? null);
-    const next = entries[Math.min(Math.max(at + (event.key === "n" ? 1 : -1), 0), entries.length - 1)];
+    const entries = fitting(),
+      at = entries.indexOf(opened?.entry ?? null);
+    const next =
+      entries[Math.min(Math.max(at + (event.key === "n" ? 1 : -1), 0), entries.length - 1)];
     if (next) goTo(next);
   }
 }
 
 function complain(error) {
-  document.getElementById("status").textContent = `This cannot be shown: ${error.message}`;
+  document.getElementById("status").textContent = `Cannot show this: ${error.message}`;
   console.error(error);
 }
 
-/** Ask `rro view` for what is new. */
+/** Ask `rro view` for new records. */
 async function poll() {
   const asked = performance.now();
   try {
@@ -133,13 +245,15 @@ async function poll() {
       await draw();
     }
   } catch (error) {
-    document.getElementById("status").textContent = "rro view has ended; this is what it last said";
+    document.getElementById("status").textContent = "rro view has ended; this is its last state";
   }
   setTimeout(poll, Math.max(POLL, 10 * (performance.now() - asked)));
 }
 
 async function start() {
-  head = await unpack(document.getElementById("head")?.textContent ?? (await (await fetch("head")).text()));
+  head = await unpack(
+    document.getElementById("head")?.textContent ?? (await (await fetch("head")).text()),
+  );
   const dark = matchMedia("(prefers-color-scheme: dark)");
   document.getElementById("theme").addEventListener("click", () => {
     const now = document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light");
@@ -149,7 +263,10 @@ async function start() {
   addEventListener("hashchange", () => draw().catch(complain));
   addEventListener("keydown", keys);
   let width = innerWidth;
-  addEventListener("resize", () => innerWidth !== width && ((width = innerWidth), draw().catch(complain)));
+  addEventListener(
+    "resize",
+    () => innerWidth !== width && ((width = innerWidth), draw().catch(complain)),
+  );
   await draw();
   if (head.live) setTimeout(poll, POLL);
 }

@@ -1,8 +1,9 @@
-// Where data comes from: the page itself, files beside it (a script each, as a page on disc may not fetch), or `rro view`.
+// Data comes from the page itself, from script files beside it (a page on disk may not fetch), or
+// from `rro view`.
 
 const chunks = new Map(); // name -> promise of {strings, tasks}
-const MOST_CHUNKS = 40; // decoded ones that are kept
-const arriving = new Map(); // name -> what to do with its text
+const MOST_CHUNKS = 40; // decoded chunks in memory
+const arriving = new Map(); // name -> callback for its text
 
 /** Called by the files of a report that is a folder. */
 function rroChunk(name, text) {
@@ -10,7 +11,7 @@ function rroChunk(name, text) {
   arriving.delete(name);
 }
 
-/** What rro.report.pack wrote. */
+/** Decode what rro.report.pack wrote. */
 async function unpack(text) {
   const bytes = Uint8Array.from(atob(text.trim()), (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -20,16 +21,22 @@ async function unpack(text) {
 function chunkText(name) {
   const inPage = document.getElementById(`chunk-${name}`);
   if (inPage) return Promise.resolve(inPage.textContent);
-  if (head.live) return fetch(`chunk/${name}`).then((answer) => (answer.ok ? answer.text() : Promise.reject(Error(answer.statusText))));
+  if (head.live)
+    return fetch(`chunk/${name}`).then((answer) =>
+      answer.ok ? answer.text() : Promise.reject(Error(answer.statusText)),
+    );
   return new Promise((resolve, reject) => {
     arriving.set(name, resolve);
-    const script = el("script", { src: `data/chunk-${name}.js`, onerror: () => reject(Error(`data/chunk-${name}.js is missing`)) });
+    const script = el("script", {
+      src: `data/chunk-${name}.js`,
+      onerror: () => reject(Error(`data/chunk-${name}.js is missing`)),
+    });
     script.nonce = NONCE;
     document.head.append(script);
   });
 }
 
-/** The whole data of a task of the list: its tree, and `text(i)` for the texts in it. */
+/** The data of a listed task: its tree, and `text(i)` for its texts. */
 async function openTask(entry) {
   if (!chunks.has(entry.chunk)) {
     if (chunks.size >= MOST_CHUNKS) chunks.delete(chunks.keys().next().value);
@@ -45,14 +52,25 @@ async function openTask(entry) {
   }
 }
 
-/** A step as it is stored, with names. */
+/** A stored step with named fields. */
 function stepOf(task, [action, observation, invalid, source, tokens]) {
-  return { action: task.text(action), observation: task.text(observation), invalid: Boolean(invalid), source, tokens };
+  return {
+    action: task.text(action),
+    observation: task.text(observation),
+    invalid: Boolean(invalid),
+    source,
+    tokens,
+  };
 }
 
 /** Every text of a task, one after the other, for the search. */
 function* textsOf(task) {
-  const steps = [...task.nodes.flatMap((node) => [node.step, ...node.rollouts.flatMap((rollout) => rollout.steps)])];
+  const steps = [
+    ...task.nodes.flatMap((node) => [
+      node.step,
+      ...node.rollouts.flatMap((rollout) => rollout.steps),
+    ]),
+  ];
   for (const [, i] of task.opening) yield task.text(i);
   for (const step of [...steps, ...task.episodes.flatMap((episode) => episode.steps)]) {
     if (step) yield* [task.text(step[0]), task.text(step[1])];
@@ -64,7 +82,8 @@ function usageText(usage) {
   const parts = [
     plural(of.policy_calls, "policy call"),
     `${number(of.generated_tokens)} tokens generated`,
-    `${number(of.prompt_tokens)} of prompts` + (of.cached_tokens ? ` (${percent(of.cached_tokens, of.prompt_tokens)} cached)` : ""),
+    `${number(of.prompt_tokens)} of prompts` +
+      (of.cached_tokens ? ` (${percent(of.cached_tokens, of.prompt_tokens)} cached)` : ""),
     plural(of.environment_steps, "environment step"),
   ];
   return parts.join(", ") + (of.cost ? `, cost ${number(of.cost)}` : "");

@@ -1,14 +1,14 @@
-// The list of tasks, and what it is filtered by. The trees and the pairs share it.
+// The list of tasks and its filters, which the trees and the pairs share.
 
 const MOST_LISTED = 600;
 const filter = { text: "", group: "", step: "", low: "", high: "", pairs: false };
-let searched = null; // tasks whose messages hold the text; null: no search through messages is on
+let searched = null; // tasks whose messages contain the text; null while messages are not searched
 
 function groupOf(entry) {
   return `${entry.run}/${entry.group}`;
 }
 
-/** Whether a node (depth, process reward, side of a pair) is what is looked for. */
+/** Whether a node (depth, process reward, side of a pair) passes the filters. */
 function nodeFits(depth, reward, paired) {
   if (filter.step !== "" && depth !== Number(filter.step)) return false;
   if (filter.low !== "" && !(reward !== null && reward >= Number(filter.low))) return false;
@@ -23,11 +23,24 @@ function isFiltered() {
 function taskFits(entry) {
   if (filter.group && groupOf(entry) !== filter.group) return false;
   const text = filter.text.toLowerCase();
-  if (text && !entry.id.toLowerCase().includes(text) && !entry.text.toLowerCase().includes(text) && !searched?.has(entry)) return false;
+  if (
+    text &&
+    !entry.id.toLowerCase().includes(text) &&
+    !entry.text.toLowerCase().includes(text) &&
+    !searched?.has(entry)
+  )
+    return false;
   if (!isFiltered()) return true;
   for (let i = 0; i < entry.nodes.length; i += 3) {
     const thousandths = entry.nodes[i + 1];
-    if (nodeFits(entry.nodes[i], thousandths === null ? null : thousandths / 1000, entry.nodes[i + 2] === 1)) return true;
+    if (
+      nodeFits(
+        entry.nodes[i],
+        thousandths === null ? null : thousandths / 1000,
+        entry.nodes[i + 2] === 1,
+      )
+    )
+      return true;
   }
   return false;
 }
@@ -39,23 +52,59 @@ function fitting() {
 /** The fields; `changed` is called once their values are in `filter`. */
 function filterForm(changed) {
   const field = (label, control) => el("label", {}, el("span", {}, label), control);
-  const bound = (name, attributes) => el("input", { ...attributes, id: `filter-${name}`, value: filter[name], oninput: (event) => ((filter[name] = event.target.value), changed(name)) });
-  const groups = [...new Map(head.runs.flatMap((run, i) => run.groups.map((group) => [`${i}/${group.name}`, groupName(run, group)])))];
-  const select = el("select", { id: "filter-group", onchange: (event) => ((filter.group = event.target.value), changed("group")) },
-    el("option", { value: "" }, "all"), groups.map(([value, label]) => el("option", { value, selected: value === filter.group }, label)));
-  const pairs = el("input", { type: "checkbox", id: "filter-pairs", onchange: (event) => ((filter.pairs = event.target.checked), changed("pairs")) });
+  const bound = (name, attributes) =>
+    el("input", {
+      ...attributes,
+      id: `filter-${name}`,
+      value: filter[name],
+      oninput: (event) => ((filter[name] = event.target.value), changed(name)),
+    });
+  const groups = [
+    ...new Map(
+      head.runs.flatMap((run, i) =>
+        run.groups.map((group) => [`${i}/${group.name}`, groupName(run, group)]),
+      ),
+    ),
+  ];
+  const select = el(
+    "select",
+    {
+      id: "filter-group",
+      onchange: (event) => ((filter.group = event.target.value), changed("group")),
+    },
+    el("option", { value: "" }, "all"),
+    groups.map(([value, label]) =>
+      el("option", { value, selected: value === filter.group }, label),
+    ),
+  );
+  const pairs = el("input", {
+    type: "checkbox",
+    id: "filter-pairs",
+    onchange: (event) => ((filter.pairs = event.target.checked), changed("pairs")),
+  });
   pairs.checked = filter.pairs;
-  return el("form", { class: "filter", role: "search", "aria-label": "Filter the tasks", onsubmit: (event) => event.preventDefault() },
+  return el(
+    "form",
+    {
+      class: "filter",
+      role: "search",
+      "aria-label": "Filter the tasks",
+      onsubmit: (event) => event.preventDefault(),
+    },
     field("search", bound("text", { type: "search", placeholder: "task or message text" })),
     groups.length > 1 ? field("explored in", select) : null,
-    el("div", { class: "row" },
+    el(
+      "div",
+      { class: "row" },
       field("step", bound("step", { type: "number", min: 0, step: 1, placeholder: "any" })),
       field("reward ≥", bound("low", { type: "number", step: "any" })),
-      field("reward ≤", bound("high", { type: "number", step: "any" }))),
-    el("label", { class: "check" }, pairs, el("span", {}, "pairs only")));
+      field("reward ≤", bound("high", { type: "number", step: "any" })),
+    ),
+    el("label", { class: "check" }, pairs, el("span", {}, "pairs only")),
+  );
 }
 
-/** Look through all messages of all tasks, a chunk at a time; `changed` is called as tasks are found. */
+/** Search all messages of all tasks, a chunk at a time, then call `changed`. */
 async function searchMessages(changed) {
   const text = filter.text.toLowerCase();
   searched = text.length > 2 ? new Set() : null;
@@ -76,11 +125,43 @@ async function searchMessages(changed) {
 function taskList(entries, chosen, choose) {
   const items = entries.slice(0, MOST_LISTED).map((entry) => {
     const last = entry.line.at(-1) ?? entry.start;
-    const about = [entry.finished ? null : "under way", entry.pairs ? plural(entry.pairs, "pair") : null, `${number(entry.calls)} calls`].filter(Boolean).join(", ");
-    return el("li", {}, el("button", { class: "task", "aria-current": entry === chosen ? "true" : null, onclick: () => choose(entry) },
-      el("span", { class: "name" }, entry.id), chip(last, head.range),
-      el("span", { class: "about" }, about), spark([entry.start, ...entry.line], head.range)));
+    const about = [
+      entry.finished ? null : "in progress",
+      entry.pairs ? plural(entry.pairs, "pair") : null,
+      `${number(entry.calls)} calls`,
+    ]
+      .filter(Boolean)
+      .join(", ");
+    return el(
+      "li",
+      {},
+      el(
+        "button",
+        {
+          class: "task",
+          "aria-current": entry === chosen ? "true" : null,
+          onclick: () => choose(entry),
+        },
+        el("span", { class: "name" }, entry.id),
+        chip(last, head.range),
+        el("span", { class: "about" }, about),
+        spark([entry.start, ...entry.line], head.range),
+      ),
+    );
   });
-  const more = entries.length > MOST_LISTED ? el("p", { class: "empty" }, `${entries.length - MOST_LISTED} more: narrow the search`) : null;
-  return el("div", { class: "tasks" }, el("p", { class: "count", role: "status" }, `${plural(entries.length, "task")} of ${head.tasks.length}`), el("ul", {}, items), more);
+  const more =
+    entries.length > MOST_LISTED
+      ? el("p", { class: "empty" }, `${entries.length - MOST_LISTED} more: narrow the search`)
+      : null;
+  return el(
+    "div",
+    { class: "tasks" },
+    el(
+      "p",
+      { class: "count", role: "status" },
+      `${plural(entries.length, "task")} of ${head.tasks.length}`,
+    ),
+    el("ul", {}, items),
+    more,
+  );
 }

@@ -1,38 +1,86 @@
-// The overview: what ran, what came of it, what it took.
+// The overview: what was run, its results, and its cost.
 
-/** A series' name: the run where there are several, the part of it that explored where it has several. */
+/** The name of one exploration; with its run where there are several. */
 function groupName(run, group) {
-  const part = group.name.startsWith("trend-") ? `trend of ${group.name.slice(6)}` : `iteration ${group.name}`;
+  const part = group.name.startsWith("trend-")
+    ? `trend of ${group.name.slice(6)}`
+    : `iteration ${group.name}`;
   return head.runs.length > 1 ? `${run.name}, ${part}` : part;
 }
 
 function showOverview(main) {
-  const groups = head.runs.flatMap((run) => run.groups.map((group) => ({ ...group, label: groupName(run, group), run })));
+  const groups = head.runs.flatMap((run) =>
+    run.groups.map((group) => ({ ...group, label: groupName(run, group), run })),
+  );
   const explored = groups.filter((group) => !group.name.startsWith("trend-"));
   main.append(
     el("section", { "aria-label": "What ran", class: "cards" }, head.runs.map(runCard)),
-    el("section", { "aria-label": "Figures", class: "figures" },
-      rewardFigure(), differenceFigure(), betweenFigure(), costCurveFigure(), funnelFigures(explored), perStepFigure(explored),
-      risingFigure(groups), alongFigure(groups), costFigure(explored)),
+    el(
+      "section",
+      { "aria-label": "Figures", class: "figures" },
+      rewardFigure(),
+      differenceFigure(),
+      betweenFigure(),
+      costCurveFigure(),
+      funnelFigures(explored),
+      perStepFigure(explored),
+      risingFigure(groups),
+      alongFigure(groups),
+      costFigure(explored),
+    ),
   );
-  if (!groups.length && !head.runs.some((run) => run.evaluations.length)) main.append(el("p", { class: "empty" }, "Nothing has been explored or evaluated yet."));
+  if (!groups.length && !head.runs.some((run) => run.evaluations.length))
+    main.append(el("p", { class: "empty" }, "Nothing has been explored or evaluated yet."));
 }
 
 function runCard(run) {
   const facts = {
-    recipe: run.recipe, strategy: run.strategy, model: run.model, seed: run.seed, environment: run.environment.name,
-    versions: Object.entries(run.versions).map(([name, version]) => `${name} ${version}`).join(", ") || "recorded when the run is evaluated",
-    stages: run.stages.map((stage) => `${stage.name} ${seconds(stage.seconds)}`).join(", ") || "none finished",
+    recipe: run.recipe,
+    strategy: run.strategy,
+    model: run.model,
+    seed: run.seed,
+    environment: run.environment.name,
+    versions:
+      Object.entries(run.versions)
+        .map(([name, version]) => `${name} ${version}`)
+        .join(", ") || "recorded when the run is evaluated",
+    stages:
+      run.stages.map((stage) => `${stage.name} ${seconds(stage.seconds)}`).join(", ") ||
+      "none finished",
   };
   const missing = run.stages.filter((stage) => stage.failed_tasks || stage.ended_by);
   for (const stage of missing) {
-    facts[stage.name] = [stage.failed_tasks ? `${plural(stage.failed_tasks, "task")} failed and are missing` : "", stage.ended_by ? `ended by its budget of ${stage.ended_by}, ${plural(stage.left_tasks ?? 0, "task")} left` : ""].filter(Boolean).join("; ");
+    facts[stage.name] = [
+      stage.failed_tasks ? `${plural(stage.failed_tasks, "task")} failed and are left out` : "",
+      stage.ended_by
+        ? `ended by its budget of ${stage.ended_by}, ${plural(stage.left_tasks ?? 0, "task")} left`
+        : "",
+    ]
+      .filter(Boolean)
+      .join("; ");
   }
-  const environment = Object.entries(run.environment).map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join("\n");
-  return el("article", { class: "card" },
+  const environment = Object.entries(run.environment)
+    .map(([name, value]) => `${name} = ${JSON.stringify(value)}`)
+    .join("\n");
+  return el(
+    "article",
+    { class: "card" },
     el("h2", {}, run.name),
-    el("dl", {}, Object.entries(facts).map(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))])),
-    el("details", {}, el("summary", {}, "recipe and environment"), el("pre", {}, `${run.config}\n# the environment says of itself\n${environment}`)));
+    el(
+      "dl",
+      {},
+      Object.entries(facts).map(([name, value]) => [
+        el("dt", {}, name),
+        el("dd", {}, String(value)),
+      ]),
+    ),
+    el(
+      "details",
+      {},
+      el("summary", {}, "recipe and environment"),
+      el("pre", {}, `${run.config}\n# provenance of the environment\n${environment}`),
+    ),
+  );
 }
 
 function runLabel(run, text) {
@@ -40,52 +88,129 @@ function runLabel(run, text) {
 }
 
 function rewardFigure() {
-  const rows = head.runs.flatMap((run, series) => run.evaluations.map((row) => ({ ...row, series, name: runLabel(run, `${row.label} ${row.mode}`) })));
+  const rows = head.runs.flatMap((run, series) =>
+    run.evaluations.map((row) => ({
+      ...row,
+      series,
+      name: runLabel(run, `${row.label} ${row.mode}`),
+    })),
+  );
   if (!rows.length) return null;
-  const low = Math.min(0, ...rows.map((row) => row.reward.low ?? row.reward.mean)), high = Math.max(1, ...rows.map((row) => row.reward.high ?? row.reward.mean));
-  return figure("Reward before and after", "Mean over the test tasks, 95 % intervals by task. sft is the policy before exploration.",
-    intervals(rows.map((row) => ({ label: row.name, series: row.series, ...row.reward })), [low, high]),
+  const low = Math.min(0, ...rows.map((row) => row.reward.low ?? row.reward.mean)),
+    high = Math.max(1, ...rows.map((row) => row.reward.high ?? row.reward.mean));
+  return figure(
+    "Reward before and after",
+    "Mean over the test tasks, 95 % intervals by task. sft is the policy before exploration.",
+    intervals(
+      rows.map((row) => ({ label: row.name, series: row.series, ...row.reward })),
+      [low, high],
+    ),
     ["policy", "reward", "success", "steps", "episodes"],
-    rows.map((row) => [row.name, interval(row.reward), row.success ? interval(row.success) : "", number(row.steps, 1), row.failed ? `${row.episodes} (${row.failed} failed)` : row.episodes]));
+    rows.map((row) => [
+      row.name,
+      interval(row.reward),
+      row.success ? interval(row.success) : "",
+      number(row.steps, 1),
+      row.failed ? `${row.episodes} (${row.failed} failed)` : row.episodes,
+    ]),
+  );
 }
 
 function differences(heading, remark, rows) {
   if (!rows.length) return null;
   const ends = rows.flatMap((row) => [row.low ?? row.mean, row.high ?? row.mean, 0]);
-  const [low, high] = [Math.min(...ends), Math.max(...ends)], margin = 0.05 * (high - low);
-  return figure(heading, remark, intervals(rows, [low - margin, high + margin], 0), ["", "difference in reward", "tasks"],
-    rows.map((row) => [row.label, interval(row), row.left_out ? `${row.n} (${row.left_out} left out)` : row.n]));
+  const [low, high] = [Math.min(...ends), Math.max(...ends)],
+    margin = 0.05 * (high - low);
+  return figure(
+    heading,
+    remark,
+    intervals(rows, [low - margin, high + margin], 0),
+    ["", "difference in reward", "tasks"],
+    rows.map((row) => [
+      row.label,
+      interval(row),
+      row.left_out ? `${row.n} (${row.left_out} left out)` : row.n,
+    ]),
+  );
 }
 
 function differenceFigure() {
-  const rows = head.runs.flatMap((run, series) => run.differences.map((row) => ({ ...row, series, label: runLabel(run, `${row.label} − ${row.against} ${row.mode}`) })));
-  return differences("Gain over the first policy", "Paired by task; an interval that clears 0 is a real gain or loss.", rows);
+  const rows = head.runs.flatMap((run, series) =>
+    run.differences.map((row) => ({
+      ...row,
+      series,
+      label: runLabel(run, `${row.label} − ${row.against} ${row.mode}`),
+    })),
+  );
+  return differences(
+    "Gain over the first policy",
+    "Paired by task. An interval that excludes 0 is a gain or loss beyond chance.",
+    rows,
+  );
 }
 
 function betweenFigure() {
-  const rows = head.between.map((row) => ({ ...row, series: row.run, label: `${head.runs[row.run].name} − ${head.runs[0].name} ${row.mode}` }));
-  return differences("Runs against the first", "The last policy of each run, paired by task.", rows);
+  const rows = head.between.map((row) => ({
+    ...row,
+    series: row.run,
+    label: `${head.runs[row.run].name} − ${head.runs[0].name} ${row.mode}`,
+  }));
+  return differences(
+    "Runs against the first",
+    "The last policy of each run, paired by task.",
+    rows,
+  );
 }
 
 function costCurveFigure() {
   if (head.runs.length < 2) return null;
   const modes = head.runs.flatMap((run) => run.curve.map((point) => point.mode));
   const mode = modes.includes("sampled") ? "sampled" : modes[0];
-  const series = head.runs.map((run) => ({ name: `${run.strategy} (${run.name})`, points: run.curve.filter((point) => point.mode === mode).map((point) => ({ ...point, x: point.usage[0] })) }));
+  const series = head.runs.map((run) => ({
+    name: `${run.strategy} (${run.name})`,
+    points: run.curve
+      .filter((point) => point.mode === mode)
+      .map((point) => ({ ...point, x: point.usage[0] })),
+  }));
   if (!modes.length) return null;
-  const points = series.flatMap((one) => one.points);
-  const range = [Math.min(0, ...points.map((point) => point.mean)), Math.max(1, ...points.map((point) => point.mean))];
-  return figure("Reward against cost", `${mode} episodes; each curve begins with the SFT policy, one point an iteration.`, curves(series, range, "policy calls of exploration"),
-    ["run and policy", "policy calls", "reward"], series.flatMap((one) => one.points.map((point) => [`${one.name} ${point.label}`, number(point.x), interval(point)])), series.map((one) => one.name));
+  const points = series.flatMap((curve) => curve.points);
+  const range = [
+    Math.min(0, ...points.map((point) => point.mean)),
+    Math.max(1, ...points.map((point) => point.mean)),
+  ];
+  return figure(
+    "Reward against cost",
+    `${mode} episodes; each curve begins with the SFT policy, one point per iteration.`,
+    curves(series, range, "policy calls of exploration"),
+    ["run and policy", "policy calls", "reward"],
+    series.flatMap((curve) =>
+      curve.points.map((point) => [
+        `${curve.name} ${point.label}`,
+        number(point.x),
+        interval(point),
+      ]),
+    ),
+    series.map((curve) => curve.name),
+  );
 }
 
 function funnelFigures(groups) {
   return groups.map((group) => {
     const rows = ["tasks", "steps", "candidates", "pairs"].map((name) => [name, group[name]]);
-    const under = group.finished < group.tasks ? `${group.tasks - group.finished} of the tasks are under way. ` : "";
-    return figure(`From tasks to pairs: ${group.label}`, `${under}Steps are those of the chosen trajectories; a candidate is one action that was weighed.`,
-      bars(rows.map(([label, value]) => ({ label, value, text: number(value), series: 0 })), Math.max(...rows.map(([, value]) => value), 1)),
-      ["", "count"], [...rows.map(([name, value]) => [name, number(value)]), ["rollouts", number(group.rollouts)]]);
+    const under =
+      group.finished < group.tasks
+        ? `${group.tasks - group.finished} of the tasks are in progress. `
+        : "";
+    return figure(
+      `From tasks to pairs: ${group.label}`,
+      `${under}Steps of the chosen trajectories, and the candidates drawn for them.`,
+      bars(
+        rows.map(([label, value]) => ({ label, value, text: number(value), series: 0 })),
+        Math.max(...rows.map(([, value]) => value), 1),
+      ),
+      ["", "count"],
+      [...rows.map(([name, value]) => [name, number(value)]), ["rollouts", number(group.rollouts)]],
+    );
   });
 }
 
@@ -94,32 +219,85 @@ function perStepFigure(groups) {
   if (!drawn.length) return null;
   const rows = drawn.flatMap((group, series) => {
     const steps = group.per_step.reduce((sum, [, times]) => sum + times, 0);
-    return group.per_step.map(([count, times]) => ({ label: `${drawn.length > 1 ? `${group.label}: ` : ""}${plural(count, "candidate")}`, value: times / steps, text: `${percent(times, steps)} (${number(times)})`, series, times }));
+    return group.per_step.map(([count, times]) => ({
+      label: `${drawn.length > 1 ? `${group.label}: ` : ""}${plural(count, "candidate")}`,
+      value: times / steps,
+      text: `${percent(times, steps)} (${number(times)})`,
+      series,
+      times,
+    }));
   });
-  return figure("Candidates per step", "How many had to be drawn before one rose, or the limit was reached.", bars(rows, Math.max(...rows.map((row) => row.value))),
-    ["drawn", "steps"], rows.map((row) => [row.label, row.times]), drawn.map((group) => group.label));
+  return figure(
+    "Candidates per step",
+    "How many had to be drawn before one rose, or the limit was reached.",
+    bars(rows, Math.max(...rows.map((row) => row.value))),
+    ["drawn", "steps"],
+    rows.map((row) => [row.label, row.times]),
+    drawn.map((group) => group.label),
+  );
 }
 
 function risingFigure(groups) {
   const priced = groups.filter((group) => group.rising.some(([, steps]) => steps));
   if (!priced.length) return null;
   const names = ["first", "middle", "last"];
-  const rows = names.flatMap((name, third) => priced.map((group, series) => ({ label: `${name} third${priced.length > 1 ? `, ${group.label}` : ""}`, value: group.rising[third][1] ? group.rising[third][0] / group.rising[third][1] : 0, text: `${percent(...group.rising[third])} of ${group.rising[third][1]}`, series, counts: group.rising[third] })));
-  return figure("Rising steps by stage", "The share of steps whose process reward is above that of the step before, by third of the episode.", bars(rows, 1),
-    ["stage", "rising", "steps"], rows.map((row) => [row.label, ...row.counts]), priced.map((group) => group.label));
+  const rows = names.flatMap((name, third) =>
+    priced.map((group, series) => ({
+      label: `${name} third${priced.length > 1 ? `, ${group.label}` : ""}`,
+      value: group.rising[third][1] ? group.rising[third][0] / group.rising[third][1] : 0,
+      text: `${percent(...group.rising[third])} of ${group.rising[third][1]}`,
+      series,
+      counts: group.rising[third],
+    })),
+  );
+  return figure(
+    "Rising steps by stage",
+    "Share of steps whose process reward exceeds that of the step before, by third of the episode.",
+    bars(rows, 1),
+    ["stage", "rising", "steps"],
+    rows.map((row) => [row.label, ...row.counts]),
+    priced.map((group) => group.label),
+  );
 }
 
 function alongFigure(groups) {
   const lines = groups.filter((group) => group.along.length > 1);
   if (!lines.length) return null;
-  const series = lines.map((group) => ({ points: group.along.map((point) => ({ ...point, x: point.step })) }));
-  return figure("Process reward along the trajectory", "Mean over the chosen trajectories that have that step, so later points are of fewer, longer ones.", curves(series, head.range, "step"),
-    ["series and step", "process reward", "trajectories"], lines.flatMap((group) => group.along.map((point) => [`${group.label}, ${point.step}`, interval(point), point.n])), lines.map((group) => group.label));
+  const series = lines.map((group) => ({
+    points: group.along.map((point) => ({ ...point, x: point.step })),
+  }));
+  return figure(
+    "Process reward along the trajectory",
+    "Mean over the chosen trajectories that reach that step: later points are over fewer of them.",
+    curves(series, head.range, "step"),
+    ["series and step", "process reward", "trajectories"],
+    lines.flatMap((group) =>
+      group.along.map((point) => [`${group.label}, ${point.step}`, interval(point), point.n]),
+    ),
+    lines.map((group) => group.label),
+  );
 }
 
 function costFigure(groups) {
   if (!groups.length) return null;
-  const rows = groups.map((group) => [group.label, ...group.usage.map((value) => number(value, 1)), group.pairs ? number(group.usage[0] / group.pairs, 1) : ""]);
-  return el("figure", { class: "wide" }, el("figcaption", {}, el("h3", {}, "What exploration cost so far"), el("p", {}, `seconds add up what ran at the same time; cost is in ${head.runs[0].currency} by the recipe's prices.`)),
-    table(["", ...head.usage.map((name) => name.replace("_", " ")), "policy calls a pair"], rows));
+  const rows = groups.map((group) => [
+    group.label,
+    ...group.usage.map((value) => number(value, 1)),
+    group.pairs ? number(group.usage[0] / group.pairs, 1) : "",
+  ]);
+  return el(
+    "figure",
+    { class: "wide" },
+    el(
+      "figcaption",
+      {},
+      el("h3", {}, "What exploration cost so far"),
+      el(
+        "p",
+        {},
+        `Seconds of concurrent work add up; prices in ${head.runs[0].currency}, from the recipe.`,
+      ),
+    ),
+    table(["", ...head.usage.map((name) => name.replace("_", " ")), "policy calls per pair"], rows),
+  );
 }

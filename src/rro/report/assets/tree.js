@@ -1,4 +1,4 @@
-// One task's tree: every candidate a row, the chosen path downwards, details of the chosen node beside it.
+// One task's tree: a row per candidate along the chosen path, and the details of the selected node.
 
 /** Rows in reading order: the candidates of a step, then the chosen one with what follows it. */
 function rowsOf(task) {
@@ -18,7 +18,7 @@ function depthOf(node) {
   return node.id.split(".").length - 1;
 }
 
-/** What became of a node, as marks with words: never by colour alone. */
+/** What happened to a node, as marks with words: never by colour alone. */
 function badges(node) {
   const badge = (kind, text) => el("span", { class: `badge ${kind}` }, text);
   return [
@@ -30,12 +30,12 @@ function badges(node) {
   ];
 }
 
-/** What tells most of a message: its last line, without a label such as "Action:". */
+/** The most informative part of a message: its last line, without a label such as "Action:". */
 function gist(text) {
   return text.trim().split("\n").at(-1).replace(/^\w{1,12}: +(?=\S)/, "").slice(0, 300);
 }
 
-/** How a candidate is called among those of its step, from 1. */
+/** A candidate's name among those of its step, counted from 1. */
 function candidateName(node) {
   const last = node.id.split(".").at(-1);
   return last.startsWith("~") ? `candidate ${last}` : `candidate ${Number(last) + 1}`;
@@ -46,7 +46,7 @@ function treeView(task, chosen, choose) {
   const items = rows.map(({ i, level, inner }) => {
     const node = task.nodes[i];
     const dim = isFiltered() && !nodeFits(depthOf(node), node.price?.mean ?? null, node.sides.length > 0 || (i === 0 && task.pairs.some((pair) => pair.kind === "trajectory")));
-    const text = node.step ? gist(task.text(node.step[0])) : i ? "(its record is missing)" : `start: ${gist(task.text(task.opening.at(-1)?.[1]) ?? "under way")}`;
+    const text = node.step ? gist(task.text(node.step[0])) : i ? "(its record is missing)" : `start: ${gist(task.text(task.opening.at(-1)?.[1]) ?? "in progress")}`;
     const twisty = el("span", { class: "twisty", "aria-hidden": "true" }, inner ? "▾" : "");
     const item = el("div", {
       role: "treeitem", "aria-level": level, "aria-expanded": inner ? "true" : null, "aria-selected": String(node.id === chosen), tabindex: node.id === chosen ? 0 : -1,
@@ -113,19 +113,19 @@ function message(who, text, note = "") {
   return el("section", { class: `message ${who}` }, el("h4", {}, who, note ? el("span", {}, ` ${note}`) : null), el("pre", { tabindex: 0 }, text));
 }
 
-function priceText(price, currency = "") {
-  if (!price) return "not priced";
+function estimateText(price, currency = "") {
+  if (!price) return "no process reward";
   const figures = price.exact ? `${number(price.mean)}, the outcome itself` : `${number(price.mean)} from ${plural(price.n, "outcome")}`;
   const spread = price.low === null || price.exact ? "" : `, 95 % interval [${number(price.low)}, ${number(price.high)}]`;
-  return `${figures}${spread}${price.policy ? `, ${price.exact ? "reached" : "priced"} by ${price.policy}` : ""}${currency}`;
+  return `${figures}${spread}${price.policy ? `, ${price.exact ? "reached" : "estimated"} by ${price.policy}` : ""}${currency}`;
 }
 
-function fate(task, node) {
-  if (!task.finished) return "this task is under way";
+function decision(task, node) {
+  if (!task.finished) return "this task is in progress";
   const before = node.parent >= 0 ? task.nodes[node.parent].price : null;
   if (node.rose) return `chosen: it rose${before ? ` above ${number(before.mean)}` : ""}`;
   if (node.committed) return "chosen, though it did not rise: the best of its step, or the expert's";
-  return node.parent < 0 ? "the start of the task" : "weighed, not chosen";
+  return node.parent < 0 ? "the start of the task" : "considered, not chosen";
 }
 
 function turns(task, steps) {
@@ -154,9 +154,9 @@ function nodeDetails(task, node) {
   const history = () => [task.opening.map(([role, i]) => message(role === "user" ? "environment" : role, task.text(i))), path.slice(1, -1).map((above) => (above.step ? turns(task, [above.step]) : []))].flat();
   const pair = task.pairs.findIndex((one) => one.chosen.node === node.id || one.rejected.node === node.id);
   const facts = {
-    "process reward": priceText(node.price),
+    "process reward": estimateText(node.price),
     outcomes: node.price?.outcomes && !node.price.exact ? node.price.outcomes.map((outcome) => chip(outcome, head.range)) : null,
-    fate: fate(task, node),
+    decision: decision(task, node),
     ended: node.stop ? `${node.stop.replace("_", " ")}, outcome ${number(node.reward)}` : null,
     "written by": step ? `${node.policy ?? step.source}${step.tokens === null ? "" : `, ${plural(step.tokens, "token")}`}${step.invalid ? "; an invalid action" : ""}` : null,
     cost: node.usage ? usageText(node.usage) : null,
