@@ -4,14 +4,13 @@ tokens, up to 40 new ones.
     python -m benchmarks.policies [--vllm PYTHON] [--backends NAME ...] [--repeat 3] [--threads N]
     [--out FILE]
 
-Every backend has a process of its own (their environments differ), in which it is opened and warmed
-up. Then all draw each load in turn, `--repeat` times, so that other work on the machine hits all
-alike; the others wait meanwhile. In "new" loads no prompt was ever seen before; in "known" ones
-each was answered once, as in exploration, where a history is mostly that of the step before. One
-row a backend: tokens/s as median and range, the ratio to the first backend drawing one by one, and
-tokens for each second of CPU time, which depends least on other work. With `--logprobs` the
-log-probabilities of some answers are compared with Transformers in float32 as well, token by token.
-"""
+Every backend has a process of its own, in which it is opened and warmed up. Then all draw each load
+in turn, `--repeat` times, so that other work on the machine hits all alike; the others wait
+meanwhile. In "new" loads no prompt was ever seen before; in "known" ones each was sampled from once,
+as in exploration, where a history is mostly that of the step before. One row a backend: tokens/s as
+median and range, the ratio to the first backend with one request at a time, and tokens for each
+second of CPU time, which depends least on other work. `--logprobs` also compares log-probabilities
+of some answers with Transformers in float32, token by token."""
 
 from __future__ import annotations
 
@@ -39,7 +38,10 @@ LOADS = (
     (1, 1, True),
     (1, 1, False),
 )  # contexts, samples of each, known
-WORDS = "red blue green shirt shoes size price buy now back to search item page next large small cotton wool new"
+WORDS = (
+    "red blue green shirt shoes size price buy now back to search item page next large small "
+    "cotton wool new"
+)
 # name: (backend, dtype)
 BACKENDS = {
     "transformers-float32": ("transformers", "float32"),
@@ -47,12 +49,12 @@ BACKENDS = {
     "vllm-float32": ("vllm", "float32"),
     "vllm-bfloat16": ("vllm", "bfloat16"),
 }
-DRAWN = SamplingParams(temperature=1.0, max_new_tokens=40)
+SAMPLED = SamplingParams(temperature=1.0, max_new_tokens=40)
 FIRST = SamplingParams(temperature=1.0, max_new_tokens=1)
 
 
 def prompt(rng: random.Random) -> tuple[Message, ...]:
-    """About 600 tokens of SmolLM2's that no other prompt begins with."""
+    """About 600 tokens by SmolLM2's tokenizer, with a beginning that no other prompt has."""
     return (
         Message(
             "user", f"{rng.random()} " + " ".join(rng.choice(WORDS.split()) for _ in range(540))
@@ -79,7 +81,7 @@ def recipe(model: str, backend: str, dtype: str, python: str | None, threads: in
 
 
 def open_backend(config: Config, logs: Path) -> Any:
-    """The policy, as rro.pipeline.weights opens it for a run without SFT."""
+    """The policy, as a run without SFT opens it."""
     if config.policy.backend == "vllm":
         from rro.policies.vllm.policy import open_vllm
 
@@ -104,60 +106,55 @@ def open_backend(config: Config, logs: Path) -> Any:
 async def load(
     policy: Any, contexts: int, samples: int, known: bool, rng: random.Random
 ) -> list[float]:
-    """Tokens, seconds and CPU seconds of `contexts` x `samples` answers, each asked for by a call
-    of its own, as the sampler does. With `known`, the prompts have been answered once before."""
+    """Tokens, seconds and CPU seconds of `contexts` x `samples` answers, each requested by a call of
+    its own, as the sampler does. With `known`, the prompts have been sampled from once before."""
     prompts = [prompt(rng) for _ in range(contexts)]
     if known:
-        await asyncio.gather(*(policy.sample(one, 1, FIRST, 0) for one in prompts))
-    begun, used = time.perf_counter(), cpu_seconds()
+        await asyncio.gather(*(policy.sample(messages, 1, FIRST, 0) for messages in prompts))
+    wall, processor = time.perf_counter(), cpu_seconds()
     calls = [
-        policy.sample(one, 1, DRAWN, 1000 * i + j)
-        for i, one in enumerate(prompts)
+        policy.sample(messages, 1, SAMPLED, 1000 * i + j)
+        for i, messages in enumerate(prompts)
         for j in range(samples)
     ]
-    done = [one for answers in await asyncio.gather(*calls) for one in answers]
-    tokens = sum(one.usage.generated_tokens for one in done)
-    return [tokens, time.perf_counter() - begun, cpu_seconds() - used]
+    completions = [one for answers in await asyncio.gather(*calls) for one in answers]
+    tokens = sum(completion.usage.generated_tokens for completion in completions)
+    return [tokens, time.perf_counter() - wall, cpu_seconds() - processor]
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and those below it."""
+    """CPU seconds of this process and its descendants."""
     own = psutil.Process()
     times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+    return sum(time_.user + time_.system for time_ in times)
 
 
 async def answers(policy: Any) -> list[dict[str, Any]]:
     """Three answers to each of two prompts, with log-probabilities."""
-    params, found = SamplingParams(max_new_tokens=40, logprobs=True), []
+    params, rows = SamplingParams(max_new_tokens=40, logprobs=True), []
     for number in range(2):
-        asked = prompt(random.Random(f"p{number}"))
-        for one in await policy.sample(asked, 3, params, number):
-            found.append(
-                {
-                    "prompt": number,
-                    "ids": list(one.message.token_ids),
-                    "logprobs": list(one.logprobs),
-                }
-            )
-    return found
+        messages = prompt(random.Random(f"p{number}"))
+        for completion in await policy.sample(messages, 3, params, number):
+            ids, logprobs = list(completion.message.token_ids), list(completion.logprobs)
+            rows.append({"prompt": number, "ids": ids, "logprobs": logprobs})
+    return rows
 
 
 def work(name: str, model: str, python: str | None, arguments: argparse.Namespace) -> None:
-    """One backend, in this process: reads what to do and prints what came of it, a line of JSON
-    each."""
+    """Run one backend in this process: reads commands and prints results, a line of JSON each."""
     backend, dtype = BACKENDS[name]
-    begun = time.perf_counter()
+    start = time.perf_counter()
     config = recipe(model, backend, dtype, python, arguments.threads)
     policy = open_backend(config, Path(arguments.out).parent / "benchmark-logs")
-    opened = time.perf_counter() - begun
+    opened = time.perf_counter() - start
     asyncio.run(load(policy, 2, 2, False, random.Random(-1)))
     print(json.dumps(opened), flush=True)
     for line in sys.stdin:
-        if (wanted := json.loads(line)) == "answers":
+        if (command := json.loads(line)) == "answers":
             print(json.dumps(asyncio.run(answers(policy))), flush=True)
             continue
-        contexts, samples, known, _ = wanted  # the last makes prompts new
+        # the last makes prompts new
+        contexts, samples, known, _ = command
         drawn = asyncio.run(load(policy, contexts, samples, known, random.Random(line)))
         print(json.dumps(drawn), flush=True)
     asyncio.run(policy.close())
@@ -191,38 +188,41 @@ class Worker:
         self.row: dict[str, Any] = {"backend": name, "start_seconds": self._read(), "loads": {}}
 
     def draw(self, contexts: int, samples: int, known: bool, repeat: int) -> None:
-        """One load; its (tokens, seconds, CPU seconds) go to the row."""
-        drawn = self._ask([contexts, samples, known, repeat])
+        """Measure one load; its tokens, seconds and CPU seconds go to the row."""
+        drawn = self._run([contexts, samples, known, repeat])
         self.row["loads"].setdefault(_name(contexts, samples, known), []).append(drawn)
 
     def answers(self) -> None:
-        self.row["answers"] = self._ask("answers")
+        """Put some answers into the row."""
+        self.row["answers"] = self._run("answers")
 
     def end(self) -> None:
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
-    def _ask(self, what: Any) -> Any:
+    def _run(self, command: Any) -> Any:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
         return self._read()
 
     def _read(self) -> Any:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if line[:1] in "[0123456789":  # engines print other things too
+            # engines print other lines too
+            if line[:1] in "[0123456789":
                 try:
                     return json.loads(line)
                 except ValueError:
                     continue
-        raise SystemExit(f"{self.name} ended by itself: what it said is above")
+        raise SystemExit(f"{self.name} ended by itself: its output is above")
 
 
 def errors(rows: list[dict[str, Any]], model: str) -> None:
-    """Replaces each row's answers by how far their log-probabilities are from the model's own in
-    float32, in nats."""
+    """Replace each row's answers by the differences of their log-probabilities from the model's own
+    in float32, in nats."""
     import torch
 
     from rro.models.chat import ChatFormat
@@ -233,22 +233,22 @@ def errors(rows: list[dict[str, Any]], model: str) -> None:
     )
     chat = ChatFormat(tokenizer)
     for row in rows:
-        found: list[float] = []
-        for one in row.pop("answers", ()):
-            ids = chat.encode(prompt(random.Random(f"p{one['prompt']}")), True).ids
+        differences: list[float] = []
+        for answer in row.pop("answers", ()):
+            ids = chat.encode(prompt(random.Random(f"p{answer['prompt']}")), True).ids
+            sampled = torch.tensor(answer["ids"])
             with torch.inference_mode():
-                logits = reference(torch.tensor([[*ids, *one["ids"]]])).logits[0, len(ids) - 1 : -1]
-            expected = torch.log_softmax(logits, -1).gather(-1, torch.tensor(one["ids"])[:, None])[
-                :, 0
-            ]
-            found += (torch.tensor(one["logprobs"]) - expected).abs().tolist()
-        if found:
-            cuts = statistics.quantiles(found, n=100)
+                logits = reference(torch.tensor([[*ids, *answer["ids"]]])).logits[0]
+            logprobs = torch.log_softmax(logits[len(ids) - 1 : -1], -1)
+            expected = logprobs.gather(-1, sampled[:, None])[:, 0]
+            differences += (torch.tensor(answer["logprobs"]) - expected).abs().tolist()
+        if differences:
+            quantiles = statistics.quantiles(differences, n=100)
             row["logprob_error"] = {
-                "tokens": len(found),
-                "median": cuts[49],
-                "p99": cuts[98],
-                "max": max(found),
+                "tokens": len(differences),
+                "median": quantiles[49],
+                "p99": quantiles[98],
+                "max": max(differences),
             }
 
 
@@ -272,9 +272,8 @@ def table(rows: list[dict[str, Any]]) -> str:
                 statistics.median(rates),
                 statistics.median(tokens / used for tokens, _, used in drawn),
             )
-            cells.append(
-                f"{middle:.0f} ({min(rates):.0f}-{max(rates):.0f}), x{middle / one:.1f}, {cpu:.0f}/CPU s"
-            )
+            spread = f"{middle:.0f} ({min(rates):.0f}-{max(rates):.0f})"
+            cells.append(f"{spread}, x{middle / one:.1f}, {cpu:.0f}/CPU s")
         lines.append(
             f"| {row['backend']} | {row['start_seconds']:.0f} | " + " | ".join(cells) + " |"
         )
@@ -286,7 +285,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--vllm", metavar="PYTHON", default=os.environ.get("RRO_VLLM_PYTHON"), help="with vLLM"
+        "--vllm",
+        metavar="PYTHON",
+        default=os.environ.get("RRO_VLLM_PYTHON"),
+        help="of an environment with vLLM",
     )
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--repeat", type=int, default=3)

@@ -44,13 +44,16 @@ class Behaviour:
     fault: Fault = lambda number, body: None
     models: tuple[str, ...] = ("walker",)
     owner: str = "nobody"
-    draw: str = (
-        "seed"  # what an answer depends on: "seed", "nothing" (greedy) or "call" (ignores seeds)
-    )
-    n: str = "stable"  # "stable", "ignored", or "shifty": answer i depends on n
-    refuses: tuple[str, ...] = ()  # fields
-    greedy: bool = True  # temperature 0 is honoured
-    places: int = 10**6  # requests at once; more get 429
+    # what an answer depends on: "seed", "nothing" (greedy) or "call" (ignores seeds)
+    draw: str = "seed"
+    # "stable", "ignored", or "shifty": answer i depends on n
+    n: str = "stable"
+    # fields that it rejects
+    refuses: tuple[str, ...] = ()
+    # temperature 0 is honoured
+    greedy: bool = True
+    # requests at once; more get 429
+    places: int = 10**6
     retry_after: str = "0"
     key: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -61,7 +64,8 @@ class Behaviour:
     busiest: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     over: threading.Event = field(default_factory=threading.Event)
-    hold: float = 0.0  # seconds that an answer takes
+    # seconds that an answer takes
+    hold: float = 0.0
     base_url: str = ""
 
 
@@ -81,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
     behaviour: Behaviour
 
     def log_message(self, *arguments: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         it = self.behaviour
@@ -197,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def in_http_date(seconds: float) -> str:
-    """`seconds` from now, as a Retry-After header may say it."""
+    """`seconds` from now, as a Retry-After header can have it."""
     import time
 
     return formatdate(time.time() + seconds, usegmt=True)

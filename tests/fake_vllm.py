@@ -1,5 +1,5 @@
-"""Stands where an interpreter with vLLM would: serves /health and the loading of adapters on
---port, and starts a process of its own, as vLLM does. FAKE_VLLM says how it behaves."""
+"""A fake of vLLM's server: answers /health and loads adapters on --port, and starts a child
+process, as vLLM does. FAKE_VLLM says how it behaves: well, crashes, dies, hangs."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-HOW = os.environ.get("FAKE_VLLM", "well")
+BEHAVIOUR = os.environ.get("FAKE_VLLM", "well")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -16,12 +16,12 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(200 if self.path == "/health" else 404, "")
 
     def do_POST(self):
-        if HOW == "faints":
+        if BEHAVIOUR == "crashes":
             print("RuntimeError: no such head size", flush=True)
             os._exit(1)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers["Authorization"] != f"Bearer {os.environ['VLLM_API_KEY']}":
-            return self._answer(401, "who are you?")
+            return self._answer(401, "wrong key")
         if not os.path.isdir(body["lora_path"]):
             return self._answer(404, "no adapter there")
         print("loaded", body["lora_name"], flush=True)
@@ -35,13 +35,13 @@ class Handler(BaseHTTPRequestHandler):
 
 def main():
     print("asked:", *sys.argv[1:], flush=True)
-    if HOW == "dies":
+    if BEHAVIOUR == "dies":
         print("Traceback ...\nValueError: no such dtype", flush=True)
         print("RuntimeError: Engine core initialization failed. See root cause above.", flush=True)
         sys.exit(1)
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     print("child:", child.pid, flush=True)
-    if HOW == "hangs":
+    if BEHAVIOUR == "hangs":
         time.sleep(600)
     HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
 

@@ -94,7 +94,7 @@ def draw(policy, params=PARAMS, n=3):
     return asyncio.run(body())
 
 
-def test_what_it_is_able_to(by_tokens):
+def test_what_the_server_can_do(by_tokens):
     provenance = by_tokens.provenance
     expected = {
         "server": "llamacpp",
@@ -141,7 +141,7 @@ def test_greedy_answers_agree_with_the_transformers_backend(by_tokens, local):
     assert [one.message for _, one in draw(by_tokens, greedy, 1)] == ours
 
 
-def test_seeds_decide_and_temperature_and_top_p_arrive(by_tokens, drawn):
+def test_seeds_temperature_and_top_p_are_honoured(by_tokens, drawn):
     first = [one.message for _, one in drawn]
     again = [one.message for _, one in draw(by_tokens)]
     assert (
@@ -164,7 +164,7 @@ def test_seeds_decide_and_temperature_and_top_p_arrive(by_tokens, drawn):
     assert fmean(hot) < fmean(cold) - 1  # both under the model at temperature 1
 
 
-def test_text_alone_is_the_same_text(by_tokens, by_text):
+def test_chat_gives_the_same_text(by_tokens, by_text):
     params = SamplingParams(temperature=0.0, max_new_tokens=12)
     expected = [
         (one.message.content.strip("\ufffd"), one.finish) for _, one in draw(by_tokens, params, 1)
@@ -212,7 +212,7 @@ candidates = 2
 
 
 @pytest.mark.parametrize("tokens", ["require", "none"])
-def test_exploration_of_the_served_model_as_it_comes(server, tmp_path, tokens):
+def test_exploration_with_the_untrained_served_model(server, tmp_path, tokens):
     recipe, folder = tmp_path / "served.toml", tmp_path / "run"
     recipe.write_text(
         RECIPE + f'[policy.openai]\nbase_url = "{server}"\nconcurrency = 4\ntokens = "{tokens}"\n'

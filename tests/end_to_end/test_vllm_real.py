@@ -93,7 +93,7 @@ def base():
 
 @pytest.fixture(scope="module")
 def adapter(base, tmp_path_factory):
-    """A LoRA adapter that says other things than its base."""
+    """A LoRA adapter that answers differently from its base."""
     folder = tmp_path_factory.mktemp("adapter") / "rro-1"
     torch.manual_seed(0)
     model, _ = load_model(ModelConfig(name=str(base)), None, train=True)
@@ -174,11 +174,11 @@ def check(said, model, tokenizer):
 
 
 @pytest.mark.parametrize("who", ["explorer", "pricer"])
-def test_a_server_draws_from_the_model_that_it_is_asked_for(said, models, who):
+def test_a_server_samples_from_the_model_that_it_is_asked_for(said, models, who):
     check(said[who], *models[who])
 
 
-def test_two_policies_share_one_server_and_say_different_things(said, served):
+def test_two_policies_share_one_server_and_answer_differently(said, served):
     assert served["explorer"].server is served["pricer"].server
     assert said["explorer"]["first"] != said["pricer"]["first"]
 

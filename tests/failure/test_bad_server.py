@@ -1,5 +1,5 @@
-"""A server that drops, refuses, hangs, answers by halves or as another model: nothing is lost,
-nothing is scored 0."""
+"""A server that drops connections, rejects, hangs, gives incomplete answers or another model's:
+nothing is lost, and no failure becomes a reward of 0."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ from rro.types import Message, SamplingParams
 
 ASK = (Message("user", "at : go left right"),)
 PARAMS = SamplingParams(max_new_tokens=5)
-PASSING = [
+TRANSIENT = [
     "drop",
     "hang",
     "half",
@@ -35,12 +35,12 @@ PASSING = [
     "other model",
     "no reason",
 ]
-PASSING += ["408", "409", "429", "500", "502", "503"]
-HELD_BACK = ["filtered", "tool", "thoughts"]
+TRANSIENT += ["408", "409", "429", "500", "502", "503"]
+WITHHELD = ["filtered", "tool", "thoughts"]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def short_waits(monkeypatch):
     monkeypatch.setattr(backoff, "FIRST_WAIT", 0.002)
     monkeypatch.setenv("RRO_TEST_KEY", KEY)
 
@@ -80,14 +80,14 @@ def sample(policy, n=1, seed=1, messages=ASK, params=PARAMS):
 
 
 def faulty(server, policy, *faults):
-    """Answers number 1, 2, ... from now on get these faults, the last one for good."""
+    """Answers number 1, 2, ... from now on get these faults, all later ones the last."""
     before = len(server.bodies)
     server.fault = lambda number, body: faults[min(number - before, len(faults)) - 1]
     return policy
 
 
-@pytest.mark.parametrize("fault", PASSING)
-def test_a_fault_that_passes_costs_time_alone_and_one_that_stays_is_no_answer(fault, caplog):
+@pytest.mark.parametrize("fault", TRANSIENT)
+def test_a_transient_fault_is_retried_and_a_lasting_one_fails(fault, caplog):
     with serving() as server:
         policy = opened(server, retries=2, timeout=1.0 if fault == "hang" else 20)
 
@@ -107,8 +107,8 @@ def test_a_fault_that_passes_costs_time_alone_and_one_that_stays_is_no_answer(fa
         assert "1 requests given up" in caplog.text
 
 
-@pytest.mark.parametrize("fault", HELD_BACK)
-def test_what_the_server_holds_back_is_a_failure_at_once(fault):
+@pytest.mark.parametrize("fault", WITHHELD)
+def test_a_withheld_answer_is_a_failure_at_once(fault):
     with (
         serving() as server,
         pytest.raises(PolicyError, match=r"content_filter|tool_calls|gave no text"),
@@ -128,7 +128,7 @@ def test_what_the_server_holds_back_is_a_failure_at_once(fault):
         ("broke", RroError, "top up the account, then resume the run"),
     ],
 )
-def test_what_will_not_pass_ends_the_run_at_once(fault, error, words):
+def test_a_lasting_error_ends_the_run_at_once(fault, error, words):
     with serving() as server:
         policy = faulty(server, opened(server), fault)
         with pytest.raises(error, match=words) as raised:
@@ -146,7 +146,7 @@ def test_a_full_context_is_no_failure():
 
 
 @pytest.mark.parametrize("date", [False, True])
-def test_retry_after_is_waited_for_by_all(date):
+def test_retry_after_is_honoured(date):
     with serving(places=10) as server:
         policy = opened(server)
         server.retry_after = in_http_date(2) if date else "0.4"
@@ -164,7 +164,7 @@ def test_retry_after_is_waited_for_by_all(date):
         assert server.faults["429"] == 1
 
 
-def test_a_server_that_wants_an_hour_is_given_up():
+def test_a_server_that_asks_for_an_hour_is_given_up():
     with serving(retry_after="3600") as server, pytest.raises(PolicyError, match="in 1 attempts"):
         sample(faulty(server, opened(server), "503"))
 
@@ -214,7 +214,7 @@ def test_no_server_at_all():
     disconnect(link)
 
 
-def test_the_key_is_sent_and_seen_nowhere_else(tmp_path, caplog):
+def test_the_key_is_sent_and_shown_nowhere(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     with serving(key=KEY) as server:
         policy = opened(server)
@@ -241,7 +241,7 @@ def test_the_key_is_sent_and_seen_nowhere_else(tmp_path, caplog):
     assert not [text for text in shown if KEY in text]
 
 
-def test_a_wrong_key_and_none(monkeypatch):
+def test_a_wrong_key_and_a_missing_one(monkeypatch):
     with serving(key=KEY) as server:
         for value, words in (
             ("sk-other", "check the key"),
@@ -282,9 +282,9 @@ def without_usage(records):
     }
 
 
-def test_an_exploration_through_faults_that_pass_is_the_undisturbed_one(tmp_path):
+def test_transient_faults_do_not_change_an_exploration(tmp_path):
     forest, chance = {f"t{number}": TREE for number in range(5)}, random.Random(5)
-    faults = [fault for fault in PASSING if fault != "hang"] + HELD_BACK
+    faults = [fault for fault in TRANSIENT if fault != "hang"] + WITHHELD
     with serving() as server:
         failed, calm = explored(tmp_path / "calm", server, forest)
         assert failed == []
@@ -299,11 +299,11 @@ def test_an_exploration_through_faults_that_pass_is_the_undisturbed_one(tmp_path
         assert without_usage(timeless(flaky)) == without_usage(timeless(calm))
 
 
-def test_what_fails_for_good_is_missing_and_accounted_for(tmp_path, caplog):
+def test_what_fails_is_missing_and_counted(tmp_path, caplog):
     """Every outcome of this forest is 0.7: another price would come from a failure that was
     counted."""
     tree = {"a": {"x": 0.7, "y": 0.7}, "b": {"x": 0.7, "y": 0.7}}
-    faults = [fault for fault in PASSING if fault != "hang"] + HELD_BACK
+    faults = [fault for fault in TRANSIENT if fault != "hang"] + WITHHELD
 
     def fault(number, body):
         doomed = body["seed"] % 8 == 0 and "go" in body["messages"][-1]["content"]
@@ -324,7 +324,7 @@ def test_what_fails_for_good_is_missing_and_accounted_for(tmp_path, caplog):
     assert all(f"task {task} failed and is missing" in caplog.text for task in failed)
 
 
-def test_a_run_whose_server_went_away_is_resumed_when_it_is_back(tmp_path, monkeypatch):
+def test_a_run_is_resumed_when_its_server_is_back(tmp_path, monkeypatch):
     benchmark = TreeBenchmark({f"t{number}": TREE for number in range(3)})
     monkeypatch.setattr("rro.pipeline.run.open_benchmark", lambda name, options: benchmark)
     with serving() as server:

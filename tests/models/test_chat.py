@@ -176,7 +176,7 @@ def test_text_that_looks_like_a_special_token_stays_text() -> None:
     assert TINY.decode(encoded.ids).count(forged) == 2
 
 
-def test_a_remembered_history_is_not_changed_by_its_caller() -> None:
+def test_a_cached_history_is_not_changed_by_its_caller() -> None:
     form, messages = ChatFormat(TINY), chat("task", "search[red]", "page")
     first = form.encode(messages, True)
     expected = list(first.ids)
@@ -230,7 +230,7 @@ def test_an_unusable_template_is_refused_in_one_sentence(reason: str) -> None:
 
 
 def test_a_template_that_rewrites_one_kind_of_answer_is_refused_when_it_comes() -> None:
-    """As templates of reasoning models do: thoughts of earlier turns are dropped."""
+    """As templates of reasoning models do, which drop the reasoning of earlier turns."""
     template = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]")
     form = ChatFormat(byte_level(template))
     assert form.encode(chat("x", "plain answer"), False).ids
@@ -238,7 +238,7 @@ def test_a_template_that_rewrites_one_kind_of_answer_is_refused_when_it_comes() 
         form.encode(chat("x", "<think>hm</think>answer"), False)
 
 
-def test_a_template_that_raises_for_a_system_message_serves_without_one() -> None:
+def test_a_template_that_raises_for_system_messages_works_without_them() -> None:
     guard = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     form = ChatFormat(byte_level(guard + CHATML))
     assert form.encode(chat("x", "y"), False).ids
@@ -246,7 +246,7 @@ def test_a_template_that_raises_for_a_system_message_serves_without_one() -> Non
         form.encode(chat("x", system="be brief"), True)
 
 
-def test_a_template_that_prints_the_date_prints_the_same_one_for_ever() -> None:
+def test_a_template_that_prints_the_date_always_prints_the_same_one() -> None:
     form = ChatFormat(byte_level("{{ strftime_now('%d %b %Y') }}" + CHATML))
     assert "26 Jul 2024" in form.decode(form.encode(chat("x"), True).ids)
 

@@ -1,4 +1,4 @@
-"""Models by name, folder and adapter, and what a user reads when one cannot be had."""
+"""Models by name, folder and adapter, and the messages when one is unavailable."""
 
 import importlib.util
 import json
@@ -80,7 +80,7 @@ def test_phrases_become_one_token_each(tmp_path: Path) -> None:
     assert tokenizer.decode(ids, skip_special_tokens=True) == "search[99]\n[SEP] Price: 99"
 
 
-def test_training_and_answering_differ_in_mode_and_precision(folder: Path) -> None:
+def test_training_and_inference_differ_in_mode_and_precision(folder: Path) -> None:
     bfloat = ModelConfig(device="cpu", dtype="bfloat16")
     training, answering = (
         load_model(bfloat, folder, train=True)[0],
@@ -160,7 +160,7 @@ def test_what_cannot_be_loaded_is_named(
     assert "\n" not in str(caught.value)
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
+def test_an_unavailable_device_is_refused() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(UsageError, match="cannot be used"):
         resolve_device(f"cuda:{torch.cuda.device_count()}")

@@ -1,4 +1,4 @@
-"""The policy of one's own in docs/policies.md is run as it is printed there."""
+"""The example of your own policy in docs/policies.md works as printed."""
 
 import asyncio
 import re

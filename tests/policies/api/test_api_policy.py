@@ -1,4 +1,4 @@
-"""What is found out about a server, what is refused, what is sent and read, and what it costs."""
+"""What is probed of a server, what is refused, what requests contain and what they cost."""
 
 import asyncio
 
@@ -8,14 +8,12 @@ from fakes import TreeBenchmark, uniform
 
 from rro.config import Config, OpenAIConfig, PricesConfig, parse_config
 from rro.environments.registry import open_benchmark
-from rro.errors import PolicyError, UsageError
+from rro.errors import UsageError
 from rro.models.chat import ChatFormat
 from rro.models.loading import build_tiny, load_tokenizer
 from rro.pipeline.run import Run
 from rro.pipeline.weights import Policies, open_policy
-from rro.policies.api.backoff import TransientError
 from rro.policies.api.client import RequestRejected, connect, disconnect
-from rro.policies.api.dialects import Chat, LlamaTokens, VllmTokens
 from rro.policies.api.endpoint import ServedModel
 from rro.policies.api.opening import open_served
 from rro.policies.api.policy import room_left
@@ -26,6 +24,13 @@ from rro.types import Message, SamplingParams, Usage
 
 ASK = (Message("user", "at : go left right up down here there"),)
 PARAMS = SamplingParams(max_new_tokens=5)
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny(Config().model.tiny, ["open the red door, then the blue one"] * 9, 0, folder)
+    return ChatFormat(load_tokenizer(Config().model, folder))
 
 
 def settings(server, **changes):
@@ -50,10 +55,10 @@ def texts(completions):
     return [completion.message.content for completion in completions]
 
 
-# -- what a server is able to
+# -- what a server can do
 
 
-def test_a_server_that_does_all_it_should():
+def test_a_server_that_can_do_everything():
     with serving() as server:
         provenance, five, bodies = sampled(server, n=5)
         assert [body["n"] for body in bodies] in ([4, 1], [1, 4])
@@ -70,7 +75,7 @@ def test_a_server_that_does_all_it_should():
         assert all(one.message.token_ids is None for one in five)
 
 
-def test_the_sampler_of_the_server_is_switched_to_neutral():
+def test_the_servers_own_truncation_is_switched_off():
     with serving() as server:
         _, _, [body] = sampled(server, params=SamplingParams(0.7, 0.9, 5, stop=("X",)))
         assert {name: body[name] for name in ("temperature", "top_p", "max_tokens", "stop", "top_k", "min_p")} == {
@@ -80,7 +85,7 @@ def test_the_sampler_of_the_server_is_switched_to_neutral():
 
 
 @pytest.mark.parametrize("n", ["ignored", "shifty"])
-def test_without_an_honest_n_there_are_parallel_requests(n):
+def test_a_server_that_ignores_n_gets_parallel_requests(n):
     with serving(n=n) as server:
         provenance, five, bodies = sampled(server, n=5)
         assert provenance["answers_per_request"] == 1
@@ -89,12 +94,12 @@ def test_without_an_honest_n_there_are_parallel_requests(n):
         assert texts(sampled(server, n=2)[1]) == texts(five)[:2]
 
 
-def test_a_server_that_does_not_draw_is_refused():
+def test_a_server_that_does_not_sample_is_refused():
     with serving(draw="nothing") as server, pytest.raises(UsageError, match="it does not sample"):
         sampled(server)
 
 
-def test_a_server_that_ignores_seeds_is_marked(caplog):
+def test_a_server_that_ignores_seeds_is_recorded(caplog):
     with serving(draw="call") as server:
         provenance, five, bodies = sampled(server, n=5)
         assert not provenance["seeds"]
@@ -103,7 +108,7 @@ def test_a_server_that_ignores_seeds_is_marked(caplog):
         assert len(bodies) == 2
 
 
-def test_fields_that_a_server_does_not_take_are_left_out(caplog):
+def test_fields_that_a_server_rejects_are_left_out(caplog):
     with serving(refuses=("top_k", "repetition_penalty", "seed"), draw="call") as server:
         provenance, _, [body] = sampled(server)
         assert provenance["left_out"] == "repetition_penalty, seed, top_k"
@@ -112,7 +117,7 @@ def test_fields_that_a_server_does_not_take_are_left_out(caplog):
         assert "does not accept repetition_penalty, top_k" in caplog.text
 
 
-def test_a_server_that_ignores_temperature_0_is_not_asked_for_it():
+def test_a_server_that_ignores_temperature_0_gets_no_greedy_requests():
     with (
         serving(greedy=False) as server,
         pytest.raises(UsageError, match=r"evaluate\.greedy = false"),
@@ -124,7 +129,7 @@ def test_a_server_that_ignores_temperature_0_is_not_asked_for_it():
         assert [body["n"] for body in bodies] == [1, 1, 1]
 
 
-def test_what_cannot_be_had_is_refused_with_the_mend():
+def test_what_a_server_cannot_do_is_refused_with_a_hint():
     with serving() as server:
         with pytest.raises(
             UsageError, match=r"cannot be asked by token ids: the run's tokenizer is unavailable"
@@ -142,7 +147,7 @@ def test_a_server_that_answers_as_another_model_is_refused():
         sampled(server)
 
 
-def test_token_ids_are_not_asked_of_a_server_without_them(chat):
+def test_a_server_without_token_ids_is_asked_by_chat(chat):
     with serving() as server:
         policy = open_served(settings(server), ServedModel("walker"), "run/sft", chat)
         assert policy.provenance["way"] == "chat"
@@ -151,115 +156,7 @@ def test_token_ids_are_not_asked_of_a_server_without_them(chat):
             open_served(settings(server, tokens="require"), ServedModel("walker"), "run/sft", chat)
 
 
-# -- what is read
-
-
-@pytest.fixture(scope="module")
-def chat(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    build_tiny(Config().model.tiny, ["open the red door, then the blue one"] * 9, 0, folder)
-    return ChatFormat(load_tokenizer(Config().model, folder))
-
-
-def vllm(ids, finish="stop", logprobs=None, **more):
-    choice = {
-        "index": 0,
-        "token_ids": ids,
-        "finish_reason": finish,
-        "text": "",
-        "logprobs": logprobs,
-    }
-    return {"model": "m", "choices": [choice], "usage": {"prompt_tokens": 7}, **more}
-
-
-def test_vllms_answers_keep_their_ids_and_end_where_the_turn_does(chat):
-    dialect, ids = (
-        VllmTokens("m", chat),
-        chat.tokenizer.encode("open the red door", add_special_tokens=False),
-    )
-    end = chat.end_of_turn
-    params = SamplingParams(max_new_tokens=50, logprobs=True)
-    rest = {"token_logprobs": [-0.5] * (len(ids) + 3)}
-    reply = dialect.read(vllm([*ids, end, 5, 6], "length", rest), 50, params)
-    [answer] = reply.answers
-    assert (answer.ids, answer.text, answer.finish) == ((*ids, end), "open the red door", "stop")
-    assert answer.logprobs == (-0.5,) * (len(ids) + 1)
-    body = dialect.body([1, 2], 50, params, 1, 3)
-    assert (body["prompt"], body["return_token_ids"], body["stop_token_ids"]) == (
-        [1, 2],
-        True,
-        sorted(chat.end_ids),
-    )
-    message = Message("assistant", answer.text, token_ids=answer.ids)
-    history = (Message("user", "go"),)
-    assert chat.encode((*history, message), False).ids[
-        len(chat.encode(history, True).ids) :
-    ] == list(answer.ids)
-
-
-def test_stop_strings_cut_tokens_text_and_logprobs_alike(chat):
-    ids = chat.tokenizer.encode("open the red door", add_special_tokens=False)
-    params = SamplingParams(max_new_tokens=50, logprobs=True, stop=(" red",))
-    tree = vllm(ids, "stop", {"token_logprobs": [-0.5] * len(ids)})
-    [answer] = VllmTokens("m", chat).read(tree, 50, params).answers
-    assert (answer.text, answer.finish) == ("open the", "stop")
-    assert answer.ids == tuple(ids[: len(answer.ids)])
-    assert chat.decode(answer.ids).startswith("open the")
-    assert not chat.decode(answer.ids[:-1]).startswith("open the")
-    assert len(answer.logprobs) == len(answer.ids)
-    assert "stop" not in LlamaTokens("m", chat).body(
-        [1], 50, params, 1, 0
-    )  # it would cut the log-probabilities alone
-
-
-def test_an_answer_cut_at_its_limit(chat):
-    ids = chat.tokenizer.encode("open the red door", add_special_tokens=False)
-    [answer] = (
-        VllmTokens("m", chat).read(vllm(ids, "length"), 3, SamplingParams(max_new_tokens=3)).answers
-    )
-    assert (answer.ids, answer.finish) == (tuple(ids[:3]), "length")
-
-
-@pytest.mark.parametrize(
-    "tree",
-    [
-        [], {}, {"choices": []}, {"choices": ["x"]}, vllm(None), vllm([]), vllm(["a"]), vllm([-1]), vllm([5], None),
-        vllm([5], "length", {"token_logprobs": [None]}), vllm([5, 6], "length", {"token_logprobs": [-1.0]}),
-    ],
-)  # fmt: skip
-def test_half_an_answer_is_a_fault(chat, tree):
-    with pytest.raises(TransientError):
-        VllmTokens("m", chat).read(tree, 9, SamplingParams(max_new_tokens=9, logprobs=True))
-
-
-def test_llamas_answers(chat):
-    ids = [*chat.tokenizer.encode("open", add_special_tokens=False), chat.end_of_turn]
-    tree = {
-        "stop": True,
-        "stop_type": "eos",
-        "tokens": ids,
-        "tokens_evaluated": 9,
-        "timings": {"cache_n": 4},
-        "model": "m",
-    }
-    reply = LlamaTokens("m", chat).read(tree, 9, PARAMS)
-    assert (reply.answers[0].ids, reply.answers[0].finish, reply.answers[0].text) == (
-        tuple(ids),
-        "stop",
-        "open",
-    )
-    assert (reply.prompt_tokens, reply.cached_tokens, reply.generated_tokens) == (9, 4, len(ids))
-    for broken in ({"stop": False}, {"stop_type": None}, {"tokens": None}):
-        with pytest.raises(TransientError):
-            LlamaTokens("m", chat).read({**tree, **broken}, 9, PARAMS)
-    with pytest.raises(PolicyError):
-        LlamaTokens("m", chat).read({**tree, "stop_type": "odd"}, 9, PARAMS)
-
-
-def test_a_stop_string_that_a_server_leaves_in_and_lone_surrogates():
-    choice = {"finish_reason": "length", "message": {"content": "go \ud800 left STOP right"}}
-    [answer] = Chat("m").read({"choices": [choice]}, 9, SamplingParams(stop=("STOP",))).answers
-    assert (answer.text, answer.finish) == ("go ? left ", "stop")
+# -- a context that is full
 
 
 @pytest.mark.parametrize(
@@ -277,7 +174,7 @@ def test_a_stop_string_that_a_server_leaves_in_and_lone_surrogates():
         (500, "context length", "", None),
     ],
 )  # fmt: skip
-def test_room_that_a_refusal_leaves(status, text, code, room):
+def test_the_room_that_a_rejection_reports(status, text, code, room):
     assert room_left(RequestRejected(status, text, code)) == room
 
 
@@ -296,7 +193,7 @@ def test_prices():
     assert priced(policy, prices).provenance == policy.provenance
 
 
-def test_the_bill_of_several_answers_counts_the_prompt_once():
+def test_the_usage_of_several_answers_counts_the_prompt_once():
     with serving() as server:
         _, four, _ = sampled(server, n=4)
         assert [(u.prompt_tokens, u.cached_tokens) for u in (one.usage for one in four)] == [
@@ -317,7 +214,7 @@ def test_the_bill_of_several_answers_counts_the_prompt_once():
         "http://host/v1#pass-word",
     ],
 )
-def test_an_address_with_a_secret_is_refused_unprinted(url):
+def test_an_address_with_a_secret_is_refused_without_printing_it(url):
     with pytest.raises(
         UsageError, match=r"policy\.openai\.base_url: an address without user, password"
     ) as raised:
@@ -325,7 +222,7 @@ def test_an_address_with_a_secret_is_refused_unprinted(url):
     assert "pass-word" not in str(raised.value)
 
 
-def test_an_address_that_is_none():
+def test_an_address_without_a_scheme_is_refused():
     with pytest.raises(UsageError, match="must be an http"):
         connect(OpenAIConfig(base_url="localhost:8000"))
 
@@ -354,7 +251,7 @@ def served(run, label="sft"):
     return policy.provenance["model"]
 
 
-def test_which_model_acts(make_run):
+def test_which_model_is_used(make_run):
     with serving(models=("walker", "runner")) as server:
         with pytest.raises(
             UsageError, match=r"lists walker, runner: choose one in policy\.openai\.model"

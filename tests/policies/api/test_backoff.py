@@ -1,4 +1,4 @@
-"""Waiting and limits, by law and by example."""
+"""Waits between attempts, and the limit of concurrent requests."""
 
 import asyncio
 import random
@@ -54,7 +54,7 @@ def test_retry_after(value, seconds):
     most=st.integers(1, 64),
     ends=st.lists(st.sampled_from(["ok", "overload", "error", "other"]), max_size=60),
 )
-def test_a_limit_stays_between_one_and_its_most_whatever_happens(most, ends):
+def test_the_limit_stays_between_one_and_its_maximum(most, ends):
     async def body():
         limit = AdaptiveLimit(most)
         for end in ends:
@@ -78,7 +78,7 @@ def test_a_limit_stays_between_one_and_its_most_whatever_happens(most, ends):
     asyncio.run(body())
 
 
-def test_one_wave_of_refusals_halves_once_and_success_brings_it_back():
+def test_one_wave_of_429_halves_the_limit_once_and_success_restores_it():
     async def body():
         limit = AdaptiveLimit(16)
         all_inside = asyncio.Event()
@@ -102,8 +102,8 @@ def test_one_wave_of_refusals_halves_once_and_success_brings_it_back():
 
 
 @given(st.integers(1, 5), st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 2**32))
-def test_no_one_is_forgotten_and_no_one_too_many_enters(most, cancelled, seed):
-    """Some give up while they wait: all others get their turn."""
+def test_every_waiting_request_gets_its_turn_within_the_limit(most, cancelled, seed):
+    """Also if some are cancelled while they wait."""
 
     async def body():
         limit, done, rng = AdaptiveLimit(most), [], random.Random(seed)

@@ -1,64 +1,20 @@
-"""The local policy against the model itself: same tokens, same probabilities, whatever shares the
-batch."""
+"""The local policy: seeds, usage, limits, stop strings, failures, cancellation."""
 
 import asyncio
 import random
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-)
+from tiny_model import SAMPLED, WORDS, expected_logprobs
 
-from rro.config import ModelConfig, TinyConfig
 from rro.errors import PolicyError, RroError, UsageError
-from rro.models.loading import build_tiny, load_model
-from rro.policies.local.generators import (
-    SHARE_FROM,
-    EqualLengthGenerator,
-    GeneratorOptions,
-    make_generator,
-)
-from rro.policies.local.kv_slots import plain_layout
 from rro.policies.local.policy import TransformersPolicy
-from rro.policies.local.prefix_cache import BLOCK, PrefixCache
-from rro.policies.local.sampling import Generator, Row
-from rro.policies.local.slot_generator import SlotGenerator, SlotOptions
 from rro.types import Completion, Message, SamplingParams, Source
 
-WORDS = ["search", "click", "red", "shoes", "price", "12.50", "b0912", "item", "page", "buy"]
-SAMPLED = SamplingParams(temperature=1.0, max_new_tokens=12, logprobs=True)
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=12, logprobs=True)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
-    """A random model with grouped heads whose next-token distributions are far from flat."""
-    folder = tmp_path_factory.mktemp("tiny")
-    size = TinyConfig(
-        hidden_size=48,
-        intermediate_size=96,
-        layers=2,
-        heads=4,
-        kv_heads=2,
-        vocabulary=300,
-        context=256,
-    )
-    build_tiny(size, [" ".join(WORDS)] * 3, 0, folder)
-    model, tokenizer = load_model(ModelConfig(device="cpu"), folder, train=False)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.mul_(8.0 if "proj" in name else 4.0 if "lm_head" in name else 1.0)
-    return model, tokenizer
 
 
 def prompt(seed: int, words: int = 12) -> list[Message]:
@@ -86,13 +42,6 @@ def many(
         return await asyncio.gather(*(policy.sample(*request) for request in requests))
 
     return use
-
-
-def expected_logprobs(model: Any, ids: Sequence[int], drawn: Sequence[int]) -> torch.Tensor:
-    """What the model itself gives for tokens `drawn` behind `ids`, in one plain forward pass."""
-    with torch.no_grad():
-        logits = model(torch.tensor([[*ids, *drawn]])).logits[0, len(ids) - 1 : -1]
-    return torch.log_softmax(logits.float(), -1).gather(-1, torch.tensor(drawn)[:, None])[:, 0]
 
 
 def test_greedy_answers_are_those_of_plain_generate(tiny: tuple[Any, Any]) -> None:
@@ -144,7 +93,7 @@ def episodes(policy: TransformersPolicy) -> Awaitable[list[list[Message]]]:
 def test_same_seeds_give_same_answers_in_any_batch_with_and_without_cache(
     tiny: tuple[Any, Any],
 ) -> None:
-    """All of them, in float32 on this model: pinned. Elsewhere rounding may flip a token
+    """All of them, in float32 on this model. Elsewhere rounding may change a token
     (docs/policies.md)."""
     first, *others = (run(tiny, episodes, **options) for options in OPTIONS)
     assert (
@@ -181,73 +130,6 @@ def test_logprobs_are_those_of_the_model(tiny: tuple[Any, Any]) -> None:
             )
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        SlotOptions(256, BLOCK),
-        SlotOptions(256),
-        SlotOptions(256, BLOCK, prompt_tokens=7),
-        SlotOptions(256, BLOCK, packed=False),
-    ],
-)
-def test_growing_and_branching_histories_get_the_models_own_probabilities(
-    tiny: tuple[Any, Any], options: SlotOptions
-) -> None:
-    """Shared prefixes, equal prompts, evictions, rows that come and go and prompts that take
-    several passes, against one plain forward pass per row."""
-    model, generator = tiny[0], random.Random(4)
-    with torch.inference_mode():
-        layout = plain_layout(model(torch.tensor([[1, 2]]), use_cache=True).past_key_values, 256)
-        slots = SlotGenerator(
-            model, frozenset(), lambda ids: "", 6, layout, PrefixCache(400), options
-        )
-        histories = [
-            tuple(generator.choices(range(260), k=generator.randrange(1, 70))) for _ in range(4)
-        ]
-        waiting, finished, made = deque[Row](), [], 0
-        while made < 40 or waiting or slots.rows:
-            if made < 40 and generator.random() < 0.5:
-                history = generator.choice(histories)
-                for _ in range(generator.choice([1, 1, 3])):
-                    waiting.append(Row(history, SAMPLED, made, generator.randrange(1, 9)))
-                    made += 1
-            for row in slots.admit(waiting) + slots.step():
-                finished.append(row)
-                histories.append(
-                    (*row.ids, *generator.choices(range(260), k=generator.randrange(1, 25)))
-                )
-                histories = [history for history in histories if len(history) < 200]
-        assert slots.prefixes.tokens <= 400
-    assert len(finished) == made
-    for row in finished:
-        assert torch.allclose(
-            torch.tensor(row.logprobs), expected_logprobs(model, row.prompt, row.tokens), atol=1e-4
-        )
-
-
-def test_a_row_that_is_given_up_leaves_its_prompt_to_those_that_wait_for_it(
-    tiny: tuple[Any, Any],
-) -> None:
-    with torch.inference_mode():
-        layout = plain_layout(tiny[0](torch.tensor([[1, 2]]), use_cache=True).past_key_values, 256)
-        options = SlotOptions(256, BLOCK, prompt_tokens=7)
-        slots = SlotGenerator(
-            tiny[0], frozenset(), lambda ids: "", 6, layout, PrefixCache(400), options
-        )
-        rows = [Row(tuple(range(3, 43)), SAMPLED, seed, 4) for seed in range(3)]
-        waiting, done = deque(rows), slots.admit(deque())
-        while waiting or slots.rows:
-            done += slots.admit(waiting) + slots.step()
-            rows[0].finish = "length"  # while its prompt is being computed
-    assert sorted(map(id, done)) == sorted(map(id, rows))
-    for row in rows[1:]:
-        assert torch.allclose(
-            torch.tensor(row.logprobs),
-            expected_logprobs(tiny[0], row.prompt, row.tokens),
-            atol=1e-4,
-        )
-
-
 def test_sample_i_depends_on_the_seed_and_i_alone(tiny: tuple[Any, Any]) -> None:
     three, five, other = run(
         tiny, many([(prompt(0), n, SAMPLED, seed) for n, seed in ((3, 7), (5, 7), (5, 8))])
@@ -257,7 +139,7 @@ def test_sample_i_depends_on_the_seed_and_i_alone(tiny: tuple[Any, Any]) -> None
     assert [a.message for a in five] != [a.message for a in other]
 
 
-def test_usage_counts_what_was_not_computed_again(tiny: tuple[Any, Any]) -> None:
+def test_usage_counts_cached_prompt_tokens(tiny: tuple[Any, Any]) -> None:
     async def use(policy: TransformersPolicy) -> tuple[list[Completion], list[Completion]]:
         first = await policy.sample(prompt(0, 30), 2, SAMPLED, 0)
         return first, await policy.sample(
@@ -402,75 +284,12 @@ def test_closing_fails_what_is_in_flight(tiny: tuple[Any, Any]) -> None:
     asyncio.run(asyncio.wait_for(use(), 60))
 
 
-def test_messages_the_template_cannot_carry_are_the_callers_error(tiny: tuple[Any, Any]) -> None:
+def test_messages_that_the_template_cannot_express_are_a_usage_error(tiny: tuple[Any, Any]) -> None:
     async def use(policy: TransformersPolicy) -> None:
         with pytest.raises(UsageError):
             await policy.sample([], 1, GREEDY, 0)
 
     run(tiny, use)
-
-
-SIZE = {"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 0}
-HEADS = {"intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
-
-
-def architectures() -> dict[str, tuple[Any, type[Generator]]]:
-    torch.manual_seed(0)
-    return {
-        "softcap, window never slides": (
-            Gemma2ForCausalLM(
-                Gemma2Config(**SIZE, **HEADS, sliding_window=128, query_pre_attn_scalar=8)
-            ),
-            SlotGenerator,
-        ),
-        "sliding window": (
-            MistralForCausalLM(MistralConfig(**SIZE, **HEADS, sliding_window=10)),
-            EqualLengthGenerator,
-        ),
-        "state space": (
-            MambaForCausalLM(MambaConfig(**SIZE, state_size=4, num_heads=2)),
-            EqualLengthGenerator,
-        ),
-    }
-
-
-@pytest.mark.parametrize("kind", ["softcap, window never slides", "sliding window", "state space"])
-def test_any_architecture_is_sampled_rightly(kind: str) -> None:
-    """Which generator it gets is found out from its cache and by trying, not from a list of
-    names."""
-    model, wanted = architectures()[kind]
-    model.eval()
-    with torch.inference_mode():
-        generator = make_generator(
-            model, frozenset(), lambda ids: "", GeneratorOptions(3, 128, 10_000)
-        )
-        assert type(generator) is wanted
-        rows = [
-            Row(tuple(range(3, 3 + length)), SAMPLED, seed, 7)
-            for seed, length in enumerate((9, 20, 9, 9, 9, 20))
-        ]
-        waiting, done = deque(rows), []
-        while waiting or generator.rows:
-            done += generator.admit(waiting) + generator.step()
-    assert sorted(map(id, done)) == sorted(map(id, rows))
-    for row in rows:
-        assert torch.allclose(
-            torch.tensor(row.logprobs), expected_logprobs(model, row.prompt, row.tokens), atol=1e-4
-        )
-
-
-@pytest.mark.parametrize("share", [True, False])
-def test_a_plain_model_gets_slots_and_on_a_cpu_shared_prefixes(
-    tiny: tuple[Any, Any], share: bool
-) -> None:
-    model = tiny[0]
-    with torch.inference_mode():
-        options = GeneratorOptions(3, 128, shared_prefixes=share)
-        generator = make_generator(model, frozenset(), lambda ids: "", options)
-    assert isinstance(generator, SlotGenerator)
-    shares = share and model.device.type == "cpu"
-    assert generator.options.share_from == (SHARE_FROM if shares else None)
-    assert model.config._attn_implementation == "sdpa"
 
 
 def test_the_worker_ends_with_its_policy(tiny: tuple[Any, Any]) -> None:

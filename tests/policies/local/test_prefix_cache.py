@@ -74,7 +74,7 @@ def test_what_cannot_be_read_is_not_stored() -> None:
     assert cache.tokens == 3 * BLOCK
 
 
-def test_a_history_that_parts_within_a_block_uses_the_beginning_of_it() -> None:
+def test_a_history_that_differs_inside_a_block_uses_the_beginning_of_it() -> None:
     cache = PrefixCache(10**6)
     keep(cache, (*range(BLOCK), *range(100, 110)))
     assert cache.match((*range(BLOCK), *range(100, 107), 5, 6)).tokens == BLOCK + 7
@@ -88,7 +88,7 @@ def test_the_end_of_a_history_that_grows_is_stored_once() -> None:
         assert cache.tokens == length
 
 
-def test_halving_forgets_all_and_keeps_half_as_much() -> None:
+def test_halving_drops_everything_and_stores_half_as_much() -> None:
     cache = PrefixCache(4 * BLOCK)
     keep(cache, tokens([0, 1, 0, 1], 4 * BLOCK))
     cache.halve()

@@ -49,7 +49,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shared(weights: Path) -> Iterator[ReplicatedPolicy]:
-    """For tests that leave it as it is: two processes take seconds to start."""
+    """For tests that do not change it: two processes take seconds to start."""
     policy = start(weights)
     yield policy
     asyncio.run(policy.close())
@@ -68,7 +68,7 @@ def history(task: int, *answers: str) -> list[Message]:
     return turns
 
 
-def below() -> list[psutil.Process]:
+def children() -> list[psutil.Process]:
     return [
         one
         for one in psutil.Process().children()
@@ -102,7 +102,7 @@ def test_the_answers_are_those_of_one_process(weights: Path, shared: ReplicatedP
     assert len({answer.message.content for answer in many}) > 12
 
 
-def test_provenance_tells_how_many(shared: ReplicatedPolicy) -> None:
+def test_the_provenance_has_the_number_of_replicas(shared: ReplicatedPolicy) -> None:
     assert shared.provenance["replicas"] == 2
     assert shared.provenance["backend"] == "transformers"
 
@@ -120,7 +120,7 @@ def test_a_task_stays_with_the_replica_that_knows_its_history(shared: Replicated
     asyncio.run(body())
 
 
-def test_several_loops_and_both_replicas_at_work(shared: ReplicatedPolicy) -> None:
+def test_both_replicas_work_for_several_event_loops(shared: ReplicatedPolicy) -> None:
     async def body() -> set[int]:
         calls = [
             asyncio.ensure_future(shared.sample(history(task), 1, LONG, task))
@@ -136,7 +136,7 @@ def test_several_loops_and_both_replicas_at_work(shared: ReplicatedPolicy) -> No
     assert [replica.load for replica in shared.replicas] == [0, 0]
 
 
-def test_what_is_cancelled_leaves_the_rest_alone(shared: ReplicatedPolicy) -> None:
+def test_a_cancelled_request_leaves_the_others_alone(shared: ReplicatedPolicy) -> None:
     async def body() -> None:
         calls = [
             asyncio.ensure_future(shared.sample(history(task), 1, LONG, task))
@@ -151,16 +151,16 @@ def test_what_is_cancelled_leaves_the_rest_alone(shared: ReplicatedPolicy) -> No
     assert sum(replica.load for replica in shared.replicas) == 0
 
 
-def test_a_users_mistake_is_told_as_with_one_process(shared: ReplicatedPolicy) -> None:
+def test_a_users_mistake_is_reported_as_with_one_process(shared: ReplicatedPolicy) -> None:
     with pytest.raises(UsageError, match="needs at least one message"):
         asyncio.run(shared.sample([], 1, SAMPLED, 0))
 
 
 def test_no_checkpoint_is_a_users_mistake_and_leaves_no_process(tmp_path: Path) -> None:
-    before = len(below())
+    before = len(children())
     with pytest.raises(UsageError, match="no such checkpoint folder"):
         start(tmp_path / "none", replicas=1)
-    assert len(below()) == before
+    assert len(children()) == before
 
 
 def test_a_killed_run_leaves_no_process(weights: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_killed_replica_fails_its_calls_alone_and_the_others_go_on(weights: Pa
 
 def test_closing_fails_what_is_in_flight_and_ends_the_processes(weights: Path) -> None:
     async def body(policy: ReplicatedPolicy) -> None:
-        before = below()
+        before = children()
         call = asyncio.ensure_future(policy.sample(history(0), 1, LONG, 0))
         await until(lambda: sum(replica.load for replica in policy.replicas))
         await policy.close()
@@ -218,7 +218,7 @@ def test_closing_fails_what_is_in_flight_and_ends_the_processes(weights: Path) -
             await call
         with pytest.raises(RroError, match="is closed"):
             await policy.sample(history(0), 1, SAMPLED, 0)
-        assert {one.pid for one in before} - {one.pid for one in below()} == {
+        assert {one.pid for one in before} - {one.pid for one in children()} == {
             replica.pid for replica in policy.replicas
         }
 

@@ -29,7 +29,7 @@ def test_frequencies_are_the_probabilities() -> None:
         )
 
 
-def test_temperature_zero_takes_the_likeliest_even_among_sampled_rows() -> None:
+def test_temperature_zero_takes_the_likeliest_token_beside_sampled_rows() -> None:
     rows = [row(seed, temperature=float(seed % 2)) for seed in range(200)]
     chosen = choose(LOGITS.expand(200, -1), rows).tolist()
     assert set(chosen[::2]) == {0}
@@ -77,8 +77,7 @@ def test_draws_of_one_row_are_independent_of_each_other() -> None:
 
 
 def test_a_small_change_of_the_logits_changes_few_draws() -> None:
-    """As rounding does: about as few as any way of drawing could, with a thousand tokens to choose
-    from."""
+    """As rounding does: about as few as any method could, with a thousand tokens to choose from."""
     torch.manual_seed(0)
     logits = torch.randn(1000) * 2
     changed = logits + 0.02 * torch.randn(1000)

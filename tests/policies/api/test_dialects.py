@@ -1,0 +1,121 @@
+"""The dialects of servers: what is sent, and what is read from responses, complete or not."""
+
+import pytest
+
+from rro.config import Config
+from rro.errors import PolicyError
+from rro.models.chat import ChatFormat
+from rro.models.loading import build_tiny, load_tokenizer
+from rro.policies.api.backoff import TransientError
+from rro.policies.api.dialects import Chat, LlamaTokens, VllmTokens
+from rro.types import Message, SamplingParams
+
+PARAMS = SamplingParams(max_new_tokens=5)
+
+
+@pytest.fixture(scope="module")
+def chat(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny(Config().model.tiny, ["open the red door, then the blue one"] * 9, 0, folder)
+    return ChatFormat(load_tokenizer(Config().model, folder))
+
+
+def vllm(ids, finish="stop", logprobs=None, **more):
+    choice = {
+        "index": 0,
+        "token_ids": ids,
+        "finish_reason": finish,
+        "text": "",
+        "logprobs": logprobs,
+    }
+    return {"model": "m", "choices": [choice], "usage": {"prompt_tokens": 7}, **more}
+
+
+def test_vllms_answers_keep_their_ids_and_end_with_the_turn(chat):
+    dialect, ids = (
+        VllmTokens("m", chat),
+        chat.tokenizer.encode("open the red door", add_special_tokens=False),
+    )
+    end = chat.end_of_turn
+    params = SamplingParams(max_new_tokens=50, logprobs=True)
+    rest = {"token_logprobs": [-0.5] * (len(ids) + 3)}
+    reply = dialect.read(vllm([*ids, end, 5, 6], "length", rest), 50, params)
+    [answer] = reply.answers
+    assert (answer.ids, answer.text, answer.finish) == ((*ids, end), "open the red door", "stop")
+    assert answer.logprobs == (-0.5,) * (len(ids) + 1)
+    body = dialect.body([1, 2], 50, params, 1, 3)
+    assert (body["prompt"], body["return_token_ids"], body["stop_token_ids"]) == (
+        [1, 2],
+        True,
+        sorted(chat.end_ids),
+    )
+    message = Message("assistant", answer.text, token_ids=answer.ids)
+    history = (Message("user", "go"),)
+    assert chat.encode((*history, message), False).ids[
+        len(chat.encode(history, True).ids) :
+    ] == list(answer.ids)
+
+
+def test_stop_strings_cut_tokens_text_and_logprobs_alike(chat):
+    ids = chat.tokenizer.encode("open the red door", add_special_tokens=False)
+    params = SamplingParams(max_new_tokens=50, logprobs=True, stop=(" red",))
+    tree = vllm(ids, "stop", {"token_logprobs": [-0.5] * len(ids)})
+    [answer] = VllmTokens("m", chat).read(tree, 50, params).answers
+    assert (answer.text, answer.finish) == ("open the", "stop")
+    assert answer.ids == tuple(ids[: len(answer.ids)])
+    assert chat.decode(answer.ids).startswith("open the")
+    assert not chat.decode(answer.ids[:-1]).startswith("open the")
+    assert len(answer.logprobs) == len(answer.ids)
+    assert "stop" not in LlamaTokens("m", chat).body(
+        [1], 50, params, 1, 0
+    )  # it would cut the log-probabilities alone
+
+
+def test_an_answer_cut_at_its_limit(chat):
+    ids = chat.tokenizer.encode("open the red door", add_special_tokens=False)
+    [answer] = (
+        VllmTokens("m", chat).read(vllm(ids, "length"), 3, SamplingParams(max_new_tokens=3)).answers
+    )
+    assert (answer.ids, answer.finish) == (tuple(ids[:3]), "length")
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        [], {}, {"choices": []}, {"choices": ["x"]}, vllm(None), vllm([]), vllm(["a"]), vllm([-1]), vllm([5], None),
+        vllm([5], "length", {"token_logprobs": [None]}), vllm([5, 6], "length", {"token_logprobs": [-1.0]}),
+    ],
+)  # fmt: skip
+def test_an_incomplete_answer_is_a_transient_error(chat, tree):
+    with pytest.raises(TransientError):
+        VllmTokens("m", chat).read(tree, 9, SamplingParams(max_new_tokens=9, logprobs=True))
+
+
+def test_llama_cpps_answers(chat):
+    ids = [*chat.tokenizer.encode("open", add_special_tokens=False), chat.end_of_turn]
+    tree = {
+        "stop": True,
+        "stop_type": "eos",
+        "tokens": ids,
+        "tokens_evaluated": 9,
+        "timings": {"cache_n": 4},
+        "model": "m",
+    }
+    reply = LlamaTokens("m", chat).read(tree, 9, PARAMS)
+    assert (reply.answers[0].ids, reply.answers[0].finish, reply.answers[0].text) == (
+        tuple(ids),
+        "stop",
+        "open",
+    )
+    assert (reply.prompt_tokens, reply.cached_tokens, reply.generated_tokens) == (9, 4, len(ids))
+    for broken in ({"stop": False}, {"stop_type": None}, {"tokens": None}):
+        with pytest.raises(TransientError):
+            LlamaTokens("m", chat).read({**tree, **broken}, 9, PARAMS)
+    with pytest.raises(PolicyError):
+        LlamaTokens("m", chat).read({**tree, "stop_type": "odd"}, 9, PARAMS)
+
+
+def test_a_stop_string_that_a_server_leaves_in_and_lone_surrogates():
+    choice = {"finish_reason": "length", "message": {"content": "go \ud800 left STOP right"}}
+    [answer] = Chat("m").read({"choices": [choice]}, 9, SamplingParams(stop=("STOP",))).answers
+    assert (answer.text, answer.finish) == ("go ? left ", "stop")
