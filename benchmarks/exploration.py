@@ -31,7 +31,7 @@ from rro.episodes.loop import Limits
 from rro.evaluation.statistics import bootstrap_mean
 from rro.exploration import explorer
 from rro.exploration.beliefs import Prior
-from rro.exploration.sampler import ExplorationContext, Sampler
+from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.base import Strategy
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
@@ -84,28 +84,6 @@ def experts(forest: Forest) -> dict[str, Any]:
 
 
 @dataclass
-class Watched:
-    """A strategy whose trees are kept."""
-
-    inner: Strategy
-    trees: dict[str, Tree] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    async def explore(self, sampler: Sampler) -> None:
-        self.trees[sampler.task.id] = sampler.tree
-        await self.inner.explore(sampler)
-
-    def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:
-        return self.inner.pairs(tree, iteration)
-
-    def demonstrations(self, tree: Tree) -> list[Any]:
-        return self.inner.demonstrations(tree)
-
-
-@dataclass
 class Counts:
     """Sums over the tasks of one exploration."""
 
@@ -133,9 +111,13 @@ def explore(forest: Forest, make: Make, seed: int, concurrency: int = 16) -> Cou
     return count(forest, strategy, grow(forest, strategy, seed, concurrency))
 
 
-def grow(forest: Forest, explored: Strategy, seed: int, concurrency: int = 16) -> dict[str, Tree]:
+def grow(forest: Forest, strategy: Strategy, seed: int, concurrency: int = 16) -> dict[str, Tree]:
     """The finished trees by task."""
-    strategy, policy = Watched(explored), forest.policy()
+    policy, trees = forest.policy(), dict[str, Tree]()
+
+    def keep(tree: Tree) -> None:
+        trees[tree.task.id] = tree
+
     with (
         tempfile.TemporaryDirectory() as folder,
         Journal(Path(folder) / "journal.jsonl") as journal,
@@ -146,10 +128,10 @@ def grow(forest: Forest, explored: Strategy, seed: int, concurrency: int = 16) -
         )
         with Progress("explore", len(forest.trees), "tasks", log_every=1e9) as progress:
             failed = asyncio.run(
-                explorer.explore(forest.tasks(), strategy, context, concurrency, progress)
+                explorer.explore(forest.tasks(), strategy, context, concurrency, progress, keep)
             )
     assert not failed, failed
-    return strategy.trees
+    return trees
 
 
 def count(forest: Forest, strategy: Strategy, trees: dict[str, Tree]) -> Counts:

@@ -32,11 +32,13 @@ from rro.config import AdaptiveConfig
 from rro.environments.base import Benchmark, Environment
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
-from rro.exploration.pairs import write_pairs
+from rro.exploration.pairs import to_row, write_pairs
+from rro.exploration.records import read_trees
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.base import Strategy
 from rro.exploration.strategies.rising import RisingExploration
+from rro.exploration.tree import Tree
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
 from rro.types import Message, SamplingParams, Task
@@ -108,7 +110,7 @@ def measure(work: str, tasks: int, strategy: str, folder: Path, trace: int) -> d
     watch, begun = Watch(), time.process_time()
     with Journal(folder / "journal.jsonl") as journal:
         if work == "pairs":
-            _pairs(journal, [f"1/{task.id}" for task in listed], folder)
+            _pairs(journal, STRATEGIES[strategy](), listed, folder)
         else:
             _explore(grove, listed, journal, STRATEGIES[strategy]())
         seconds = time.process_time() - begun
@@ -130,14 +132,13 @@ def _explore(grove: Grove, tasks: Sequence[Task], journal: Journal, strategy: St
     assert not failed, failed
 
 
-def _pairs(journal: Journal, keys: Sequence[str], folder: Path) -> None:
-    def records() -> Iterator[dict[str, Any]]:
-        return (record for key in keys if (record := journal.get("task", key)) is not None)
+def _pairs(journal: Journal, strategy: Strategy, tasks: Sequence[Task], folder: Path) -> None:
+    def trees() -> Iterator[Tree]:
+        return read_trees(journal, ((f"1/{task.id}", task) for task in tasks))
 
-    assert write_pairs(
-        (row for record in records() for row in record["pairs"]), folder / "pairs.jsonl"
-    )
-    assert explorer.summarise(records()).tasks == len(keys)
+    rows = (to_row(pair) for tree in trees() for pair in strategy.pairs(tree, 1))
+    assert write_pairs(rows, folder / "pairs.jsonl")
+    assert explorer.summarise(trees()).tasks == len(tasks)
 
 
 def in_processes(tasks: int, strategy: str, trace: int) -> dict[str, Any]:

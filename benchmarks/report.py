@@ -25,6 +25,8 @@ from typing import Any
 from rro.config import parse_config
 from rro.episodes.loop import Limits, reset_checked
 from rro.exploration import explorer
+from rro.exploration.pairs import to_row, write_pairs
+from rro.exploration.records import read_trees
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.base import Policy
@@ -108,7 +110,11 @@ def _explored(data: Path | None, count: int, folder: Path) -> RunFolder:
         context = ExplorationContext(
             shop, policy, policy, journal, params, params, limits, seed=0, iteration=1
         )
-        asyncio.run(explorer.explore(tasks, RisingExploration(5, 5), context, 32, progress))
+        strategy = RisingExploration(5, 5)
+        asyncio.run(explorer.explore(tasks, strategy, context, 32, progress))
+        trees = read_trees(journal, ((context.key(task), task) for task in tasks))
+        rows = (to_row(pair) for tree in trees for pair in strategy.pairs(tree, 1))
+        write_pairs(rows, run.pairs(1))
     return run
 
 

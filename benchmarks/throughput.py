@@ -34,8 +34,10 @@ from rro.environments.base import Benchmark, Environment
 from rro.environments.registry import open_benchmark
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
+from rro.exploration.pairs import to_row
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies import make_strategy
+from rro.exploration.tree import Tree
 from rro.models.loading import load_model
 from rro.policies.base import Policy
 from rro.policies.local.policy import TransformersPolicy
@@ -189,21 +191,23 @@ def explore_once(folder: RunFolder, setup: Setup, count: int) -> dict[str, Any]:
         )
         wall, processor, thread = time.perf_counter(), time.process_time(), time.thread_time()
         with Progress(str(setup), count, "tasks") as progress:
-            asyncio.run(explorer.explore(tasks, strategy, context, setup.concurrency, progress))
+            trees: list[Tree] = []
+            asyncio.run(
+                explorer.explore(
+                    tasks, strategy, context, setup.concurrency, progress, trees.append
+                )
+            )
         seconds, loop_seconds = time.perf_counter() - wall, time.thread_time() - thread
         cpu_seconds = time.process_time() - processor + children_cpu_seconds() - children_before
-        summary = explorer.summarise(journal.records("task"))
-        pairs = [
-            (row["prompt"], row["chosen"], row["rejected"])
-            for r in journal.records("task")
-            for row in r["pairs"]
-        ]
+        summary = explorer.summarise(trees)
+        rows = [to_row(pair) for tree in trees for pair in strategy.pairs(tree, 0)]
+        pairs = [(row["prompt"], row["chosen"], row["rejected"]) for row in rows]
     asyncio.run(policy.close())
     usage = summary.usage
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
-        "pairs": summary.pairs,
+        "pairs": len(pairs),
         "policy_calls": usage.policy_calls,
         "prompt_tokens": usage.prompt_tokens,
         "prompt_tokens_computed": usage.prompt_tokens - usage.cached_tokens,

@@ -19,6 +19,7 @@ from typing import Any
 from rro.environments.base import Benchmark, Environment
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
+from rro.exploration.records import read_trees
 from rro.exploration.sampler import ExplorationContext, Sampler
 from rro.exploration.tree import Tree
 from rro.policies.base import Policy
@@ -262,6 +263,13 @@ def timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: timeless(item) for key, item in value.items() if key != "seconds"}
     return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def finished_trees(journal: Journal, prefix: str = "") -> dict[str, Tree]:
+    """Every finished task's tree by key, read from the journal."""
+    keys = [record["key"] for record in journal.records("task", prefix)]
+    trees = read_trees(journal, [(key, Task(key.partition("/")[2])) for key in keys])
+    return dict(zip(keys, trees, strict=True))
 
 
 def task_records(journal: Journal) -> dict[str, Any]:

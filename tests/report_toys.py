@@ -7,11 +7,11 @@ import asyncio
 import random
 from pathlib import Path
 
-from fakes import ForkableTreeEnvironment, TreeBenchmark, explore, make_context
+from fakes import ForkableTreeEnvironment, TreeBenchmark, explore, finished_trees, make_context
 
 from rro.config import Config, parse_config
 from rro.evaluation.evaluate import evaluate
-from rro.exploration.explorer import summarise
+from rro.exploration.pairs import to_row, write_pairs
 from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.scripted import ScriptedPolicy
 from rro.runs.folder import RunFolder
@@ -79,13 +79,12 @@ def make_run(
         context = make_context(
             benchmark, ScriptedPolicy(speaker, f"{name}/sft"), journal, iteration=1, seed=seed
         )
-        assert explore(strategy or RisingExploration(3, 4), context) == []
-        done = list(journal.records("task", "1/"))
-        journal.append(
-            "stage",
-            "explore-1",
-            {"seconds": 2.5, "pairs": summarise(done).pairs, "failed_tasks": 0},
-        )
+        strategy = strategy or RisingExploration(3, 4)
+        assert explore(strategy, context) == []
+        trees = finished_trees(journal, "1/").values()
+        rows = [to_row(pair) for tree in trees for pair in strategy.pairs(tree, 1)]
+        pairs = write_pairs(rows, run.pairs(1))
+        journal.append("stage", "explore-1", {"seconds": 2.5, "pairs": pairs, "failed_tasks": 0})
         for label in evaluated:
             _evaluate(benchmark, journal, label, context)
     return run

@@ -1,17 +1,27 @@
-"""Records of `rro.types` to and from plain JSON values. One place for how they look in journals and
-files."""
+"""Records of `rro.types` to and from plain JSON values: the one place that says how they look in
+journals, files and between processes.
+
+A message has three forms: the chat row {"role", "content"} that templates, TRL and servers take
+(`Message.chat`, read by `from_chat`), the full row with source and token ids (`to_plain`,
+`from_plain`), and a tuple for pickles between processes (`pack_message`, `unpack_message`). Knows
+nothing of where the values go."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
+from rro.types import Message, Source, Usage
+
 T = TypeVar("T")
+
+PackedMessage = tuple[str, str, str, tuple[int, ...] | None]
 
 
 def to_plain(record: Any) -> dict[str, Any]:
-    """A dataclass as JSON-ready values (tuples become lists on the way out)."""
+    """A dataclass as JSON-ready values (tuples become lists)."""
     kind: Any = type(record)
     return {name: _plain(getattr(record, name)) for name in _names(kind)}
 
@@ -31,7 +41,8 @@ def _names(kind: type[Any]) -> tuple[str, ...]:
 
 
 def from_plain(kind: type[T], value: Any) -> T:
-    """The dataclass again, checked. Raises pydantic.ValidationError where `value` does not fit."""
+    """The dataclass again, checked; keys that it does not have are ignored. Raises
+    pydantic.ValidationError (a ValueError) where `value` does not fit."""
     return _adapter(kind).validate_python(value)  # type: ignore
 
 
@@ -40,3 +51,42 @@ def _adapter(kind: type[Any]) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
+
+
+def usage_of(record: Mapping[str, Any]) -> Usage:
+    """The cost that a record states under "usage"."""
+    return Usage(**record["usage"])
+
+
+def total_usage(records: Iterable[Mapping[str, Any]]) -> Usage:
+    """The cost of all records together."""
+    return sum(map(usage_of, records), Usage())
+
+
+def from_chat(
+    row: Mapping[str, Any],
+    source: str | None = None,
+    token_ids: Sequence[int] | None = None,
+    *,
+    assistant: Source = Source.POLICY,
+) -> Message:
+    """A message from its chat row. Without `source`, an assistant's message is the `assistant`
+    source's and every other one the environment's."""
+    default = assistant if row["role"] == "assistant" else Source.ENVIRONMENT
+    return Message(
+        row["role"],
+        row["content"],
+        Source(source) if source else default,
+        None if token_ids is None else tuple(token_ids),
+    )
+
+
+def pack_message(message: Message) -> PackedMessage:
+    """A message as a plain tuple, which pickles several times faster than the record."""
+    return message.role, message.content, message.source.value, message.token_ids
+
+
+def unpack_message(packed: PackedMessage) -> Message:
+    """The message again."""
+    role, content, source, token_ids = packed
+    return Message(role, content, Source(source), token_ids)  # type: ignore[arg-type]

@@ -9,9 +9,10 @@ import threading
 import pytest
 
 from rro.environments import calls
-from rro.environments.base import Environment, Watched
+from rro.environments.base import Environment
 from rro.environments.calls import call_with_timeout
 from rro.errors import RroError
+from rro.exploration.forks import Watched
 
 
 @pytest.fixture(autouse=True)

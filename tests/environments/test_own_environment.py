@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import explore, fresh_journal, make_context, task_records
+from fakes import explore, finished_trees, fresh_journal, make_context
 
 from rro.config import load_config
 from rro.environments.base import Forkable
 from rro.environments.registry import open_benchmark
 from rro.episodes.loop import reset_checked
 from rro.errors import UsageError
-from rro.exploration.pairs import from_row
 from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, Task
@@ -62,24 +61,25 @@ def test_the_example_is_about_twenty_lines():
 def test_a_recipe_opens_it_and_rro_gets_pairs(folder):
     config = load_config(folder / "recipe.toml")
     policy = ScriptedPolicy(lambda messages, rng: f"Is it {rng.randint(1, 10)}?")
-    records = {}
+    trees, strategy = {}, RisingExploration()
     for name in (config.environment.name, "forkable:guess_number"):
         benchmark = open_benchmark(name, config.environment.options)
         with fresh_journal(folder, f"{name.partition(':')[0]}.jsonl") as journal:
-            assert explore(RisingExploration(), make_context(benchmark, policy, journal)) == []
-            records[name] = task_records(journal)
+            assert explore(strategy, make_context(benchmark, policy, journal)) == []
+            trees[name] = finished_trees(journal)
         assert isinstance(benchmark.make(), Forkable) == name.startswith("forkable")
-    plain, forkable = records.values()
-    assert [record["pairs"] for record in plain.values()] == [
-        record["pairs"] for record in forkable.values()
-    ]
-    pairs = [from_row(row) for record in plain.values() for row in record["pairs"]]
+    plain, forkable = (
+        {key: strategy.pairs(tree, 0) for key, tree in grown.items()} for grown in trees.values()
+    )
+    assert plain == forkable
+    pairs = [pair for found in plain.values() for pair in found]
     assert pairs
     assert all(pair.chosen_reward.mean > pair.rejected_reward.mean for pair in pairs)
     assert {pair.task for pair in pairs} <= {f"number-{n}" for n in (1, 3, 5, 7, 9)}
-    assert sum(r["usage"]["environment_steps"] for r in plain.values()) > sum(
-        r["usage"]["environment_steps"] for r in forkable.values()
+    replayed, restored = (
+        sum(tree.usage().environment_steps for tree in grown.values()) for grown in trees.values()
     )
+    assert replayed > restored
 
 
 def test_the_script_runs_and_runs_again(folder):

@@ -13,11 +13,11 @@ from fakes import (
     TreeBenchmark,
     TreeEnvironment,
     explore,
+    finished_trees,
     fresh_journal,
     grow,
     make_context,
     place,
-    task_records,
     uniform,
 )
 
@@ -306,10 +306,8 @@ def test_a_full_context_ends_the_trajectory(tmp_path):
         assert (
             explore(adaptive(), make_context(benchmark, Overflowing(uniform(), 3), journal)) == []
         )
-        (record,) = task_records(journal).values()
-    assert [(step["process_reward"], step["outcome"]) for step in record["committed"]] == [
-        (0.25, None)
-    ]
+        (tree,) = finished_trees(journal).values()
+    assert [(node.estimate.mean, node.reward) for node in tree.committed()] == [(0.25, None)]
 
 
 def test_the_step_limit_is_an_exact_end(tmp_path):

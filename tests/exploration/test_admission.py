@@ -11,9 +11,9 @@ from fakes import (
     ForkableTreeEnvironment,
     TreeBenchmark,
     explore,
+    finished_trees,
     fresh_journal,
     make_context,
-    task_records,
     uniform,
 )
 
@@ -178,18 +178,17 @@ def test_tasks_whose_environment_hangs_are_missing_and_the_others_as_ever(
         explore(
             RisingExploration(2, 2), make_context(TreeBenchmark(forest(10)), uniform(), journal)
         )
-        calm = task_records(journal)
+        calm = finished_trees(journal)
     with fresh_journal(tmp_path, "hung") as journal:
         benchmark = Benchmark(forest(10), Hangs, blocking=blocking)
         context = make_context(benchmark, uniform(), journal, step_timeout=0.5, retries=2)
         failed = explore(RisingExploration(2, 2), context)
-        found = task_records(journal)
+        found = finished_trees(journal)
     never.set()
     assert set(failed) == (set() if where == "make" else hanging)
     assert set(found) == {key for key in calm if key.removeprefix("0/") not in failed}
-    for key, record in found.items():
-        assert (record["pairs"], record["committed"]) == (
-            calm[key]["pairs"],
-            calm[key]["committed"],
-        )
+    strategy = RisingExploration(2, 2)
+    for key, tree in found.items():
+        assert strategy.pairs(tree, 0) == strategy.pairs(calm[key], 0)
+        assert [node.id for node in tree.committed()] == [node.id for node in calm[key].committed()]
     assert found

@@ -6,6 +6,7 @@ from fakes import (
     ForkableTreeEnvironment,
     TreeBenchmark,
     explore,
+    finished_trees,
     fresh_journal,
     make_context,
     task_records,
@@ -31,14 +32,15 @@ FOREST = {f"task/{number}": TREE for number in range(40)}
 
 
 def run(folder, strategy, concurrency, **limits):
-    """(policy calls really made, the budget, the task records) of an exploration within limits."""
+    """(policy calls really made, the budget, the task records, the trees) of an exploration within
+    limits."""
     policy, budget = Counted(uniform()), Budget(BudgetConfig(**limits))
     with fresh_journal(folder, f"j{concurrency}{limits}") as journal:
         context = make_context(
             TreeBenchmark(FOREST, ForkableTreeEnvironment), policy, journal, budget=budget
         )
         assert explore(strategy, context, concurrency) == []
-        return policy.calls, budget, task_records(journal)
+        return policy.calls, budget, task_records(journal), finished_trees(journal)
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
@@ -53,7 +55,7 @@ def run(folder, strategy, concurrency, **limits):
     ids=lambda s: s.name,
 )
 def test_calls_stay_within_the_budget(tmp_path, strategy, concurrency):
-    calls, budget, records = run(tmp_path, strategy, concurrency, policy_calls=300)
+    calls, budget, records, _ = run(tmp_path, strategy, concurrency, policy_calls=300)
     assert budget.exhausted == "policy_calls"
     assert 300 * 0.9 <= calls <= 300 * 1.15
     assert budget.spent.policy_calls == calls
@@ -61,18 +63,23 @@ def test_calls_stay_within_the_budget(tmp_path, strategy, concurrency):
 
 
 def test_tasks_that_were_cut_keep_what_they_chose(tmp_path):
-    whole = run(tmp_path, RisingExploration(3, 3), 8)[2]
-    cut = run(tmp_path, RisingExploration(3, 3), 8, policy_calls=300)[2]
-    assert any(record["cut"] for record in cut.values())
-    for key, record in cut.items():
-        count = len(record["committed"])
-        assert count > 0
-        assert record["committed"] == whole[key]["committed"][:count]
-        assert record["pairs"] == [pair for pair in whole[key]["pairs"] if pair["step"] <= count]
+    strategy = RisingExploration(3, 3)
+    whole = run(tmp_path, strategy, 8)[3]
+    _, _, records, cut = run(tmp_path, strategy, 8, policy_calls=300)
+    assert any(record["cut"] for record in records.values())
+    for key, tree in cut.items():
+        chosen = [(node.id, node.estimate, node.rose) for node in tree.committed()]
+        assert chosen
+        assert chosen == [
+            (node.id, node.estimate, node.rose) for node in whole[key].committed()[: len(chosen)]
+        ]
+        assert strategy.pairs(tree, 0) == [
+            pair for pair in strategy.pairs(whole[key], 0) if pair.step <= len(chosen)
+        ]
 
 
 def test_without_a_limit_nothing_is_cut(tmp_path):
-    _, budget, records = run(tmp_path, RisingExploration(2, 2), 4)
+    _, budget, records, _ = run(tmp_path, RisingExploration(2, 2), 4)
     assert (budget.exhausted, budget.share(), len(records)) == (None, None, len(FOREST))
     assert not any(record["cut"] for record in records.values())
 

@@ -1,5 +1,6 @@
 """Many tasks at once, and again after a crash: the same results, nothing done twice."""
 
+import asyncio
 import itertools
 import json
 from dataclasses import replace
@@ -11,56 +12,22 @@ from fakes import (
     TreeBenchmark,
     TreeEnvironment,
     explore,
+    finished_trees,
     fresh_journal,
     make_context,
     task_records,
     timeless,
     uniform,
 )
+from strategy_toys import BY_NAME, FOREST, STRATEGIES, TREE, FaultyByReplay, FaultyForkable, experts
 
-from rro.config import AdaptiveConfig
 from rro.errors import RroError, UsageError
+from rro.exploration import explorer
 from rro.exploration.explorer import summarise
-from rro.exploration.pairs import from_row
-from rro.exploration.strategies.adaptive import AdaptiveExploration
-from rro.exploration.strategies.fixed_size import FixedSizeExploration
-from rro.exploration.strategies.ipr import IterativeStepRefinement
 from rro.exploration.strategies.rising import RisingExploration
-from rro.exploration.strategies.whole import RejectionSampling, TrajectoryExploration
-from rro.seeds import derive_seed
-from rro.types import Message, Source, Step, StopReason, Task, Trajectory
-
-TREE = {
-    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
-    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
-    "c": 0.5,
-}
-FOREST = {f"task/{number}": TREE for number in range(12)}
-
-
-def experts(tasks):
-    steps = (
-        Step(Message("assistant", "b", Source.EXPERT), "at b: go x y", 0.0, False),
-        Step(Message("assistant", "x", Source.EXPERT), "the end", 0.6, True),
-    )
-    opening = (Message("system", "Walk."), Message("user", "at : go a b c"))
-    return {
-        task: Trajectory(task, opening, steps, 0.6, StopReason.TERMINAL, "expert", 0)
-        for task in tasks
-    }
-
-
-STRATEGIES = [
-    RisingExploration(2, 2),
-    RisingExploration(2, 3, "weak", "zero", "all"),
-    FixedSizeExploration(2, 2, estimate_start=True),
-    IterativeStepRefinement(experts(FOREST), 2),
-    TrajectoryExploration(experts(FOREST)),
-    RejectionSampling(0.5, 3),
-    AdaptiveExploration(),
-    AdaptiveExploration(AdaptiveConfig(recycle=False, error=0.3, budget=12), "all"),
-]
-BY_NAME = [f"{number}-{strategy.name}" for number, strategy in enumerate(STRATEGIES)]
+from rro.exploration.tree import Node, Tree
+from rro.runs.progress import Progress
+from rro.types import Message, ProcessReward, Source, Step, Task
 
 
 def everything(folder, name="journal.jsonl"):
@@ -87,23 +54,6 @@ def test_results_do_not_depend_on_concurrency(tmp_path, strategy, environment):
     alone = everything(tmp_path, "1")
     assert sum(kind == "task" for kind, _ in alone) == len(FOREST)
     assert alone == everything(tmp_path, "3") == everything(tmp_path, "64")
-
-
-class Faulty:
-    """Some steps of some tasks always fail."""
-
-    def step(self, action):
-        if derive_seed(self.task, self.path, action.content) % 8 == 0:
-            raise ConnectionError("reset by peer")
-        return super().step(action)
-
-
-class FaultyByReplay(Faulty, TreeEnvironment):
-    pass
-
-
-class FaultyForkable(Faulty, ForkableTreeEnvironment):
-    pass
 
 
 @pytest.mark.parametrize("environment", [FaultyByReplay, FaultyForkable])
@@ -255,51 +205,70 @@ def test_no_tasks(tmp_path):
 
 
 def test_records_and_their_summary(tmp_path):
-    policy, calls = run(tmp_path, "j", RisingExploration(2, 3), FOREST, ForkableTreeEnvironment, 4)
+    strategy = RisingExploration(2, 3)
+    policy, calls = run(tmp_path, "j", strategy, FOREST, ForkableTreeEnvironment, 4)
     with fresh_journal(tmp_path, "j") as journal:
-        records = list(journal.records("task", "0/"))
+        trees = finished_trees(journal, "0/")
         drawn = sum(1 for _ in journal.records("candidate", "0/"))
-    summary = summarise(records)
+    summary = summarise(trees.values())
     assert (summary.tasks, summary.steps) == (
         len(FOREST),
-        sum(len(record["committed"]) for record in records),
+        sum(len(tree.committed()) for tree in trees.values()),
     )
     assert summary.candidates_per_step == drawn / summary.steps
     assert 1 < summary.candidates_per_step < 3
-    assert summary.pairs == sum(len(record["pairs"]) for record in records) > 0
     assert (summary.usage.policy_calls, summary.usage.environment_steps) == (
         policy.calls,
         calls.steps,
     )
-    assert all(
-        from_row(row).task == record["key"].removeprefix("0/")
-        for record in records
-        for row in record["pairs"]
-    )
-    assert all(
-        step["n"] > 0 and step["policy"] == "uniform"
-        for record in records
-        for step in record["committed"]
-    )
-    assert all(record["committed"][-1]["outcome"] is not None for record in records)
-    for record in records:
-        rose = [step["process_reward"] > before for before, step in steps(record)]
-        assert rose == [step["rose"] for step in record["committed"]]
+    for key, tree in trees.items():
+        before = tree.root.estimate.mean
+        for node in tree.committed():
+            assert (node.estimate.n > 0, node.estimate.policy) == (True, "uniform")
+            assert (node.estimate.mean > before) == node.rose
+            before = node.estimate.mean
+        assert tree.committed()[-1].reward is not None
+        assert {pair.task for pair in strategy.pairs(tree, 0)} <= {key.removeprefix("0/")}
+    assert any(strategy.pairs(tree, 0) for tree in trees.values())
     assert len(summary.rising) == 3
 
 
-def steps(record):
-    before = record["start_reward"]
-    for step in record["committed"]:
-        yield before, step
-        before = step["process_reward"]
-
-
 def test_shares_of_rising_steps():
-    def record(start, *rewards):
-        committed = [{"process_reward": reward} for reward in rewards]
-        nothing = dict.fromkeys(("candidates", "pairs", "demonstrations"), ())
-        return {"start_reward": start, "committed": committed, "usage": {}, **nothing}
+    def tree(start, *rewards):
+        root = node = Node("0", None, estimate=start and ProcessReward((start,), "p"))
+        for reward in rewards:
+            step = Step(Message("assistant", "a", Source.POLICY), "", 0.0, False)
+            child = Node(f"{node.id}.0", node, step=step, committed=True)
+            child.estimate = ProcessReward((reward,), "p")
+            node.children.append(child)
+            node = child
+        return Tree(Task("t"), root)
 
-    trend = summarise([record(0.5, 0.6, 0.6, 0.7), record(0.5, 0.4, 0.5, 0.1), record(None, 1.0)])
+    trend = summarise([tree(0.5, 0.6, 0.6, 0.7), tree(0.5, 0.4, 0.5, 0.1), tree(None, 1.0)])
     assert (trend.rising, trend.tasks) == ((0.5, 0.5, 0.5), 3)
+
+
+def test_an_observer_is_given_every_tree_new_or_read_back(tmp_path):
+    """Each once, in either process; its notes go to the progress bar."""
+    benchmark, strategy = TreeBenchmark(FOREST), RisingExploration(2, 2)
+    seen = {}
+    for policy in (Counted(uniform()), Counted(uniform())):
+        with (
+            fresh_journal(tmp_path) as journal,
+            Progress("explore", len(FOREST), "tasks") as progress,
+        ):
+            trees = {}
+
+            def observe(tree, trees=trees):
+                assert tree.task.id not in trees
+                trees[tree.task.id] = tree
+                return f"{len(trees)} seen"
+
+            context = make_context(benchmark, policy, journal)
+            tasks = benchmark.tasks()
+            asyncio.run(explorer.explore(tasks, strategy, context, 3, progress, observe))
+        assert progress.note == f"{len(FOREST)} seen"
+        seen[policy.calls] = {name: strategy.pairs(tree, 0) for name, tree in trees.items()}
+    (new, pairs), (read_back, again) = seen.items()
+    assert new > read_back == 0
+    assert pairs == again

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rro.environments.base import Environment, restore_checked
+from rro.environments.base import Environment
+from rro.exploration.forks import restore_checked
 from rro.types import Message, StepResult, Task
 
 SEEDS = range(60)

@@ -326,7 +326,7 @@ def test_asking_twice_costs_once(tmp_path):
         root = sampler.tree.root
         first = [await sampler.roll_out(root, 0), await sampler.play(0)]
         again = [await sampler.roll_out(root, 0), await sampler.play(0)]
-        return first == again, root.usage.policy_calls
+        return first == again, sampler.tree.usage().policy_calls
 
     policy = Counted(uniform())
     assert sampling(work, TreeBenchmark({"t": TREE}), policy, tmp_path) == (True, policy.calls)

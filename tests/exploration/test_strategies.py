@@ -8,10 +8,10 @@ from fakes import (
     Planned,
     TreeBenchmark,
     explore,
+    finished_trees,
     fresh_journal,
     grow,
     make_context,
-    task_records,
     uniform,
 )
 
@@ -197,10 +197,10 @@ def test_a_full_context_ends_the_trajectory_and_keeps_its_pairs(tmp_path):
         policy = Overflowing(Planned({"": ["d", "a"]}, CHOICES), limit=2)
         benchmark = TreeBenchmark({"t": TREE}, truncated=0.1)
         assert explore(strategy, make_context(benchmark, policy, journal)) == []
-        (record,) = task_records(journal).values()
-    assert [step["outcome"] for step in record["committed"]] == [None]
-    assert record["candidates"] == [2]
-    assert record["start_reward"] == 0.1
+        (tree,) = finished_trees(journal).values()
+    assert [node.reward for node in tree.committed()] == [None]
+    assert tree.candidates_per_step() == [2]
+    assert tree.root.estimate.mean == 0.1
 
 
 def test_a_step_limit_is_an_end(tmp_path):
@@ -313,8 +313,8 @@ def test_ipr_counts_the_policys_candidates_and_not_the_experts(tmp_path):
             IterativeStepRefinement({"t": expert("b", "x")}, 2),
             make_context(TreeBenchmark({"t": TREE}), policy, journal),
         )
-        (record,) = task_records(journal).values()
-    assert record["candidates"] == [1, 1]
+        (tree,) = finished_trees(journal).values()
+    assert tree.candidates_per_step() == [1, 1]
 
 
 @pytest.mark.parametrize(("own", "pairs"), [(["d", "x"], 1), (["b", "x"], 0), (["c"], 0)])

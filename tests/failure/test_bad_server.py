@@ -275,6 +275,11 @@ def explored(path, server, forest, retries=1, **changes):
     return failed, records
 
 
+def committed(record):
+    """The chosen trajectory's nodes of a task record."""
+    return [node for node in record["nodes"].values() if node["committed"]]
+
+
 def without_usage(records):
     return {
         key: {name: v for name, v in record.items() if "usage" not in name}
@@ -313,15 +318,16 @@ def test_what_fails_is_missing_and_counted(tmp_path, caplog):
         failed, records = explored(
             tmp_path / "journal", server, {f"t{number}": tree for number in range(14)}, retries=1
         )
-    steps = [step for record in records.values() for step in record["committed"]]
+    steps = [node for record in records.values() for node in committed(record)]
     assert failed
     assert records
     assert len(failed) + len(records) == 14
-    assert {step["process_reward"] for step in steps} == {0.7}
-    assert {record["start_reward"] for record in records.values()} == {0.7}
-    assert {1, 2} & {step["n"] for step in steps}  # some rollouts are missing
+    starts = [record["nodes"]["0"] for record in records.values()]
+    outcomes = [node["estimate"]["outcomes"] for node in steps + starts]
+    assert {outcome for drawn in outcomes for outcome in drawn} == {0.7}
+    assert {1, 2} & set(map(len, outcomes))  # some rollouts are missing
     assert "requests given up" in caplog.text
-    assert all(f"task {task} failed and is missing" in caplog.text for task in failed)
+    assert all(f"task {task} failed and is dropped" in caplog.text for task in failed)
 
 
 def test_a_run_is_resumed_when_its_server_is_back(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from fakes import (
     TreeBenchmark,
     TreeEnvironment,
     explore,
+    finished_trees,
     fresh_journal,
     make_context,
     task_records,
@@ -91,15 +92,12 @@ def test_where_much_fails_for_good_no_mean_holds_a_zero_for_it(tmp_path):
         failed = explore(
             RisingExploration(3, 2), make_context(benchmark, Counted(uniform(), fault), journal)
         )
-        records = task_records(journal)
+        trees = finished_trees(journal)
     assert failed
-    assert records
-    numbers = {step["n"] for record in records.values() for step in record["committed"]}
-    assert {1, 2} & numbers  # some rollouts are missing
-    assert {
-        step["process_reward"] for record in records.values() for step in record["committed"]
-    } == {0.7}
-    assert {record["start_reward"] for record in records.values()} == {0.7}
+    assert trees
+    nodes = [node for tree in trees.values() for node in [tree.root, *tree.committed()]]
+    assert {1, 2} & {node.estimate.n for node in nodes}  # some rollouts are missing
+    assert {node.estimate.mean for node in nodes} == {0.7}
 
 
 def test_an_environment_that_lies_stops_the_run(tmp_path):

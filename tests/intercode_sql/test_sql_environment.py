@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sql_toys import write_data
 
-from rro.environments.base import restore_checked
 from rro.errors import UsageError
+from rro.exploration.forks import restore_checked
 from rro.intercode_sql import open_intercode_sql
 from rro.intercode_sql.environment import INSTRUCTION, MISUNDERSTOOD, NO_ROWS, parse_action
 from rro.types import Message, Task

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from fakes import TreeBenchmark, explore, fresh_journal, make_context
+from fakes import TreeBenchmark, explore, finished_trees, fresh_journal, make_context
 from report_toys import HOSTILE, TREE, Long, hostile_trees, make_run, speaker
 
 from rro.cli.main import main
@@ -25,6 +25,7 @@ from rro.report import page
 from rro.report.gather import Gatherer
 from rro.report.pack import pack, unpack
 from rro.report.tables import write_tables
+from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
 from rro.types import Message, Source, Step, StopReason, Trajectory, Usage
 
@@ -53,16 +54,17 @@ def trees(head, chunks):
 def test_the_overview_says_what_the_journal_says(toy):
     head, _ = gathered(toy.path)
     with Journal(toy.journal, read_only=True) as journal:
-        records = list(journal.records("task", "1/"))
+        grown = list(finished_trees(journal, "1/").values())
         drawn = sum(1 for _ in journal.records("candidate"))
-    summary = summarise(records)
+    summary = summarise(grown)
+    pairs = len(toy.pairs(1).read_text().splitlines())
     [run], [group] = head["runs"], head["runs"][0]["groups"]
     assert (group["tasks"], group["finished"], group["steps"]) == (
         len(FOREST),
         len(FOREST),
         summary.steps,
     )
-    assert (group["candidates"], group["pairs"]) == (drawn, summary.pairs)
+    assert (group["candidates"], group["pairs"]) == (drawn, pairs)
     assert (
         sum(count * times for count, times in group["per_step"]) / summary.steps
         == summary.candidates_per_step
@@ -85,7 +87,7 @@ def test_the_overview_says_what_the_journal_says(toy):
     ]
 
 
-def test_a_tree_has_every_node_with_its_price_and_what_became_of_it(toy):
+def test_a_tree_has_every_node_with_its_estimate_and_what_became_of_it(toy):
     head, chunks = gathered(toy.path)
     with Journal(toy.journal, read_only=True) as journal:
         for entry, tree, text in trees(head, chunks):
@@ -97,19 +99,18 @@ def test_a_tree_has_every_node_with_its_price_and_what_became_of_it(toy):
                 for record in journal.records("candidate", f"{key}/")
             }
             assert nodes.keys() == {"0", *candidates}
-            assert nodes["0"]["price"]["mean"] == end["start_reward"] == entry["start"]
+            assert nodes["0"]["estimate"]["mean"] == entry["start"]
             for name, record in candidates.items():
                 assert text(nodes[name]["step"][0]) == record["step"]["action"]["content"]
                 assert text(nodes[name]["step"][1]) == record["step"]["observation"]
                 assert tree["nodes"][nodes[name]["parent"]]["id"] == name.rpartition(".")[0]
                 if record["stop"]:
-                    assert nodes[name]["price"]["outcomes"] == [record["reward"]]
-            for step in end["committed"]:
-                assert nodes[step["node"]]["price"]["mean"] == step["process_reward"]
-                assert (nodes[step["node"]]["committed"], nodes[step["node"]]["rose"]) == (
-                    True,
-                    step["rose"],
-                )
+                    assert nodes[name]["estimate"]["outcomes"] == [record["reward"]]
+            for name, node in end["nodes"].items():
+                shown = nodes[name]["estimate"]
+                assert {field: shown[field] for field in node["estimate"]} == node["estimate"]
+                assert nodes[name].get("committed", False) == node["committed"]
+                assert nodes[name].get("rose", False) == node["rose"]
             spent = sum(node["usage"][0] for name, node in nodes.items() if name != "0")
             spent += sum(
                 rollout["usage"][0] for node in nodes.values() for rollout in node["rollouts"]
@@ -126,7 +127,7 @@ def test_a_pair_names_the_nodes_that_it_came_from(toy):
         for side in ("chosen", "rejected"):
             node = nodes[pair[side]["node"]]
             assert side in node["sides"]
-            assert node["price"]["mean"] == pair[side]["reward"]
+            assert node["estimate"]["mean"] == pair[side]["reward"]
             assert node["step"][0] == pair[side]["messages"][0][1]
         assert nodes[pair["chosen"]["node"]]["parent"] == nodes[pair["rejected"]["node"]]["parent"]
         assert nodes[pair["chosen"]["node"]]["committed"]
@@ -177,7 +178,7 @@ def test_other_strategies_have_trees_and_pairs_too(tmp_path, strategy):
                     assert side["node"] is None
                     assert entry["nodes"][2] == 1  # the filter "pairs only" finds it at the start
                 else:
-                    assert nodes[side["node"]]["price"]["mean"] == side["reward"]
+                    assert nodes[side["node"]]["estimate"]["mean"] == side["reward"]
                     assert all(node["step"] for name, node in nodes.items() if name != "0")
                     assert text(nodes[side["node"]]["step"][0]) == text(side["messages"][0][1])
     assert (pairs > 0) == (strategy.name != "rft")
@@ -227,52 +228,45 @@ def test_a_journal_is_followed_while_another_writes_it(tmp_path):
 
 
 def test_a_recycled_candidate_has_the_step_of_the_rollout_that_it_came_from(tmp_path):
-    """A node whose id is "~" and a digest has no record of its own."""
-    from rro.seeds import derive_seed
+    run = make_run(tmp_path / "run", FOREST, strategy=AdaptiveExploration(), evaluated=())
+    head, chunks = gathered(run.path)
+    with Journal(run.journal, read_only=True) as journal:
+        live = finished_trees(journal, "1/")
+    recycled = 0
+    for entry, tree, text in trees(head, chunks):
+        nodes = {node.id: node for node in live[f"1/{entry['id']}"].root.walk()}
+        assert nodes.keys() == {node["id"] for node in tree["nodes"]}
+        for node in tree["nodes"][1:]:
+            grown = nodes[node["id"]]
+            assert node["recycled"] is grown.recycled is True
+            assert "usage" not in node
+            assert text(node["step"][0]) == grown.origin.next.action.content
+            assert node["estimate"]["outcomes"] == list(grown.estimate.outcomes)
+            recycled += 1
+    assert recycled > 20
 
-    step = {
-        "action": {"content": "go", "source": "policy"},
-        "observation": "there",
-        "invalid": False,
-    }
-    common = {
-        "policy": "p",
-        "reward": 0.5,
-        "stop": "terminal",
-        "usage": {},
-        "error": None,
-        "steps": [step, step],
-    }
-    name = f"0.~{derive_seed('go'):016x}"[:13]
-    committed = {
-        "node": name,
-        "rose": True,
-        "process_reward": 0.5,
-        "n": 1,
-        "policy": "p",
-        "outcome": None,
-    }
-    end = {
-        "opening": [],
-        "pairs": [],
-        "candidates": [0],
-        "start_reward": 0.5,
-        "committed": [committed],
-        "strategy": "x",
-    }
-    (tmp_path / "config.toml").write_text("")
-    with fresh_journal(tmp_path) as journal:
-        journal.append("rollout", "1/t/0/0", common)
-        journal.append("task", "1/t", end)
-    head, chunks = gathered(tmp_path)
-    [(_, tree, text)] = trees(head, chunks)
-    node = tree["nodes"][1]
-    assert (node["id"], node["recycled"], text(node["step"][0]), node["price"]["mean"]) == (
-        name,
-        True,
-        "go",
-        0.5,
-    )
+
+def test_pairs_are_shown_while_their_iteration_is_explored(tmp_path, toy):
+    """Rows as the tasks finish, then those of the finished file; a damaged one is refused."""
+    (tmp_path / "config.toml").write_bytes((toy.path / "config.toml").read_bytes())
+    (tmp_path / "journal.jsonl").write_bytes(toy.journal.read_bytes())
+    folder, rows = RunFolder.open(tmp_path), toy.pairs(1).read_bytes().splitlines(keepends=True)
+    gatherer, so_far = Gatherer([tmp_path]), folder.pairs_so_far(1)
+    assert sum(entry["pairs"] for entry in gatherer.live()["tasks"]) == 0
+    for count in (3, 7):
+        before = gatherer.refresh()
+        so_far.write_bytes(b"".join(rows[:count]) + rows[count][:50])
+        assert gatherer.refresh() > before
+        assert sum(entry["pairs"] for entry in gatherer.live()["tasks"]) == count
+    folder.pairs(1).write_bytes(b"".join(rows))
+    so_far.unlink()
+    gatherer.refresh()
+    assert sum(entry["pairs"] for entry in gatherer.live()["tasks"]) == len(rows)
+    whole, _ = gathered(tmp_path)
+    assert whole["tasks"] == gathered(toy.path)[0]["tasks"]
+    folder.pairs(1).write_bytes(b"no row\n")
+    with pytest.raises(DataError, match=r"pairs-1\.jsonl: a row is damaged"):
+        gathered(tmp_path)
 
 
 def test_several_runs_are_compared_by_task(tmp_path, toy):

@@ -108,6 +108,15 @@ def test_what_is_no_journal_is_refused_and_left_alone(path, text):
     assert path.read_text() == text
 
 
+def test_a_journal_of_an_older_version_says_what_to_do(path):
+    text = '{"kind":"journal","key":"","schema":1}\n{"kind":"task","key":"1/t","pairs":[]}\n'
+    path.write_text(text)
+    for read_only in (True, False):
+        with pytest.raises(DataError, match=r"written by rro 0\.1 .*finish or read the run with"):
+            Journal(path, read_only=read_only)
+    assert path.read_text() == text
+
+
 def test_damage_in_the_middle_names_the_line(path):
     with Journal(path) as journal:
         journal.append("a", "1", {})
@@ -159,7 +168,7 @@ def test_a_key_that_stands_twice_in_a_file_counts_once_and_as_it_was_last(path):
 
 def test_a_journal_that_was_written_otherwise_is_read_as_well(path):
     lines = [
-        '{"schema": 1, "kind": "journal", "key": ""}',
+        '{"schema": 2, "kind": "journal", "key": ""}',
         r'{"x": 1, "key": "\u00e9/1", "kind": "a"}',
     ]
     path.write_text("\n".join([*lines, '{"kind": "a", "key": "é/2", "x": 2}', ""]))

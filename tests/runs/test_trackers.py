@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from fakes import TreeBenchmark, fresh_journal, make_context
+from fakes import TreeBenchmark, finished_trees, fresh_journal, make_context
 from report_toys import TREE, speaker
 
 from rro.config import parse_config
@@ -59,24 +59,26 @@ def test_the_figures_end_at_the_summary(tmp_path):
     from rro.runs.progress import Progress
 
     benchmark = TreeBenchmark({f"task/{number}": TREE for number in range(8)})
-    logged = []
+    logged, strategy = [], RisingExploration(2, 3)
     with fresh_journal(tmp_path) as journal:
         context = make_context(benchmark, ScriptedPolicy(speaker, "p"), journal)
         for tasks in (benchmark.tasks()[:5], benchmark.tasks()):
             logged.clear()
-            watch = RunningFigures(lambda figures, step: logged.append((step, figures))).add
+            running = RunningFigures(lambda figures, step: logged.append((step, figures)))
+
+            def watch(tree, running=running):
+                running.add(tree, len(strategy.pairs(tree, 0)))
+
             with Progress("explore", len(tasks), "tasks") as progress:
-                asyncio.run(
-                    explorer.explore(tasks, RisingExploration(2, 3), context, 3, progress, watch)
-                )
-        records = list(journal.records("task"))
-    summary, (step, figures) = summarise(records), logged[-1]
+                asyncio.run(explorer.explore(tasks, strategy, context, 3, progress, watch))
+        trees = list(finished_trees(journal).values())
+    summary, (step, figures) = summarise(trees), logged[-1]
     assert [number for number, _ in logged] == list(range(1, 9))
     assert step == summary.tasks
-    assert figures["explore/pairs"] == summary.pairs
+    assert figures["explore/pairs"] == sum(len(strategy.pairs(tree, 0)) for tree in trees)
     assert figures["explore/policy_calls"] == summary.usage.policy_calls
     assert figures["explore/candidates_per_step"] == summary.candidates_per_step
-    ends = [record["committed"][-1]["process_reward"] for record in records]
+    ends = [tree.committed()[-1].estimate.mean for tree in trees]
     assert figures["explore/final_process_reward"] == pytest.approx(sum(ends) / len(ends))
 
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rro.environments.base import Forkable, replay_checked, restore_checked
+from rro.environments.base import Forkable
 from rro.environments.registry import open_benchmark
 from rro.errors import DataError, UsageError
+from rro.exploration.forks import replay_checked, restore_checked
 from rro.types import Message, Step, Task
 from rro.webshop import open_webshop
 from rro.webshop.environment import INVALID_FORMAT, PREFIX, action_text, parse_action

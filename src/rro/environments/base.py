@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from rro.errors import RestoreError, UsageError
-from rro.types import Completion, Message, SamplingParams, Step, StepResult, Task
+from rro.errors import UsageError
+from rro.types import Completion, Message, SamplingParams, StepResult, Task
 
 
 class Environment(ABC):
@@ -40,6 +40,11 @@ class Environment(ABC):
 
     def close(self) -> None:
         """Release what the episode holds."""
+
+    @property
+    def unwrapped(self) -> Environment:
+        """This environment, or the one that a wrapper like rro.exploration.forks.Watched holds."""
+        return self
 
 
 @runtime_checkable
@@ -141,76 +146,3 @@ class TaskList(Benchmark):
         return (
             self._expert(task, noise, seed) if self._expert else super().expert(task, noise, seed)
         )
-
-
-def immutable_snapshot(environment: Environment) -> Any:
-    """The state of an environment that is Forkable. Raises UsageError where a later step could
-    change it, and with it every fork from here, unseen."""
-    assert isinstance(environment, Forkable)
-    snapshot = environment.snapshot()
-    try:
-        hash(snapshot)
-    except TypeError:
-        name = type(environment).__name__
-        raise UsageError(
-            f"{name}.snapshot must return an immutable value, such as a tuple of its state"
-        ) from None
-    return snapshot
-
-
-class Watched(Environment):
-    """An environment whose state after each step is put into `states` (None at the end): each may
-    become a fork."""
-
-    def __init__(self, inner: Environment, states: list[Any]) -> None:
-        self.inner, self._states, self.blocking = inner, states, inner.blocking
-
-    def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
-        return self.inner.reset(task, seed)
-
-    def step(self, action: Message) -> StepResult:
-        result = self.inner.step(action)
-        self._states.append(None if result.done else immutable_snapshot(self.inner))
-        return result
-
-    def truncated_reward(self) -> float:
-        return self.inner.truncated_reward()
-
-
-def restore_checked(environment: Environment, snapshot: Any) -> None:
-    """Restore and check that the state is the one that was saved. Raises RestoreError where it is
-    not."""
-    if not isinstance(environment, Forkable):
-        raise RestoreError(
-            f"{type(environment).__name__} has no snapshot and restore: fork it by replay"
-        )
-    environment.restore(snapshot)
-    if environment.snapshot() != snapshot:
-        raise RestoreError(
-            f"{type(environment).__name__}.restore did not bring back the state it was given"
-        )
-
-
-def replay_checked(
-    environment: Environment,
-    task: Task,
-    seed: int,
-    opening: Sequence[Message],
-    steps: Sequence[Step],
-) -> None:
-    """Reset and repeat `steps`, comparing each answer with the record. Raises RestoreError at the
-    first difference.
-
-    IPR forks this way unchecked: an environment that is not deterministic then prices a different
-    state."""
-    again = [message.content for message in environment.reset(task, seed)]
-    if again != [message.content for message in opening]:
-        raise RestoreError(f"task {task.id}: the opening differs on replay")
-    for number, step in enumerate(steps, 1):
-        result = environment.step(step.action)
-        if (result.observation, result.reward, result.done) != (
-            step.observation,
-            step.reward,
-            step.done,
-        ):
-            raise RestoreError(f"task {task.id}: the answer to step {number} differs on replay")

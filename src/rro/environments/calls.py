@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, finalize
 
-from rro.environments.base import Benchmark, Environment, Watched
+from rro.environments.base import Benchmark, Environment
 from rro.errors import RroError
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ async def call_with_timeout(
     calls hang that the process cannot go on."""
     loop = asyncio.get_running_loop()
     lane = _lanes.get(loop) or _new_lane(loop)
-    kind = type(owner.inner if isinstance(owner, Watched) else owner)
+    kind = type(owner.unwrapped if isinstance(owner, Environment) else owner)
     call = _Call(work, kind, timeout, lane, loop)
     if getattr(owner, "blocking", False) or kind in lane.slow:
         threading.Thread(target=call.make_alone, daemon=True, name=kind.__name__).start()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rro.codec import to_plain
+from rro.codec import to_plain, usage_of
 from rro.errors import RroError
 from rro.evaluation.statistics import (
     Interval,
@@ -43,7 +43,7 @@ class EpisodeTotals:
         self.steps += len(record["steps"])
         self.invalid += sum(step["invalid"] for step in record["steps"])
         self.stops[record["stop"]] += 1
-        self.usage += Usage(**record["usage"])
+        self.usage += usage_of(record)
 
 
 @dataclass(frozen=True)

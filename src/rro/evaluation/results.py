@@ -15,7 +15,7 @@ from rro.environments.base import Benchmark
 from rro.errors import DataError
 from rro.evaluation.compare import to_first_policy
 from rro.evaluation.figures import journalled_evaluation
-from rro.runs.journal import Journal
+from rro.runs.journal import Journal, without_envelope
 
 
 def collect_results(
@@ -52,7 +52,7 @@ def collect_results(
         "strategy": config.explore.strategy,
         "environment": {"name": config.environment.name, **benchmark.provenance()},
         "versions": _versions(),
-        "stages": {record["key"]: _unkeyed(record) for record in journal.records("stage")},
+        "stages": {record["key"]: without_envelope(record) for record in journal.records("stage")},
         "evaluations": [evaluation.plain() for evaluation in evaluations],
         "differences": [
             difference.plain() for difference in to_first_policy(rewards, resamples, seed)
@@ -75,10 +75,6 @@ def load_results(run: Path) -> dict[str, Any]:
     if not isinstance(results, dict) or not results.get("evaluations"):
         raise DataError(f"{file}: no evaluation in it; make it again (rro evaluate {run})")
     return {**results, "name": run.resolve().name}
-
-
-def _unkeyed(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("kind", "key")}
 
 
 def _versions() -> dict[str, str]:

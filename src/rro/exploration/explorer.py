@@ -1,9 +1,9 @@
-"""Many tasks at once: runs a strategy over tasks, journals each finished one, and sums up what it
-cost.
+"""Many tasks at once: runs a strategy over tasks, journals each finished tree, and sums up what the
+trees gave and cost.
 
 A fixed number of workers take tasks from one queue, so what is in memory follows the concurrency,
-not the number of tasks. One task's failure leaves the others running: that task is missing from the
-pairs, and said so."""
+not the number of tasks. One task's failure leaves the others running: that task is dropped and
+logged. Knows nothing of what is made of the trees (pairs, demonstrations)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from rro.codec import to_plain
 from rro.errors import RroError, UsageError
 from rro.exploration.budget import BudgetSpent
-from rro.exploration.pairs import to_row
+from rro.exploration.records import read_tree, tree_record
 from rro.exploration.sampler import ContextFull, ExplorationContext, Sampler, TaskFailed
 from rro.exploration.strategies.base import Strategy
-from rro.exploration.tree import Node
+from rro.exploration.tree import Tree
 from rro.exploration.trend import StageShare, rising_share_by_stage
 from rro.runs.progress import Progress
-from rro.types import Message, Source, Task, Usage
+from rro.types import Task, Usage
 
 log = logging.getLogger(__name__)
+
+Observer = Callable[[Tree], str | None]
 
 
 async def explore(
@@ -35,81 +35,88 @@ async def explore(
     context: ExplorationContext,
     concurrency: int,
     progress: Progress,
-    observe: Callable[[dict[str, Any]], None] = lambda record: None,
+    observe: Observer | None = None,
 ) -> list[str]:
     """Explore every task that the journal does not hold already; returns the ids of those that
-    failed. `observe` is told each task's record, old and new.
+    failed. `observe` is given each finished tree, new or read back, and may return a note for the
+    progress bar.
 
-    Where the context's budget ends, tasks under way are recorded as far as they came, and the others
-    are not begun.
+    Where the budget ends, trees under way are recorded as far as they came, and the other tasks are
+    not begun.
 
     Raises every other RroError at once: an environment that does not restore makes all estimates
     wrong, a journal that cannot be written loses all work, and so on."""
-    if twice := [
-        task_id for task_id, count in Counter(task.id for task in tasks).items() if count > 1
-    ]:
-        raise UsageError(
-            f"{len(twice)} task ids occur twice ({twice[0]!r} ...): give each task an id of its own"
-        )
-    queue, failed, pairs = iter(tasks), list[str](), 0
+    _check_distinct(tasks)
+    queue, failed = iter(tasks), list[str]()
 
     async def worker() -> None:
-        nonlocal pairs
         for task in queue:
             new = ("task", context.key(task)) not in context.journal
-            try:
-                record = await _record_of(task, strategy, context)
-            except BudgetSpent:
-                return
-            if record is None:
-                failed.append(task.id)
+            note = ""
+            if new:
+                try:
+                    tree = await _explored(task, strategy, context)
+                except BudgetSpent:
+                    return
+                if tree is None:
+                    failed.append(task.id)
+            elif observe:
+                tree = read_tree(context.journal, context.key(task), task)
             else:
-                pairs += len(record["pairs"])
-                observe(record)
-            share = context.budget.share()
-            spent = "" if share is None else f", {share:.0%} of the budget"
-            progress.advance(new=new, note=f"{pairs} pairs{spent}", spent=share or 0.0)
+                tree = None
+            if tree is not None and observe:
+                note = observe(tree) or ""
+            _advance(progress, context, new=new, note=note)
 
     try:
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(concurrency, len(tasks))):
                 workers.create_task(worker())
     except ExceptionGroup as group:
-        raise group.exceptions[
-            0
-        ] from None  # the others were cancelled for it; their finished work is journalled
+        # The others were cancelled for it; their finished work is journalled.
+        raise group.exceptions[0] from None
     return failed
 
 
-async def _record_of(
-    task: Task, strategy: Strategy, context: ExplorationContext
-) -> dict[str, Any] | None:
-    """The task's record, from the journal or new; None where it failed. Raises BudgetSpent and
-    errors that end a run."""
-    known = context.journal.get("task", context.key(task))
-    if known is not None:
-        return known
+def _check_distinct(tasks: Sequence[Task]) -> None:
+    counts = Counter(task.id for task in tasks)
+    if twice := [task_id for task_id, count in counts.items() if count > 1]:
+        raise UsageError(
+            f"{len(twice)} task ids occur twice ({twice[0]!r} ...): give each task an id of its own"
+        )
+
+
+def _advance(progress: Progress, context: ExplorationContext, *, new: bool, note: str) -> None:
+    share = context.budget.share()
+    spent = "" if share is None else f"{share:.0%} of the budget"
+    notes = ", ".join(filter(None, (note, spent)))
+    progress.advance(new=new, note=notes, spent=share or 0.0)
+
+
+async def _explored(task: Task, strategy: Strategy, context: ExplorationContext) -> Tree | None:
+    """The task's finished tree, journalled; None where it failed. Raises BudgetSpent and errors
+    that end a run."""
+    started = time.perf_counter()
     try:
-        record = await _explore_task(task, strategy, context)
+        tree, cut = await _explore_task(task, strategy, context)
     except BudgetSpent:
         raise
     except Exception as error:
         if isinstance(error, RroError) and not isinstance(error, TaskFailed):
             raise
-        log.warning("task %s failed and is missing: %s: %s", task.id, type(error).__name__, error)
+        log.warning("task %s failed and is dropped: %s: %s", task.id, type(error).__name__, error)
         log.debug("task %s", task.id, exc_info=error)
         return None
+    record = tree_record(tree, strategy.name, cut, time.perf_counter() - started)
     context.journal.append("task", context.key(task), record)
-    return record
+    return tree
 
 
 async def _explore_task(
     task: Task, strategy: Strategy, context: ExplorationContext
-) -> dict[str, Any]:
-    """One task's record: the chosen trajectory, its estimates, pairs and cost (candidates and rollouts
-    have their own records). `cut` says that the budget ended it. Raises BudgetSpent where it ended
+) -> tuple[Tree, bool]:
+    """One task's tree, and whether the budget cut it. Raises BudgetSpent where the budget ended
     before anything was chosen."""
-    begun, cut = time.perf_counter(), False
     sampler = Sampler(context, task)
     await sampler.start()
     try:
@@ -117,83 +124,45 @@ async def _explore_task(
     except ContextFull:
         log.info("task %s: the context is full; its trajectory ends there", task.id)
     except BudgetSpent:
-        cut = True
         if not sampler.tree.committed() and not sampler.tree.episodes:
             raise
-    tree = sampler.tree
-    return {
-        "strategy": strategy.name,
-        "cut": cut,
-        "opening": [message.chat() for message in tree.root.opening],
-        "start_reward": tree.root.estimate.mean if tree.root.estimate else None,
-        "committed": [_committed(node) for node in tree.committed()],
-        "candidates": [_drawn(node.parent) for node in tree.committed() if node.parent],
-        "pairs": [to_row(pair) for pair in strategy.pairs(tree, context.iteration)],
-        "demonstrations": [[_message(m) for m in turns] for turns in strategy.demonstrations(tree)],
-        "usage": to_plain(tree.usage()),
-        "usage_by_step": [to_plain(usage) for usage in tree.usage_by_step()],
-        "seconds": time.perf_counter() - begun,
-    }
-
-
-def _committed(node: Node) -> dict[str, Any]:
-    return {
-        "node": node.id,
-        "rose": node.rose,
-        "process_reward": node.estimate.mean if node.estimate else None,
-        "n": node.estimate.n if node.estimate else 0,
-        "policy": node.estimate.policy if node.estimate else None,
-        "outcome": node.reward,
-    }
-
-
-def _drawn(node: Node) -> int:
-    return sum(child.action.source is not Source.EXPERT for child in node.children)
-
-
-def _message(message: Message) -> dict[str, Any]:
-    return {**message.chat(), "source": message.source.value, "token_ids": message.token_ids}
+        return sampler.tree, True
+    return sampler.tree, False
 
 
 @dataclass(frozen=True)
 class ExplorationSummary:
-    """What an exploration gave and cost. `candidates_per_step` counts what was drawn for each
-    committed step; `rising` is the share of committed steps that rise in the initial, middle and
-    final third of their episodes (None where no step falls, or where the start was not estimated)."""
+    """What an exploration gave and cost.
+
+    `steps` counts the committed ones, `candidates_per_step` what was drawn for each of them;
+    `rising` is the share of them that rise in the initial, middle and final third of their episodes
+    (None where there is no step, or where the start was not estimated)."""
 
     tasks: int
     steps: int
-    pairs: int
-    demonstrations: int
     candidates_per_step: float
     rising: tuple[float | None, ...]
     usage: Usage
 
 
-def summarise(records: Iterable[dict[str, Any]]) -> ExplorationSummary:
-    """Sum up "task" records of one iteration, one at a time."""
-    tasks = steps = pairs = demonstrations = candidates = 0
-    usage, trend = Usage(), [StageShare(0, 0)] * 3
-    for record in records:
+def summarise(trees: Iterable[Tree]) -> ExplorationSummary:
+    """Sum up finished trees, one at a time."""
+    tasks, drawn, usage = 0, list[int](), Usage()
+    trend = [StageShare(0, 0)] * 3
+    for tree in trees:
         tasks += 1
-        steps += len(record["candidates"])
-        candidates += sum(record["candidates"])
-        pairs += len(record["pairs"])
-        demonstrations += len(record["demonstrations"])
-        usage += Usage(**record["usage"])
-        trend = [so_far + its for so_far, its in zip(trend, _trend(record), strict=True)]
+        drawn += tree.candidates_per_step()
+        usage += tree.usage()
+        trend = [total + share for total, share in zip(trend, _trend(tree), strict=True)]
     rising = tuple(stage.share for stage in trend)
-    return ExplorationSummary(
-        tasks, steps, pairs, demonstrations, candidates / steps if steps else 0.0, rising, usage
-    )
+    mean = sum(drawn) / len(drawn) if drawn else 0.0
+    return ExplorationSummary(tasks, len(drawn), mean, rising, usage)
 
 
-def _trend(record: dict[str, Any]) -> tuple[StageShare, ...]:
+def _trend(tree: Tree) -> tuple[StageShare, ...]:
     """The rising steps of the chosen trajectory by stage; nothing where the start was not
     estimated."""
-    if record["start_reward"] is None:
+    if tree.root.estimate is None:
         return (StageShare(0, 0),) * 3
-    rewards = [
-        step["process_reward"] for step in record["committed"] if step["process_reward"] is not None
-    ]
-    return rising_share_by_stage([rewards], [record["start_reward"]])
+    rewards = [node.estimate.mean for node in tree.committed() if node.estimate is not None]
+    return rising_share_by_stage([rewards], [tree.root.estimate.mean])

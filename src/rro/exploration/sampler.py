@@ -1,51 +1,40 @@
-"""A strategy's hands: draws candidates, rolls out forks, estimates actions. The only place where cost
-is counted.
+"""What a strategy calls to draw candidates, roll out and estimate. The only place where cost is
+counted.
 
-Every finished draw and rollout is a journal record under a key that says what it is (iteration,
-task, node, number), with a seed derived from the same key. On resume the strategy simply runs
-again, and the sampler answers from the journal what was done before: nothing is repeated, and the
-rest comes out as if nothing had happened."""
+Every finished candidate and rollout is a journal record under a key that says what it is (iteration,
+task, node, number), with a seed derived from the same key. On resume the strategy simply runs again,
+and the sampler answers from the journal what was done before: nothing is repeated, and the rest
+comes out as in an undisturbed run."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
     Hashable,
     Iterable,
+    Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from rro.codec import from_plain, to_plain
-from rro.environments.base import (
-    Benchmark,
-    Environment,
-    Forkable,
-    Watched,
-    immutable_snapshot,
-    replay_checked,
-    restore_checked,
-)
-from rro.environments.calls import call_with_timeout
+from rro.environments.base import Benchmark, Forkable
 from rro.episodes.loop import (
     Limits,
     attempt_episode,
-    open_environment,
-    reset_checked,
     run_episode,
     step_checked,
     truncated_reward,
 )
-from rro.errors import RestoreError, RroError
+from rro.errors import RroError
 from rro.exploration.budget import Budget, BudgetSpent
+from rro.exploration.forks import Forks, Watched
+from rro.exploration.records import CandidateRecord, read_candidate, read_rollout, work_record
 from rro.exploration.tree import Node, RolloutSuffix, Tree
 from rro.policies.base import Policy
 from rro.runs.journal import Journal
@@ -62,10 +51,11 @@ from rro.types import (
 )
 
 T = TypeVar("T")
+Work = TypeVar("Work", CandidateRecord, Trajectory)
 
 
 class TaskFailed(RroError):
-    """Something that a strategy needs could not be had after all retries: the task is missing."""
+    """Something that a strategy needs is unavailable after all retries: the task is dropped."""
 
 
 class ContextFull(Exception):
@@ -75,8 +65,12 @@ class ContextFull(Exception):
 
 @dataclass(frozen=True)
 class ExplorationContext:
-    """What the samplers of one exploration share. `rollout_policy` rolls out (the policy itself unless a
-    frozen model estimates); `budget` is asked before each new piece of work, and told its cost."""
+    """What the samplers of one exploration share.
+
+    `policy` draws candidates with `proposal_params`; `rollout_policy` rolls out with `params` (it is
+    the policy itself unless a frozen model makes the estimates). `budget` is asked before each new
+    piece of work, and told its cost. `namespace` begins the journal's keys and the seeds; the
+    iteration does where it is empty."""
 
     benchmark: Benchmark
     policy: Policy
@@ -87,99 +81,70 @@ class ExplorationContext:
     limits: Limits
     seed: int
     iteration: int = 0
-    namespace: str = ""  # of the journal's keys and the seeds; the iteration where empty
+    namespace: str = ""
     budget: Budget = field(default_factory=Budget)
 
     def key(self, task: Task, *parts: object) -> str:
+        """The journal's key of a task, or of a part of its exploration."""
         return "/".join(str(part) for part in (self.namespace or self.iteration, task.id, *parts))
 
 
 class Sampler:
-    """One task's window on policy, environment and journal. Coroutines of one task may run
+    """One task's access to policy, environment and journal. Coroutines of one task may run
     concurrently."""
 
     def __init__(self, context: ExplorationContext, task: Task) -> None:
         self.context, self.task = context, task
-        self._environment_seed = derive_seed(context.seed, "environment", task.id)
-        self._timeout = context.limits.step_timeout
         self.tree = Tree(task, Node("0", None))
+        seed = derive_seed(context.seed, "environment", task.id)
+        self._forks = Forks(context.benchmark, self.tree, seed, context.limits.step_timeout)
 
     async def start(self) -> None:
-        """Reset the task: the root gets its opening. Once, before anything else. Raises TaskFailed."""
-        root = self.tree.root
-        root.opening, root.snapshot = await self._retried(self._begin, "start")
+        """Reset the task: the root gets its opening. Once, before anything else. Raises
+        TaskFailed."""
+        await self._retried(self._forks.start, "start")
 
     def is_open(self, node: Node) -> bool:
         """Whether another action can follow."""
         return node.stop is None and node.depth < self.context.limits.max_steps
 
+    # -- draw
+
     async def propose(self, node: Node) -> Node:
         """Draw one candidate a_t ~ pi(. | h_t) and carry it out in a fork. Raises ContextFull,
-        BudgetSpent."""
-        child, seed = self._child(node), self._seed("candidate", node.id, _drawn(node))
+        BudgetSpent, TaskFailed."""
+        child, seed = self._new_child(node), self._seed("candidate", node.id, _drawn(node))
         node.children.append(child)
-        record = self._known("candidate", child.id)
-        if record is None:
-            try:
-                with self.context.budget.reserve("candidate"):
-                    record = await self._draw(node, child, seed)
-            except BudgetSpent:
-                node.children.remove(child)
-                raise
-            self._keep("candidate", child.id, record)
-        return self._settle(child, record)
+        try:
+            return await self._candidate(child, partial(self._draw, node, child, seed))
+        except BudgetSpent:
+            node.children.remove(child)
+            raise
 
     async def propose_and_estimate(self, node: Node, candidates: int, rollouts: int) -> list[Node]:
-        """Draw `candidates` at once and estimate each as soon as it is drawn. Raises ContextFull."""
+        """Draw `candidates` at once and estimate each as soon as it is drawn. Raises
+        ContextFull."""
 
-        async def one() -> Node:
+        async def draw_and_estimate() -> Node:
             candidate = await self.propose(node)
             await self.estimate(candidate, rollouts)
             return candidate
 
-        return await gather_all(one() for _ in range(candidates))
+        return await gather_all(draw_and_estimate() for _ in range(candidates))
 
     async def follow(self, node: Node, action: Message) -> Node:
         """Carry out a given action (an expert's) as a candidate."""
-        child = self._child(node)
+        child = self._new_child(node)
         node.children.append(child)
-        record = self._known("candidate", child.id)
-        if record is None:
-            carry_out = partial(self._carry_out, node, child, action, action.source.value, Usage())
-            record = await self._retried(carry_out, f"candidate {child.id}")
-            self._keep("candidate", child.id, record)
-        return self._settle(child, record)
-
-    async def roll_out(self, node: Node, number: int, *, keep_states: bool = False) -> Trajectory:
-        """Rollout `number` from a node: its episode continued to the end in a fork, by the model
-        that estimates. Its reward is None if it failed. `keep_states` spares what is recycled of it a
-        replay where the environment has snapshots."""
-        if number not in node.rollouts:
-            policy, params = self.context.rollout_policy, self.context.params
-            states: list[Any] | None = [] if keep_states else None
-            node.rollouts[number] = await self._episode(
-                "rollout", node, number, policy, params, states
-            )
-            node.states[number] = tuple(states or ())
-        return node.rollouts[number]
+        carry_out = partial(self._carry_out, node, child, action, action.source.value, Usage())
+        retried = partial(self._retried, carry_out, f"candidate {child.id}")
+        return await self._candidate(child, retried)
 
     def recycle(self, node: Node) -> list[Node]:
         """The first actions of all rollouts through a node as candidates, each text once; the rest
         of each rollout is a rollout of its candidate. Costs nothing. A second call adds what has
         come since."""
-        recycled = {child.id: child for child in node.children if child.recycled}
-        for child in recycled.values():
-            child.inherited = []
-        for suffix in node.suffixes():
-            if suffix.next is None:
-                continue
-            child_id = f"{node.id}.~{_digest(suffix.next.action.content)}"
-            if child_id not in recycled:
-                recycled[child_id] = self._recycled_child(child_id, node, suffix, suffix.next)
-                node.children.append(recycled[child_id])
-            self._must_agree(recycled[child_id], suffix.next)
-            recycled[child_id].inherited.append(replace(suffix, start=suffix.start + 1))
-        return list(recycled.values())
+        return self.tree.recycle(node)
 
     async def outcome_of(self, node: Node) -> Hashable:
         """What an action did: equal for two candidates of one node that the environment cannot tell
@@ -193,18 +158,24 @@ class Sampler:
             return seen
         if self.tree.root.snapshot is None:
             return (*seen, self.context.benchmark.action_of(node.action))
-        await self._retried(partial(self._ensure_snapshot, node), f"the state of {node.id}")
+        ensure = partial(self._forks.ensure_snapshot, node)
+        await self._retried(ensure, f"the state of {node.id}")
         return (*seen, node.snapshot)
 
-    def estimate_from(self, node: Node, suffixes: Sequence[RolloutSuffix]) -> None:
-        """r(h_t, a_t) from all that has been seen to follow it, here or after an action that does
-        the same."""
-        if node.stop is not None and node.reward is not None:
-            node.estimate = ProcessReward((node.reward,), node.policy, exact=True)
-        elif suffixes:
-            node.estimate = ProcessReward(
-                tuple(suffix.reward for suffix in suffixes), self.context.rollout_policy.name
+    # -- roll out
+
+    async def roll_out(self, node: Node, number: int, *, keep_states: bool = False) -> Trajectory:
+        """Rollout `number` from a node: its episode continued to the end in a fork, by the model
+        that makes the estimates. Its reward is None if it failed. With `keep_states`, nodes that are
+        recycled from it need no replay where the environment has snapshots."""
+        if number not in node.rollouts:
+            policy, params = self.context.rollout_policy, self.context.params
+            states: list[Any] | None = [] if keep_states else None
+            node.rollouts[number] = await self._episode(
+                "rollout", node, number, policy, params, states
             )
+            node.states[number] = tuple(states or ())
+        return node.rollouts[number]
 
     async def play(self, number: int) -> Trajectory:
         """Episode `number` of the policy itself, from the start, drawn as candidates are. Its
@@ -215,95 +186,99 @@ class Sampler:
             episodes[number] = await self._episode("episode", root, number, policy, params)
         return episodes[number]
 
+    # -- score
+
     async def estimate(self, node: Node, n: int) -> ProcessReward | None:
         """r(h_t, a_t) from `n` rollouts; the outcome itself where the action ended the episode.
         None: all failed."""
-        if node.stop is not None:
-            if node.reward is not None:
-                node.estimate = ProcessReward((node.reward,), node.policy, exact=True)
-            return node.estimate
-        await gather_all(
-            self.roll_out(node, number) for number in range(n) if number not in node.rollouts
-        )
-        rewards = tuple(
-            r for r in (node.rollouts[number].reward for number in range(n)) if r is not None
-        )
-        node.estimate = (
-            ProcessReward(rewards, self.context.rollout_policy.name) if rewards else None
-        )
+        rewards: list[float] = []
+        if node.stop is None:
+            await gather_all(
+                self.roll_out(node, number) for number in range(n) if number not in node.rollouts
+            )
+            outcomes = (node.rollouts[number].reward for number in range(n))
+            rewards = [reward for reward in outcomes if reward is not None]
+        self._set_estimate(node, rewards)
         return node.estimate
+
+    def estimate_from(self, node: Node, suffixes: Sequence[RolloutSuffix]) -> None:
+        """r(h_t, a_t) from all rollouts seen to follow it, here or after an action that does the
+        same. Without any, the node keeps the estimate that it has."""
+        if suffixes or node.stop is not None:
+            self._set_estimate(node, [suffix.reward for suffix in suffixes])
 
     def commit(self, node: Node, *, rose: bool) -> None:
         """Extend the chosen trajectory by this candidate."""
         node.committed, node.rose = True, rose
 
-    # -- below: forks, failures and the journal; strategies never see them
+    def _set_estimate(self, node: Node, rewards: Sequence[float]) -> None:
+        if node.stop is not None:
+            if node.reward is not None:
+                node.estimate = ProcessReward((node.reward,), node.policy, exact=True)
+        else:
+            policy = self.context.rollout_policy.name
+            node.estimate = ProcessReward(tuple(rewards), policy) if rewards else None
 
-    def _child(self, node: Node) -> Node:
-        self._must_be_open(node)
-        return Node(f"{node.id}.{_drawn(node)}", node)
+    # -- the work itself; strategies do not see it
 
-    def _recycled_child(self, child_id: str, node: Node, suffix: RolloutSuffix, step: Step) -> Node:
-        child = Node(child_id, node, step=step, policy=suffix.rollout.policy, recycled=True)
-        if suffix.is_last:
-            child.stop, child.reward = suffix.rollout.stop, suffix.reward
-        elif suffix.start < len(suffix.states):
-            child.snapshot = suffix.states[suffix.start]
+    async def _candidate(self, child: Node, make: Callable[[], Awaitable[CandidateRecord]]) -> Node:
+        """Fill the child in from the journal, or else with what `make` gives."""
+        candidate = await self._once("candidate", child.id, make, read_candidate)
+        if candidate.step is None:
+            assert child.parent is not None
+            child.parent.cost += candidate.usage
+            child.parent.children.remove(child)
+            self.tree.overflowed.append(child.id)
+            raise ContextFull
+        candidate.put_on(child)
         return child
 
-    def _must_agree(self, child: Node, again: Step) -> None:
-        first = child.step
-        assert first is not None
-        if (first.observation, first.reward, first.done) != (
-            again.observation,
-            again.reward,
-            again.done,
-        ):
-            what = f"task {self.task.id}: the same action at node {child.id} had two answers"
-            raise RestoreError(f"{what}; the environment is not deterministic")
+    def _new_child(self, node: Node) -> Node:
+        self._check_open(node)
+        return Node(f"{node.id}.{_drawn(node)}", node)
 
-    def _must_be_open(self, node: Node) -> None:
+    def _check_open(self, node: Node) -> None:
         if not self.is_open(node):
             raise ValueError(
                 f"node {node.id} of task {self.task.id} has ended; it takes no further action"
             )
 
-    async def _draw(self, node: Node, child: Node, seed: int) -> dict[str, Any]:
+    async def _draw(self, node: Node, child: Node, seed: int) -> CandidateRecord:
         what, context = f"candidate {child.id}", self.context
-        sample = partial(context.policy.sample, node.history(), 1, context.proposal_params, seed)
-        completion = (await self._retried(sample, what))[0]
-        if completion.finish == "context":
-            return {"step": None, "policy": completion.policy, "usage": to_plain(completion.usage)}
-        carry_out = partial(
-            self._carry_out, node, child, completion.message, completion.policy, completion.usage
-        )
-        return {**await self._retried(carry_out, what), "logprobs": completion.logprobs}
+        with context.budget.reserve("candidate"):
+            sample = partial(
+                context.policy.sample, node.history(), 1, context.proposal_params, seed
+            )
+            completion = (await self._retried(sample, what))[0]
+            if completion.finish == "context":
+                return CandidateRecord(None, completion.policy, completion.usage)
+            carry_out = partial(
+                self._carry_out,
+                node,
+                child,
+                completion.message,
+                completion.policy,
+                completion.usage,
+            )
+            return replace(await self._retried(carry_out, what), logprobs=completion.logprobs)
 
     async def _carry_out(
         self, node: Node, child: Node, action: Message, policy: str, usage: Usage
-    ) -> dict[str, Any]:
-        begun, reward = time.perf_counter(), None
-        async with self._fork(node) as (environment, replayed):
-            result = await step_checked(environment, action, self._timeout)
+    ) -> CandidateRecord:
+        started, reward, timeout = time.perf_counter(), None, self.context.limits.step_timeout
+        async with self._forks.at(node) as (environment, replayed):
+            result = await step_checked(environment, action, timeout)
             ended = result.done or node.depth + 1 >= self.context.limits.max_steps
-            if ended:
-                reward = (
-                    result.reward
-                    if result.done
-                    else await truncated_reward(environment, self._timeout)
-                )
+            if result.done:
+                reward = result.reward
+            elif ended:
+                reward = await truncated_reward(environment, timeout)
             else:
-                child.snapshot = await self._snapshot(environment)
+                child.snapshot = await self._forks.snapshot(environment)
         stop = StopReason.TERMINAL if result.done else StopReason.STEP_LIMIT if ended else None
-        usage += Usage(environment_steps=1 + replayed, seconds=time.perf_counter() - begun)
+        usage += Usage(environment_steps=1 + replayed, seconds=time.perf_counter() - started)
         step = Step(action, result.observation, result.reward, result.done, result.invalid)
-        return {
-            "step": to_plain(step),
-            "policy": policy,
-            "reward": reward,
-            "stop": stop,
-            "usage": to_plain(usage),
-        }
+        return CandidateRecord(step, policy, usage, reward, stop)
 
     async def _episode(
         self,
@@ -314,139 +289,87 @@ class Sampler:
         params: SamplingParams,
         states: list[Any] | None = None,
     ) -> Trajectory:
-        self._must_be_open(node)
-        key = f"{node.id}/{number}"
-        record = self._known(kind, key)
-        if record is None:
-            once = partial(
-                self._fork_and_run, node, policy, params, self._seed(kind, node.id, number), states
-            )
-            with self.context.budget.reserve(kind):
-                trajectory = await attempt_episode(once, self.context.limits.retries)
-            record = to_plain(replace(trajectory, opening=()))
-            if trajectory.stop is not StopReason.FAILED:
-                self._keep(kind, key, record)
-            else:  # a missing one is paid for, but not finished: a resumed run tries again
-                self.context.budget.spend(kind, trajectory.usage)
-        trajectory = replace(from_plain(Trajectory, _bare(record)), opening=node.history())
-        node.usage += trajectory.usage
-        return trajectory
+        self._check_open(node)
+        seed, history = self._seed(kind, node.id, number), node.history()
 
-    async def _fork_and_run(
+        async def make() -> Trajectory:
+            attempt = partial(self._continue, node, history, policy, params, seed, states)
+            with self.context.budget.reserve(kind):
+                return await attempt_episode(attempt, self.context.limits.retries)
+
+        read = partial(read_rollout, opening=history)
+        return await self._once(kind, f"{node.id}/{number}", make, read)
+
+    async def _continue(
         self,
         node: Node,
+        history: tuple[Message, ...],
         policy: Policy,
         params: SamplingParams,
         seed: int,
         states: list[Any] | None,
     ) -> Trajectory:
-        task, history, limits = self.task.id, node.history(), self.context.limits
+        """The episode from a node to its end, in a fork; FAILED where the fork failed, too."""
+        task = self.task.id
         try:
-            async with self._fork(node) as (environment, replayed):
-                watched = environment
+            async with self._forks.at(node) as (environment, replayed):
                 if states is not None and isinstance(environment, Forkable):
-                    states.clear()  # of a try that failed
-                    watched = Watched(environment, states)
+                    states.clear()  # what a failed attempt left
+                    environment = Watched(environment, states)
                 trajectory = await run_episode(
-                    watched,
+                    environment,
                     policy,
                     history,
                     task=task,
                     params=params,
-                    limits=limits,
+                    limits=self.context.limits,
                     seed=seed,
                     taken=node.depth,
                 )
         except RroError:
             raise
-        except Exception as error:  # the fork failed, not the episode
-            what = f"{type(error).__name__}: {error}"
-            return Trajectory(
-                task, history, (), None, StopReason.FAILED, policy.name, seed, error=what
-            )
+        except Exception as error:
+            reason, failed = f"{type(error).__name__}: {error}", StopReason.FAILED
+            return Trajectory(task, history, (), None, failed, policy.name, seed, error=reason)
         return replace(trajectory, usage=trajectory.usage + Usage(environment_steps=replayed))
 
-    async def _begin(self) -> tuple[tuple[Message, ...], Any]:
-        async with self._environment() as environment:
-            opening = await reset_checked(
-                environment, self.task, self._environment_seed, self._timeout
-            )
-            return opening, await self._snapshot(environment)
+    # -- journal, seeds and retries
 
-    def _environment(self) -> AbstractAsyncContextManager[Environment]:
-        return open_environment(self.context.benchmark, self._timeout)
+    async def _once(
+        self,
+        kind: str,
+        key: str,
+        make: Callable[[], Awaitable[Work]],
+        read: Callable[[Mapping[str, Any]], Work],
+    ) -> Work:
+        """What the journal has under this key, or else what `make` gives, journalled and counted.
 
-    @asynccontextmanager
-    async def _fork(self, node: Node) -> AsyncIterator[tuple[Environment, int]]:
-        """A fresh environment that stands where `node` does, checked, and the number of steps that
-        were replayed for it."""
-        async with self._environment() as environment:
-            if isinstance(environment, Forkable):
-                await self._ensure_snapshot(node)
-                await call_with_timeout(
-                    environment, self._timeout, partial(restore_checked, environment, node.snapshot)
-                )
-                yield environment, 0
-            else:
-                await self._replay(environment, node)
-                yield environment, node.depth
+        What failed is counted, but not journalled: a resumed run tries again."""
+        journal, name = self.context.journal, self.context.key(self.task, key)
+        known = journal.get(kind, name)
+        if known is not None:
+            return read(known)
+        finished = await make()
+        if finished.stop is not StopReason.FAILED:
+            journal.append(kind, name, work_record(finished))
+        self.context.budget.spend(kind, finished.usage)
+        return finished
 
-    async def _ensure_snapshot(self, node: Node) -> None:
-        """On resume the nodes have no snapshot until they are forked. Not counted: an undisturbed
-        run has no such cost."""
-        if node.snapshot is None:
-            async with self._environment() as environment:
-                await self._replay(environment, node)
-                node.snapshot = await self._snapshot(environment)
-
-    async def _replay(self, environment: Environment, node: Node) -> None:
-        steps = [step for step in (ancestor.step for ancestor in node.path()) if step is not None]
-        opening, seed = self.tree.root.opening, self._environment_seed
-        replay = partial(replay_checked, environment, self.task, seed, opening, steps)
-        await call_with_timeout(environment, self._timeout * (1 + len(steps)), replay)
-
-    async def _snapshot(self, environment: Environment) -> Any:
-        if not isinstance(environment, Forkable):
-            return None
-        return await call_with_timeout(
-            environment, self._timeout, partial(immutable_snapshot, environment)
-        )
-
-    async def _retried(self, once: Callable[[], Awaitable[T]], what: str) -> T:
-        for attempt in range(1 + self.context.limits.retries):
+    async def _retried(self, attempt: Callable[[], Awaitable[T]], what: str) -> T:
+        for number in range(1 + self.context.limits.retries):
             try:
-                return await once()
+                return await attempt()
             except RroError:
                 raise
             except Exception as error:
-                if attempt == self.context.limits.retries:
+                if number == self.context.limits.retries:
                     raise TaskFailed(
                         f"task {self.task.id}, {what}: {type(error).__name__}: {error}"
                     ) from error
         raise AssertionError("unreachable")
 
-    def _settle(self, child: Node, record: dict[str, Any]) -> Node:
-        child.usage += from_plain(Usage, record["usage"])
-        child.policy = record["policy"]
-        if record["step"] is None:
-            assert child.parent is not None
-            child.parent.usage += child.usage
-            child.parent.children.remove(child)
-            raise ContextFull
-        child.step = from_plain(Step, record["step"])
-        child.reward = record["reward"]
-        child.stop = None if record["stop"] is None else StopReason(record["stop"])
-        return child
-
     def _seed(self, *parts: object) -> int:
         return derive_seed(self.context.seed, self.context.key(self.task, *parts))
-
-    def _known(self, kind: str, key: str) -> dict[str, Any] | None:
-        return self.context.journal.get(kind, self.context.key(self.task, key))
-
-    def _keep(self, kind: str, key: str, record: dict[str, Any]) -> None:
-        self.context.journal.append(kind, self.context.key(self.task, key), record)
-        self.context.budget.spend(kind, from_plain(Usage, record["usage"]))
 
 
 def _drawn(node: Node) -> int:
@@ -455,19 +378,11 @@ def _drawn(node: Node) -> int:
     return sum(not child.recycled for child in node.children)
 
 
-def _digest(text: str) -> str:
-    return f"{derive_seed(text):016x}"[:10]
-
-
 async def gather_all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run together, let every one come to its end (its work is journalled), then raise the first
-    error if any."""
+    """Run all together, wait for every one to end (its work is journalled), then raise the first
+    error if there is one."""
     results = await asyncio.gather(*coroutines, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
     return results  # type: ignore[return-value]
-
-
-def _bare(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("kind", "key")}

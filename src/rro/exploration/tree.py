@@ -1,35 +1,50 @@
-"""A task's tree: each message that was drawn hangs on it once, with what it cost and the outcomes
+"""A task's tree: each message that was drawn stands on it once, with what it cost and the outcomes
 seen below it.
 
-The tree is plain data. It neither samples nor decides: the sampler grows it, strategies read it,
-and `pairs` folds it."""
+The tree is plain data. It neither samples nor decides: the sampler grows it, strategies commit
+nodes, and credits turn it into training rows. It does not know journals (rro.exploration.records).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rro.types import Message, ProcessReward, Step, StopReason, Task, Trajectory, Usage
+from rro.errors import RestoreError
+from rro.seeds import derive_seed
+from rro.types import (
+    Message,
+    ProcessReward,
+    Source,
+    Step,
+    StopReason,
+    Task,
+    Trajectory,
+    Usage,
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RolloutSuffix:
-    """A finished rollout as seen from a node that it passes through: its first
-    `start` steps lie before that node.
+    """A finished rollout as seen from a node that it passes through: its first `start` steps lie
+    before that node.
 
-    Wherever it started, from there on it is the policy's own play, so its outcome tells of every
-    node on its way, each alike. `states` are the environment's snapshots after its steps, where
-    they were kept."""
+    From there on it is the policy's own play, wherever it began, so its outcome is an equally valid
+    sample for every node it passed through. `states` are the environment's snapshots after its
+    steps, where they were kept. The rollout is number `number` of those that began at the node
+    `began_at`."""
 
     rollout: Trajectory
     reward: float
     start: int = 0
     states: tuple[Any, ...] = ()
+    began_at: str = "0"
+    number: int = 0
 
     @property
     def next(self) -> Step | None:
-        """What was done at the node; None where the context was full."""
+        """The step that was taken at the node; None where the context was full."""
         return self.rollout.steps[self.start] if self.start < len(self.rollout.steps) else None
 
     @property
@@ -41,20 +56,27 @@ class RolloutSuffix:
             and self.rollout.stop is not StopReason.CONTEXT
         )
 
+    def advanced(self) -> RolloutSuffix:
+        """The same rollout, one step later."""
+        return replace(self, start=self.start + 1)
+
 
 @dataclass(eq=False, slots=True)
 class Node:
     """The state after one action: h_t extended by a_t and o_t; the root is the start of the task
-    (no step).
+    and has no step.
 
     `id` is the path of candidate numbers from the root ("0.2.1"). `stop` is set where the episode
-    ended here, `reward` is then its outcome. `estimate` is r(h_t, a_t); None until estimated, or where
-    every rollout failed (missing, never 0). `rose` says that the strategy committed this node
-    because its estimate rose; `committed` that it lies on the chosen trajectory.
+    ended here, `reward` is then its outcome. `estimate` is r(h_t, a_t); None until estimated, or
+    where every rollout failed (missing, never 0). `committed` says that the node lies on the chosen
+    trajectory, `rose` that the strategy committed it because its process reward rose. `logprobs`
+    are the action's, one a token, where the policy reported them.
 
-    `rollouts` started here; `inherited` ones further up, and came through. A `recycled` node is the
-    first step of a rollout: it cost nothing, and its part of the id is "~" with a digest of its
-    text, as its number would depend on other rollouts."""
+    `rollouts` began here (by number, failed ones included), `inherited` ones began at a node above
+    and pass through. A recycled node (`origin` is set) is one step of a rollout: it cost nothing,
+    and its part of the id is "~" and a digest of its action, as its number would depend on other
+    rollouts. `cost` is that of the node's own action, and of candidates below it that found the
+    context full."""
 
     id: str
     parent: Node | None
@@ -64,14 +86,15 @@ class Node:
     reward: float | None = None
     stop: StopReason | None = None
     estimate: ProcessReward | None = None
+    logprobs: tuple[float, ...] | None = None
     rollouts: dict[int, Trajectory] = field(default_factory=dict)
     states: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     inherited: list[RolloutSuffix] = field(default_factory=list)
-    recycled: bool = False
+    origin: RolloutSuffix | None = None
     children: list[Node] = field(default_factory=list)
     committed: bool = False
     rose: bool = False
-    usage: Usage = field(default_factory=Usage)
+    cost: Usage = field(default_factory=Usage)
     snapshot: Any = None
 
     @property
@@ -81,17 +104,28 @@ class Node:
 
     @property
     def action(self) -> Message:
+        """The message that led here. The root has none."""
         assert self.step is not None, "the root has no action"
         return self.step.action
+
+    @property
+    def recycled(self) -> bool:
+        """Whether the node is a step of a rollout rather than a candidate of its own."""
+        return self.origin is not None
+
+    @property
+    def usage(self) -> Usage:
+        """The cost of the node and of the rollouts that began here."""
+        return self.cost + _total(self.rollouts)
 
     def suffixes(self) -> list[RolloutSuffix]:
         """Every rollout through this node that has an outcome, in an order that does not depend on
         when each ended.
 
-        Those that started below are not among them: a strategy chose where, so their outcomes say
-        nothing of this node."""
+        Rollouts that began below are not among them: a strategy chose where they begin, so their
+        outcomes are no fair sample for this node."""
         own = [
-            RolloutSuffix(rollout, rollout.reward, 0, self.states.get(number, ()))
+            RolloutSuffix(rollout, rollout.reward, 0, self.states.get(number, ()), self.id, number)
             for number, rollout in sorted(self.rollouts.items())
             if rollout.reward is not None
         ]
@@ -118,12 +152,14 @@ class Node:
 
 @dataclass(eq=False, slots=True)
 class Tree:
-    """A task's exploration; `root.estimate` is r_0 where it was estimated. `episodes` are the policy's
-    own, from the start."""
+    """A task's exploration. `root.estimate` is r_0 where it was estimated. `episodes` are the
+    policy's own from the start, by number. `overflowed` lists the candidates that found the
+    context full: they are no nodes, and their parents bear their cost."""
 
     task: Task
     root: Node
     episodes: dict[int, Trajectory] = field(default_factory=dict)
+    overflowed: list[str] = field(default_factory=list)
 
     def committed(self) -> list[Node]:
         """The chosen trajectory, from the first action on."""
@@ -133,15 +169,75 @@ class Tree:
             node = following
         return chosen
 
+    def candidates_per_step(self) -> list[int]:
+        """How many candidates there were for each committed step; an expert's action is none."""
+        return [
+            sum(child.action.source is not Source.EXPERT for child in node.parent.children)
+            for node in self.committed()
+            if node.parent is not None
+        ]
+
+    def recycle(self, node: Node) -> list[Node]:
+        """Make the first actions of all rollouts through `node` its children, each text once, with
+        the rest of each rollout inherited by its child. Returns all recycled children; a second
+        call adds what has come since.
+
+        Raises RestoreError where the environment gave one action two answers."""
+        recycled = {child.id: child for child in node.children if child.recycled}
+        for child in recycled.values():
+            child.inherited = []
+        for suffix in node.suffixes():
+            if suffix.next is None:
+                continue
+            child_id = f"{node.id}.~{_digest(suffix.next.action.content)}"
+            if child_id not in recycled:
+                recycled[child_id] = recycled_child(child_id, node, suffix)
+                node.children.append(recycled[child_id])
+            self._check_same_answer(recycled[child_id], suffix.next)
+            recycled[child_id].inherited.append(suffix.advanced())
+        return list(recycled.values())
+
+    def _check_same_answer(self, child: Node, again: Step) -> None:
+        first = child.step
+        assert first is not None
+        if (first.observation, first.reward, first.done) != (
+            again.observation,
+            again.reward,
+            again.done,
+        ):
+            raise RestoreError(
+                f"task {self.task.id}: the same action at node {child.id} had two answers; "
+                "the environment is not deterministic"
+            )
+
     def usage(self) -> Usage:
         """The cost of everything on the tree."""
-        return sum((node.usage for node in self.root.walk()), Usage())
+        return sum(self.usage_by_step(), Usage())
 
     def usage_by_step(self) -> list[Usage]:
         """Element t is what was spent on the t-th step: its candidates and their rollouts; element
-        0 estimates the start."""
-        by_step: list[Usage] = []
+        0 is the estimate of the start, and the episodes."""
+        by_step = [_total(self.episodes)]
         for node in self.root.walk():
             by_step += [Usage()] * (node.depth + 1 - len(by_step))
             by_step[node.depth] += node.usage
         return by_step
+
+
+def recycled_child(child_id: str, parent: Node, origin: RolloutSuffix) -> Node:
+    """The node that the next step of `origin`, as seen from `parent`, leads to; not yet among the
+    parent's children."""
+    child = Node(child_id, parent, step=origin.next, policy=origin.rollout.policy, origin=origin)
+    if origin.is_last:
+        child.stop, child.reward = origin.rollout.stop, origin.reward
+    elif origin.start < len(origin.states):
+        child.snapshot = origin.states[origin.start]
+    return child
+
+
+def _total(runs: Mapping[int, Trajectory]) -> Usage:
+    return sum((run.usage for _, run in sorted(runs.items())), Usage())
+
+
+def _digest(text: str) -> str:
+    return f"{derive_seed(text):016x}"[:10]

@@ -10,13 +10,14 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rro.codec import from_plain
+from rro.codec import total_usage
 from rro.config import BudgetConfig, DpoConfig
 from rro.episodes.experts import Conversation
 from rro.errors import RroError, UsageError
@@ -25,10 +26,12 @@ from rro.evaluation.results import collect_results
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.metrics import RunningFigures
-from rro.exploration.pairs import read_pairs, write_pairs
+from rro.exploration.pairs import read_pairs, to_row, write_pairs
+from rro.exploration.records import read_trees
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies import NEED_EXPERTS, make_strategy
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
+from rro.exploration.tree import Tree
 from rro.learning.base import REPORT_FILE, TrainingContext
 from rro.learning.dpo import Dpo
 from rro.learning.sft import Sft
@@ -38,7 +41,7 @@ from rro.policies.base import Policy
 from rro.processes import rank, world_size
 from rro.runs.progress import Progress
 from rro.runs.trackers import tracked_training, tracking
-from rro.types import Message, Task, Trajectory, Usage
+from rro.types import Task, Trajectory, Usage
 
 log = logging.getLogger(__name__)
 
@@ -90,14 +93,26 @@ def explore(run: Run, iteration: int, limits: BudgetConfig | None = None) -> Non
                     run.folder.path,
                     _tracked_name(run, f"explore-{iteration}"),
                 ) as track,
+                run.folder.pairs_so_far(iteration).open("w", encoding="utf-8") as rows,
             ):
                 budget = Budget(limits, _spent(run, iteration), progress.spend)
                 context = replace(context, budget=budget)
-                watch, concurrency = RunningFigures(track).add, run.config.explore.concurrency
+                figures, counts = RunningFigures(track), Counter[str](demonstrations=0)
+                concurrency = run.config.explore.concurrency
+
+                def observe(tree: Tree) -> str:
+                    pairs = strategy.pairs(tree, iteration)
+                    rows.writelines(json.dumps(to_row(pair)) + "\n" for pair in pairs)
+                    rows.flush()
+                    figures.add(tree, len(pairs))
+                    counts["demonstrations"] += len(strategy.demonstrations(tree))
+                    return f"{figures.pairs} pairs"
+
                 failed = asyncio.run(
-                    explorer.explore(tasks, strategy, context, concurrency, progress, watch)
+                    explorer.explore(tasks, strategy, context, concurrency, progress, observe)
                 )
-        keys = [context.key(task) for task in tasks if ("task", context.key(task)) in run.journal]
+        keys = [(context.key(task), task) for task in tasks]
+        keys = [(key, task) for key, task in keys if ("task", key) in run.journal]
         if failed and not keys:
             raise RroError(
                 "every task failed: see the warnings above, mend the cause, then resume the run"
@@ -113,14 +128,26 @@ def explore(run: Run, iteration: int, limits: BudgetConfig | None = None) -> Non
                 len(keys),
                 len(tasks),
             )
-        write_pairs(
-            (row for record in _records(run, keys) for row in record["pairs"]),
+        pairs = write_pairs(
+            (
+                to_row(pair)
+                for tree in read_trees(run.journal, keys)
+                for pair in strategy.pairs(tree, iteration)
+            ),
             run.folder.pairs(iteration),
         )
-        summary = explorer.summarise(_records(run, keys))
+        run.folder.pairs_so_far(iteration).unlink(missing_ok=True)
+        summary = explorer.summarise(read_trees(run.journal, keys))
         ended = {"budget": limits.model_dump(exclude_none=True), "ended_by": budget.exhausted}
         left = len(tasks) - len(keys) - len(failed)
-        return {**asdict(summary), "failed_tasks": len(failed), "left_tasks": left, **ended}
+        return {
+            **asdict(summary),
+            "pairs": pairs,
+            **counts,
+            "failed_tasks": len(failed),
+            "left_tasks": left,
+            **ended,
+        }
 
     _stage(run, f"explore-{iteration}", work)
 
@@ -219,7 +246,7 @@ def _spent(run: Run, iteration: int) -> Usage:
     """What earlier processes of this run spent on an exploration."""
     kinds = ("candidate", "rollout", "episode")
     records = (record for kind in kinds for record in run.journal.records(kind, f"{iteration}/"))
-    return sum((Usage(**record["usage"]) for record in records), Usage())
+    return total_usage(records)
 
 
 def _context(run: Run, explorer: Policy, pricer: Policy, iteration: int) -> ExplorationContext:
@@ -292,21 +319,19 @@ def _trend(run: Run, label: str, policy: Policy) -> dict[str, Any]:
     with Progress(f"trend {label}", len(tasks), "tasks") as progress:
         context = replace(context, budget=Budget(observe=progress.spend))
         asyncio.run(explorer.explore(tasks, strategy, context, config.concurrency, progress))
-    summary = explorer.summarise(_records(run, [context.key(task) for task in tasks]))
+    keys = [(context.key(task), task) for task in tasks]
+    summary = explorer.summarise(read_trees(run.journal, keys))
     return {"rising_share_by_stage": summary.rising, "trend_tasks": summary.tasks}
 
 
-def _records(run: Run, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The tasks' records, one in memory at a time."""
-    return (record for key in keys if (record := run.journal.get("task", key)) is not None)
-
-
 def _own_successes(run: Run, iteration: int) -> list[Conversation]:
-    found = [
-        tuple(from_plain(Message, turn) for turn in turns)
-        for record in run.journal.records("task", f"{iteration}/")
-        for turns in record["demonstrations"]
-    ]
+    benchmark, prefix = run.benchmark, f"{iteration}/"
+    strategy = make_strategy(
+        run.config.explore, {}, benchmark.success_reward, benchmark.reward_range
+    )
+    keys = [record["key"] for record in run.journal.records("task", prefix)]
+    trees = read_trees(run.journal, [(key, Task(key.removeprefix(prefix))) for key in keys])
+    found = [turns for tree in trees for turns in strategy.demonstrations(tree)]
     if not found:
         raise RroError(
             "the policy never succeeded, so RFT has nothing to learn from: explore more tasks or rollouts"

@@ -14,6 +14,7 @@ from rro.pipeline.run import Run
 from rro.policies.base import Policy
 from rro.policies.prices import priced
 from rro.processes import rank, wait_for_all
+from rro.runs.journal import without_envelope
 
 if TYPE_CHECKING:
     from rro.models.chat import ChatFormat
@@ -200,11 +201,7 @@ def _journal_provenance(run: Run, what: str, policy: Policy) -> None:
     before."""
     now = {"policy": policy.name, **policy.provenance}
     before = list(run.journal.records("policy", f"{what}/"))
-    if (
-        before
-        and {name: value for name, value in before[-1].items() if name not in ("kind", "key")}
-        == now
-    ):
+    if before and without_envelope(before[-1]) == now:
         return
     if before:
         log.warning("%s: the policy is not served as before: %s", what, dict(policy.provenance))

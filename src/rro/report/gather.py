@@ -48,10 +48,10 @@ class Gatherer:
         """The head, and every chunk, packed."""
         chunks, chunk, tasks = list[str](), Chunk(), list[dict[str, Any]]()
         for run, exploration, _ in self._places():
-            found = build(exploration, self.sources[run].task(exploration), chunk.intern)
-            place = chunk.add(found.tree)
-            tasks.append({**found.listed, "run": run, "chunk": str(len(chunks)), "place": place})
-            self._known[run, exploration] = (0, tasks[-1], found.figures)
+            view = build(exploration, self.sources[run].task(exploration), chunk.intern)
+            place = chunk.add(view.tree)
+            tasks.append({**view.listed, "run": run, "chunk": str(len(chunks)), "place": place})
+            self._known[run, exploration] = (0, tasks[-1], view.figures)
             if chunk.is_full:
                 chunks.append(chunk.packed())
                 chunk = Chunk()
@@ -63,8 +63,8 @@ class Gatherer:
         for number, (run, exploration, size) in enumerate(self._places()):
             known = self._known.get((run, exploration))
             if known is None or known[0] != size:
-                found = build(exploration, self.sources[run].task(exploration), lambda text: 0)
-                known = self._known[run, exploration] = (size, found.listed, found.figures)
+                view = build(exploration, self.sources[run].task(exploration), lambda text: 0)
+                known = self._known[run, exploration] = (size, view.listed, view.figures)
             tasks.append({**known[1], "run": run, "chunk": f"{number}-{size}", "place": 0})
         return {**self._head(tasks), "live": True}
 
@@ -108,5 +108,5 @@ class Gatherer:
 
 def _range(tasks: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """The range of the colours: 0 to 1, or wider where rewards are."""
-    prices = [price / 1000 for task in tasks for price in task["nodes"][1::3] if price is not None]
-    return min([0.0, *prices]), max([1.0, *prices])
+    means = [mean / 1000 for task in tasks for mean in task["nodes"][1::3] if mean is not None]
+    return min([0.0, *means]), max([1.0, *means])

@@ -3,14 +3,19 @@ since. Read-only."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from rro.errors import DataError
+from rro.exploration.records import TaskRecords, build_tree
+from rro.exploration.tree import Tree
 from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
+from rro.types import Task
 
 
 class Exploration(NamedTuple):
@@ -25,14 +30,13 @@ Record = dict[str, Any]
 
 
 @dataclass
-class TaskRecords:
-    """One exploration's records: candidates by node, rollouts by node and number, whole episodes,
-    and its end."""
+class Explored:
+    """One exploration as far as it came: its tree, the record of the finished task (None while it
+    is under way), and the rows of its pairs."""
 
-    candidates: dict[str, Record] = field(default_factory=dict)
-    rollouts: dict[str, dict[int, Record]] = field(default_factory=dict)
-    episodes: dict[int, Record] = field(default_factory=dict)
-    end: Record | None = None  # the "task" record; None while it is being explored
+    tree: Tree
+    end: Mapping[str, Any] | None
+    pairs: list[Record]
 
 
 class RunSource:
@@ -46,6 +50,7 @@ class RunSource:
         self._journal: Journal | None = None
         self._explorations: dict[Exploration, list[tuple[str, str]]] = {}
         self._evaluations: list[str] = []
+        self._pairs = PairRows(self.folder)
         self._seen = 0
         self.refresh()
 
@@ -63,33 +68,29 @@ class RunSource:
                 self._evaluations.append(key)
             elif exploration := _exploration(kind, key):
                 self._explorations.setdefault(exploration, []).append((kind, key))
+        self._pairs.refresh({exploration.group for exploration in self._explorations})
 
     @property
     def size(self) -> int:
-        """How many records there are; grows with the run."""
-        return self._seen
+        """How many records and pairs there are; changes where the run has written something."""
+        return self._seen + self._pairs.size
 
     def explorations(self) -> dict[Exploration, int]:
-        """All of them, and how many records each has: iterations first, then trends, each in the
-        order of the journal."""
+        """All of them, and how many records and pairs each has: iterations first, then trends, each
+        in the order of the journal."""
         ordered = sorted(self._explorations, key=lambda exploration: _order(exploration.group))
-        return {exploration: len(self._explorations[exploration]) for exploration in ordered}
+        return {
+            exploration: len(self._explorations[exploration]) + self._pairs.count(exploration)
+            for exploration in ordered
+        }
 
-    def task(self, exploration: Exploration) -> TaskRecords:
-        """Everything that the journal has of one exploration."""
+    def task(self, exploration: Exploration) -> Explored:
+        """Everything that the run has of one exploration."""
         records = TaskRecords()
         for kind, key in self._explorations[exploration]:
-            record = self._get(kind, key)
-            node, _, number = _rest(kind, key).partition("/")
-            if kind == "candidate":
-                records.candidates[node] = record
-            elif kind == "rollout":
-                records.rollouts.setdefault(node, {})[int(number)] = record
-            elif kind == "episode":
-                records.episodes[int(number)] = record
-            else:
-                records.end = record
-        return records
+            records.add(kind, _rest(kind, key), self._get(kind, key))
+        tree = build_tree(records, Task(exploration.task))
+        return Explored(tree, records.end, self._pairs.of(exploration))
 
     def evaluations(self, start: int = 0) -> Iterator[tuple[str, str, Record]]:
         """(checkpoint, mode, episode) of each evaluated episode, from number `start` on."""
@@ -114,6 +115,75 @@ class RunSource:
         record = self._journal.get(kind, key)
         assert record is not None, "its key was listed"
         return record
+
+
+class PairRows:
+    """Where each task's rows lie in the files of pairs of a run. An iteration that is being explored
+    has them in the order in which its tasks finish, a finished one in the order of its tasks."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._read: dict[str, tuple[Path, int]] = {}
+        self._places: dict[str, dict[str, list[int]]] = {}
+
+    @property
+    def size(self) -> int:
+        """How many rows there are."""
+        return sum(len(rows) for places in self._places.values() for rows in places.values())
+
+    def refresh(self, groups: Iterable[str]) -> None:
+        """Take in what was written since for the iterations among `groups`."""
+        for iteration in (int(group) for group in groups if group.isdecimal()):
+            finished = self._folder.pairs(iteration)
+            path = finished if finished.exists() else self._folder.pairs_so_far(iteration)
+            if path.exists():
+                self._scan(str(iteration), path)
+
+    def count(self, exploration: Exploration) -> int:
+        """How many rows one task has."""
+        return len(self._at(exploration))
+
+    def of(self, exploration: Exploration) -> list[Record]:
+        """The rows of one task."""
+        places = self._at(exploration)
+        if not places:
+            return []
+        with self._read[exploration.group][0].open("rb") as lines:
+            return [_row_at(lines, place) for place in places]
+
+    def _at(self, exploration: Exploration) -> list[int]:
+        return self._places.get(exploration.group, {}).get(exploration.task, [])
+
+    def _scan(self, group: str, path: Path) -> None:
+        known, start = self._read.get(group, (path, 0))
+        if known != path or start > path.stat().st_size:
+            start = 0
+        places = self._places.setdefault(group, {})
+        if start == 0:
+            places.clear()
+        with path.open("rb") as lines:
+            lines.seek(start)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                places.setdefault(_task_of(line, path), []).append(start)
+                start += len(line)
+        self._read[group] = (path, start)
+
+
+def _task_of(line: bytes, path: Path) -> str:
+    try:
+        return str(json.loads(line)["task"])
+    except (ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{path}: a row is damaged: remove the file to see the report without pairs"
+        ) from None
+
+
+def _row_at(lines: BinaryIO, place: int) -> Record:
+    lines.seek(place)
+    row: Record = json.loads(lines.readline())
+    return row
 
 
 _PARTS_AFTER_TASK = {"task": 0, "candidate": 1, "rollout": 2, "episode": 2}

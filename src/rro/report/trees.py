@@ -1,20 +1,19 @@
-"""One task's records as plain data for the page: its tree, rollouts and pairs. Texts are numbers in
-a table of strings.
+"""One task's tree, rollouts and pairs as plain data for the page. Texts are numbers in a table of
+strings.
 
-Nothing is sampled or decided here; what the journal does not say (a task under way has no chosen
-path yet) is left out."""
+Nothing is sampled, estimated or decided here: the tree comes from rro.exploration.records, the
+pairs from the run's rows. What a task under way does not have yet is left out."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rro.evaluation.statistics import outcome_interval
-from rro.report.source import Exploration, Record, TaskRecords
-from rro.seeds import derive_seed
-from rro.types import ProcessReward, StopReason, Usage
+from rro.exploration.tree import Node, Tree
+from rro.report.source import Exploration, Explored
+from rro.types import ProcessReward, Step, Trajectory, Usage
 
 Intern = Callable[[str], int]  # a text -> its number in the table
 USAGE = (
@@ -30,7 +29,7 @@ _SNIPPET = 240  # characters of the instruction that the list of tasks shows and
 
 
 @dataclass
-class Found:
+class TaskView:
     """One task as data: `tree` for the viewer, `listed` for the list of tasks, `figures` for the
     overview."""
 
@@ -39,158 +38,41 @@ class Found:
     figures: dict[str, Any]
 
 
-@dataclass
-class _Node:
-    id: str
-    parent: _Node | None
-    step: Mapping[str, Any] | None = None
-    record: Mapping[str, Any] = field(default_factory=dict)
-    rollouts: Mapping[int, Record] = field(default_factory=dict)
-    committed: Mapping[str, Any] | None = None
-    price: dict[str, Any] | None = None
-    sides: set[str] = field(default_factory=set)
-
-    @property
-    def depth(self) -> int:
-        return self.id.count(".")
-
-    def passages(self) -> list[tuple[Sequence[Mapping[str, Any]], Record]]:
-        """(the steps that follow this state, the rollout) for the rollouts that begin here, or
-        above and pass through."""
-        own = [(rollout["steps"], rollout) for _, rollout in sorted(self.rollouts.items())]
-        if self.parent is None or self.step is None:
-            return own
-        text = self.step["action"]["content"]
-        above = self.parent.passages()
-        return own + [
-            (steps[1:], r) for steps, r in above if steps and steps[0]["action"]["content"] == text
-        ]
-
-
-def build(exploration: Exploration, records: TaskRecords, intern: Intern) -> Found:
+def build(exploration: Exploration, explored: Explored, intern: Intern) -> TaskView:
     """A task's tree, its entry in the list, and what it adds to the overview."""
-    nodes = _grow(records)
-    end = records.end or {}
-    for node in nodes.values():
-        node.price = _price(node)
-    if nodes["0"].price is None:  # strategies over whole episodes have no other figure
-        nodes["0"].price = _mean(records.episodes.values())
-    pairs = [_pair(row, nodes, end, intern) for row in end.get("pairs", [])]
-    opening = end.get("opening", [])
-    usage, numbers = _total(records), {name: number for number, name in enumerate(nodes)}
-    tree = {
+    tree, end = explored.tree, explored.end or {}
+    nodes = {node.id: node for node in tree.root.walk()}
+    if tree.root.estimate is None:  # strategies over whole episodes have no other figure
+        tree.root.estimate = _mean(tree.episodes.values())
+    sides: dict[str, set[str]] = {}
+    pairs = [_pair(row, tree, sides, intern) for row in explored.pairs]
+    usage, numbers = tree.usage(), {name: number for number, name in enumerate(nodes)}
+    data = {
         "strategy": end.get("strategy"),
-        "finished": records.end is not None,
+        "finished": explored.end is not None,
         "cut": end.get("cut", False),
         "seconds": end.get("seconds"),
-        "opening": _messages(opening, intern),
-        "nodes": [_node(node, numbers, intern) for node in nodes.values()],
-        "episodes": [
-            _rollout(number, record, intern) for number, record in sorted(records.episodes.items())
-        ],
+        "opening": [[message.role, intern(message.content)] for message in tree.root.opening],
+        "nodes": [_node(node, numbers, sides, intern) for node in nodes.values()],
+        "episodes": _rollouts(tree.episodes, intern),
         "pairs": pairs,
         "usage": _usage(usage),
     }
-    return Found(
-        tree,
-        _listed(exploration, end, nodes, opening, usage),
-        _figures(exploration, records, len(nodes) - 1, usage),
+    return TaskView(
+        data, _listed(exploration, explored, sides, usage), _figures(exploration, explored, usage)
     )
 
 
-def _grow(records: TaskRecords) -> dict[str, _Node]:
-    """All nodes, parents first. Where a strategy recycles, the first actions of the rollouts
-    through a node are its candidates, too: they have no record of their own."""
-    committed = {step["node"]: step for step in (records.end or {}).get("committed", [])}
-    drawn = {
-        name: record for name, record in records.candidates.items() if record["step"] is not None
-    }
-    nodes = {"0": _Node("0", None, rollouts=records.rollouts.get("0", {}))}
-    for name in sorted({*drawn, *records.rollouts, *committed}, key=_place):
-        _add(name, nodes, records, drawn, committed)
-    if any("~" in name for name in nodes):
-        for name in ["0", *committed]:
-            for steps, _ in nodes[name].passages():
-                if steps:
-                    _add(f"{name}.{_recycled_name(steps[0])}", nodes, records, drawn, committed)
-    return nodes
-
-
-def _add(
-    name: str,
-    nodes: dict[str, _Node],
-    records: TaskRecords,
-    drawn: Mapping[str, Record],
-    committed: Mapping[str, Any],
-) -> _Node:
-    if name in nodes:
-        return nodes[name]
-    above, _, last = name.rpartition(".")
-    parent = _add(above, nodes, records, drawn, committed)
-    record = drawn.get(name, {})
-    step = record.get("step")
-    if not record:
-        step, record = _recycled(parent, last)
-    nodes[name] = _Node(
-        name, parent, step, record, records.rollouts.get(name, {}), committed.get(name)
-    )
-    return nodes[name]
-
-
-def _recycled(parent: _Node, last: str) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
-    """The step of a candidate that came out of a rollout, and what its record would be."""
-    for (step, *rest), rollout in (passage for passage in parent.passages() if passage[0]):
-        if _recycled_name(step) == last:
-            ended = not rest and rollout["stop"] != StopReason.CONTEXT
-            last_of_all = {"stop": rollout["stop"], "reward": rollout["reward"]} if ended else {}
-            return step, {"policy": rollout["policy"], **last_of_all}
-    return None, {}
-
-
-def _recycled_name(step: Mapping[str, Any]) -> str:
-    """The last part of its id, as rro.exploration.sampler gives it: "~" and a digest of its
-    action."""
-    return f"~{derive_seed(step['action']['content']):016x}"[:11]
-
-
-def _place(name: str) -> tuple[tuple[int, float, str], ...]:
-    """Sorts "0.10" after "0.9", and recycled nodes after the drawn ones."""
-    return tuple(
-        (0, int(part), "") if part.isdecimal() else (1, math.inf, part) for part in name.split(".")
-    )
-
-
-def _price(node: _Node) -> dict[str, Any] | None:
-    """r(h_t, a_t) as the strategy had it. Where that used more outcomes than are on this node, it
-    has no interval here."""
-    if node.record.get("stop") is not None:
-        reward = node.record.get("reward")
-        return (
-            None
-            if reward is None
-            else _priced(ProcessReward((reward,), node.record["policy"], exact=True))
-        )
-    chosen = node.committed or {}
-    said = chosen.get("process_reward")
-    own, through = _mean(node.rollouts.values()), _mean(rollout for _, rollout in node.passages())
-    if said is None:
-        return through if "usage" not in node.record else own
-    if price := next((price for price in (own, through) if price and price["mean"] == said), None):
-        return price
-    return {"mean": said, "low": None, "high": None, "n": chosen["n"], "policy": chosen["policy"]}
-
-
-def _mean(rollouts: Iterable[Record]) -> dict[str, Any] | None:
+def _mean(rollouts: Iterable[Trajectory]) -> ProcessReward | None:
     """The mean outcome of those that did not fail."""
-    kept = [record for record in rollouts if record["reward"] is not None]
-    return (
-        _priced(ProcessReward(tuple(r["reward"] for r in kept), kept[0]["policy"]))
-        if kept
-        else None
-    )
+    kept = [rollout for rollout in rollouts if rollout.reward is not None]
+    rewards = tuple(rollout.reward for rollout in kept if rollout.reward is not None)
+    return ProcessReward(rewards, kept[0].policy) if kept else None
 
 
-def _priced(reward: ProcessReward) -> dict[str, Any]:
+def _estimate(reward: ProcessReward | None) -> dict[str, Any] | None:
+    if reward is None:
+        return None
     return {
         **outcome_interval(reward).plain(),
         "exact": reward.exact,
@@ -199,47 +81,53 @@ def _priced(reward: ProcessReward) -> dict[str, Any]:
     }
 
 
-def _node(node: _Node, numbers: Mapping[str, int], intern: Intern) -> dict[str, Any]:
+def _node(
+    node: Node, numbers: Mapping[str, int], sides: Mapping[str, set[str]], intern: Intern
+) -> dict[str, Any]:
     data: dict[str, Any] = {
         "id": node.id,
         "parent": -1 if node.parent is None else numbers[node.parent.id],
+        "estimate": _estimate(node.estimate),
+        "sides": sorted(sides.get(node.id, ())),
+        "rollouts": _rollouts(node.rollouts, intern),
     }
-    data |= {"price": node.price, "sides": sorted(node.sides)}
-    data["rollouts"] = [
-        _rollout(number, record, intern) for number, record in sorted(node.rollouts.items())
-    ]
     if node.step is not None:
         data["step"] = _step(node.step, intern)
-        data |= {name: node.record.get(name) for name in ("policy", "stop", "reward")}
-    if "usage" in node.record:
-        data["usage"] = _usage(Usage(**node.record["usage"]))
-    elif node.parent is not None:
+        data |= {"policy": node.policy, "stop": node.stop, "reward": node.reward}
+    if node.recycled:
         data["recycled"] = True
-    if node.committed is not None:
-        data |= {"committed": True, "rose": node.committed["rose"]}
+    elif node.parent is not None:
+        data["usage"] = _usage(node.cost)
+    if node.committed:
+        data |= {"committed": True, "rose": node.rose}
     return data
 
 
-def _rollout(number: int, record: Record, intern: Intern) -> dict[str, Any]:
-    return {
-        "number": number,
-        "steps": [_step(step, intern) for step in record["steps"]],
-        "usage": _usage(Usage(**record["usage"])),
-        **{name: record.get(name) for name in ("reward", "stop", "policy", "error")},
-    }
+def _rollouts(rollouts: Mapping[int, Trajectory], intern: Intern) -> list[dict[str, Any]]:
+    return [
+        {
+            "number": number,
+            "steps": [_step(step, intern) for step in rollout.steps],
+            "usage": _usage(rollout.usage),
+            "reward": rollout.reward,
+            "stop": rollout.stop,
+            "policy": rollout.policy,
+            "error": rollout.error,
+        }
+        for number, rollout in sorted(rollouts.items())
+    ]
 
 
-def _step(step: Mapping[str, Any], intern: Intern) -> list[Any]:
+def _step(step: Step, intern: Intern) -> list[Any]:
     """[action, observation, 1 if invalid, who wrote the action, its tokens]; the page's `stepOf`
     reads it."""
-    action = step["action"]
-    tokens = len(action["token_ids"]) if action.get("token_ids") else None
+    action = step.action
     return [
-        intern(action["content"]),
-        intern(step["observation"]),
-        int(step["invalid"]),
-        action["source"],
-        tokens,
+        intern(action.content),
+        intern(step.observation),
+        int(step.invalid),
+        action.source,
+        len(action.token_ids) if action.token_ids else None,
     ]
 
 
@@ -248,30 +136,17 @@ def _messages(messages: Sequence[Mapping[str, str]], intern: Intern) -> list[lis
 
 
 def _pair(
-    row: Mapping[str, Any], nodes: Mapping[str, _Node], end: Mapping[str, Any], intern: Intern
+    row: Mapping[str, Any], tree: Tree, sides: dict[str, set[str]], intern: Intern
 ) -> dict[str, Any]:
     data: dict[str, Any] = {
         "step": row["step"],
         "kind": row["kind"],
         "prompt": _messages(row["prompt"], intern),
     }
-    path = ["0", *(step["node"] for step in end["committed"])]
-    parent = (
-        path[row["step"] - 1] if row["kind"] != "trajectory" and row["step"] <= len(path) else None
-    )
     for side in ("chosen", "rejected"):
-        node = _side(
-            row, side, [node for node in nodes.values() if node.parent and node.parent.id == parent]
-        )
+        node = _side(row, side, tree)
         if node is not None:
-            node.sides.add(side)
-            if (
-                node.price is None or node.price["mean"] != row[f"{side}_reward"]
-            ):  # it used outcomes of others, too
-                outcomes = tuple(row[f"{side}_outcomes"])
-                node.price = _priced(
-                    ProcessReward(outcomes, row[f"{side}_pricing_policy"], row[f"{side}_exact"])
-                )
+            sides.setdefault(node.id, set()).add(side)
         data[side] = {
             "messages": _messages(row[side], intern),
             "node": node.id if node else None,
@@ -281,69 +156,79 @@ def _pair(
     return data
 
 
-def _side(row: Mapping[str, Any], side: str, candidates: Sequence[_Node]) -> _Node | None:
-    """The candidate that says what this side says, at this price."""
-    text, reward = row[side][0]["content"], row[f"{side}_reward"]
-    same = [node for node in candidates if node.step and node.step["action"]["content"] == text]
-    priced = [node for node in same if node.price and node.price["mean"] == reward]
-    return next(iter(priced or same), None)
+def _side(row: Mapping[str, Any], side: str, tree: Tree) -> Node | None:
+    """The node that a side of a pair begins with: the candidate at the pair's step with its action
+    and its estimate. None for whole episodes."""
+    path = [tree.root, *tree.committed()]
+    if row["kind"] == "trajectory" or not 1 <= row["step"] <= len(path):
+        return None
+    text, estimate = (
+        row[side][0]["content"],
+        ProcessReward(
+            tuple(row[f"{side}_outcomes"]), row[f"{side}_pricing_policy"], row[f"{side}_exact"]
+        ),
+    )
+    candidates = path[row["step"] - 1].children
+    return next(
+        (c for c in candidates if c.action.content == text and c.estimate == estimate), None
+    )
 
 
 def _listed(
-    exploration: Exploration,
-    end: Mapping[str, Any],
-    nodes: Mapping[str, _Node],
-    opening: Sequence[Mapping[str, str]],
-    usage: Usage,
+    exploration: Exploration, explored: Explored, sides: Mapping[str, set[str]], usage: Usage
 ) -> dict[str, Any]:
     """What the list of tasks shows and filters by. `nodes` is flat: depth, process reward in
     thousandths (null: none), and 1 where the node is a side of a pair, for each node in turn."""
-    whole = any(row["kind"] == "trajectory" for row in end.get("pairs", []))
-    root, *rest = nodes.values()
-    listed = [(root, whole), *((node, bool(node.sides)) for node in rest)]
+    root, pairs = explored.tree.root, explored.pairs
+    paired = {"0"} if any(row["kind"] == "trajectory" for row in pairs) else set[str]()
+    paired |= sides.keys()
     return {
         "group": exploration.group,
         "id": exploration.task,
-        "text": opening[-1]["content"][:_SNIPPET] if opening else "",
-        "finished": bool(end),
-        "start": root.price["mean"] if root.price else None,
-        "line": [step["process_reward"] for step in end.get("committed", [])],
+        "text": root.opening[-1].content[:_SNIPPET] if root.opening else "",
+        "finished": explored.end is not None,
+        "start": root.estimate.mean if root.estimate else None,
+        "line": _line(explored.tree),
         "nodes": [
             figure
-            for node, paired in listed
-            for figure in (node.depth, _thousandths(node), int(paired))
+            for node in root.walk()
+            for figure in (node.depth, _thousandths(node), int(node.id in paired))
         ],
-        "pairs": len(end.get("pairs", [])),
+        "pairs": len(pairs),
         "calls": usage.policy_calls,
     }
 
 
-def _figures(
-    exploration: Exploration, records: TaskRecords, candidates: int, usage: Usage
-) -> dict[str, Any]:
+def _figures(exploration: Exploration, explored: Explored, usage: Usage) -> dict[str, Any]:
     """What `rro.report.overview` adds up."""
-    end = records.end or {}
+    tree = explored.tree
+    nodes = list(tree.root.walk())
     return {
         "group": exploration.group,
-        "finished": bool(end),
-        "start_reward": end.get("start_reward"),
-        "line": [step["process_reward"] for step in end.get("committed", [])],
-        "per_step": end.get("candidates", []),
-        "candidates": candidates,
-        "rollouts": sum(map(len, records.rollouts.values())) + len(records.episodes),
-        "pairs": len(end.get("pairs", [])),
+        "finished": explored.end is not None,
+        "start_reward": _start(explored),
+        "line": _line(tree),
+        "per_step": tree.candidates_per_step(),
+        "candidates": len(nodes) - 1,
+        "rollouts": sum(len(node.rollouts) for node in nodes) + len(tree.episodes),
+        "pairs": len(explored.pairs),
         "usage": _usage(usage),
     }
 
 
-def _thousandths(node: _Node) -> int | None:
-    return None if node.price is None else round(node.price["mean"] * 1000)
+def _line(tree: Tree) -> list[float | None]:
+    """The process rewards along the chosen trajectory."""
+    return [node.estimate.mean if node.estimate else None for node in tree.committed()]
 
 
-def _total(records: TaskRecords) -> Usage:
-    rollouts = [record for by_number in records.rollouts.values() for record in by_number.values()]
-    everything = [*records.candidates.values(), *rollouts, *records.episodes.values()]
-    return sum((Usage(**record["usage"]) for record in everything), Usage())
+def _start(explored: Explored) -> float | None:
+    """r_0 as the strategy estimated it."""
+    estimate = explored.end["nodes"]["0"]["estimate"] if explored.end else None
+    return None if estimate is None else ProcessReward(tuple(estimate["outcomes"]), "").mean
+
+
+def _thousandths(node: Node) -> int | None:
+    return None if node.estimate is None else round(node.estimate.mean * 1000)
 
 
 def _usage(usage: Usage) -> list[float]:

@@ -66,6 +66,10 @@ class RunFolder:
     def pairs(self, iteration: int) -> Path:
         return self.path / f"pairs-{iteration}.jsonl"
 
+    def pairs_so_far(self, iteration: int) -> Path:
+        """The pairs of the tasks that an exploration under way has finished, as they finished."""
+        return self.path / f"pairs-{iteration}.jsonl.so-far"
+
     def checkpoint(self, label: str) -> Path:
         """`label` is "base" (a model made from scratch), "sft", or the strategy and iteration, e.g.
         "rro-1"."""

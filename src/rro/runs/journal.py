@@ -17,7 +17,7 @@ from typing import Any
 from rro.errors import DataError, RroError, UsageError
 from rro.runs.journal_index import Index
 
-SCHEMA = 1
+SCHEMA = 2
 _HEADER = {"kind": "journal", "key": "", "schema": SCHEMA}
 
 
@@ -90,10 +90,8 @@ class Journal:
                 record = self._parse(line, number)
                 if number > 1:
                     self._index.put(record["kind"], record["key"], self._end, len(line))
-                elif record.get("schema") != SCHEMA:
-                    raise DataError(
-                        f"{self.path}: not a journal of schema {SCHEMA}; use the version of rro that wrote it"
-                    )
+                else:
+                    self._check_header(record)
                 self._end, self._lines = self._end + len(line), number
 
     def close(self) -> None:
@@ -120,6 +118,18 @@ class Journal:
                 f"{self.path}: another process is writing this run; wait for it or stop it"
             ) from None
 
+    def _check_header(self, header: dict[str, Any]) -> None:
+        schema = header.get("schema")
+        if schema == 1:
+            raise DataError(
+                f"{self.path}: written by rro 0.1 (journal schema 1), and this version has schema "
+                f"{SCHEMA}: finish or read the run with rro 0.1, or start a new one"
+            )
+        if schema != SCHEMA:
+            raise DataError(
+                f"{self.path}: not a journal of schema {SCHEMA}; use the version of rro that wrote it"
+            )
+
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             record = json.loads(line)
@@ -137,7 +147,7 @@ class Journal:
         line = _encoded(record)
         try:
             written = os.write(self._file, line)
-            if written < len(line):  # a disc that fills up takes a part
+            if written < len(line):  # a disk that fills up takes a part
                 raise OSError(28, "no space left")
         except OSError as error:
             os.ftruncate(self._file, self._end)
@@ -147,6 +157,11 @@ class Journal:
         place = (self._end, len(line))
         self._end += len(line)
         return place
+
+
+def without_envelope(record: dict[str, Any]) -> dict[str, Any]:
+    """What was appended: the record without its kind and key."""
+    return {name: value for name, value in record.items() if name not in ("kind", "key")}
 
 
 _NAME = re.compile(

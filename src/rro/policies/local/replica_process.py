@@ -16,11 +16,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rro.codec import PackedMessage, unpack_message
 from rro.config import ModelConfig
 from rro.errors import RroError
-from rro.types import Completion, Message, SamplingParams, Source
-
-Packed = tuple[str, str, str, tuple[int, ...] | None]
+from rro.types import Completion, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Request(NamedTuple):
     faster."""
 
     number: int
-    messages: tuple[Packed, ...]
+    messages: tuple[PackedMessage, ...]
     n: int
     params: SamplingParams
     seed: int
@@ -51,16 +50,6 @@ class Response(NamedTuple):
 
     number: int
     result: list[Completion] | Exception
-
-
-def pack(message: Message) -> Packed:
-    """A message as a plain tuple."""
-    return message.role, message.content, message.source.value, message.token_ids
-
-
-def _unpack(packed: Packed) -> Message:
-    role, content, source, token_ids = packed
-    return Message(role, content, Source(source), token_ids)  # type: ignore[arg-type]
 
 
 class _Worker:
@@ -91,7 +80,7 @@ class _Worker:
                 self._tasks[command].cancel()
 
     async def _sample(self, request: Request) -> None:
-        messages = [_unpack(message) for message in request.messages]
+        messages = [unpack_message(message) for message in request.messages]
         result: list[Completion] | Exception
         try:
             result = await self._policy.sample(messages, request.n, request.params, request.seed)

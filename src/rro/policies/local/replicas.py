@@ -22,9 +22,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from rro.codec import pack_message
 from rro.config import ModelConfig
 from rro.errors import PolicyError, RroError
-from rro.policies.local.replica_process import Request, Response, Spec, pack
+from rro.policies.local.replica_process import Request, Response, Spec
 from rro.processes import cores
 from rro.types import Completion, Message, SamplingParams, Source
 
@@ -159,7 +160,7 @@ class Replica:
                 raise PolicyError(self.ended)
             self._waiting[number] = future, loop, n
             self.load += n
-        self._send_soon(Request(number, tuple(map(pack, messages)), n, params, seed), loop)
+        self._send_soon(Request(number, tuple(map(pack_message, messages)), n, params, seed), loop)
         try:
             return await future
         except asyncio.CancelledError:

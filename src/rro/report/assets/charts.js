@@ -250,7 +250,7 @@ function spark(values, range) {
 }
 
 /** A process reward on the reward scale: outcomes as ticks, interval as a bar, mean as a dot. */
-function gauge(price, range) {
+function gauge(estimate, range) {
   const width = 92,
     height = 16,
     x = (value) =>
@@ -258,14 +258,14 @@ function gauge(price, range) {
       ((Math.min(Math.max(value, range[0]), range[1]) - range[0]) / (range[1] - range[0] || 1)) *
         (width - 8);
   const parts = [svg("line", { class: "grid", x1: 4, x2: width - 4, y1: 8, y2: 8 })];
-  if (price) {
-    if (price.low !== null)
+  if (estimate) {
+    if (estimate.low !== null)
       parts.push(
-        svg("line", { class: "whisker", x1: x(price.low), x2: x(price.high), y1: 8, y2: 8 }),
+        svg("line", { class: "whisker", x1: x(estimate.low), x2: x(estimate.high), y1: 8, y2: 8 }),
       );
-    for (const outcome of price.outcomes ?? [])
+    for (const outcome of estimate.outcomes ?? [])
       parts.push(svg("line", { class: "tick", x1: x(outcome), x2: x(outcome), y1: 3, y2: 13 }));
-    parts.push(svg("circle", { class: "dot", cx: x(price.mean), cy: 8, r: 3.5 }));
+    parts.push(svg("circle", { class: "dot", cx: x(estimate.mean), cy: 8, r: 3.5 }));
   }
   return svg("svg", { class: "gauge", width, height, "aria-hidden": "true" }, parts);
 }

@@ -84,11 +84,11 @@ function colours(value, [low, high]) {
 }
 
 /** A reward on a background of its colour. */
-function chip(price, range, digits = 2) {
-  const text = price === null || price === undefined ? "–" : price.toFixed(digits);
+function chip(estimate, range, digits = 2) {
+  const text = estimate === null || estimate === undefined ? "–" : estimate.toFixed(digits);
   const shown = el("span", { class: "chip" }, text);
   if (text !== "–") {
-    const { background, foreground } = colours(price, range);
+    const { background, foreground } = colours(estimate, range);
     shown.style.background = background;
     shown.style.color = foreground;
   }

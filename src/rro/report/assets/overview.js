@@ -238,12 +238,12 @@ function perStepFigure(groups) {
 }
 
 function risingFigure(groups) {
-  const priced = groups.filter((group) => group.rising.some(([, steps]) => steps));
-  if (!priced.length) return null;
+  const known = groups.filter((group) => group.rising.some(([, steps]) => steps));
+  if (!known.length) return null;
   const names = ["first", "middle", "last"];
   const rows = names.flatMap((name, third) =>
-    priced.map((group, series) => ({
-      label: `${name} third${priced.length > 1 ? `, ${group.label}` : ""}`,
+    known.map((group, series) => ({
+      label: `${name} third${known.length > 1 ? `, ${group.label}` : ""}`,
       value: group.rising[third][1] ? group.rising[third][0] / group.rising[third][1] : 0,
       text: `${percent(...group.rising[third])} of ${group.rising[third][1]}`,
       series,
@@ -256,7 +256,7 @@ function risingFigure(groups) {
     bars(rows, 1),
     ["stage", "rising", "steps"],
     rows.map((row) => [row.label, ...row.counts]),
-    priced.map((group) => group.label),
+    known.map((group) => group.label),
   );
 }
 

@@ -45,15 +45,15 @@ function treeView(task, chosen, choose) {
   const rows = rowsOf(task), closed = new Set();
   const items = rows.map(({ i, level, inner }) => {
     const node = task.nodes[i];
-    const dim = isFiltered() && !nodeFits(depthOf(node), node.price?.mean ?? null, node.sides.length > 0 || (i === 0 && task.pairs.some((pair) => pair.kind === "trajectory")));
+    const dim = isFiltered() && !nodeFits(depthOf(node), node.estimate?.mean ?? null, node.sides.length > 0 || (i === 0 && task.pairs.some((pair) => pair.kind === "trajectory")));
     const text = node.step ? gist(task.text(node.step[0])) : i ? "(its record is missing)" : `start: ${gist(task.text(task.opening.at(-1)?.[1]) ?? "in progress")}`;
     const twisty = el("span", { class: "twisty", "aria-hidden": "true" }, inner ? "▾" : "");
     const item = el("div", {
       role: "treeitem", "aria-level": level, "aria-expanded": inner ? "true" : null, "aria-selected": String(node.id === chosen), tabindex: node.id === chosen ? 0 : -1,
       "data-node": node.id, class: `node${node.committed || !i ? " on-path" : ""}${dim ? " dim" : ""}`,
-      "aria-label": `${i ? `step ${depthOf(node)}` : "start"}, process reward ${number(node.price?.mean, 2)}, ${badges(node).filter(Boolean).map((one) => one.textContent.slice(2)).join(", ")}: ${text}`,
+      "aria-label": `${i ? `step ${depthOf(node)}` : "start"}, process reward ${number(node.estimate?.mean, 2)}, ${badges(node).filter(Boolean).map((one) => one.textContent.slice(2)).join(", ")}: ${text}`,
       onclick: () => select(item),
-    }, chip(node.price?.mean, head.range), gauge(node.price, head.range), twisty, badges(node), el("span", { class: "gist" }, text));
+    }, chip(node.estimate?.mean, head.range), gauge(node.estimate, head.range), twisty, badges(node), el("span", { class: "gist" }, text));
     item.style.setProperty("--level", Math.min(level - 1, 12));
     return item;
   });
@@ -113,16 +113,16 @@ function message(who, text, note = "") {
   return el("section", { class: `message ${who}` }, el("h4", {}, who, note ? el("span", {}, ` ${note}`) : null), el("pre", { tabindex: 0 }, text));
 }
 
-function estimateText(price, currency = "") {
-  if (!price) return "no process reward";
-  const figures = price.exact ? `${number(price.mean)}, the outcome itself` : `${number(price.mean)} from ${plural(price.n, "outcome")}`;
-  const spread = price.low === null || price.exact ? "" : `, 95 % interval [${number(price.low)}, ${number(price.high)}]`;
-  return `${figures}${spread}${price.policy ? `, ${price.exact ? "reached" : "estimated"} by ${price.policy}` : ""}${currency}`;
+function estimateText(estimate, currency = "") {
+  if (!estimate) return "no process reward";
+  const figures = estimate.exact ? `${number(estimate.mean)}, the outcome itself` : `${number(estimate.mean)} from ${plural(estimate.n, "outcome")}`;
+  const spread = estimate.low === null || estimate.exact ? "" : `, 95 % interval [${number(estimate.low)}, ${number(estimate.high)}]`;
+  return `${figures}${spread}${estimate.policy ? `, ${estimate.exact ? "reached" : "estimated"} by ${estimate.policy}` : ""}${currency}`;
 }
 
 function decision(task, node) {
   if (!task.finished) return "this task is in progress";
-  const before = node.parent >= 0 ? task.nodes[node.parent].price : null;
+  const before = node.parent >= 0 ? task.nodes[node.parent].estimate : null;
   if (node.rose) return `chosen: it rose${before ? ` above ${number(before.mean)}` : ""}`;
   if (node.committed) return "chosen, though it did not rise: the best of its step, or the expert's";
   return node.parent < 0 ? "the start of the task" : "considered, not chosen";
@@ -154,8 +154,8 @@ function nodeDetails(task, node) {
   const history = () => [task.opening.map(([role, i]) => message(role === "user" ? "environment" : role, task.text(i))), path.slice(1, -1).map((above) => (above.step ? turns(task, [above.step]) : []))].flat();
   const pair = task.pairs.findIndex((one) => one.chosen.node === node.id || one.rejected.node === node.id);
   const facts = {
-    "process reward": estimateText(node.price),
-    outcomes: node.price?.outcomes && !node.price.exact ? node.price.outcomes.map((outcome) => chip(outcome, head.range)) : null,
+    "process reward": estimateText(node.estimate),
+    outcomes: node.estimate?.outcomes && !node.estimate.exact ? node.estimate.outcomes.map((outcome) => chip(outcome, head.range)) : null,
     decision: decision(task, node),
     ended: node.stop ? `${node.stop.replace("_", " ")}, outcome ${number(node.reward)}` : null,
     "written by": step ? `${node.policy ?? step.source}${step.tokens === null ? "" : `, ${plural(step.tokens, "token")}`}${step.invalid ? "; an invalid action" : ""}` : null,
@@ -178,14 +178,14 @@ function pathChart(task, chosen) {
   const width = Math.min(Math.max(chartWidth(), 280), 620), height = 150, bottom = height - 24, [low, high] = head.range;
   const deepest = Math.max(...task.nodes.map(depthOf), 1);
   const x = (step) => 36 + (step / deepest) * (width - 60), y = (value) => bottom - ((Math.min(Math.max(value, low), high) - low) / (high - low || 1)) * (bottom - 12);
-  const path = task.nodes.filter((node) => (node.committed || node.parent < 0) && node.price);
+  const path = task.nodes.filter((node) => (node.committed || node.parent < 0) && node.estimate);
   const grid = ticks(low, high, 3).map((at) => [svg("line", { class: "grid", x1: 36, x2: width - 20, y1: y(at), y2: y(at) }), svg("text", { x: 30, y: y(at) + 4, "text-anchor": "end" }, short(at))]);
   const steps = Array.from({ length: deepest + 1 }, (_, step) => svg("text", { x: x(step), y: height - 6, "text-anchor": "middle" }, step || "start"));
-  const dots = task.nodes.filter((node) => node.price).map((node) => {
-    const dot = svg("circle", { cx: x(depthOf(node)), cy: y(node.price.mean), r: node.committed || node.parent < 0 ? 6 : 4, class: node.id === chosen ? "here" : node.committed ? "" : "side" });
-    dot.style.fill = colours(node.price.mean, head.range).background;
+  const dots = task.nodes.filter((node) => node.estimate).map((node) => {
+    const dot = svg("circle", { cx: x(depthOf(node)), cy: y(node.estimate.mean), r: node.committed || node.parent < 0 ? 6 : 4, class: node.id === chosen ? "here" : node.committed ? "" : "side" });
+    dot.style.fill = colours(node.estimate.mean, head.range).background;
     return dot;
   });
-  const line = svg("path", { class: "path", d: path.map((node, i) => `${i ? "L" : "M"}${x(depthOf(node))} ${y(node.price.mean)}`).join("") });
+  const line = svg("path", { class: "path", d: path.map((node, i) => `${i ? "L" : "M"}${x(depthOf(node))} ${y(node.estimate.mean)}`).join("") });
   return svg("svg", { class: "along", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Process reward along the chosen path; the tree below has the same numbers" }, grid, steps, line, dots);
 }

@@ -1,0 +1,326 @@
+"""Trees to journal records and back.
+
+The journal holds one record for each candidate, rollout and episode when it is finished, and one
+"task" record when the tree is: every node by id, with its estimate and the numbers of its rollouts.
+Messages stand in the candidate and rollout records alone, so a tree is read from both. Pairs,
+demonstrations and tables are not journalled: they are computed from trees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rro.codec import from_plain, to_plain, usage_of
+from rro.errors import DataError
+from rro.exploration.tree import Node, RolloutSuffix, Tree, recycled_child
+from rro.runs.journal import Journal
+from rro.types import Message, ProcessReward, Step, StopReason, Task, Trajectory, Usage
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRecord:
+    """A drawn or given action and what it did. `step` is None where the context was full; `reward`
+    and `stop` are set where the action ended the episode."""
+
+    step: Step | None
+    policy: str
+    usage: Usage
+    reward: float | None = None
+    stop: StopReason | None = None
+    logprobs: tuple[float, ...] | None = None
+
+    def put_on(self, node: Node) -> None:
+        """Enter it into its node."""
+        node.step, node.policy, node.logprobs = self.step, self.policy, self.logprobs
+        node.reward, node.stop = self.reward, self.stop
+        node.cost += self.usage
+
+
+def work_record(finished: CandidateRecord | Trajectory) -> dict[str, Any]:
+    """The record of a candidate, a rollout or an episode. A rollout's opening is its node's
+    history, so it is left out."""
+    if isinstance(finished, Trajectory):
+        finished = replace(finished, opening=())
+    return to_plain(finished)
+
+
+def read_candidate(record: Record) -> CandidateRecord:
+    """A candidate from its record."""
+    return from_plain(CandidateRecord, record)
+
+
+def read_rollout(record: Record, opening: tuple[Message, ...]) -> Trajectory:
+    """A rollout or an episode from its record; `opening` is the history of its node."""
+    return replace(from_plain(Trajectory, record), opening=opening)
+
+
+def tree_record(tree: Tree, strategy: str, cut: bool, seconds: float) -> dict[str, Any]:
+    """The "task" record of a finished tree. `cut` says that the budget ended it, `seconds` is the
+    wall time that it took."""
+    return {
+        "strategy": strategy,
+        "cut": cut,
+        "opening": [to_plain(message) for message in tree.root.opening],
+        "nodes": {node.id: _node_record(node) for node in tree.root.walk()},
+        "episodes": sorted(tree.episodes),
+        "overflowed": sorted(tree.overflowed),
+        "failed": list(_failed(tree)),
+        "usage": to_plain(tree.usage()),
+        "usage_by_step": [to_plain(usage) for usage in tree.usage_by_step()],
+        "seconds": seconds,
+    }
+
+
+def _node_record(node: Node) -> dict[str, Any]:
+    estimate = node.estimate
+    record: dict[str, Any] = {
+        "committed": node.committed,
+        "rose": node.rose,
+        "recycled": node.recycled,
+        "source": None if node.step is None else node.action.source,
+        "estimate": None if estimate is None else to_plain(estimate),
+        "rollouts": sorted(node.rollouts),
+    }
+    if node.origin is not None:
+        record["origin"] = _place(node.origin)
+        record["inherited"] = [_place(suffix) for suffix in node.inherited]
+    return record
+
+
+def _place(suffix: RolloutSuffix) -> list[Any]:
+    """[the node where the rollout began, its number there, its steps before this place]"""
+    return [suffix.began_at, suffix.number, suffix.start]
+
+
+def _failed(tree: Tree) -> Iterator[dict[str, Any]]:
+    """The rollouts and episodes that failed, which have no record of their own."""
+    numbered = [("episode", "0", number, run) for number, run in tree.episodes.items()]
+    for node in tree.root.walk():
+        numbered += [("rollout", node.id, number, run) for number, run in node.rollouts.items()]
+    for kind, node_id, number, run in sorted(numbered, key=lambda row: row[:3]):
+        if run.stop is StopReason.FAILED:
+            yield {
+                "kind": kind,
+                "node": node_id,
+                "number": number,
+                "policy": run.policy,
+                "seed": run.seed,
+                "error": run.error,
+                "usage": to_plain(run.usage),
+            }
+
+
+@dataclass
+class TaskRecords:
+    """A journal's records of one task: candidates by node, rollouts by node and number, whole
+    episodes by number, and the finished tree's own record (None while it is being explored)."""
+
+    candidates: dict[str, Record] = field(default_factory=dict)
+    rollouts: dict[tuple[str, int], Record] = field(default_factory=dict)
+    episodes: dict[int, Record] = field(default_factory=dict)
+    end: Record | None = None
+
+    def add(self, kind: str, name: str, record: Record) -> None:
+        """Enter a record of `kind`; `name` is what follows the task in its key."""
+        node_id, _, number = name.partition("/")
+        if kind == "candidate":
+            self.candidates[node_id] = record
+        elif kind == "rollout":
+            self.rollouts[node_id, int(number)] = record
+        elif kind == "episode":
+            self.episodes[int(number)] = record
+        else:
+            self.end = record
+
+
+def read_tree(journal: Journal, key: str, task: Task) -> Tree | None:
+    """The finished tree whose "task" record has this key; None where there is no such record.
+
+    It is equal to the tree that was explored, but for the environment's snapshots and the steps of
+    failed rollouts. Raises DataError where records are missing or damaged."""
+    end = journal.get("task", key)
+    if end is None:
+        return None
+    records = TaskRecords(end=end)
+    for kind, name in _listed(end):
+        record = journal.get(kind, f"{key}/{name}")
+        if record is not None:
+            records.add(kind, name, record)
+    try:
+        return build_tree(records, task)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{journal.path}: the records of task {key!r} do not fit together ({error!r}); restore "
+            "the file or start a new run"
+        ) from error
+
+
+def read_trees(journal: Journal, keys: Iterable[tuple[str, Task]]) -> Iterator[Tree]:
+    """The finished trees among `keys` in their order, one in memory at a time."""
+    for key, task in keys:
+        if (tree := read_tree(journal, key, task)) is not None:
+            yield tree
+
+
+def _listed(end: Record) -> Iterator[tuple[str, str]]:
+    """(kind, rest of the key) of every record that a finished tree is made of."""
+    failed = {(row["kind"], row["node"], row["number"]) for row in end["failed"]}
+    for node_id, node in end["nodes"].items():
+        if node["source"] is not None and not node["recycled"]:
+            yield "candidate", node_id
+        for number in node["rollouts"]:
+            if ("rollout", node_id, number) not in failed:
+                yield "rollout", f"{node_id}/{number}"
+    for node_id in dict.fromkeys(end["overflowed"]):
+        yield "candidate", node_id
+    for number in end["episodes"]:
+        if ("episode", "0", number) not in failed:
+            yield "episode", f"0/{number}"
+
+
+def build_tree(records: TaskRecords, task: Task) -> Tree:
+    """The tree that the records tell of. Where the task is not finished, what is there so far:
+    nothing is committed yet, and estimates are those that the finished rollouts give."""
+    if records.end is None:
+        return _UnfinishedTree(records, task).build()
+    return _FinishedTree(records, records.end, task).build()
+
+
+class _FinishedTree:
+    """Follows the task's own record, which lists every node, parents first."""
+
+    def __init__(self, records: TaskRecords, end: Record, task: Task) -> None:
+        self._records, self._end = records, end
+        opening = tuple(from_plain(Message, row) for row in end["opening"])
+        self._nodes = {"0": Node("0", None, opening=opening)}
+        self._tree = Tree(task, self._nodes["0"], overflowed=list(end["overflowed"]))
+        self._failed = {(row["kind"], row["node"], row["number"]): row for row in end["failed"]}
+
+    def build(self) -> Tree:
+        for node_id, record in self._end["nodes"].items():
+            node = self._node(node_id, record)
+            node.committed, node.rose = record["committed"], record["rose"]
+            if record["estimate"] is not None:
+                node.estimate = from_plain(ProcessReward, record["estimate"])
+            history = node.history() if record["rollouts"] else ()
+            for number in record["rollouts"]:
+                node.rollouts[number] = self._run("rollout", node, number, history)
+        for number in self._end["episodes"]:
+            root = self._tree.root
+            self._tree.episodes[number] = self._run("episode", root, number, root.opening)
+        for node_id in self._tree.overflowed:
+            parent = self._nodes[node_id.rpartition(".")[0]]
+            parent.cost += usage_of(self._records.candidates[node_id])
+        return self._tree
+
+    def _node(self, node_id: str, record: Record) -> Node:
+        if node_id in self._nodes:
+            return self._nodes[node_id]
+        parent = self._nodes[node_id.rpartition(".")[0]]
+        if record["recycled"]:
+            node = recycled_child(node_id, parent, self._suffix(record["origin"]))
+            node.inherited = [self._suffix(place) for place in record["inherited"]]
+        else:
+            node = Node(node_id, parent)
+            read_candidate(self._records.candidates[node_id]).put_on(node)
+        parent.children.append(node)
+        self._nodes[node_id] = node
+        return node
+
+    def _suffix(self, place: tuple[str, int, int]) -> RolloutSuffix:
+        began_at, number, start = place
+        rollout = self._nodes[began_at].rollouts[number]
+        if rollout.reward is None:
+            raise ValueError(f"rollout {number} of node {began_at} has no outcome")
+        return RolloutSuffix(rollout, rollout.reward, start, (), began_at, number)
+
+    def _run(self, kind: str, node: Node, number: int, history: tuple[Message, ...]) -> Trajectory:
+        row = self._failed.get((kind, node.id, number))
+        if row is not None:
+            run = Trajectory(
+                self._tree.task.id,
+                history,
+                (),
+                None,
+                StopReason.FAILED,
+                row["policy"],
+                row["seed"],
+                usage_of(row),
+                row["error"],
+            )
+        elif kind == "rollout":
+            run = read_rollout(self._records.rollouts[node.id, number], history)
+        else:
+            run = read_rollout(self._records.episodes[number], history)
+        return run
+
+
+class _UnfinishedTree:
+    """Puts together what a journal has of a task that is still being explored."""
+
+    def __init__(self, records: TaskRecords, task: Task) -> None:
+        self._records = records
+        self._nodes = {"0": Node("0", None)}
+        self._tree = Tree(task, self._nodes["0"])
+
+    def build(self) -> Tree:
+        rollouts: dict[str, dict[int, Record]] = {}
+        for (node_id, number), record in sorted(self._records.rollouts.items()):
+            rollouts.setdefault(node_id, {})[number] = record
+        for node_id in sorted({*self._records.candidates, *rollouts}, key=_order):
+            if node_id in self._records.candidates:
+                self._add_candidate(node_id)
+            if (node := self._find(node_id)) is not None:
+                self._attach(node, rollouts.get(node_id, {}))
+        for number, record in sorted(self._records.episodes.items()):
+            self._tree.episodes[number] = read_rollout(record, ())
+        for node in self._tree.root.walk():
+            node.estimate = _estimate_so_far(node)
+        return self._tree
+
+    def _attach(self, node: Node, rollouts: Mapping[int, Record]) -> None:
+        for number, record in rollouts.items():
+            node.rollouts[number] = read_rollout(record, ())
+
+    def _add_candidate(self, node_id: str) -> None:
+        candidate = read_candidate(self._records.candidates[node_id])
+        parent = self._find(node_id.rpartition(".")[0])
+        if parent is None:
+            return
+        if candidate.step is None:
+            self._tree.overflowed.append(node_id)
+            parent.cost += candidate.usage
+            return
+        node = self._nodes[node_id] = Node(node_id, parent)
+        candidate.put_on(node)
+        parent.children.append(node)
+
+    def _find(self, node_id: str) -> Node | None:
+        """The node, which may be a step of its parent's rollouts; None where the journal does not
+        say what it is."""
+        if node_id not in self._nodes and "~" in node_id.rpartition(".")[2]:
+            parent = self._find(node_id.rpartition(".")[0])
+            for child in self._tree.recycle(parent) if parent is not None else ():
+                self._nodes[child.id] = child
+        return self._nodes.get(node_id)
+
+
+def _order(node_id: str) -> tuple[tuple[int, str], ...]:
+    """Sorts "0.10" after "0.9", parents before children, and recycled nodes after drawn ones."""
+    return tuple(
+        (int(part), "") if part.isdecimal() else (1 << 62, part) for part in node_id.split(".")
+    )
+
+
+def _estimate_so_far(node: Node) -> ProcessReward | None:
+    if node.stop is not None:
+        return (
+            None if node.reward is None else ProcessReward((node.reward,), node.policy, exact=True)
+        )
+    suffixes = node.suffixes()
+    if not suffixes:
+        return None
+    return ProcessReward(tuple(s.reward for s in suffixes), suffixes[0].rollout.policy)

@@ -1,0 +1,63 @@
+"""Every strategy with small options, forests to explore with them, and environments that fail."""
+
+from __future__ import annotations
+
+from fakes import ForkableTreeEnvironment, TreeEnvironment
+
+from rro.config import AdaptiveConfig
+from rro.exploration.strategies.adaptive import AdaptiveExploration
+from rro.exploration.strategies.fixed_size import FixedSizeExploration
+from rro.exploration.strategies.ipr import IterativeStepRefinement
+from rro.exploration.strategies.rising import RisingExploration
+from rro.exploration.strategies.whole import RejectionSampling, TrajectoryExploration
+from rro.seeds import derive_seed
+from rro.types import Message, Source, Step, StopReason, Trajectory
+
+TREE = {
+    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
+    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
+    "c": 0.5,
+}
+FOREST = {f"task/{number}": TREE for number in range(12)}
+
+
+def experts(tasks):
+    steps = (
+        Step(Message("assistant", "b", Source.EXPERT), "at b: go x y", 0.0, False),
+        Step(Message("assistant", "x", Source.EXPERT), "the end", 0.6, True),
+    )
+    opening = (Message("system", "Walk."), Message("user", "at : go a b c"))
+    return {
+        task: Trajectory(task, opening, steps, 0.6, StopReason.TERMINAL, "expert", 0)
+        for task in tasks
+    }
+
+
+STRATEGIES = [
+    RisingExploration(2, 2),
+    RisingExploration(2, 3, "weak", "zero", "all"),
+    FixedSizeExploration(2, 2, estimate_start=True),
+    IterativeStepRefinement(experts(FOREST), 2),
+    TrajectoryExploration(experts(FOREST)),
+    RejectionSampling(0.5, 3),
+    AdaptiveExploration(),
+    AdaptiveExploration(AdaptiveConfig(recycle=False, error=0.3, budget=12), "all"),
+]
+BY_NAME = [f"{number}-{strategy.name}" for number, strategy in enumerate(STRATEGIES)]
+
+
+class Faulty:
+    """Some steps of some tasks always fail."""
+
+    def step(self, action):
+        if derive_seed(self.task, self.path, action.content) % 8 == 0:
+            raise ConnectionError("reset by peer")
+        return super().step(action)
+
+
+class FaultyByReplay(Faulty, TreeEnvironment):
+    pass
+
+
+class FaultyForkable(Faulty, ForkableTreeEnvironment):
+    pass
