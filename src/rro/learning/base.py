@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from rro.config import ModelConfig
 
 REPORT_FILE = "training.json"
 """Name of the file beside the weights that holds `TrainingReport.record()`."""
 
-Takes = Literal["conversations", "pairs"]
 Metrics = Mapping[str, float | int | str]
 Observe = Callable[[Metrics], None]
 
@@ -85,8 +84,9 @@ class Learner(Protocol):
 
     name: str
     """The name of its section in a recipe, and of its metrics."""
-    takes: Takes
-    """What `rows` are: conversations (sequences of `Message`), or `PreferencePair`s."""
+    takes: str
+    """What `rows` are, as a credit gives them: "conversations" (sequences of `Message`), or "pairs"
+    (`PreferencePair`s)."""
 
     def train(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rro.config import DpoConfig
-from rro.learning.base import Takes, TrainingContext, TrainingReport
+from rro.learning.base import TrainingContext, TrainingReport
 from rro.seeds import derive_seed
 from rro.types import PreferencePair
 
@@ -19,7 +19,7 @@ class Dpo:
     reference stays the SFT policy."""
 
     name: str = "dpo"
-    takes: Takes = "pairs"
+    takes: str = "pairs"
 
     def __init__(self, options: DpoConfig) -> None:
         self.options = options

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from rro.errors import RroError
 from rro.learning.base import Observe, TrainingReport
-from rro.learning.rows import Rows
+from rro.learning.rows import LengthOrder, Rows
 from rro.learning.workspace import Workspace
 from rro.processes import rank
 from rro.runs.progress import Progress
@@ -33,8 +33,9 @@ def fit(
     Raises RroError if the loss is no longer finite, or the disk or the GPU's memory is full."""
     checkpoint = work.last_checkpoint()
     resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    with clear_errors(stage, work), progress_bar(stage, steps_of(trainer), "steps") as progress:
-        watcher = Watcher(stage, observe, trainer, progress)
+    steps = math.ceil(trainer.args.num_train_epochs * trainer.row_order.steps)
+    with clear_errors(stage, work), progress_bar(stage, steps, "steps") as progress:
+        watcher = Watcher(stage, observe, trainer.row_order, progress)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watcher)
         if progress:
@@ -64,20 +65,6 @@ def progress_bar(name: str, total: int, unit: str) -> AbstractContextManager[Pro
     return nullcontext() if rank() else Progress(name, total, unit)
 
 
-def steps_of(trainer: Any) -> int:
-    """Optimiser steps of the whole training, as Transformers counts them."""
-    epochs: float = trainer.args.num_train_epochs
-    return math.ceil(epochs * steps_per_epoch(trainer))
-
-
-def steps_per_epoch(trainer: Any) -> int:
-    """Optimiser steps of one epoch; an incomplete batch at its end is one too."""
-    args = trainer.args
-    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps: int = math.ceil(len(trainer.train_dataset) / batch)
-    return steps
-
-
 class Watcher(TrainerCallback):  # type: ignore[misc]
     """Passes metrics and progress on. Also sets the epoch of the order of rows, which Accelerate
     does not for a resumed training on several processes.
@@ -85,14 +72,19 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     `tokens`: how many this call has trained on, padding not counted."""
 
     def __init__(
-        self, stage: str, observe: Observe | None, trainer: Any, progress: Progress | None
+        self, stage: str, observe: Observe | None, row_order: LengthOrder, progress: Progress | None
     ) -> None:
-        self.stage, self.observe, self.trainer, self.progress = stage, observe, trainer, progress
+        self.stage, self.observe, self.row_order, self.progress = (
+            stage,
+            observe,
+            row_order,
+            progress,
+        )
         self.tokens = 0.0
         self._last_record = (time.perf_counter(), 0.0)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer.row_order.set_epoch(state.global_step // steps_per_epoch(self.trainer))
+        self.row_order.set_epoch(state.global_step // self.row_order.steps)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._last_record = (time.perf_counter(), 0.0)

@@ -7,6 +7,7 @@ left out and counted. Does not know losses or optimisers."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -170,6 +171,11 @@ class LengthOrder(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """The next iteration gives the order of this epoch, counted from 0."""
         self.epoch = epoch
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of an epoch; an incomplete one at its end counts."""
+        return math.ceil(len(self.lengths) / self.batch_size)
 
     def __len__(self) -> int:
         return len(self.lengths)

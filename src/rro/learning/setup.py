@@ -9,6 +9,7 @@ import json
 import math
 import os
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -199,22 +200,28 @@ class OrderedRows:
     """Put before a TRL trainer: rows come in the order of `LengthOrder`, and no model card is
     written."""
 
-    row_order: LengthOrder
+    args: Any
+    train_dataset: Any
+    data_collator: Any
+    accelerator: Any
+
+    @cached_property
+    def row_order(self) -> LengthOrder:
+        """The order of rows, the same on every process."""
+        args = self.args
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return LengthOrder(self.train_dataset["length"], step, args.seed)
 
     def get_train_dataloader(self) -> Any:
-        """The batches of an epoch. Takes the place of Transformers' sampler."""
-        trainer: Any = self
-        args, rows = trainer.args, trainer.train_dataset
-        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        self.row_order = LengthOrder(rows["length"], step, args.seed)
+        """The batches of an epoch, without Transformers' own sampler."""
         loader = DataLoader(
-            rows,
-            batch_size=args.train_batch_size,
+            self.train_dataset,
+            batch_size=self.args.train_batch_size,
             sampler=self.row_order,
-            collate_fn=trainer.data_collator,
-            pin_memory=args.dataloader_pin_memory,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
         )
-        return trainer.accelerator.prepare(loader)
+        return self.accelerator.prepare(loader)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         return

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rro.config import SftConfig
-from rro.learning.base import Takes, TrainingContext, TrainingReport
+from rro.learning.base import TrainingContext, TrainingReport
 from rro.types import Message
 
 
@@ -16,7 +16,7 @@ class Sft:
     """Fine-tunes a model on conversations; needs no reference policy."""
 
     name: str = "sft"
-    takes: Takes = "conversations"
+    takes: str = "conversations"
 
     def __init__(self, options: SftConfig) -> None:
         self.options = options
