@@ -113,20 +113,10 @@ def dpo_arguments(
 ) -> Any:
     """TRL's settings: the sigmoid loss, and the SFT term where it has a weight."""
     losses = ["sigmoid", "sft"] if options.sft_weight else ["sigmoid"]
-    return training_arguments(
-        DPOConfig,
-        "dpo",
-        options,
-        context,
-        rows,
-        model,
-        folder,
-        beta=options.beta,
-        loss_type=losses,
-        loss_weights=[1.0] * len(losses),
-        # Keeps the reference model out of memory.
-        precompute_ref_log_probs=True,
-    )
+    extra = {"beta": options.beta, "loss_type": losses, "loss_weights": [1.0] * len(losses)}
+    # Keeps the reference model out of memory.
+    extra["precompute_ref_log_probs"] = True
+    return training_arguments(DPOConfig, "dpo", options, context, rows, model, folder, **extra)
 
 
 def dpo_trainer(

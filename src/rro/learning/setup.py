@@ -100,20 +100,41 @@ def training_arguments(
 ) -> Any:
     """TRL's configuration of class `kind` for the learner `stage`, which writes its checkpoints to
     `folder`. Raises UsageError if batch_size does not divide among the processes."""
+    micro, accumulation = _split(options, world_size())
     steps = optimiser_steps(options, rows)
+    device = resolve_device(context.model.device)
+    on_cpu = device.type == "cpu"
     args = kind(
         output_dir=str(folder),
         seed=derive_seed(context.seed, stage) % 2**32,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=accumulation,
+        num_train_epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.scheduler,
+        warmup_steps=round(options.warmup * steps),
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        gradient_checkpointing=options.gradient_checkpointing,
+        bf16=uses_bf16(options.precision, device, model.num_parameters()),
+        fp16=False,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        ddp_find_unused_parameters=False,
         # Rows that are too long are left out before.
         max_length=None,
         pad_to_multiple_of=PAD_MULTIPLE,
         remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
+        save_strategy="no" if options.save_steps is None else "steps",
+        save_steps=options.save_steps or 500,
+        save_total_limit=1,
+        logging_steps=max(1, round(steps / RECORDS)),
+        # A loss that is not finite must show.
+        logging_nan_inf_filter=False,
+        report_to=list(context.report_to) or "none",
+        run_name=f"{context.run}-{folder.name.removesuffix('.partial')}",
+        project=PROJECT,
         disable_tqdm=True,
-        **_optimisation(options, steps),
-        **_device(options, context.model, model),
-        **_checkpoints(options),
-        **_records(context, folder, steps),
         **extra,
     )
     use_one_gpu(args)
@@ -124,53 +145,6 @@ def optimiser_steps(options: TrainingConfig, rows: Rows) -> int:
     """Optimiser steps of a whole training; an incomplete batch at the end of an epoch is a step
     too."""
     return math.ceil(options.epochs * math.ceil(len(rows.dataset) / options.batch_size))
-
-
-def _optimisation(options: TrainingConfig, steps: int) -> dict[str, Any]:
-    micro, accumulation = _split(options, world_size())
-    return {
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
-        "num_train_epochs": options.epochs,
-        "learning_rate": options.learning_rate,
-        "lr_scheduler_type": options.scheduler,
-        "warmup_steps": round(options.warmup * steps),
-        "weight_decay": options.weight_decay,
-        "max_grad_norm": options.max_grad_norm,
-    }
-
-
-def _device(options: TrainingConfig, config: ModelConfig, model: Any) -> dict[str, Any]:
-    """Device, precision and memory. TRL's defaults (bf16, gradient checkpointing) are set off."""
-    device = resolve_device(config.device)
-    on_cpu = device.type == "cpu"
-    return {
-        "use_cpu": on_cpu,
-        "dataloader_pin_memory": not on_cpu,
-        "bf16": uses_bf16(options.precision, device, model.num_parameters()),
-        "fp16": False,
-        "gradient_checkpointing": options.gradient_checkpointing,
-    }
-
-
-def _checkpoints(options: TrainingConfig) -> dict[str, Any]:
-    return {
-        "save_strategy": "no" if options.save_steps is None else "steps",
-        # Transformers takes no None here.
-        "save_steps": options.save_steps or 500,
-        "save_total_limit": 1,
-    }
-
-
-def _records(context: TrainingContext, folder: Path, steps: int) -> dict[str, Any]:
-    return {
-        "logging_steps": max(1, round(steps / RECORDS)),
-        # A loss that is not finite must show.
-        "logging_nan_inf_filter": False,
-        "report_to": list(context.report_to) or "none",
-        "run_name": f"{context.run}-{folder.name.removesuffix('.partial')}",
-        "project": PROJECT,
-    }
 
 
 def _split(options: TrainingConfig, world: int) -> tuple[int, int]:

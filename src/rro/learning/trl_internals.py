@@ -6,11 +6,11 @@ Knows nothing of losses or rows."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pkgutil import resolve_name
 from typing import Any
 
 import trl.trainer.utils
@@ -18,39 +18,44 @@ import trl.trainer.utils
 from rro.errors import RroError
 
 TESTED = {"trl": "1.16.0", "transformers": "5.23.0"}
+_ADVICE = "Install the versions that rro is tested with: " + ", ".join(
+    map("==".join, TESTED.items())
+)
 
 INTERNALS = {
-    ("trl.trainer.utils", "_use_triton"): ("device",),
-    ("trl.trainer.dpo_trainer", "DPOTrainer._prepare_dataset"): (
-        "self", "dataset", "processing_class", "args", "dataset_name"
-    ),
-    ("trl.trainer.dpo_trainer", "DPOTrainer._precompute_ref_logps"): (
-        "self", "dataset", "name", "batch_size"
-    ),
-    ("trl.trainer.base_trainer", "_BaseTrainer._send_telemetry"): ("self",),
-    ("transformers", "TrainingArguments._setup_devices"): ("self",),
-}  # fmt: skip
-"""Module and name of what is used below, with its parameters."""
+    "trl.trainer.utils:_use_triton": "device",
+    "trl.trainer.base_trainer:_BaseTrainer._send_telemetry": "self",
+    "trl:DPOTrainer._prepare_dataset": "self dataset processing_class args dataset_name",
+    "trl:DPOTrainer._precompute_ref_logps": "self dataset name batch_size",
+}
+"""What is used below: module, name, and the names of its parameters."""
 
 
 def missing() -> list[str]:
-    """One sentence for each of INTERNALS that is not there."""
+    """Those of INTERNALS that the installed TRL does not have, in one sentence each."""
     return [
-        f"{_installed(module)} no longer has {module}.{name}: look at learning/trl_internals.py"
-        for module, name in INTERNALS
-        if _look_up(module, name) is None
+        f"TRL {version('trl')} no longer has {name}: look at learning/trl_internals.py"
+        for name in INTERNALS
+        if _parameters(name) is None
     ]
 
 
 def changed() -> list[str]:
-    """One sentence for each of INTERNALS that has other parameters than those listed."""
+    """Those of INTERNALS that have other parameters now, in one sentence each."""
     return [
-        f"{_installed(module)}: {module}.{name} has the parameters {found}, no longer {parameters}: "
-        "look at learning/trl_internals.py"
-        for (module, name), parameters in INTERNALS.items()
-        if (internal := _look_up(module, name)) is not None
-        and (found := tuple(inspect.signature(internal).parameters)) != parameters
+        f"TRL {version('trl')}: {name} takes ({found}), no longer ({parameters}): look at "
+        "learning/trl_internals.py"
+        for name, parameters in INTERNALS.items()
+        if (found := _parameters(name)) not in (None, parameters)
     ]
+
+
+def _parameters(name: str) -> str | None:
+    """The names of its parameters, or None if it is not there."""
+    try:
+        return " ".join(inspect.signature(resolve_name(name)).parameters)
+    except (ImportError, AttributeError):
+        return None
 
 
 @contextmanager
@@ -61,7 +66,7 @@ def adapted_trl() -> Iterator[None]:
     TRL decides by `_use_triton(device)`, because compiling back ends want fixed shapes. A CPU gains
     1.1 to 1.7 times. Raises RroError if one of INTERNALS is missing."""
     if problems := missing():
-        raise RroError(f"{problems[0]}. {_tested()}")
+        raise RroError(f"{problems[0]}. {_ADVICE}")
     original = trl.trainer.utils._use_triton
     trl.trainer.utils._use_triton = lambda device: device.type in ("cpu", "cuda", "xpu")
     try:
@@ -109,30 +114,6 @@ def use_one_gpu(args: Any) -> None:
         args._n_gpu = 1
     if args.n_gpu > 1:
         raise RroError(
-            f"{_installed('transformers')} no longer reads TrainingArguments._n_gpu: set "
-            f"CUDA_VISIBLE_DEVICES to one GPU. {_tested()}"
+            f"Transformers {version('transformers')} no longer reads TrainingArguments._n_gpu: set "
+            f"CUDA_VISIBLE_DEVICES to one GPU. {_ADVICE}"
         )
-
-
-def _look_up(module: str, name: str) -> Any:
-    """The object, or None. What a property computes is looked at as a function."""
-    try:
-        found = importlib.import_module(module)
-    except ImportError:
-        return None
-    for part in name.split("."):
-        found = inspect.getattr_static(found, part, None)
-    return getattr(found, "fget", None) or getattr(found, "func", found)
-
-
-def _installed(module: str) -> str:
-    package = module.partition(".")[0]
-    names = {"trl": "TRL", "transformers": "Transformers"}
-    return f"{names[package]} {version(package)}"
-
-
-def _tested() -> str:
-    return (
-        f"rro is tested with TRL {TESTED['trl']} and Transformers {TESTED['transformers']}: install "
-        "those versions"
-    )
