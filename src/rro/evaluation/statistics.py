@@ -20,8 +20,6 @@ from statistics import fmean, stdev
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
-from scipy.stats import bootstrap
 
 from rro.errors import UsageError
 from rro.types import ProcessReward
@@ -102,6 +100,9 @@ def outcome_interval(reward: ProcessReward, level: float = 0.95) -> Interval:
 
     With n around 5 it is descriptive: equal outcomes give a point although the value is not known
     exactly."""
+    # imported here, as in `_interval`: SciPy takes half a second to load
+    from scipy.special import stdtrit
+
     if reward.exact:
         return Interval(reward.mean, reward.mean, reward.mean, reward.n)
     if reward.n == 1:
@@ -129,6 +130,8 @@ def _interval(values: list[float], resamples: int, seed: int, level: float) -> I
     # fmean may be off by a rounding error here
     if min(values) == max(values):
         return Interval(values[0], values[0], values[0], len(values))
+    from scipy.stats import bootstrap
+
     mean = fmean(values)
     # sorted: the order of the tasks must not matter
     deviations = np.sort(np.asarray(values) - mean)
