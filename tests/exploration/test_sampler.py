@@ -19,9 +19,10 @@ from fakes import (
     value,
 )
 
+from rro.concurrency import gather_all
 from rro.errors import RestoreError, UsageError
 from rro.exploration.budget import Budget
-from rro.exploration.sampler import ContextFull, Sampler, TaskFailed, gather_all
+from rro.exploration.sampler import ContextFull, Sampler, TaskFailed
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.scripted import ScriptedPolicy

@@ -9,20 +9,25 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rro.codec import from_chat
+from rro.concurrency import map_all
 from rro.config import ExpertsConfig
 from rro.environments.base import Benchmark
-from rro.episodes.loop import Limits, open_environment, reset_checked, run_episode
+from rro.episodes.loop import Agent, Limits, play_task
 from rro.errors import DataError
-from rro.policies.base import Policy
 from rro.policies.scripted import ScriptedPolicy
 from rro.seeds import derive_seed
 from rro.types import Message, SamplingParams, Source, Task, Trajectory
 
 Conversation = tuple[Message, ...]
+
+# Expert episodes that are played at once.
+CONCURRENCY = 8
 
 _ROLES = {
     "human": "user",
@@ -40,36 +45,37 @@ def scripted_experts(
     `config.noise` says.
 
     Episodes below `config.min_reward` are left out. Deterministic by seed and task."""
+
+    def expert(task: Task) -> Agent:
+        return benchmark.expert(task, config.noise, derive_seed(seed, "expert", task.id))
+
     chosen = tasks[: config.episodes]
-    played = [_play(benchmark, task, config.noise, limits, seed) for task in chosen]
+    played = _play_all(benchmark, [(task, partial(expert, task)) for task in chosen], limits, seed)
     return [episode for episode in played if _good_enough(episode, config.min_reward)]
 
 
-def _play(benchmark: Benchmark, task: Task, noise: float, limits: Limits, seed: int) -> Trajectory:
-    its_seed = derive_seed(seed, "expert", task.id)
-    return _episode(benchmark, benchmark.expert(task, noise, its_seed), task, limits, seed)  # type: ignore[arg-type]
+def _play_all(
+    benchmark: Benchmark,
+    players: Sequence[tuple[Task, Callable[[], Agent]]],
+    limits: Limits,
+    seed: int,
+) -> list[Trajectory]:
+    """One episode for each task and what makes its expert, in their order. Several are played at
+    once; none depends on the others."""
 
+    async def play(player: tuple[Task, Callable[[], Agent]]) -> Trajectory:
+        task, make_expert = player
+        return await play_task(
+            benchmark,
+            make_expert(),
+            task,
+            params=SamplingParams(),
+            limits=limits,
+            seed=derive_seed(seed, "expert-episode", task.id),
+            environment_seed=derive_seed(seed, "environment", task.id),
+        )
 
-def _episode(
-    benchmark: Benchmark, policy: Policy, task: Task, limits: Limits, seed: int
-) -> Trajectory:
-    async def episode() -> Trajectory:
-        async with open_environment(benchmark, limits.step_timeout) as environment:
-            opening = await reset_checked(
-                environment, task, derive_seed(seed, "environment", task.id), limits.step_timeout
-            )
-            episode_seed = derive_seed(seed, "expert-episode", task.id)
-            return await run_episode(
-                environment,
-                policy,
-                opening,
-                task=task.id,
-                params=SamplingParams(),
-                limits=limits,
-                seed=episode_seed,
-            )
-
-    return asyncio.run(episode())
+    return asyncio.run(map_all(players, play, CONCURRENCY))
 
 
 def _good_enough(episode: Trajectory, min_reward: float | None) -> bool:
@@ -89,15 +95,16 @@ def replayed_experts(
     Rows whose id is no task of `tasks`, or whose actions run out before the episode ends, are left
     out."""
     by_id = {task.id: task for task in tasks}
-    episodes = [
-        _episode(benchmark, _reciting(conversation), by_id[task_id], limits, seed)
+    players = [
+        (by_id[task_id], partial(_reciting, conversation))
         for task_id, conversation in rows
         if task_id in by_id
     ]
+    episodes = _play_all(benchmark, players, limits, seed)
     return [episode for episode in episodes if episode.reward is not None]
 
 
-def _reciting(conversation: Conversation) -> Policy:
+def _reciting(conversation: Conversation) -> Agent:
     """Says a file's assistant turns in their order; those of the opening ("OK") are there already
     when it is asked."""
     turns = [message.content for message in conversation if message.role == "assistant"]
@@ -151,8 +158,7 @@ def _message(turn: Any, where: str) -> Message:
         raise DataError(
             f"{where}: a turn needs role and content (or from and value), known roles"
         ) from None
-    source = Source.EXPERT if role == "assistant" else Source.ENVIRONMENT
-    return Message(role, str(content), source)  # type: ignore[arg-type]
+    return from_chat({"role": role, "content": str(content)}, assistant=Source.EXPERT)
 
 
 def write_conversations(episodes: Sequence[Trajectory], path: Path) -> None:

@@ -14,13 +14,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from rro.environments.base import Benchmark, Environment
 from rro.environments.calls import call_with_timeout
 from rro.errors import RroError, UsageError
-from rro.policies.base import Policy
 from rro.seeds import derive_seed
 from rro.types import (
+    Completion,
     Message,
     SamplingParams,
     Step,
@@ -33,6 +34,18 @@ from rro.types import (
 )
 
 log = logging.getLogger(__name__)
+
+
+class Agent(Protocol):
+    """What acts in an episode: the sampling half of a policy (see rro.policies.base)."""
+
+    name: str
+
+    async def sample(
+        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
+    ) -> list[Completion]:
+        """As `Policy.sample`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +162,7 @@ def _finite(reward: float) -> float:
 
 async def run_episode(
     environment: Environment,
-    policy: Policy,
+    policy: Agent,
     history: Sequence[Message],
     *,
     task: str,
@@ -206,6 +219,32 @@ async def run_episode(
     except Exception as error:
         log.warning("an episode of task %s failed: %s: %s", task, type(error).__name__, error)
         return finished(None, StopReason.FAILED, f"{type(error).__name__}: {error}")
+
+
+async def play_task(
+    benchmark: Benchmark,
+    policy: Agent,
+    task: Task,
+    *,
+    params: SamplingParams,
+    limits: Limits,
+    seed: int,
+    environment_seed: int,
+    on_step: Callable[[Step], None] | None = None,
+) -> Trajectory:
+    """An episode of a task from its start to its end, in an environment of its own."""
+    async with open_environment(benchmark, limits.step_timeout) as environment:
+        opening = await reset_checked(environment, task, environment_seed, limits.step_timeout)
+        return await run_episode(
+            environment,
+            policy,
+            opening,
+            task=task.id,
+            params=params,
+            limits=limits,
+            seed=seed,
+            on_step=on_step,
+        )
 
 
 async def attempt_episode(run: Callable[[], Awaitable[Trajectory]], retries: int) -> Trajectory:

@@ -9,24 +9,23 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from rro.environments.base import Benchmark
-from rro.episodes.loop import Limits, run_episode
+from rro.episodes.loop import Limits, play_task
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, SamplingParams, Source, Step, Task, Trajectory
 
 
 def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Trajectory:
-    """Show the opening, ask for an action, show the answer, and so on to the end. Ends early with
-    EOFError at end of input.
+    """Show the opening, ask for an action, show the answer, and so on to the end of the episode or
+    of the input.
 
     Where actions have a prefix (`Benchmark.action_prefix`), it need not be typed."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    environment = benchmark.make()
-    opening = environment.reset(task, seed)
-    for message in opening:
-        console.print(f"{message.role}:", style="bold")
-        console.print(message.content)
 
     def ask(messages: Sequence[Message], _: random.Random) -> str:
+        if not any(message.source is Source.PERSON for message in messages):
+            for message in messages:
+                console.print(f"{message.role}:", style="bold")
+                console.print(message.content)
         typed = console.input("\n> ")
         return typed if benchmark.action_prefix in typed else benchmark.action_prefix + typed
 
@@ -37,19 +36,17 @@ def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Traject
 
     person = ScriptedPolicy(ask, "person", Source.PERSON)
     trajectory = asyncio.run(
-        run_episode(
-            environment,
+        play_task(
+            benchmark,
             person,
-            opening,
-            task=task.id,
+            task,
             params=SamplingParams(),
             limits=limits,
             seed=seed,
+            environment_seed=seed,
             on_step=show,
         )
     )
-    environment.close()
-    console.print(
-        f"\n{trajectory.stop.value}: reward {trajectory.reward} after {len(trajectory.steps)} steps"
-    )
+    steps = len(trajectory.steps)
+    console.print(f"\n{trajectory.stop.value}: reward {trajectory.reward} after {steps} steps")
     return trajectory

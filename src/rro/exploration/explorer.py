@@ -7,13 +7,13 @@ logged. Knows nothing of what is made of the trees (pairs, demonstrations)."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from rro.concurrency import for_each
 from rro.errors import RroError, UsageError
 from rro.exploration.budget import BudgetSpent
 from rro.exploration.records import read_tree, tree_record
@@ -47,34 +47,26 @@ async def explore(
     Raises every other RroError at once: an environment that does not restore makes all estimates
     wrong, a journal that cannot be written loses all work, and so on."""
     _check_distinct(tasks)
-    queue, failed = iter(tasks), list[str]()
+    failed = list[str]()
 
-    async def worker() -> None:
-        for task in queue:
-            new = ("task", context.key(task)) not in context.journal
-            note = ""
-            if new:
-                try:
-                    tree = await _explored(task, strategy, context)
-                except BudgetSpent:
-                    return
-                if tree is None:
-                    failed.append(task.id)
-            elif observe:
-                tree = read_tree(context.journal, context.key(task), task)
-            else:
-                tree = None
-            if tree is not None and observe:
-                note = observe(tree) or ""
-            _advance(progress, context, new=new, note=note)
+    async def work(task: Task) -> None:
+        key = context.key(task)
+        new, tree = ("task", key) not in context.journal, None
+        if new:
+            if context.budget.exhausted:
+                return
+            try:
+                tree = await _explored(task, strategy, context)
+            except BudgetSpent:
+                return
+            if tree is None:
+                failed.append(task.id)
+        elif observe:
+            tree = read_tree(context.journal, key, task)
+        note = observe(tree) if tree is not None and observe else None
+        _advance(progress, context, new=new, note=note)
 
-    try:
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(concurrency, len(tasks))):
-                workers.create_task(worker())
-    except ExceptionGroup as group:
-        # The others were cancelled for it; their finished work is journalled.
-        raise group.exceptions[0] from None
+    await for_each(tasks, work, min(concurrency, len(tasks)))
     return failed
 
 
@@ -86,7 +78,9 @@ def _check_distinct(tasks: Sequence[Task]) -> None:
         )
 
 
-def _advance(progress: Progress, context: ExplorationContext, *, new: bool, note: str) -> None:
+def _advance(
+    progress: Progress, context: ExplorationContext, *, new: bool, note: str | None
+) -> None:
     share = context.budget.share()
     spent = "" if share is None else f"{share:.0%} of the budget"
     notes = ", ".join(filter(None, (note, spent)))

@@ -8,14 +8,11 @@ comes out as in an undisturbed run."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import (
     Awaitable,
     Callable,
-    Coroutine,
     Hashable,
-    Iterable,
     Mapping,
     Sequence,
 )
@@ -23,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from rro.concurrency import gather_all
 from rro.environments.base import Benchmark, Forkable
 from rro.episodes.loop import (
     Limits,
@@ -376,13 +374,3 @@ def _drawn(node: Node) -> int:
     """Candidates that were drawn or given, which is what numbers the next one; recycled ones have
     no number."""
     return sum(not child.recycled for child in node.children)
-
-
-async def gather_all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run all together, wait for every one to end (its work is journalled), then raise the first
-    error if there is one."""
-    results = await asyncio.gather(*coroutines, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results  # type: ignore[return-value]

@@ -7,11 +7,12 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from rro.concurrency import gather_all
 from rro.config import AdaptiveConfig
 from rro.exploration.beliefs import Prior, above
 from rro.exploration.comparison import Candidate, compare
 from rro.exploration.pairs import gap, step_pair
-from rro.exploration.sampler import Sampler, TaskFailed, gather_all
+from rro.exploration.sampler import Sampler, TaskFailed
 from rro.exploration.strategies.base import NoDemonstrations
 from rro.exploration.tree import Node, Tree
 from rro.types import PreferencePair, StopReason

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from rro.concurrency import gather_all
 from rro.exploration.pairs import gap, outcome_pair, step_pair
-from rro.exploration.sampler import Sampler, gather_all
+from rro.exploration.sampler import Sampler
 from rro.exploration.strategies.base import NoDemonstrations
 from rro.exploration.strategies.whole import expert_of
 from rro.exploration.tree import Node, Tree

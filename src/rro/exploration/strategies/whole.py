@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rro.concurrency import gather_all
 from rro.errors import RroError
 from rro.exploration.pairs import outcome_pair
-from rro.exploration.sampler import Sampler, gather_all
+from rro.exploration.sampler import Sampler
 from rro.exploration.strategies.base import NoDemonstrations
 from rro.exploration.tree import Tree
 from rro.types import Message, PreferencePair, Trajectory
