@@ -50,11 +50,13 @@ def scripted_experts(
         return benchmark.expert(task, config.noise, derive_seed(seed, "expert", task.id))
 
     chosen = tasks[: config.episodes]
-    played = _play_all(benchmark, [(task, partial(expert, task)) for task in chosen], limits, seed)
+    played = play_experts(
+        benchmark, [(task, partial(expert, task)) for task in chosen], limits, seed
+    )
     return [episode for episode in played if _good_enough(episode, config.min_reward)]
 
 
-def _play_all(
+def play_experts(
     benchmark: Benchmark,
     players: Sequence[tuple[Task, Callable[[], Agent]]],
     limits: Limits,
@@ -100,7 +102,7 @@ def replayed_experts(
         for task_id, conversation in rows
         if task_id in by_id
     ]
-    episodes = _play_all(benchmark, players, limits, seed)
+    episodes = play_experts(benchmark, players, limits, seed)
     return [episode for episode in episodes if episode.reward is not None]
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from rro.codec import from_chat
 from rro.errors import DataError
 from rro.exploration.tree import Node, Tree
 from rro.types import (
@@ -19,7 +20,6 @@ from rro.types import (
     PairKind,
     PreferencePair,
     ProcessReward,
-    Source,
     StopReason,
     Trajectory,
 )
@@ -177,16 +177,7 @@ def _messages(row: dict[str, Any], side: str) -> tuple[Message, ...]:
     sources = row.get(f"{side}_sources") or [None] * len(texts)
     tokens = row.get(f"{side}_token_ids") or [None] * len(texts)
     return tuple(
-        Message(
-            text["role"],
-            text["content"],
-            Source(source)
-            if source
-            else Source.POLICY
-            if text["role"] == "assistant"
-            else Source.ENVIRONMENT,
-            tuple(ids) if ids is not None else None,
-        )
+        from_chat(text, source, ids)
         for text, source, ids in zip(texts, sources, tokens, strict=True)
     )
 

@@ -7,15 +7,20 @@ rewards."""
 from __future__ import annotations
 
 import json
+import random
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rro.environments.recordings import read_bytes
+from rro.episodes.experts import play_experts
+from rro.episodes.loop import Limits
 from rro.errors import DataError
 from rro.intercode_sql import IntercodeSqlBenchmark, open_intercode_sql
+from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, Source, Task
 
 _ID = re.compile(r"dev[_-](\d+)")
@@ -30,7 +35,7 @@ def write_experts(data: Path, recorded: Path, target: Path, thoughts_only: bool 
     names the row for a file of another form."""
     with tempfile.TemporaryDirectory() as cache:
         benchmark = open_intercode_sql(data, exclude_test_golds=True, cache=cache)
-        rows = list(replayed(benchmark, recorded, thoughts_only))
+        rows = replayed(benchmark, recorded, thoughts_only)
         benchmark.engine.close()
     target.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return len(rows)
@@ -38,8 +43,27 @@ def write_experts(data: Path, recorded: Path, target: Path, thoughts_only: bool 
 
 def replayed(
     benchmark: IntercodeSqlBenchmark, recorded: Path, thoughts_only: bool = True
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """The rows that `write_experts` writes."""
+    chosen = list(_chosen(benchmark, recorded, thoughts_only))
+    players = [(task, partial(_reciting, answers)) for _, task, answers in chosen]
+    episodes = play_experts(benchmark, players, Limits(benchmark.max_steps), seed=0)
+    return [
+        {
+            "id": episode.task,
+            "messages": [message.chat() for message in episode.messages()],
+            "reward": episode.reward,
+            "source": name,
+        }
+        for (name, _, _), episode in zip(chosen, episodes, strict=True)
+        if episode.reward is not None and episode.reward >= benchmark.success_reward
+    ]
+
+
+def _chosen(
+    benchmark: IntercodeSqlBenchmark, recorded: Path, thoughts_only: bool
+) -> Iterator[tuple[str, Task, list[str]]]:
+    """(id, task, answers) of the rows that are played again."""
     tasks = {task.data: task for task in benchmark.tasks("train")}
     for number, (name, answers) in enumerate(_episodes(recorded), 1):
         match = _ID.search(name)
@@ -48,32 +72,17 @@ def replayed(
                 f"{recorded}, row {number}: {name!r} is not the id of an episode: dev_NUMBER must be in it"
             )
         task = tasks.get(int(match[1]))
-        if task is None or (thoughts_only and not all("Thought:" in answer for answer in answers)):
-            continue
-        messages, reward = _play(benchmark, task, answers)
-        if reward >= benchmark.success_reward:
-            yield {
-                "id": task.id,
-                "messages": [message.chat() for message in messages],
-                "reward": reward,
-                "source": name,
-            }
+        if task is not None and (not thoughts_only or all("Thought:" in text for text in answers)):
+            yield name, task, answers
 
 
-def _play(
-    benchmark: IntercodeSqlBenchmark, task: Task, answers: Sequence[str]
-) -> tuple[list[Message], float]:
-    """The conversation up to the submission, and its reward; 0 for an episode that does not submit
-    in time."""
-    environment = benchmark.make()
-    messages = list(environment.reset(task))
-    for answer in answers[: benchmark.max_steps]:
-        messages.append(Message("assistant", answer, Source.EXPERT))
-        result = environment.step(messages[-1])
-        if result.done:
-            return messages, result.reward
-        messages.append(Message("user", result.observation))
-    return messages, 0.0
+def _reciting(answers: Sequence[str]) -> ScriptedPolicy:
+    """Gives the recorded answers in their order; an episode that needs more of them fails."""
+
+    def script(messages: Sequence[Message], _: random.Random) -> str:
+        return answers[sum(message.source is Source.EXPERT for message in messages)]
+
+    return ScriptedPolicy(script, "expert", Source.EXPERT)
 
 
 def _episodes(file: Path) -> Iterator[tuple[str, list[str]]]:
