@@ -7,10 +7,14 @@ from rro.errors import PolicyError
 from rro.models.chat import ChatFormat
 from rro.models.loading import build_tiny, load_tokenizer
 from rro.policies.api.backoff import TransientError
-from rro.policies.api.dialects import Chat, LlamaTokens, VllmTokens
+from rro.policies.api.dialects import Chat, LlamaTokens, SamplingRequest, VllmTokens
 from rro.types import Message, SamplingParams
 
-PARAMS = SamplingParams(max_new_tokens=5)
+PARAMS = SamplingParams()
+
+
+def request(limit, params=PARAMS):
+    return SamplingRequest([1, 2], limit, params)
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +43,11 @@ def test_vllms_answers_keep_their_ids_and_end_with_the_turn(chat):
     end = chat.end_of_turn
     params = SamplingParams(max_new_tokens=50, logprobs=True)
     rest = {"token_logprobs": [-0.5] * (len(ids) + 3)}
-    reply = dialect.read(vllm([*ids, end, 5, 6], "length", rest), 50, params)
+    reply = dialect.read(vllm([*ids, end, 5, 6], "length", rest), request(50, params))
     [answer] = reply.answers
     assert (answer.ids, answer.text, answer.finish) == ((*ids, end), "open the red door", "stop")
     assert answer.logprobs == (-0.5,) * (len(ids) + 1)
-    body = dialect.body([1, 2], 50, params, 1, 3)
+    body = dialect.body(request(50, params))
     assert (body["prompt"], body["return_token_ids"], body["stop_token_ids"]) == (
         [1, 2],
         True,
@@ -60,22 +64,19 @@ def test_stop_strings_cut_tokens_text_and_logprobs_alike(chat):
     ids = chat.tokenizer.encode("open the red door", add_special_tokens=False)
     params = SamplingParams(max_new_tokens=50, logprobs=True, stop=(" red",))
     tree = vllm(ids, "stop", {"token_logprobs": [-0.5] * len(ids)})
-    [answer] = VllmTokens("m", chat).read(tree, 50, params).answers
+    [answer] = VllmTokens("m", chat).read(tree, request(50, params)).answers
     assert (answer.text, answer.finish) == ("open the", "stop")
     assert answer.ids == tuple(ids[: len(answer.ids)])
     assert chat.decode(answer.ids).startswith("open the")
     assert not chat.decode(answer.ids[:-1]).startswith("open the")
     assert len(answer.logprobs) == len(answer.ids)
-    assert "stop" not in LlamaTokens("m", chat).body(
-        [1], 50, params, 1, 0
-    )  # it would cut the log-probabilities alone
+    # it would cut off the log-probabilities alone
+    assert "stop" not in LlamaTokens("m", chat).body(request(50, params))
 
 
 def test_an_answer_cut_at_its_limit(chat):
     ids = chat.tokenizer.encode("open the red door", add_special_tokens=False)
-    [answer] = (
-        VllmTokens("m", chat).read(vllm(ids, "length"), 3, SamplingParams(max_new_tokens=3)).answers
-    )
+    [answer] = VllmTokens("m", chat).read(vllm(ids, "length"), request(3)).answers
     assert (answer.ids, answer.finish) == (tuple(ids[:3]), "length")
 
 
@@ -88,7 +89,7 @@ def test_an_answer_cut_at_its_limit(chat):
 )  # fmt: skip
 def test_an_incomplete_answer_is_a_transient_error(chat, tree):
     with pytest.raises(TransientError):
-        VllmTokens("m", chat).read(tree, 9, SamplingParams(max_new_tokens=9, logprobs=True))
+        VllmTokens("m", chat).read(tree, request(9, SamplingParams(logprobs=True)))
 
 
 def test_llama_cpps_answers(chat):
@@ -101,7 +102,7 @@ def test_llama_cpps_answers(chat):
         "timings": {"cache_n": 4},
         "model": "m",
     }
-    reply = LlamaTokens("m", chat).read(tree, 9, PARAMS)
+    reply = LlamaTokens("m", chat).read(tree, request(9))
     assert (reply.answers[0].ids, reply.answers[0].finish, reply.answers[0].text) == (
         tuple(ids),
         "stop",
@@ -110,12 +111,13 @@ def test_llama_cpps_answers(chat):
     assert (reply.prompt_tokens, reply.cached_tokens, reply.generated_tokens) == (9, 4, len(ids))
     for broken in ({"stop": False}, {"stop_type": None}, {"tokens": None}):
         with pytest.raises(TransientError):
-            LlamaTokens("m", chat).read({**tree, **broken}, 9, PARAMS)
+            LlamaTokens("m", chat).read({**tree, **broken}, request(9))
     with pytest.raises(PolicyError):
-        LlamaTokens("m", chat).read({**tree, "stop_type": "odd"}, 9, PARAMS)
+        LlamaTokens("m", chat).read({**tree, "stop_type": "odd"}, request(9))
 
 
 def test_a_stop_string_that_a_server_leaves_in_and_lone_surrogates():
     choice = {"finish_reason": "length", "message": {"content": "go \ud800 left STOP right"}}
-    [answer] = Chat("m").read({"choices": [choice]}, 9, SamplingParams(stop=("STOP",))).answers
+    asked = request(9, SamplingParams(stop=("STOP",)))
+    [answer] = Chat("m").read({"choices": [choice]}, asked).answers
     assert (answer.text, answer.finish) == ("go ? left ", "stop")

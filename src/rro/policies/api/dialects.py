@@ -26,6 +26,18 @@ LLAMA_SAMPLERS = {"samplers": ["temperature", "top_p"]}
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingRequest:
+    """A request for `n` answers of at most `limit` tokens each, to a prompt of token ids, or of
+    messages in dialects without token ids."""
+
+    prompt: Sequence[int] | Sequence[Message]
+    limit: int
+    params: SamplingParams
+    n: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One sampled message. `ids` and `logprobs` are None if the server does not give them."""
 
@@ -75,20 +87,13 @@ class Dialect(ABC):
         self.model = model
 
     @abstractmethod
-    def body(
-        self,
-        prompt: Sequence[int] | Sequence[Message],
-        limit: int,
-        params: SamplingParams,
-        n: int,
-        seed: int,
-    ) -> dict[str, Any]:
-        """The body of a request for `n` answers of at most `limit` tokens."""
+    def body(self, request: SamplingRequest) -> dict[str, Any]:
+        """The request as JSON."""
 
     @abstractmethod
-    def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
-        """The answers in a response. Raises TransientError if something is missing, PolicyError if
-        the server withheld an answer."""
+    def read(self, tree: Any, request: SamplingRequest) -> Reply:
+        """The answers in the response to `request`. Raises TransientError if something is missing,
+        PolicyError if the server withheld an answer."""
 
     def text(self, tree: Any) -> str:
         """The first answer's text as the server decoded it."""
@@ -104,40 +109,29 @@ class VllmTokens(Dialect):
         super().__init__(model)
         self._chat = chat
 
-    def body(
-        self,
-        prompt: Sequence[int] | Sequence[Message],
-        limit: int,
-        params: SamplingParams,
-        n: int,
-        seed: int,
-    ) -> dict[str, Any]:
-        ends = sorted(self._chat.end_ids)
+    def body(self, request: SamplingRequest) -> dict[str, Any]:
+        """As `Dialect` says."""
         body = {
             "model": self.model,
-            "prompt": list(prompt),
-            "max_tokens": limit,
-            "n": n,
+            "prompt": list(request.prompt),
+            "max_tokens": request.limit,
+            "n": request.n,
             "return_token_ids": True,
+            "stop_token_ids": sorted(self._chat.end_ids),
         }
-        body |= (
-            {"stop_token_ids": ends, "logprobs": 1} if params.logprobs else {"stop_token_ids": ends}
-        )
-        return body | _sampling(params, seed)
+        body |= {"logprobs": 1} if request.params.logprobs else {}
+        return body | _sampling(request)
 
-    def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
-        answers = []
-        for choice in _choices(tree):
-            ids = _ids(choice.get("token_ids"))
-            logprobs = (
-                (choice.get("logprobs") or {}).get("token_logprobs") if params.logprobs else None
-            )
-            answers.append(
-                answer_from_ids(
-                    self._chat, ids, logprobs, _finish(choice.get("finish_reason")), limit, params
-                )
-            )
-        return _reply(tree, answers)
+    def read(self, tree: Any, request: SamplingRequest) -> Reply:
+        """As `Dialect` says."""
+        return _reply(tree, [self._answer(choice, request) for choice in _choices(tree)])
+
+    def _answer(self, choice: Mapping[str, Any], request: SamplingRequest) -> Answer:
+        ids, finish = _ids(choice.get("token_ids")), _finish(choice.get("finish_reason"))
+        logprobs = None
+        if request.params.logprobs:
+            logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
+        return _answer_from_ids(self._chat, ids, logprobs, finish, request)
 
 
 class LlamaTokens(Dialect):
@@ -153,34 +147,32 @@ class LlamaTokens(Dialect):
         super().__init__(model)
         self._chat = chat
 
-    def body(
-        self,
-        prompt: Sequence[int] | Sequence[Message],
-        limit: int,
-        params: SamplingParams,
-        n: int,
-        seed: int,
-    ) -> dict[str, Any]:
+    def body(self, request: SamplingRequest) -> dict[str, Any]:
+        """As `Dialect` says."""
         body = {
             "model": self.model,
-            "prompt": list(prompt),
-            "n_predict": limit,
+            "prompt": list(request.prompt),
+            "n_predict": request.limit,
             "return_tokens": True,
+            "cache_prompt": True,
         }
-        body |= {"n_probs": 1} if params.logprobs else {}
-        body |= {**LLAMA_SAMPLERS, "cache_prompt": True, **_sampling(params, seed)}
-        if params.logprobs:
+        body |= {**LLAMA_SAMPLERS, **_sampling(request)}
+        if request.params.logprobs:
+            body["n_probs"] = 1
             body.pop("stop", None)
         return body
 
-    def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
+    def read(self, tree: Any, request: SamplingRequest) -> Reply:
+        """As `Dialect` says."""
         if not isinstance(tree, dict) or tree.get("stop") is not True:
             raise TransientError("incomplete answer", "the answer has no end")
         kind = tree.get("stop_type")
         finish = _finish({"eos": "stop", "word": "stop", "limit": "length"}.get(str(kind), kind))
         ids = _ids(tree.get("tokens"))
-        logprobs = _aligned(tree.get("completion_probabilities"), ids) if params.logprobs else None
-        answer = answer_from_ids(self._chat, ids, logprobs, finish, limit, params)
+        logprobs = None
+        if request.params.logprobs:
+            logprobs = _aligned(tree.get("completion_probabilities"), ids)
+        answer = _answer_from_ids(self._chat, ids, logprobs, finish, request)
         prompt, cached = tree.get("tokens_evaluated"), (tree.get("timings") or {}).get("cache_n")
         return Reply(
             (answer,),
@@ -191,6 +183,7 @@ class LlamaTokens(Dialect):
         )
 
     def text(self, tree: Any) -> str:
+        """As `Dialect` says."""
         return str(tree.get("content") or "")
 
 
@@ -205,19 +198,20 @@ class Chat(Dialect):
         super().__init__(model)
         self._extras = extras or {}
 
-    def body(
-        self,
-        prompt: Sequence[int] | Sequence[Message],
-        limit: int,
-        params: SamplingParams,
-        n: int,
-        seed: int,
-    ) -> dict[str, Any]:
-        messages = [message.chat() for message in prompt if isinstance(message, Message)]
-        body = {"model": self.model, "messages": messages, self.limit_name: limit, "n": n}
-        return {**body, **_sampling(params, seed), **self._extras}
+    def body(self, request: SamplingRequest) -> dict[str, Any]:
+        """As `Dialect` says."""
+        body = {
+            "model": self.model,
+            "messages": [
+                message.chat() for message in request.prompt if isinstance(message, Message)
+            ],
+            self.limit_name: request.limit,
+            "n": request.n,
+        }
+        return {**body, **_sampling(request), **self._extras}
 
-    def read(self, tree: Any, limit: int, params: SamplingParams) -> Reply:
+    def read(self, tree: Any, request: SamplingRequest) -> Reply:
+        """As `Dialect` says."""
         answers = []
         for choice in _choices(tree):
             finish, message = _finish(choice.get("finish_reason")), choice.get("message")
@@ -228,17 +222,19 @@ class Chat(Dialect):
                     "reasoning?)"
                 )
             # a server may leave the stop string in
-            ends = [text.find(stop) for stop in params.stop if stop in text]
+            ends = [text.find(stop) for stop in request.params.stop if stop in text]
             text = text[: min(ends)] if ends else text
             answers.append(Answer(storable(text), None, None, "stop" if ends else finish))
         return _reply(tree, answers)
 
 
-def _sampling(params: SamplingParams, seed: int) -> dict[str, Any]:
+def _sampling(request: SamplingRequest) -> dict[str, Any]:
+    """The fields that all dialects have in common."""
+    params = request.params
     body = {
         "temperature": params.temperature,
         "top_p": params.top_p,
-        "seed": seed,
+        "seed": request.seed,
         **NEUTRAL,
         "stream": False,
     }
@@ -274,22 +270,22 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
 
 
-def answer_from_ids(
+def _answer_from_ids(
     chat: ChatFormat,
     ids: tuple[int, ...],
     logprobs: Any,
     finish: Literal["stop", "length"],
-    limit: int,
-    params: SamplingParams,
+    request: SamplingRequest,
 ) -> Answer:
-    """An answer from sampled ids: cut after `limit` tokens, the first end-of-turn token or a stop
+    """An answer from sampled ids: cut after the request's limit, the first end-of-turn token or a stop
     string, and decoded here. `logprobs`: as the server sent them, None if not asked for."""
+    limit, stops = request.limit, request.params.stop
     end = next((number + 1 for number, id_ in enumerate(ids[:limit]) if id_ in chat.end_ids), None)
     keep = min(len(ids), limit) if end is None else end
     if not ids or (logprobs is not None and not _are_logprobs(logprobs, keep)):
         raise TransientError("incomplete answer", "the answer lacks tokens or log-probabilities")
     text, stopped = chat.decode(ids[:keep]), False
-    if params.stop and (stop := cut_at_stop(ids[:keep], params.stop, chat.decode)):
+    if stops and (stop := cut_at_stop(ids[:keep], stops, chat.decode)):
         (keep, text), stopped = stop, True
     complete = finish == "stop" and keep == len(ids)
     kept_logprobs = None if logprobs is None else tuple(logprobs[:keep])

@@ -4,15 +4,14 @@ Knows dialects and the HTTP client, neither policies nor what a server is able t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rro.errors import PolicyError, UsageError
 from rro.policies.api.backoff import TransientError
 from rro.policies.api.client import ApiClient, RequestRejected
-from rro.policies.api.dialects import OPTIONAL, Chat, Dialect, Reply
-from rro.types import Message, SamplingParams
+from rro.policies.api.dialects import OPTIONAL, Chat, Dialect, Reply, SamplingRequest
 
 # of a request, while it is found out whether a server can be used at all
 PROBE_RETRIES = 2
@@ -67,39 +66,31 @@ class Endpoint:
     left_out: set[str] = field(default_factory=set)
     served_as: str = ""
 
-    async def sample(
-        self,
-        prompt: Sequence[int] | Sequence[Message],
-        limit: int,
-        params: SamplingParams,
-        n: int,
-        seed: int,
-    ) -> Reply:
-        """`n` answers of at most `limit` tokens each, in one request; in the client's loop. Raises
-        RequestRejected, or PolicyError after all retries."""
+    async def sample(self, request: SamplingRequest) -> Reply:
+        """The answers to a request; in the client's loop. Raises RequestRejected, or PolicyError
+        after all retries."""
 
         def read(tree: Any) -> Reply:
-            reply = self.dialect.read(tree, limit, params)
+            reply = self.dialect.read(tree, request)
             if self.served_as and reply.model and reply.model != self.served_as:
                 raise TransientError(
                     "wrong model",
                     f"the answer is of the model {reply.model[:80]!r}, not {self.served_as!r}",
                 )
-            if len(reply.answers) < n:
-                raise TransientError("incomplete answer", f"{len(reply.answers)} answers of {n}")
+            if len(reply.answers) < request.n:
+                raise TransientError(
+                    "incomplete answer", f"{len(reply.answers)} answers of {request.n}"
+                )
             return reply
 
-        body = self._body(prompt, limit, params, n, seed)
-        return await self.client.request(self.path, body, read)
+        return await self.client.request(self.path, self._body(request), read)
 
-    async def probe(
-        self, params: SamplingParams, n: int, seed: int, prompt: Sequence[int] | Sequence[Message]
-    ) -> Any:
-        """The response to such a request, as JSON, while nothing is known of the server: optional
-        fields that it rejects are left out from now on."""
+    async def probe(self, request: SamplingRequest) -> Any:
+        """The response to a request, as JSON, while nothing is known of the server: optional fields
+        that it rejects are left out from now on."""
         retries = min(PROBE_RETRIES, self.client.settings.retries)
         while True:
-            body = self._body(prompt, params.max_new_tokens, params, n, seed)
+            body = self._body(request)
             try:
                 return await self.client.request(self.path, body, lambda tree: tree, retries)
             except RequestRejected as rejected:
@@ -116,15 +107,8 @@ class Endpoint:
         """The server and the model, for messages."""
         return f"{self.client.url} (model {self.dialect.model!r})"
 
-    def _body(
-        self,
-        prompt: Sequence[int] | Sequence[Message],
-        limit: int,
-        params: SamplingParams,
-        n: int,
-        seed: int,
-    ) -> dict[str, Any]:
-        body = self.dialect.body(prompt, limit, params, n, seed)
+    def _body(self, request: SamplingRequest) -> dict[str, Any]:
+        body = self.dialect.body(request)
         return {key: value for key, value in body.items() if key not in self.left_out}
 
     def _leave_out(self, rejected: RequestRejected, body: Mapping[str, Any]) -> bool:

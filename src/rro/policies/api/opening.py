@@ -14,7 +14,15 @@ from rro.models.chat import ChatFormat
 from rro.policies.api.backoff import TransientError
 from rro.policies.api.capabilities import QUESTION, TOKENS, Capabilities, probe
 from rro.policies.api.client import ApiClient, RequestRejected, connect, disconnect
-from rro.policies.api.dialects import LLAMA_SAMPLERS, Chat, Dialect, LlamaTokens, Reply, VllmTokens
+from rro.policies.api.dialects import (
+    LLAMA_SAMPLERS,
+    Chat,
+    Dialect,
+    LlamaTokens,
+    Reply,
+    SamplingRequest,
+    VllmTokens,
+)
 from rro.policies.api.endpoint import Endpoint, ServedModel
 from rro.policies.api.policy import OpenAIPolicy
 from rro.types import SamplingParams
@@ -61,7 +69,8 @@ async def _open(
 
     async def ask(params: SamplingParams, n: int, seed: int) -> Reply:
         try:
-            return dialect.read(await endpoint.probe(params, n, seed, prompt), TOKENS, params)
+            request = SamplingRequest(prompt, TOKENS, params, n, seed)
+            return dialect.read(await endpoint.probe(request), request)
         except TransientError as error:
             raise PolicyError(str(error)) from None
 
@@ -118,9 +127,10 @@ async def _why_no_tokens(endpoint: Endpoint, chat: ChatFormat) -> str:
     """Why the server cannot be asked by token ids; "" if it takes them, gives them, and its
     tokenizer is ours."""
     prompt, params = chat.encode(QUESTION, True).ids, SamplingParams(max_new_tokens=TOKENS)
+    request = SamplingRequest(prompt, TOKENS, params)
     try:
-        tree = await endpoint.probe(params, 1, 0, prompt)
-        reply = endpoint.dialect.read(tree, TOKENS, params)
+        tree = await endpoint.probe(request)
+        reply = endpoint.dialect.read(tree, request)
     except RequestRejected as rejected:
         if rejected.status in (401, 402, 403) or rejected.code == "model_not_found":
             raise

@@ -9,6 +9,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +17,7 @@ from rro.errors import RroError, UsageError
 from rro.models.chat import ChatFormat
 from rro.policies.api.capabilities import Capabilities
 from rro.policies.api.client import RequestRejected, disconnect
-from rro.policies.api.dialects import Answer
+from rro.policies.api.dialects import Answer, SamplingRequest
 from rro.policies.api.endpoint import Endpoint
 from rro.seeds import derive_seed
 from rro.types import Completion, Message, SamplingParams, Source, Usage
@@ -91,14 +92,11 @@ class OpenAIPolicy:
         # vLLM takes one greedy answer a request
         size = self._capabilities.many if params.temperature > 0 else 1
         requests = [
-            self.client.run(
-                self._request(
-                    prompt, len(ids), limit, params, min(size, n - i), derive_seed(seed, i)
-                )
-            )
+            SamplingRequest(prompt, limit, params, min(size, n - i), derive_seed(seed, i) % 2**31)
             for i in range(0, n, size)
         ]
-        results = await asyncio.gather(*requests, return_exceptions=True)
+        runs = (self.client.run(self._request(request, len(ids))) for request in requests)
+        results = await asyncio.gather(*runs, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
             # one that ends the run before one that fails a rollout
@@ -130,27 +128,20 @@ class OpenAIPolicy:
                 "or llama.cpp"
             )
 
-    async def _request(
-        self,
-        prompt: Sequence[Any],
-        count: int,
-        limit: int,
-        params: SamplingParams,
-        n: int,
-        seed: int,
-    ) -> list[Completion]:
+    async def _request(self, request: SamplingRequest, count: int) -> list[Completion]:
         """The answers to one request, shorter if the server says that the context has less room.
         `count`: tokens of the prompt, 0 if unknown."""
         start = time.perf_counter()
         try:
-            reply = await self._endpoint.sample(prompt, limit, params, n, seed % 2**31)
+            reply = await self._endpoint.sample(request)
         except RequestRejected as rejected:
             room = room_left(rejected)
             if room is None:
                 raise self.client.explain(rejected, self._endpoint.dialect.model) from None
-            if not 0 < room < limit:
-                return [self._no_room(params)] * n
-            return await self._request(prompt, count, room, params, n, seed)
+            if not 0 < room < request.limit:
+                return [self._no_room(request.params)] * request.n
+            return await self._request(replace(request, limit=room), count)
+        n = request.n
         usages = reply.usage(count, (time.perf_counter() - start) / n)
         return [
             self._completion(answer, usage)

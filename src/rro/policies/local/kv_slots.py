@@ -68,8 +68,8 @@ def plain_layout(cache: Any, max_context: int) -> Layout | None:
 
 
 class _SlotLayer(DynamicLayer):  # type: ignore[misc]
-    """Hands one layer's keys and values to the slots. Claims length 0: positions and masks are
-    given explicitly."""
+    """One layer of the cache, which stores its keys and values in the slots. It reports a length of
+    0, because positions and masks are passed explicitly."""
 
     def __init__(self, slots: KeyValueSlots, index: int) -> None:
         super().__init__()
@@ -78,6 +78,7 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
+        """Store new keys and values, and return them: attention reads the slots itself."""
         self._slots.write(self._index, key_states, value_states)
         return key_states, value_states
 

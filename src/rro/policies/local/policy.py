@@ -93,16 +93,7 @@ class TransformersPolicy:
         self._model = (model if device is None else model.to(device)).eval()
         own = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
         self._max_context = min(max_context or own, own)
-        self.provenance: Mapping[str, Any] = MappingProxyType(
-            {
-                "backend": "transformers",
-                "token_ids": True,
-                "logprobs": True,
-                "device": str(self._model.device),
-                "dtype": str(self._model.dtype).removeprefix("torch."),
-                "context": self._max_context,
-            }
-        )
+        self.provenance = _provenance(self._model, self._max_context)
         options = GeneratorOptions(
             max_batch,
             self._max_context,
@@ -256,6 +247,19 @@ class TransformersPolicy:
             request.abandon()
             for row in request.rows:
                 self._requests.pop(row, None)
+
+
+def _provenance(model: Any, context: int) -> Mapping[str, Any]:
+    return MappingProxyType(
+        {
+            "backend": "transformers",
+            "token_ids": True,
+            "logprobs": True,
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "context": context,
+        }
+    )
 
 
 def _answer(answers: Sequence[tuple[_Request, list[Completion]]]) -> None:

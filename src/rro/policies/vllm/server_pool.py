@@ -28,6 +28,8 @@ class Server(Protocol):
 
 @dataclass(eq=False)
 class _Entry:
+    """A server, what tells it apart, the largest rank of its adapters, and its users."""
+
     server: Any
     key: str
     rank: int
