@@ -138,7 +138,7 @@ def _interval(values: list[float], resamples: int, seed: int, level: float) -> I
     scale = float(np.abs(deviations).max())
     ends = bootstrap(
         (deviations / scale,),
-        _rounded_mean,
+        _mean,
         n_resamples=resamples,
         batch=max(1, _BLOCK // len(values)),
         confidence_level=level,
@@ -150,8 +150,8 @@ def _interval(values: list[float], resamples: int, seed: int, level: float) -> I
     )
 
 
-def _rounded_mean(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
-    """BCa counts the resampled means below the mean and half of those equal to it: equal ones must
-    not differ by a rounding error."""
-    means: npt.NDArray[np.float64] = np.round(values.mean(axis=axis), 12)
-    return means
+def _mean(values: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
+    """Means of deviations from the mean of the sample, which is 0. BCa counts those below it and
+    half of those equal to it, so a rounding error must not tell equal ones apart."""
+    means = values.mean(axis=axis)
+    return np.where(np.abs(means) < 1e-12, 0.0, means)
