@@ -8,6 +8,7 @@ conversation."""
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -144,9 +145,14 @@ def place(messages: Sequence[Message]) -> tuple[str, list[str]]:
     return path, actions.split()
 
 
+def any_action(messages: Sequence[Message], rng: random.Random) -> str:
+    """Each action equally often."""
+    return rng.choice(place(messages)[1])
+
+
 def uniform(name: str = "uniform") -> ScriptedPolicy:
     """Takes each action equally often, by the request's seed alone."""
-    return ScriptedPolicy(lambda messages, rng: rng.choice(place(messages)[1]), name)
+    return ScriptedPolicy(any_action, name)
 
 
 class Planned:

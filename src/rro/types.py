@@ -1,5 +1,4 @@
-"""The words everything else speaks: small frozen records, no behaviour beyond arithmetic on
-themselves.
+"""The records that all modules share: small and frozen, with no behaviour beyond arithmetic.
 
 Nothing here knows of tokenisers, environments, files or training. Names are those of the RRO paper
 (arXiv 2505.20737): history h_t, action a_t (one assistant message), observation o_t, outcome reward
@@ -29,10 +28,14 @@ class Source(StrEnum):
 class StopReason(StrEnum):
     """Why an episode ended."""
 
-    TERMINAL = "terminal"  # the environment said done
-    STEP_LIMIT = "step_limit"  # the agent ran out of steps
-    CONTEXT = "context_overflow"  # the next prompt did not fit the policy's context
-    FAILED = "failed"  # network, memory, crash, time-out: the reward is missing, not 0
+    # The environment's answer was done.
+    TERMINAL = "terminal"
+    # The agent ran out of steps.
+    STEP_LIMIT = "step_limit"
+    # The next prompt did not fit the policy's context.
+    CONTEXT = "context_overflow"
+    # Network, memory, crash or timeout: the reward is missing, not 0.
+    FAILED = "failed"
 
 
 def storable(text: str) -> str:
@@ -43,8 +46,8 @@ def storable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message. `token_ids` are those the policy sampled, end-of-turn token included, where
-    its backend gave them: prompts and training reuse them, so that what is trained on is what was
+    """One chat message. `token_ids` are those that the policy sampled, end-of-turn token included,
+    if its backend reports them: prompts and training reuse them, so that training sees what was
     sampled."""
 
     role: Role
@@ -63,8 +66,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What something cost. Adds up; `policy_calls` counts sampled completions, `prompt_tokens`
-    whole prompts, `cached_tokens` the part of those that a backend did not compute again, `seconds`
+    """What something cost; adds up. `policy_calls` counts sampled completions, `prompt_tokens`
+    whole prompts, `cached_tokens` the part of them that a backend did not compute again, `seconds`
     wall time, `cost` money by the recipe's price table."""
 
     policy_calls: int = 0
@@ -102,8 +105,8 @@ class SamplingParams:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One sampled assistant message. `logprobs` holds one natural-log probability per token of
-    `message.token_ids`, under the model at temperature 1, where asked for (None where a server left
-    out some of them). `finish` "context" means that the prompt left no room: the message is empty
+    `message.token_ids`, under the model at temperature 1, if they were asked for (None if a server
+    left out some of them). `finish` "context" means that the prompt left no room: the message is empty
     and must not be acted on."""
 
     message: Message
@@ -115,7 +118,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One instruction of a benchmark. `data` is whatever its environment needs to reset to it."""
+    """One instruction of a benchmark. `data` is what its environment needs to reset to it."""
 
     id: str
     data: Any = None
@@ -123,8 +126,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """An environment's answer to one action. `invalid` marks an action that it could not carry
-    out."""
+    """An environment's answer to one action. `invalid` marks an action that it cannot carry out."""
 
     observation: str
     reward: float = 0.0
@@ -148,8 +150,8 @@ class Step:
 class Trajectory:
     """An episode from `opening` (the messages before the first action) to its end.
 
-    `reward` is the outcome reward R, or None when the episode failed (missing data, never 0). A
-    trajectory that was forked from the middle of an episode has that history as its `opening`."""
+    `reward` is the outcome reward R, or None if the episode failed (missing, never 0). A trajectory
+    that was forked in the middle of an episode has the history up to there as its `opening`."""
 
     task: str
     opening: tuple[Message, ...]
@@ -162,8 +164,8 @@ class Trajectory:
     error: str | None = None
 
     def messages(self) -> tuple[Message, ...]:
-        """The whole conversation; the last observation of a finished episode is left out, as no one
-        acts on it."""
+        """The whole conversation, without the last observation of a finished episode, to which no
+        action follows."""
         turns: list[Message] = list(self.opening)
         for step in self.steps:
             turns.append(step.action)
@@ -177,8 +179,8 @@ class Trajectory:
 @dataclass(frozen=True, slots=True)
 class ProcessReward:
     """r(h_t, a_t): the mean outcome of Monte-Carlo rollouts, or the outcome itself where the action
-    ended the episode (`exact`). `policy` names the model that priced it. Failed rollouts are not
-    among `outcomes`."""
+    ended the episode (`exact`). `policy` names the model whose rollouts they are. Failed
+    rollouts are not among `outcomes`."""
 
     outcomes: tuple[float, ...]
     policy: str
@@ -198,6 +200,7 @@ class ProcessReward:
 
     @property
     def n(self) -> int:
+        """The number of outcomes."""
         return len(self.outcomes)
 
 
@@ -209,7 +212,7 @@ class PreferencePair:
     """Chosen and rejected answers under one shared prompt h_t. `kind` says what the sides are: one
     assistant message ("step"), the rest of an episode from there ("continuation"), or a whole
     episode ("trajectory"). `credibility` is the probability that chosen is worth more than
-    rejected, where the strategy reckons it."""
+    rejected, if the strategy computes it."""
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]

@@ -12,6 +12,7 @@ from fakes import (
     Planned,
     TreeBenchmark,
     TreeEnvironment,
+    any_action,
     fresh_journal,
     grow,
     make_context,
@@ -94,7 +95,7 @@ def test_a_price_is_the_mean_of_its_rollouts_and_near_the_true_value(tmp_path, e
     assert estimate.outcomes == (0.2,) * 300  # Planned always goes on with the first action
     (tmp_path / "random").mkdir()
     always_a = ScriptedPolicy(
-        lambda messages, rng: "a" if len(messages) == 2 else uniform()._script(messages, rng)
+        lambda messages, rng: "a" if len(messages) == 2 else any_action(messages, rng)
     )
     node, estimate = sampling(work, benchmark, always_a, tmp_path / "random")
     assert estimate.outcomes == tuple(node.rollouts[number].reward for number in range(300))

@@ -1,10 +1,9 @@
-"""What acts: the contract of an environment and of the benchmark that owns it. Knows nothing of
-policies.
+"""The contract of an environment and of the benchmark that makes it. Knows nothing of policies.
 
 An `Environment` is one episode at a time; a `Benchmark` holds what all its episodes share read-only
-(catalogue, index, databases), the tasks by split, and where there is one a scripted expert. Agents'
-actions are untrusted text: an environment answers a bad one (`StepResult.invalid`), it never raises
-for it."""
+(catalogue, index, databases), the tasks by split and, if there is one, a scripted expert. Actions
+are untrusted text: an environment answers a bad one (`StepResult.invalid`) and never raises for
+it."""
 
 from __future__ import annotations
 
@@ -19,20 +18,20 @@ from rro.types import Completion, Message, SamplingParams, StepResult, Task
 class Environment(ABC):
     """One episode. Deterministic given the task, the seed and the actions.
 
-    It is called from a thread of the engine's, each call within a time limit; never twice at once,
-    but beside others of its class. Set `blocking` where a step waits for something (a server, a
-    disc), so that others are not held up (rro.environments.calls)."""
+    It is called from other threads than the one that made it, each call within a time limit; never
+    twice at once, but at the same time as others of its class. Set `blocking` if a step waits for
+    something (a server, a disk), so that it does not delay others (rro.environments.calls)."""
 
     blocking: bool = False
 
     @abstractmethod
     def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
-        """Start `task` anew; returns the opening of the conversation (system text, first
+        """Start `task` again; returns the opening of the conversation (system text, first
         observation ...), which ends with a user message."""
 
     @abstractmethod
     def step(self, action: Message) -> StepResult:
-        """Carry out one assistant message. Not called again once a result was `done`."""
+        """Carry out one assistant message. Not called again after a result that is `done`."""
 
     def truncated_reward(self) -> float:
         """The outcome reward when the episode is cut off at its step or context limit."""
@@ -53,33 +52,41 @@ class Forkable(Protocol):
     bring back all that later steps depend on, the random stream included, in this or another
     instance of the same benchmark."""
 
-    def snapshot(self) -> Any: ...
+    def snapshot(self) -> Any:
+        """The state: immutable, so that no later step can change it."""
+        ...
 
-    def restore(self, snapshot: Any) -> None: ...
+    def restore(self, snapshot: Any) -> None:
+        """Take on a state that `snapshot` gave."""
+        ...
 
 
-class ExpertPolicy(Protocol):
-    """What `Benchmark.expert` returns: the sampling half of a policy (see rro.policies.base), with
-    the goal inside."""
+class Agent(Protocol):
+    """What acts in an episode: the sampling half of a policy (see rro.policies.base). A scripted
+    expert is one that knows the goal."""
 
     name: str
 
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
-    ) -> list[Completion]: ...
+    ) -> list[Completion]:
+        """Draw `n` assistant messages after `messages`, as `Policy.sample` does."""
+        ...
 
 
 class Benchmark(ABC):
-    """Tasks, and environments to act in them."""
+    """Tasks, and environments to act in them.
+
+    `max_steps` limits an episode's actions where a recipe does not; an episode whose outcome is at
+    least `success_reward` counts as a success; `reward_range` bounds the outcomes, as adaptive
+    exploration needs to know. A person who plays need not type the `action_prefix` that a message
+    has before its action."""
 
     name: str
     max_steps: int = 10
-    success_reward: float = 1.0  # an episode at or above this counts as a success
-    reward_range: tuple[float, float] = (
-        0.0,
-        1.0,
-    )  # of outcomes: what adaptive exploration reckons with
-    action_prefix: str = ""  # what stands before an action in a message, for a person who plays
+    success_reward: float = 1.0
+    reward_range: tuple[float, float] = (0.0, 1.0)
+    action_prefix: str = ""
 
     @abstractmethod
     def tasks(self, split: str) -> Sequence[Task]:
@@ -88,15 +95,16 @@ class Benchmark(ABC):
 
     @abstractmethod
     def make(self) -> Environment:
-        """A new environment; cheap, as the shared part is held by the benchmark."""
+        """A new environment. Cheap, as the benchmark holds what is shared."""
 
     def action_of(self, message: Message) -> str:
-        """The part of a message that the environment carries out: messages that agree in it do the
-        same. Consulted only where there are no snapshots to compare."""
+        """The part of a message that the environment carries out: messages that agree in it have the
+        same effect. Used only where there are no snapshots to compare."""
         return message.content
 
-    def expert(self, task: Task, noise: float, seed: int) -> ExpertPolicy:
-        """A scripted expert for `task` that errs with probability `noise` where it has a choice."""
+    def expert(self, task: Task, noise: float, seed: int) -> Agent:
+        """A scripted expert for `task` that errs with probability `noise` where it has a choice.
+        Raises UsageError if the benchmark has none."""
         raise UsageError(
             f"{self.name} has no scripted expert: give expert trajectories in a file (experts.file)"
         )
@@ -108,8 +116,8 @@ class Benchmark(ABC):
 
 
 class TaskList(Benchmark):
-    """A benchmark from an environment class and lists of tasks: enough for most environments of
-    one's own.
+    """A benchmark made of an environment class and lists of tasks: enough for most environments
+    that you write yourself.
 
     >>> TaskList("guess", GuessNumber, {"train": [Task("a", 3)], "test": [Task("b", 5)]})
     """
@@ -121,15 +129,11 @@ class TaskList(Benchmark):
         tasks: Mapping[str, Sequence[Task]],
         max_steps: int = 10,
         success_reward: float = 1.0,
-        expert: Callable[[Task, float, int], ExpertPolicy] | None = None,
+        expert: Callable[[Task, float, int], Agent] | None = None,
         reward_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        self.name, self.max_steps, self.success_reward, self.reward_range = (
-            name,
-            max_steps,
-            success_reward,
-            reward_range,
-        )
+        self.name, self.max_steps = name, max_steps
+        self.success_reward, self.reward_range = success_reward, reward_range
         self._environment, self._tasks, self._expert = environment, tasks, expert
 
     def tasks(self, split: str) -> Sequence[Task]:
@@ -142,7 +146,7 @@ class TaskList(Benchmark):
     def make(self) -> Environment:
         return self._environment()
 
-    def expert(self, task: Task, noise: float, seed: int) -> ExpertPolicy:
+    def expert(self, task: Task, noise: float, seed: int) -> Agent:
         return (
             self._expert(task, noise, seed) if self._expert else super().expert(task, noise, seed)
         )

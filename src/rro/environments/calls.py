@@ -1,10 +1,10 @@
 """Calls into environments from an event loop, each within a time limit: one that is slow or hangs
-stalls no other.
+does not delay the others.
 
-Environments that only compute are called in turn, in one thread: that is as fast as it gets where
-Python runs one thread at a time. A call that takes long keeps that thread, and the others go on in
-a new one. Environments that block, and those that once took long, have a thread for each call, so
-that no pool can be used up. All are daemon threads: none keeps the process alive."""
+Environments that only compute share one thread, which is as fast as it gets where Python runs one
+thread at a time. A call that takes long keeps that thread, and the others go on in a new one. Each
+call of an environment that blocks, or once took long, has its own thread, so that no pool can be
+used up. All are daemon threads: none keeps the process alive."""
 
 from __future__ import annotations
 
@@ -26,28 +26,37 @@ from rro.errors import RroError
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-PATIENCE = 3.0  # seconds after which a call no longer holds up the others
-MOST_HANGING = 1000  # threads that may be left behind: a process may have only some thousands
-# seconds: short calls made within them are reported together, as waking the event loop takes longer
-# than they do
-_TELL = 0.001
+# Seconds after which a call no longer holds up the others.
+PATIENCE = 3.0
+# Threads that may be left hanging: a process can only have some thousands.
+MOST_HANGING = 1000
+# Seconds: short calls that are made within them are reported together, as waking the event loop
+# takes longer than they do.
+_REPORT_INTERVAL = 0.001
 
 
 async def call_with_timeout(
     owner: Environment | Benchmark, timeout: float, work: Callable[[], T]
 ) -> T:
-    """Call into an environment, or into a benchmark that makes one: its result, or what it raised.
-    Raises TimeoutError past `timeout` seconds from when the call began; RroError where so many
-    calls hang that the process cannot go on."""
+    """Call into an environment, or into a benchmark that makes one; returns or raises what the call
+    does.
+
+    Raises TimeoutError if it takes longer than `timeout` seconds from its start; RroError if so
+    many calls hang that the process cannot go on."""
     loop = asyncio.get_running_loop()
-    lane = _lanes.get(loop) or _new_lane(loop)
+    shared = _threads.get(loop) or _new_thread(loop)
     kind = type(owner.unwrapped if isinstance(owner, Environment) else owner)
-    call = _Call(work, kind, timeout, lane, loop)
-    if getattr(owner, "blocking", False) or kind in lane.slow:
-        threading.Thread(target=call.make_alone, daemon=True, name=kind.__name__).start()
+    call = _Call(work, kind, timeout, shared, loop)
+    if getattr(owner, "blocking", False) or kind in shared.slow:
+        threading.Thread(target=call.run_alone, daemon=True, name=kind.__name__).start()
     else:
-        lane.put(call)
+        shared.put(call)
     return await call.result()
+
+
+def hanging_calls() -> int:
+    """How many calls ran out of time and have not come back yet."""
+    return len(_hanging)
 
 
 class _Abandoned(BaseException):
@@ -56,33 +65,28 @@ class _Abandoned(BaseException):
 
 
 class _Call(Generic[T]):
-    """One call: made in some thread, awaited in the event loop."""
+    """One call: run in some thread, awaited in the event loop. `kind` is the class of its owner."""
 
     def __init__(
         self,
         work: Callable[[], T],
         kind: type,
         timeout: float,
-        lane: _Lane,
+        shared: _SharedThread,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.kind, self.loop, self._work, self._timeout, self._lane = (
-            kind,
-            loop,
-            work,
-            timeout,
-            lane,
-        )
+        self.kind, self.loop, self.thread = kind, loop, 0
+        self._work, self._timeout, self._shared = work, timeout, shared
         self._outcome: tuple[T | None, BaseException | None]
         self._answer: asyncio.Future[None] = loop.create_future()
-        self._begun, self.thread, self._ended = 0.0, 0, False
+        self._started, self._ended = 0.0, False
         self._ending = threading.Lock()
 
-    def make(self) -> None:
-        """In a thread. Nothing is done where no one waits any more."""
+    def run(self) -> None:
+        """In a thread. Does nothing if no one waits for the result any more."""
         if self._answer.done():
             return
-        self.thread, self._begun = threading.get_ident(), time.monotonic()
+        self.thread, self._started = threading.get_ident(), time.monotonic()
         with suppress(_Abandoned):
             try:
                 self._outcome = self._work(), None
@@ -90,21 +94,22 @@ class _Call(Generic[T]):
                 self._outcome = None, error
             with self._ending:
                 self._ended = True
-            self._lane.made.append(self)
+            self._shared.finished.append(self)
         _hanging.discard(self)
 
-    def make_alone(self) -> None:
+    def run_alone(self) -> None:
         """In a thread of its own."""
-        self.make()
-        self._lane.tell(self.loop)
+        self.run()
+        self._shared.report(self.loop)
 
     def deliver(self) -> None:
-        """In the event loop."""
+        """In the event loop: the result is there."""
         if not self._answer.done():
             self._answer.set_result(None)
 
     async def result(self) -> T:
-        self._timer = self.loop.call_later(min(PATIENCE, self._timeout), self._look)
+        """In the event loop: what the call returned or raised, or TimeoutError."""
+        self._timer = self.loop.call_later(min(PATIENCE, self._timeout), self._check_time)
         try:
             await self._answer
         finally:
@@ -115,16 +120,17 @@ class _Call(Generic[T]):
             raise error
         return result  # type: ignore[return-value]
 
-    def _look(self) -> None:
-        """In the event loop, whenever the call may have come to a limit."""
-        taken = time.monotonic() - self._begun if self._begun and not self._ended else 0.0
+    def _check_time(self) -> None:
+        """In the event loop, whenever the call may have reached a limit."""
+        running = self._started and not self._ended
+        taken = time.monotonic() - self._started if running else 0.0
         if taken >= min(PATIENCE, self._timeout):
-            self._lane.leave_to(self)
+            self._shared.hand_over(self)
         if taken >= self._timeout:
             self._give_up()
         else:
-            left = (self._timeout if taken >= PATIENCE else min(PATIENCE, self._timeout)) - taken
-            self._timer = self.loop.call_later(left, self._look)
+            limit = self._timeout if taken >= PATIENCE else min(PATIENCE, self._timeout)
+            self._timer = self.loop.call_later(limit - taken, self._check_time)
 
     def _give_up(self) -> None:
         name = self.kind.__name__
@@ -137,87 +143,90 @@ class _Call(Generic[T]):
             )
         error: Exception = TimeoutError(f"{name} did not answer within {self._timeout:g} s")
         if len(_hanging) >= MOST_HANGING:
-            what = f"{len(_hanging)} calls of {name} never came back; mend what they wait for, then resume the run"
-            error = RroError(what)
+            error = RroError(
+                f"{len(_hanging)} calls of {name} never came back; fix what they wait for, then "
+                "resume the run"
+            )
         self._answer.set_exception(error)
 
 
-class _Lane:
-    """An event loop's thread for short calls, which it makes in turn. `slow` are the kinds of owner
-    that had a long one.
+class _SharedThread:
+    """An event loop's thread for short calls, which it runs one after another. `slow` are the
+    classes that had a long call.
 
-    The two take turns: the thread begins once the event loop has nothing else to do, and reports
-    all that it made together."""
+    The thread starts once the event loop has nothing else to do, and reports what it has finished
+    in groups."""
 
     def __init__(self) -> None:
         self.slow: set[type] = set()
-        self.made: deque[_Call[Any]] = deque()
-        self.bell: SimpleQueue[bool] = (
-            SimpleQueue()
-        )  # True: there are calls; False: there will be none any more
+        self.finished: deque[_Call[Any]] = deque()
+        # True: there are calls; False: there will be none any more.
+        self.wake: SimpleQueue[bool] = SimpleQueue()
         self._waiting: deque[_Call[Any]] = deque()
         self._start()
 
     def put(self, call: _Call[Any]) -> None:
+        """In the event loop: run this call after those that wait."""
         self._waiting.append(call)
-        if len(self._waiting) == 1:  # else it has rung, or the thread is at work
-            call.loop.call_soon(self.bell.put, True)
+        if len(self._waiting) == 1:  # else the thread was woken, or is at work
+            call.loop.call_soon(self.wake.put, True)
 
-    def leave_to(self, call: _Call[Any]) -> None:
-        """Leave the thread to this call if it is being made in it, and let a new one make the
+    def hand_over(self, call: _Call[Any]) -> None:
+        """Leave the thread to this call if the call runs in it, and start a new one for the
         others."""
         if call.thread == self._worker.ident:
             self.slow.add(call.kind)
             log.info(
-                "%s takes long: its calls get threads of their own, as of one that blocks",
+                "a call of %s takes long: from now on each of its calls has its own thread",
                 call.kind.__name__,
             )
             self._start()
             self._deliver()
 
-    def tell(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From any thread: what was made is to be delivered."""
+    def report(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From any thread: have the event loop deliver what is finished."""
         try:
             loop.call_soon_threadsafe(self._deliver)
-        except RuntimeError:  # it has closed: no one waits any more
-            self.made.clear()
+        except RuntimeError:  # the loop has closed: no one waits any more
+            self.finished.clear()
 
     def _deliver(self) -> None:
-        while self.made:
-            self.made.popleft().deliver()
+        while self.finished:
+            self.finished.popleft().deliver()
 
     def _start(self) -> None:
-        self._worker = threading.Thread(target=self._work, daemon=True, name="environments")
+        self._worker = threading.Thread(target=self._serve, daemon=True, name="environments")
         self._worker.start()
 
-    def _work(self) -> None:
-        rings = True
-        while rings and self._make_waiting():
-            rings = self.bell.get()
-        self.bell.put(rings)  # it may have been meant for the thread that goes on
+    def _serve(self) -> None:
+        more = True
+        while more and self._run_waiting():
+            more = self.wake.get()
+        # It may have been meant for the thread that took over.
+        self.wake.put(more)
 
-    def _make_waiting(self) -> bool:
-        """Whether to go on in this thread: not where it was left to a call."""
-        told = time.monotonic()
+    def _run_waiting(self) -> bool:
+        """Run the calls that wait; False if the thread was handed over to one of them."""
+        reported = time.monotonic()
         while self._waiting:
             call = self._waiting.popleft()
-            call.make()
-            left = self._worker is not threading.current_thread()
-            if left or not self._waiting or time.monotonic() > told + _TELL:
-                self.tell(call.loop)
-                told = time.monotonic()
-            if left:
+            call.run()
+            handed_over = self._worker is not threading.current_thread()
+            late = time.monotonic() > reported + _REPORT_INTERVAL
+            if handed_over or not self._waiting or late:
+                self.report(call.loop)
+                reported = time.monotonic()
+            if handed_over:
                 return False
         return True
 
 
 _hanging = set[_Call[Any]]()
-_lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane] = WeakKeyDictionary()
+_threads: WeakKeyDictionary[asyncio.AbstractEventLoop, _SharedThread] = WeakKeyDictionary()
 
 
-def _new_lane(loop: asyncio.AbstractEventLoop) -> _Lane:
-    """A lane of the loop's own: a process that was forked off has the loops of its parent, and none
-    of its threads."""
-    lane = _lanes[loop] = _Lane()
-    finalize(loop, lane.bell.put, False).atexit = False
-    return lane
+def _new_thread(loop: asyncio.AbstractEventLoop) -> _SharedThread:
+    """One for each event loop: a forked process has its parent's loops, but none of its threads."""
+    shared = _threads[loop] = _SharedThread()
+    finalize(loop, shared.wake.put, False).atexit = False
+    return shared

@@ -17,8 +17,8 @@ from typing import Any
 from rro.codec import from_chat
 from rro.concurrency import map_all
 from rro.config import ExpertsConfig
-from rro.environments.base import Benchmark
-from rro.episodes.loop import Agent, Limits, play_task
+from rro.environments.base import Agent, Benchmark
+from rro.episodes.loop import Limits, play_task
 from rro.errors import DataError
 from rro.policies.scripted import ScriptedPolicy
 from rro.seeds import derive_seed

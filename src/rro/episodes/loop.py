@@ -1,7 +1,7 @@
 """The one agent loop: a policy and an environment, turn by turn, to the end of an episode.
 
 Everything that acts goes through here: rollouts, evaluation, experts, a person at the terminal.
-Knows nothing of trees, prices or journals."""
+Knows nothing of trees or journals."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from rro.environments.base import Benchmark, Environment
+from rro.environments.base import Agent, Benchmark, Environment
 from rro.environments.calls import call_with_timeout
 from rro.errors import RroError, UsageError
 from rro.seeds import derive_seed
 from rro.types import (
-    Completion,
     Message,
     SamplingParams,
     Step,
@@ -36,23 +34,11 @@ from rro.types import (
 log = logging.getLogger(__name__)
 
 
-class Agent(Protocol):
-    """What acts in an episode: the sampling half of a policy (see rro.policies.base)."""
-
-    name: str
-
-    async def sample(
-        self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
-    ) -> list[Completion]:
-        """As `Policy.sample`."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`max_steps` counts from the start of the episode, also for one that was forked;
-    `step_timeout` in seconds is for each call into an environment; `retries` of a failed episode
-    before it is missing."""
+    """`max_steps` counts from the start of the episode, also for one that was forked; each call into
+    an environment may take `step_timeout` seconds; a failed episode is repeated `retries` times
+    before it is given up."""
 
     max_steps: int = 10
     step_timeout: float = 60.0
@@ -62,8 +48,7 @@ class Limits:
 async def reset_checked(
     environment: Environment, task: Task, seed: int, timeout: float
 ) -> tuple[Message, ...]:
-    """Reset to a task; returns the opening. Raises UsageError where that is not what the contract
-    asks for."""
+    """Reset to a task; returns the opening. Raises UsageError if it does not fit the contract."""
     opening = tuple(
         await call_with_timeout(environment, timeout, lambda: environment.reset(task, seed)) or ()
     )
@@ -79,18 +64,17 @@ async def reset_checked(
 
 
 async def step_checked(environment: Environment, action: Message, timeout: float) -> StepResult:
-    """Carry out one action. Raises ValueError where the reward is no finite number: it would poison
-    every mean."""
+    """Carry out one action. Raises UsageError if the answer does not fit the contract, ValueError if
+    the reward is not finite: it would spoil every mean."""
     result = await call_with_timeout(environment, timeout, lambda: environment.step(action))
     if not isinstance(result, StepResult) or not isinstance(result.observation, str):
         raise UsageError(
-            f"{type(environment).__name__}.step must return a StepResult with a str as its observation"
+            f"{type(environment).__name__}.step must return a StepResult whose observation is a str"
         )
-    reward, observation = _finite(result.reward), storable(result.observation)
     return replace(
         result,
-        observation=observation,
-        reward=reward,
+        observation=storable(result.observation),
+        reward=_finite(result.reward),
         done=bool(result.done),
         invalid=bool(result.invalid),
     )
@@ -112,7 +96,7 @@ async def open_environment(benchmark: Benchmark, timeout: float) -> AsyncIterato
 
 
 async def _made(benchmark: Benchmark, timeout: float) -> Environment:
-    """A new environment. One that comes when no one waits for it any more is closed at once."""
+    """A new environment. One that is finished when no one waits any more is closed at once."""
     made, left = deque[Environment](), False
 
     def make() -> None:
@@ -132,7 +116,7 @@ async def _made(benchmark: Benchmark, timeout: float) -> Environment:
 
 
 async def _close(environment: Environment, timeout: float) -> None:
-    """Close it, once, also where the wait for that is cancelled. A failure is logged."""
+    """Close it once, even if the wait for that is cancelled. A failure is logged."""
     if type(environment).close is Environment.close:
         return
     once, name = threading.Lock(), type(environment).__name__
@@ -146,7 +130,8 @@ async def _close(environment: Environment, timeout: float) -> None:
 
     try:
         await call_with_timeout(environment, timeout, close)
-    except asyncio.CancelledError:  # the call may not have begun, and then never would
+    except asyncio.CancelledError:
+        # The call may not have started, and then never would.
         threading.Thread(target=close, daemon=True, name=name).start()
         raise
     except Exception as error:
@@ -154,7 +139,8 @@ async def _close(environment: Environment, timeout: float) -> None:
 
 
 def _finite(reward: float) -> float:
-    value = float(reward)  # a numpy scalar cannot be journalled
+    # A numpy scalar cannot be journalled.
+    value = float(reward)
     if not math.isfinite(value):
         raise ValueError(f"the environment gave the reward {value}")
     return value
@@ -172,16 +158,16 @@ async def run_episode(
     taken: int = 0,
     on_step: Callable[[Step], None] | None = None,
 ) -> Trajectory:
-    """Continue an episode from `history`, of which `taken` steps are done, to its end.
+    """Continue an episode from `history`, in which `taken` steps were done, to its end.
 
-    The environment stands at the end of `history`. A failure of the policy or the environment gives
-    a trajectory whose reward is None and whose stop reason is FAILED; errors of the user's making
-    (RroError) are raised."""
-    begun = time.perf_counter()
+    The environment is in the state after `history`. A failure of the policy or the environment
+    gives a trajectory whose reward is None and whose stop reason is FAILED; errors that a user can
+    fix (RroError) are raised."""
+    started = time.perf_counter()
     messages, steps, usage = list(history), list[Step](), Usage()
 
     def finished(reward: float | None, stop: StopReason, error: str | None = None) -> Trajectory:
-        cost = replace(usage, seconds=time.perf_counter() - begun)
+        cost = replace(usage, seconds=time.perf_counter() - started)
         return Trajectory(
             task, tuple(history), tuple(steps), reward, stop, policy.name, seed, cost, error
         )
@@ -251,8 +237,8 @@ async def attempt_episode(run: Callable[[], Awaitable[Trajectory]], retries: int
     """Call `run` (each call in a fresh environment) until it does not fail, at most 1 + `retries`
     times.
 
-    The seed stays the same, so a fault that passed leaves no trace in the result; the cost of
-    failed tries is added."""
+    The seed stays the same, so a passing fault leaves no trace in the result; the cost of failed
+    attempts is added."""
     spent = Usage()
     for _ in range(1 + retries):
         trajectory = await run()

@@ -1,5 +1,5 @@
-"""Which candidate the next rollout should go to: where an order is open, and worth settling.
-Decides, and draws nothing."""
+"""Which candidate the next rollout should start from: the comparison that is undecided and worth
+deciding. Makes decisions, draws nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rro.exploration.tree import Node, RolloutSuffix
 
 @dataclass(frozen=True)
 class Candidate:
-    """Nodes below one node whose actions do the same, and all that has been seen to follow. The
-    first of them stands for all: it is the one that is rolled out, committed and paired. `weight`
-    is what an outcome counts for."""
+    """Nodes below one node whose actions do the same, and all rollouts seen to follow them.
+
+    The first node stands for all: it is the one that is rolled out, committed and paired. `weight`
+    is what one outcome counts for."""
 
     nodes: tuple[Node, ...]
     suffixes: tuple[RolloutSuffix, ...]
@@ -23,25 +24,28 @@ class Candidate:
 
     @property
     def first(self) -> Node:
+        """The node that stands for all."""
         return self.nodes[0]
 
     def later(self, rollouts: float) -> Belief:
-        """What would be believed if as many more rollouts came out as expected."""
+        """The belief after so many more rollouts that come out as expected."""
         return self.belief.after(self.weight * rollouts, self.belief.mean)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The candidate that is worth most, as far as is known, and the one that is most credibly worth
-    less, if any."""
+    """The candidate with the highest expected value, and the one that is most credibly worth less,
+    if any; `credibility` is the probability that it is."""
 
     best: Candidate
     worse: Candidate | None
     credibility: float
 
     def next(self, rollouts: float, level: float) -> Candidate | None:
-        """The side that the next rollout tells most of. None where it is hopeless: another
-        `rollouts` rollouts would leave the order open even if they came out as expected."""
+        """The side whose uncertainty the next rollout lowers more.
+
+        None if another `rollouts` rollouts would leave the credibility below `level` even if they
+        came out as expected."""
         if self.worse is None:
             return None
         open_sides = [side for side in (self.best, self.worse) if side.belief.exact is None]
@@ -54,7 +58,7 @@ class Comparison:
 
 
 def compare(candidates: Sequence[Candidate]) -> Comparison:
-    """The best candidate and the one most credibly below it; ties go to the earlier one."""
+    """The best candidate against the one most credibly below it; ties go to the earlier one."""
     best = max(candidates, key=lambda candidate: candidate.belief.mean)
     others = [
         (above(best.belief, other.belief), other) for other in candidates if other is not best

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from rro.environments.base import Benchmark, ExpertPolicy
+from rro.environments.base import Agent, Benchmark
 from rro.environments.data_sets import data_folder
 from rro.errors import UsageError
 from rro.intercode_sql.data import (
@@ -73,7 +73,7 @@ class IntercodeSqlBenchmark(Benchmark):
             self.engine, self.all_tasks, self._instruction, self._reward, self._compat
         )
 
-    def expert(self, task: Task, noise: float = 0.0, seed: int = 0) -> ExpertPolicy:
+    def expert(self, task: Task, noise: float = 0.0, seed: int = 0) -> Agent:
         return SqlExpert(self.all_tasks[task.data], noise, seed)
 
     def provenance(self) -> Mapping[str, Any]:

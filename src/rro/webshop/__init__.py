@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rro.environments.base import Benchmark, ExpertPolicy
+from rro.environments.base import Agent, Benchmark
 from rro.environments.data_sets import data_folder
 from rro.errors import UsageError
 from rro.types import Task
@@ -61,7 +61,7 @@ class WebShopBenchmark(Benchmark):
     def make(self) -> WebShopEnvironment:
         return WebShopEnvironment(self.pages, self._instruction)
 
-    def expert(self, task: Task, noise: float = 0.0, seed: int = 0) -> ExpertPolicy:
+    def expert(self, task: Task, noise: float = 0.0, seed: int = 0) -> Agent:
         goal = self.goals.goals[task.data]
         return WebShopExpert(goal, self.catalogue[goal.asin].query, noise, seed)
 
