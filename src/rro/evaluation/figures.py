@@ -27,7 +27,8 @@ Rewards = Mapping[tuple[str, str], Values]
 
 @dataclass
 class EpisodeTotals:
-    """What the finished episodes of one policy in one mode add up to."""
+    """Sums over the finished episodes of one policy in one mode: `rewards` by task, numbers of
+    `episodes`, of their `steps` and of the `invalid` actions among those, `stops` by reason."""
 
     rewards: dict[str, list[float]] = field(default_factory=dict)
     episodes: int = 0
