@@ -53,7 +53,7 @@ def setups(full: Setup, replicas: int) -> dict[str, Setup]:
 
 
 def compare(compared: Mapping[str, Setup], measure: Measure, repeats: int) -> dict[str, Any]:
-    """Measure all setups in turn, `repeats` times."""
+    """Measure the setups one after the other, `repeats` times."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in compared}
     for _ in range(repeats):
         for name, setup in compared.items():
@@ -92,7 +92,7 @@ def long_histories(model: Any, tokenizer: Any, siblings: int, words: int, setup:
 
 async def _rollouts(policy: TransformersPolicy, siblings: int, words: int) -> dict[str, Any]:
     histories = [_text(seed, words) for seed in range(HISTORIES)]
-    await asyncio.gather(*(policy.sample([one], 1, ONE_TOKEN, 0) for one in histories))
+    await asyncio.gather(*(policy.sample([history], 1, ONE_TOKEN, 0) for history in histories))
     wall, processor = time.perf_counter(), time.process_time()
     rollouts = await asyncio.gather(
         *(

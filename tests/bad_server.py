@@ -1,5 +1,5 @@
-"""A server on loopback that speaks OpenAI's chat API over the trees of `fakes`, and misbehaves as
-it is told.
+"""A server on loopback that speaks OpenAI's chat API over the trees of `fakes`, and misbehaves on
+demand.
 
 It really talks HTTP: what fails here fails on the wire. `fault(number, body)` names what to do to
 the number-th answer (see `_Handler.fail`), or gives None."""

@@ -89,7 +89,11 @@ def draw(policy, params=PARAMS, n=3):
         answers = await asyncio.gather(
             *(policy.sample(messages, n, params, 7) for messages in asked)
         )
-        return [(messages, one) for messages, of in zip(asked, answers, strict=True) for one in of]
+        return [
+            (messages, completion)
+            for messages, drawn in zip(asked, answers, strict=True)
+            for completion in drawn
+        ]
 
     return asyncio.run(body())
 
@@ -136,27 +140,30 @@ def test_logprobs_agree_with_the_transformers_backend(drawn, local):
 def test_greedy_answers_agree_with_the_transformers_backend(by_tokens, local):
     greedy = SamplingParams(temperature=0.0, max_new_tokens=24)
     policy = TransformersPolicy(*local, "local")
-    ours = [one.message for _, one in draw(policy, greedy, 1)]
+    ours = [completion.message for _, completion in draw(policy, greedy, 1)]
     asyncio.run(policy.close())
-    assert [one.message for _, one in draw(by_tokens, greedy, 1)] == ours
+    assert [completion.message for _, completion in draw(by_tokens, greedy, 1)] == ours
 
 
 def test_seeds_temperature_and_top_p_are_honoured(by_tokens, drawn):
-    first = [one.message for _, one in drawn]
-    again = [one.message for _, one in draw(by_tokens)]
+    first = [completion.message for _, completion in drawn]
+    again = [completion.message for _, completion in draw(by_tokens)]
     assert (
         sum(a == b for a, b in zip(first, again, strict=True)) >= 7
     )  # of 9: a rounding may turn a token
     assert len(set(first)) > 6
     narrow = [
-        one.message for _, one in draw(by_tokens, SamplingParams(1.0, top_p=1e-6, max_new_tokens=6))
+        completion.message
+        for _, completion in draw(by_tokens, SamplingParams(1.0, top_p=1e-6, max_new_tokens=6))
     ]
     assert len(set(narrow)) == len(QUESTIONS)
     hot, cold = (
         [
-            one.logprobs[0]
-            for _, one in draw(by_tokens, SamplingParams(t, max_new_tokens=1, logprobs=True), 8)
-            if one.logprobs
+            completion.logprobs[0]
+            for _, completion in draw(
+                by_tokens, SamplingParams(t, max_new_tokens=1, logprobs=True), 8
+            )
+            if completion.logprobs
         ]
         for t in (1.9, 0.1)
     )
@@ -167,12 +174,18 @@ def test_seeds_temperature_and_top_p_are_honoured(by_tokens, drawn):
 def test_chat_gives_the_same_text(by_tokens, by_text):
     params = SamplingParams(temperature=0.0, max_new_tokens=12)
     expected = [
-        (one.message.content.strip("\ufffd"), one.finish) for _, one in draw(by_tokens, params, 1)
+        (completion.message.content.strip("\ufffd"), completion.finish)
+        for _, completion in draw(by_tokens, params, 1)
     ]
-    answers = [one for _, one in draw(by_text, params, 1)]
-    assert [(one.message.content.strip("\ufffd"), one.finish) for one in answers] == expected
-    assert all(one.message.token_ids is None for one in answers)
-    assert all(one.usage.generated_tokens > 0 and one.usage.prompt_tokens > 10 for one in answers)
+    answers = [completion for _, completion in draw(by_text, params, 1)]
+    assert [
+        (completion.message.content.strip("\ufffd"), completion.finish) for completion in answers
+    ] == expected
+    assert all(completion.message.token_ids is None for completion in answers)
+    assert all(
+        completion.usage.generated_tokens > 0 and completion.usage.prompt_tokens > 10
+        for completion in answers
+    )
 
 
 def test_stop_strings_and_a_full_context(by_tokens, by_text):

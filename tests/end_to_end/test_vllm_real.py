@@ -71,19 +71,19 @@ async def ask(policy):
         "full": full,
         "alive": alive,
     }
-    return {name: [asdict(one) for one in given] for name, given in answers.items()} | {
-        "cancelled": cancelled.cancelled()
-    }
+    return {
+        name: [asdict(completion) for completion in given] for name, given in answers.items()
+    } | {"cancelled": cancelled.cancelled()}
 
 
 @pytest.fixture(scope="module")
 def python():
-    found = Path(
+    interpreter = Path(
         os.environ.get("RRO_VLLM_PYTHON", HERE.parents[1] / ".venv-vllm" / "bin" / "python")
     )
-    if not found.exists():
-        pytest.skip(f"no vLLM at {found}: make vllm, or set RRO_VLLM_PYTHON")
-    return found
+    if not interpreter.exists():
+        pytest.skip(f"no vLLM at {interpreter}: make vllm, or set RRO_VLLM_PYTHON")
+    return interpreter
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def models(base, adapter):
 
 @pytest.fixture(scope="module")
 def served(python, base, adapter, tmp_path_factory):
-    """Explorer and pricer on one server."""
+    """Explorer and pricer on completion server."""
     config, logs = recipe(base, python), tmp_path_factory.mktemp("logs")
     policies = {
         "explorer": open_vllm(config, adapter, "t/rro-1", logs),
@@ -130,7 +130,7 @@ def served(python, base, adapter, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def said(served):
+def answered(served):
     return {who: asyncio.run(ask(policy)) for who, policy in served.items()}
 
 
@@ -141,46 +141,46 @@ def logprobs_of(model, prompt, ids):
     return torch.log_softmax(logits, -1).gather(-1, torch.tensor(ids)[:, None])[:, 0]
 
 
-def check(said, model, tokenizer):
-    """Everything that the answers of one policy must fulfil."""
+def check(answered, model, tokenizer):
+    """Everything that the answers of completion policy must fulfil."""
     chat = ChatFormat(tokenizer)
     prompt = chat.encode(QUESTION, True).ids
-    for one in (*said["first"], *said["greedy"]):
-        ids = list(one["message"]["token_ids"])
+    for completion in (*answered["first"], *answered["greedy"]):
+        ids = list(completion["message"]["token_ids"])
         expected = logprobs_of(model, prompt, ids)
-        assert (torch.tensor(one["logprobs"]) - expected).abs().max() < CLOSE
-        answer = Message("assistant", one["message"]["content"], Source.POLICY, tuple(ids))
+        assert (torch.tensor(completion["logprobs"]) - expected).abs().max() < CLOSE
+        answer = Message("assistant", completion["message"]["content"], Source.POLICY, tuple(ids))
         trained = chat.encode([*QUESTION, answer], False)
         assert [
             id_ for id_, in_loss in zip(trained.ids, trained.mask, strict=True) if in_loss
         ] == ids  # no drift
         assert trained.ids[: len(prompt)] == prompt
-        assert one["message"]["content"] == chat.decode(ids)
-        assert one["finish"] == ("stop" if ids[-1] in chat.end_ids else "length")
+        assert completion["message"]["content"] == chat.decode(ids)
+        assert completion["finish"] == ("stop" if ids[-1] in chat.end_ids else "length")
     tokens = {
-        name: [tuple(one["message"]["token_ids"]) for one in said[name]]
+        name: [tuple(completion["message"]["token_ids"]) for completion in answered[name]]
         for name in ("first", "again", "alive")
     }
     assert len(set(tokens["first"])) == 3
     assert tokens["again"] == tokens["first"]  # whatever else is in flight
     assert tokens["alive"] == tokens["first"][:1]  # after an abort, and for another n
-    for whole, cut in zip(said["first"], said["stopped"], strict=False):
+    for whole, cut in zip(answered["first"], answered["stopped"], strict=False):
         assert cut["message"]["content"] == whole["message"]["content"].partition("e")[0]
         assert len(cut["logprobs"]) == len(cut["message"]["token_ids"])
-    assert [one["finish"] for one in said["full"]] == ["context"] * 2
-    assert said["cancelled"]
-    usage = said["known"][0]["usage"]
+    assert [completion["finish"] for completion in answered["full"]] == ["context"] * 2
+    assert answered["cancelled"]
+    usage = answered["known"][0]["usage"]
     assert 150 < usage["cached_tokens"] < usage["prompt_tokens"]
 
 
 @pytest.mark.parametrize("who", ["explorer", "pricer"])
-def test_a_server_samples_from_the_model_that_it_is_asked_for(said, models, who):
-    check(said[who], *models[who])
+def test_a_server_samples_from_the_model_that_it_is_asked_for(answered, models, who):
+    check(answered[who], *models[who])
 
 
-def test_two_policies_share_one_server_and_answer_differently(said, served):
+def test_two_policies_share_one_server_and_answer_differently(answered, served):
     assert served["explorer"].server is served["pricer"].server
-    assert said["explorer"]["first"] != said["pricer"]["first"]
+    assert answered["explorer"]["first"] != answered["pricer"]["first"]
 
 
 @pytest.mark.parametrize("backend", ["vllm", "transformers"])

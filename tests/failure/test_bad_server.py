@@ -154,9 +154,9 @@ def test_retry_after_is_honoured(date):
 
         async def body():
             loop = asyncio.get_running_loop()
-            begun = loop.time()
+            start = loop.time()
             await policy.sample(ASK, 1, PARAMS, 1)
-            waited = loop.time() - begun
+            waited = loop.time() - start
             await policy.close()
             return waited
 

@@ -176,14 +176,14 @@ class ChatFormat:
             )
         new, at = text[len(before.text) :], 0
         for message in added:
-            found = new.find(message.content.strip(), at)
-            if found < 0:
+            start = new.find(message.content.strip(), at)
+            if start < 0:
                 raise UsageError(
                     f"the chat template of {self._name} drops or rewrites the {message.role} "
                     f"message {message.content[:40]!r}: name another template in "
                     "model.chat_template"
                 )
-            at = found + len(message.content.strip())
+            at = start + len(message.content.strip())
         return new
 
     def _answer(self, message: Message, text: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:

@@ -72,7 +72,7 @@ def test_a_server_that_can_do_everything():
             assert (
                 texts(sampled(server, n=n)[1]) == texts(five)[:n]
             )  # sample i depends on the seed and i alone
-        assert all(one.message.token_ids is None for one in five)
+        assert all(completion.message.token_ids is None for completion in five)
 
 
 def test_the_servers_own_truncation_is_switched_off():
@@ -196,7 +196,7 @@ def test_prices():
 def test_the_usage_of_several_answers_counts_the_prompt_once():
     with serving() as server:
         _, four, _ = sampled(server, n=4)
-        assert [(u.prompt_tokens, u.cached_tokens) for u in (one.usage for one in four)] == [
+        assert [(one.usage.prompt_tokens, one.usage.cached_tokens) for one in four] == [
             (100, 60)
         ] + [(0, 0)] * 3
         assert sum(one.usage.generated_tokens for one in four) == 12

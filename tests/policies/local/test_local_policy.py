@@ -151,7 +151,7 @@ def test_usage_counts_cached_prompt_tokens(tiny: tuple[Any, Any]) -> None:
     assert [a.usage.cached_tokens for a in first] == [
         0,
         length,
-    ]  # the twin's prompt came with the first one's
+    ]  # the second one's prompt is the first one's
     assert second.usage.prompt_tokens > length + len(first[0].message.token_ids)
     known = length + len(first[0].message.token_ids) - 1
     assert known - 15 <= second.usage.cached_tokens <= known

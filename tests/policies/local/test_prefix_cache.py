@@ -27,10 +27,10 @@ def test_a_match_is_a_true_prefix_and_the_budget_holds(sequences, budget) -> Non
     cache, seen = PrefixCache(budget), []
     for choices, length in sequences:
         ids = tokens(choices, length)
-        found = cache.match(ids)
-        state = [token for state in found.states for token in state[0, 0].tolist()]
-        assert tuple(state) == ids[: found.tokens]
-        assert len(state) == found.tokens
+        known = cache.match(ids)
+        state = [token for state in known.states for token in state[0, 0].tolist()]
+        assert tuple(state) == ids[: known.tokens]
+        assert len(state) == known.tokens
         assert len(state) < max(1, len(ids))  # one token is left, whose logits are wanted
         assert not state or any(other[: len(state)] == ids[: len(state)] for other in seen)
         keep(cache, ids)

@@ -70,9 +70,9 @@ def history(task: int, *answers: str) -> list[Message]:
 
 def children() -> list[psutil.Process]:
     return [
-        one
-        for one in psutil.Process().children()
-        if one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+        child
+        for child in psutil.Process().children()
+        if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
     ]
 
 
@@ -97,8 +97,8 @@ def test_the_answers_are_those_of_one_process(weights: Path, shared: ReplicatedP
     one, many = asyncio.run(alone()), asyncio.run(ask(shared))
     assert [answer.message for answer in many] == [answer.message for answer in one]
     assert [answer.finish for answer in many] == [answer.finish for answer in one]
-    for found, expected in zip(many, one, strict=True):
-        assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+    for answer, expected in zip(many, one, strict=True):
+        assert answer.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
     assert len({answer.message.content for answer in many}) > 12
 
 
@@ -218,7 +218,7 @@ def test_closing_fails_what_is_in_flight_and_ends_the_processes(weights: Path) -
             await call
         with pytest.raises(RroError, match="is closed"):
             await policy.sample(history(0), 1, SAMPLED, 0)
-        assert {one.pid for one in before} - {one.pid for one in children()} == {
+        assert {child.pid for child in before} - {child.pid for child in children()} == {
             replica.pid for replica in policy.replicas
         }
 

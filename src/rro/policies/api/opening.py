@@ -137,12 +137,12 @@ async def _why_no_tokens(endpoint: Endpoint, chat: ChatFormat) -> str:
         return f"it rejects them ({rejected})"
     except TransientError as error:
         return str(error)
-    ours, theirs = reply.answers[0].text, endpoint.dialect.text(tree)
+    ours, server_text = reply.answers[0].text, endpoint.dialect.text(tree)
     if reply.prompt_tokens not in (None, len(prompt)):
         return f"it reads {reply.prompt_tokens} tokens where {len(prompt)} were sent"
-    if theirs.strip("\ufffd \n") != ours.strip("\ufffd \n"):
+    if server_text.strip("\ufffd \n") != ours.strip("\ufffd \n"):
         return (
-            f"it has another tokenizer: what it decodes to {theirs[:40]!r} is {ours[:40]!r} by the "
+            f"it has another tokenizer: what it decodes to {server_text[:40]!r} is {ours[:40]!r} by the "
             "run's"
         )
     return ""

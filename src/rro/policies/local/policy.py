@@ -91,8 +91,8 @@ class TransformersPolicy:
         self.name = name
         self._format = ChatFormat(tokenizer)
         self._model = (model if device is None else model.to(device)).eval()
-        own = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-        self._max_context = min(max_context or own, own)
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        self._max_context = min(max_context or limit, limit)
         self.provenance = _provenance(self._model, self._max_context)
         options = GeneratorOptions(
             max_batch,

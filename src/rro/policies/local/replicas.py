@@ -112,8 +112,8 @@ class ReplicatedPolicy:
 
 
 class Replica:
-    """This process's side of one replica. `ended`: why it answers no more (None: it does). `load`:
-    how many answers it has to give. `name` stands in errors."""
+    """This process's side of one replica. `ended`: why it has ended (None: it runs). `load`: how
+    many answers it has to give. `name` stands in errors."""
 
     def __init__(self, name: str, spec: Spec) -> None:
         self.ended: str | None = None

@@ -37,7 +37,7 @@ class SlotOptions:
 
 
 @dataclass(slots=True, eq=False)
-class _Seat:
+class _Active:
     """A row in a slot. Tokens before `start` are shared, not in the slot; those before `computed`
     have gone through the model. `duplicates` are rows that wait for the same prompt; None: it is
     computed."""
@@ -77,20 +77,20 @@ class SlotGenerator(Generator):
 
     def _clear(self) -> None:
         self._slots = KeyValueSlots(self._layout, self.max_rows, self.options.max_context)
-        self._buckets: list[list[_Seat]] = []
+        self._buckets: list[list[_Active]] = []
         share_from = self.options.share_from
         self._shared = SharedPrefixes(share_from) if share_from else None
         self._changed()
 
     def _changed(self) -> None:
         """Rows joined, left or moved."""
-        self._seats = [seat for bucket in self._buckets for seat in bucket]
-        self.rows = [seat.row for seat in self._seats]
-        self._arranged: list[_Seat] = []
+        self._active = [entry for bucket in self._buckets for entry in bucket]
+        self.rows = [entry.row for entry in self._active]
+        self._arranged: list[_Active] = []
 
     def reset(self) -> list[Row]:
         """As `Generator` says; the prefix cache is emptied too."""
-        inside = self.rows + [row for seat in self._seats for row in seat.duplicates or ()]
+        inside = self.rows + [row for entry in self._active for row in entry.duplicates or ()]
         self.prefixes.clear()
         self._clear()
         return inside
@@ -103,10 +103,10 @@ class SlotGenerator(Generator):
     def admit(self, waiting: deque[Row]) -> list[Row]:
         """As `Generator` says. Rows with equal ids join together; of rows that begin with the same
         unknown block only one joins, and the others will find that block in the cache."""
-        room = self.max_rows - sum(1 + len(seat.duplicates or ()) for seat in self._seats)
-        new = sum(seat.missing - 1 for seat in self._seats)
+        room = self.max_rows - sum(1 + len(entry.duplicates or ()) for entry in self._active)
+        new = sum(entry.missing - 1 for entry in self._active)
         leaders, later = dict[_Ids, list[Row]](), list[Row]()
-        pending = [seat.row for seat in self._seats if seat.duplicates is not None]
+        pending = [entry.row for entry in self._active if entry.duplicates is not None]
         claimed = {self.prefixes.next_key(row.ids) for row in pending}
         while waiting and room and new < self.options.prompt_tokens:
             row = waiting.popleft()
@@ -128,64 +128,64 @@ class SlotGenerator(Generator):
 
     def step(self) -> list[Row]:
         """As `Generator` says; rows whose prompt needs more passes get no token yet."""
-        if not self._seats:
+        if not self._active:
             return []
-        seats = self._next_seats()
-        tokens = self._new_tokens(seats)
-        logits = self._forward(seats, tokens)
-        for seat, new in zip(seats, tokens, strict=True):
-            seat.computed += len(new)
-        sources = [number for number, seat in enumerate(seats) if not seat.missing]
-        rows = [seats[number].row for number in sources]
+        active = self._next_active()
+        tokens = self._new_tokens(active)
+        logits = self._forward(active, tokens)
+        for entry, new in zip(active, tokens, strict=True):
+            entry.computed += len(new)
+        sources = [number for number, entry in enumerate(active) if not entry.missing]
+        rows = [active[number].row for number in sources]
         for number in list(sources):
-            if seats[number].duplicates is not None:
-                duplicates = self._finish_prompt(seats[number])
+            if active[number].duplicates is not None:
+                duplicates = self._finish_prompt(active[number])
                 rows += duplicates
                 sources += [number] * len(duplicates)
         self.extend(rows, logits[sources])
         return self._leave()
 
-    def _next_seats(self) -> list[_Seat]:
+    def _next_active(self) -> list[_Active]:
         """Whose tokens the next pass computes: all; if not packed, first each new prompt alone."""
         if self.options.packed:
-            return self._seats
-        new = [seat for seat in self._seats if seat.duplicates is not None]
-        return new[:1] or self._seats
+            return self._active
+        new = [entry for entry in self._active if entry.duplicates is not None]
+        return new[:1] or self._active
 
-    def _new_tokens(self, seats: Sequence[_Seat]) -> list[Sequence[int]]:
-        """The tokens of each seat that the next pass computes."""
+    def _new_tokens(self, active: Sequence[_Active]) -> list[Sequence[int]]:
+        """The tokens of each row that the next pass computes."""
         tokens, left = list[Sequence[int]](), self.options.prompt_tokens
-        for seat in seats:
-            new = min(seat.missing, 1 + left)
+        for entry in active:
+            new = min(entry.missing, 1 + left)
             left -= new - 1
-            if seat.missing == 1 and seat.row.tokens:
+            if entry.missing == 1 and entry.row.tokens:
                 # the common case, without building all ids
-                tokens.append(seat.row.tokens[-1:])
+                tokens.append(entry.row.tokens[-1:])
             else:
-                tokens.append(seat.row.ids[seat.computed : seat.computed + new])
+                tokens.append(entry.row.ids[entry.computed : entry.computed + new])
         return tokens
 
-    def _join(self, row: Row, ids: _Ids, duplicates: list[Row]) -> _Seat:
+    def _join(self, row: Row, ids: _Ids, duplicates: list[Row]) -> _Active:
         """Give a row a slot, with what the prefix cache has of it."""
         known = self.prefixes.match(ids)
         common = self._shared.enter([row], known.blocks) if self._shared else 0
         if row.cached is None:
             row.cached = min(known.tokens, len(row.prompt))
-        seat = self._seat(row, BLOCK * common, known.tokens, duplicates)
-        self._slots.load(seat.place, known.states[common:])
-        return seat
+        entry = self._add(row, BLOCK * common, known.tokens, duplicates)
+        self._slots.load(entry.place, known.states[common:])
+        return entry
 
-    def _seat(self, row: Row, start: int, computed: int, duplicates: list[Row] | None) -> _Seat:
+    def _add(self, row: Row, start: int, computed: int, duplicates: list[Row] | None) -> _Active:
         """Put a row at the end of the bucket that is long enough for its longest answer."""
         bucket = bucket_of(len(row.prompt) + row.limit - start)
         while len(self._buckets) <= bucket:
             self._buckets.append([])
-        seats = self._buckets[bucket]
-        seats.append(_Seat(row, (bucket, len(seats)), start, computed, duplicates))
-        self._slots.reserve([len(seats) for seats in self._buckets])
-        return seats[-1]
+        entries = self._buckets[bucket]
+        entries.append(_Active(row, (bucket, len(entries)), start, computed, duplicates))
+        self._slots.reserve([len(entries) for entries in self._buckets])
+        return entries[-1]
 
-    def _finish_prompt(self, leader: _Seat) -> list[Row]:
+    def _finish_prompt(self, leader: _Active) -> list[Row]:
         """Store the keys and values of a prompt that is computed, and let the rows join that waited
         for it. Returns these."""
         row, start, duplicates = leader.row, leader.start, leader.duplicates or []
@@ -198,18 +198,18 @@ class SlotGenerator(Generator):
         for duplicate in duplicates:
             if duplicate.cached is None:
                 duplicate.cached = len(duplicate.prompt)
-            seat = self._seat(duplicate, leader.start, leader.computed, None)
-            self._slots.copy(leader.place, leader.computed - leader.start, seat.place)
+            entry = self._add(duplicate, leader.start, leader.computed, None)
+            self._slots.copy(leader.place, leader.computed - leader.start, entry.place)
         self._changed()
         return duplicates
 
-    def _forward(self, seats: list[_Seat], tokens: list[Sequence[int]]) -> Tensor:
-        """Logits (rows, vocabulary) after the last new token of each seat."""
+    def _forward(self, active: list[_Active], tokens: list[Sequence[int]]) -> Tensor:
+        """Logits (rows, vocabulary) after the last new token of each row."""
         device = self._layout.device
         work = PackedPass(
             self._slots,
-            [seat.place for seat in seats],
-            [seat.computed - seat.start for seat in seats],
+            [entry.place for entry in active],
+            [entry.computed - entry.start for entry in active],
             [len(new) for new in tokens],
             self._group,
         )
@@ -217,8 +217,8 @@ class SlotGenerator(Generator):
             tokens[owner][number]
             for owner, number in zip(work.owner.tolist(), work.number.tolist(), strict=True)
         ]
-        positions = work.positions + np.array([seat.start for seat in seats])[work.owner]
-        with replaced_attention(self.model, self._attention(seats, work), self._layout.heads):
+        positions = work.positions + np.array([entry.start for entry in active])[work.owner]
+        with replaced_attention(self.model, self._attention(active, work), self._layout.heads):
             logits: Tensor = self.model(
                 input_ids=torch.tensor([ids], device=device),
                 # so that the model makes no mask: the replaced attention has its own
@@ -230,34 +230,34 @@ class SlotGenerator(Generator):
             ).logits
         return logits[0]
 
-    def _attention(self, seats: list[_Seat], work: PackedPass) -> Attend:
+    def _attention(self, active: list[_Active], work: PackedPass) -> Attend:
         if self._shared is None:
             return work.attend
-        if seats is not self._arranged:
-            self._shared.arrange([seat.row for seat in seats])
-            self._arranged = seats
+        if active is not self._arranged:
+            self._shared.arrange([entry.row for entry in active])
+            self._arranged = active
         return self._shared.attention(work)
 
     def _leave(self) -> list[Row]:
         """Take out the rows that are done: their keys and values go to the prefix cache, and the
         last row of the bucket takes the slot."""
         done = []
-        for seat in reversed(self._seats):
+        for entry in reversed(self._active):
             # an abandoned row stays while others wait for its prompt
-            if seat.row.finish is None or seat.duplicates:
+            if entry.row.finish is None or entry.duplicates:
                 continue
-            done.append(seat.row)
+            done.append(entry.row)
             # the last token never went through the model
-            ids = seat.row.ids[: seat.computed]
-            self.prefixes.store(ids, self._slots.reader(seat.place, seat.start), seat.start)
+            ids = entry.row.ids[: entry.computed]
+            self.prefixes.store(ids, self._slots.reader(entry.place, entry.start), entry.start)
             if self._shared:
-                self._shared.leave(seat.row)
-            bucket, slot = seat.place
+                self._shared.leave(entry.row)
+            bucket, slot = entry.place
             moved = self._buckets[bucket].pop()
-            if moved is not seat:
-                self._slots.copy(moved.place, moved.computed - moved.start, seat.place)
+            if moved is not entry:
+                self._slots.copy(moved.place, moved.computed - moved.start, entry.place)
                 self._buckets[bucket][slot] = moved
-                moved.place = seat.place
+                moved.place = entry.place
         if done:
             self._changed()
         return done
