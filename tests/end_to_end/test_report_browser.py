@@ -1,4 +1,4 @@
-"""The report in a real browser: Debian's Chromium through Playwright, from disc and from `rro
+"""The report in a real browser: Debian's Chromium through Playwright, from disk and from `rro
 view`."""
 
 from __future__ import annotations
@@ -364,7 +364,7 @@ def test_the_scheme_can_be_switched(open_page, toy):
     assert page.evaluate(ground) != before
 
 
-def test_a_folder_opens_from_disc(open_page, tmp_path, monkeypatch):
+def test_a_folder_opens_from_disk(open_page, tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "MOST_BYTES", 1000)
     monkeypatch.setattr("rro.report.pack.CHUNK_CHARACTERS", 20)
     index = written(tmp_path / "report.html", {f"task/{number}": TREE for number in range(60)})
