@@ -115,7 +115,10 @@ def test_a_files_actions_are_played_again():
 def test_scripted_experts_are_filtered_and_repeatable(tmp_path):
     def expert(task, noise, seed):
         rng = random.Random(seed)
-        script = lambda messages, _: "one" if len(messages) == 3 else rng.choice(["two", "three"])  # noqa: E731
+
+        def script(messages, _):
+            return "one" if len(messages) == 3 else rng.choice(["two", "three"])
+
         return ScriptedPolicy(script, "expert", Source.EXPERT)
 
     tasks = [Task(str(number)) for number in range(40)]

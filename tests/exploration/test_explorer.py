@@ -178,7 +178,7 @@ def test_any_exception_of_a_users_code_fails_its_task_alone(tmp_path):
         assert len(task_records(journal)) == len(FOREST) - 1
 
 
-@pytest.mark.parametrize("error", [UsageError("no such model"), RroError("the disc is full")])
+@pytest.mark.parametrize("error", [UsageError("no such model"), RroError("the disk is full")])
 def test_an_error_to_mend_stops_the_exploration_at_once(tmp_path, error):
     def fault(calls, seed):
         if calls >= 50:

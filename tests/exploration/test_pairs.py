@@ -1,4 +1,4 @@
-"""Rows of pairs: there and back, on disc, as `datasets` and TRL take them."""
+"""Rows of pairs: there and back, on disk, as `datasets` and TRL take them."""
 
 import json
 

@@ -156,7 +156,7 @@ def test_a_task_under_way_has_the_tree_so_far(tmp_path):
             for kind, name in names:
                 if kind in ("candidate", "rollout", "episode"):
                     records.add(kind, name.removeprefix(f"{key}/"), journal.get(kind, name))
-        tree = build_tree(records, live.task)
+        tree = build_tree(records, live.task, journal.path)
         known = {node.id: node for node in tree.root.walk()}
         grown = {node.id: node for node in live.root.walk()}
         assert known.keys() <= grown.keys()
@@ -179,6 +179,6 @@ def test_records_that_do_not_fit_together_are_refused(tmp_path):
     gone = next(line for line in lines if json.loads(line)["kind"] == "candidate")
     path.write_text("".join(line for line in lines if line != gone))
     with fresh_journal(tmp_path) as journal:
-        with pytest.raises(DataError, match="task '0/t' do not fit together"):
+        with pytest.raises(DataError, match=r"journal\.jsonl: the records of task 't' do not fit"):
             read_tree(journal, "0/t", Task("t"))
         assert read_tree(journal, "0/other", Task("other")) is None

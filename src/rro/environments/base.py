@@ -98,8 +98,8 @@ class Benchmark(ABC):
         """A new environment. Cheap, as the benchmark holds what is shared."""
 
     def action_of(self, message: Message) -> str:
-        """The part of a message that the environment carries out: messages that agree in it have the
-        same effect. Used only where there are no snapshots to compare."""
+        """The part of a message that the environment carries out: messages that agree in it have
+        the same effect. Used only where there are no snapshots to compare."""
         return message.content
 
     def expert(self, task: Task, noise: float, seed: int) -> Agent:

@@ -32,7 +32,8 @@ def open_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Bench
     factory = _registered.get(name) or _imported(_BUILT_IN.get(name, name))
     if not callable(factory):
         raise UsageError(
-            f"environment {name} is a {type(factory).__name__}: name a function that returns a Benchmark"
+            f"environment {name} is a {type(factory).__name__}: name a function that returns a "
+            "Benchmark"
         )
     try:
         benchmark = factory(**dict(options or {}))
@@ -52,7 +53,8 @@ def _imported(target: str) -> Callable[..., Benchmark]:
     if not colon:
         known = ", ".join(sorted([*_BUILT_IN, *_registered]))
         raise UsageError(
-            f"unknown environment {target!r}: choose one of {known}, or module:attribute of your own"
+            f"unknown environment {target!r}: choose one of {known}, or module:attribute of your "
+            "own"
         )
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as `python -m` does: one's own module lies beside the recipe

@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`max_steps` counts from the start of the episode, also for one that was forked; each call into
-    an environment may take `step_timeout` seconds; a failed episode is repeated `retries` times
-    before it is given up."""
+    """`max_steps` counts from the start of the episode, also for one that was forked; each call
+    into an environment may take `step_timeout` seconds; a failed episode is repeated up to
+    `retries` times."""
 
     max_steps: int = 10
     step_timeout: float = 60.0
@@ -64,8 +64,8 @@ async def reset_checked(
 
 
 async def step_checked(environment: Environment, action: Message, timeout: float) -> StepResult:
-    """Carry out one action. Raises UsageError if the answer does not fit the contract, ValueError if
-    the reward is not finite: it would spoil every mean."""
+    """Carry out one action. Raises UsageError if the answer does not fit the contract, ValueError
+    if the reward is not finite: it would spoil every mean."""
     result = await call_with_timeout(environment, timeout, lambda: environment.step(action))
     if not isinstance(result, StepResult) or not isinstance(result.observation, str):
         raise UsageError(

@@ -1,14 +1,15 @@
 """Trees to journal records and back.
 
-The journal holds one record for each candidate, rollout and episode when it is finished, and one
-"task" record when the tree is: every node by id, with its estimate and the numbers of its rollouts.
-Messages stand in the candidate and rollout records alone, so a tree is read from both. Pairs,
-demonstrations and tables are not journalled: they are computed from trees."""
+The journal gets one record for each finished candidate, rollout and episode, and one "task" record
+for each finished tree: every node by id, with its estimate and the numbers of its rollouts. Texts
+stand in the candidate, rollout and episode records alone, so a tree is read from all of them.
+Pairs, demonstrations and tables are not journalled: they are computed from trees."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from rro.codec import from_plain, to_plain, usage_of
@@ -139,7 +140,7 @@ class TaskRecords:
 def read_tree(journal: Journal, key: str, task: Task) -> Tree | None:
     """The finished tree whose "task" record has this key; None where there is no such record.
 
-    It is equal to the tree that was explored, but for the environment's snapshots and the steps of
+    It equals the tree that was explored, except for the environment's snapshots and the steps of
     failed rollouts. Raises DataError where records are missing or damaged."""
     end = journal.get("task", key)
     if end is None:
@@ -149,13 +150,7 @@ def read_tree(journal: Journal, key: str, task: Task) -> Tree | None:
         record = journal.get(kind, f"{key}/{name}")
         if record is not None:
             records.add(kind, name, record)
-    try:
-        return build_tree(records, task)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{journal.path}: the records of task {key!r} do not fit together ({error!r}); restore "
-            "the file or start a new run"
-        ) from error
+    return build_tree(records, task, journal.path)
 
 
 def read_trees(journal: Journal, keys: Iterable[tuple[str, Task]]) -> Iterator[Tree]:
@@ -181,12 +176,20 @@ def _listed(end: Record) -> Iterator[tuple[str, str]]:
             yield "episode", f"0/{number}"
 
 
-def build_tree(records: TaskRecords, task: Task) -> Tree:
-    """The tree that the records tell of. Where the task is not finished, what is there so far:
-    nothing is committed yet, and estimates are those that the finished rollouts give."""
-    if records.end is None:
-        return _UnfinishedTree(records, task).build()
-    return _FinishedTree(records, records.end, task).build()
+def build_tree(records: TaskRecords, task: Task, path: Path) -> Tree:
+    """The tree that these records of the journal `path` describe. If the task is not finished, what
+    there is so far: nothing is committed yet, and estimates are those of the finished rollouts.
+
+    Raises DataError where records are missing or damaged."""
+    try:
+        if records.end is None:
+            return _UnfinishedTree(records, task).build()
+        return _FinishedTree(records, records.end, task).build()
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: the records of task {task.id!r} do not fit together ({error!r}); restore the "
+            "file or start a new run"
+        ) from error
 
 
 class _FinishedTree:

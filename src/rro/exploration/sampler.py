@@ -1,10 +1,10 @@
 """What a strategy calls to draw candidates, roll out and estimate. The only place where cost is
 counted.
 
-Every finished candidate and rollout is a journal record under a key that says what it is (iteration,
-task, node, number), with a seed derived from the same key. On resume the strategy simply runs again,
-and the sampler answers from the journal what was done before: nothing is repeated, and the rest
-comes out as in an undisturbed run."""
+Every finished candidate and rollout is a journal record under a key that says what it is
+(iteration, task, node, number), with a seed derived from the same key. On resume the strategy
+simply runs again, and the sampler answers from the journal what was done before: nothing is
+repeated, and the rest comes out as in an undisturbed run."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ class ContextFull(Exception):
 class ExplorationContext:
     """What the samplers of one exploration share.
 
-    `policy` draws candidates with `proposal_params`; `rollout_policy` rolls out with `params` (it is
-    the policy itself unless a frozen model makes the estimates). `budget` is asked before each new
-    piece of work, and told its cost. `namespace` begins the journal's keys and the seeds; the
-    iteration does where it is empty."""
+    `policy` draws candidates with `proposal_params`; `rollout_policy` rolls out with `params` (it
+    is the policy itself unless a frozen model makes the estimates). Each new piece of work is
+    reserved in `budget`, and its cost entered there. The journal's keys and the seeds begin with
+    `namespace`, or with the iteration if it is empty."""
 
     benchmark: Benchmark
     policy: Policy
@@ -164,8 +164,8 @@ class Sampler:
 
     async def roll_out(self, node: Node, number: int, *, keep_states: bool = False) -> Trajectory:
         """Rollout `number` from a node: its episode continued to the end in a fork, by the model
-        that makes the estimates. Its reward is None if it failed. With `keep_states`, nodes that are
-        recycled from it need no replay where the environment has snapshots."""
+        that makes the estimates. Its reward is None if it failed. With `keep_states`, nodes that
+        are recycled from it need no replay where the environment has snapshots."""
         if number not in node.rollouts:
             policy, params = self.context.rollout_policy, self.context.params
             states: list[Any] | None = [] if keep_states else None

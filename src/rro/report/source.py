@@ -1,5 +1,5 @@
-"""A run's journal as its report reads it: which records belong to which task, and what has come
-since. Read-only."""
+"""A run as its report reads it: which records and pairs belong to which task, and what was written
+since the last look. Read-only."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Record = dict[str, Any]
 
 @dataclass
 class Explored:
-    """One exploration as far as it came: its tree, the record of the finished task (None while it
-    is under way), and the rows of its pairs."""
+    """One task's exploration so far: its tree, the record of the finished task (None while it is
+    under way), and the rows of its pairs."""
 
     tree: Tree
     end: Mapping[str, Any] | None
@@ -40,10 +40,10 @@ class Explored:
 
 
 class RunSource:
-    """A run that another process may still be writing. Holds keys alone; records are read task by
-    task.
+    """A run that another process may still be writing. Only keys are held in memory; records are
+    read task by task.
 
-    Raises UsageError where `path` is no run folder, DataError where its journal is damaged."""
+    Raises UsageError if `path` is no run folder, DataError if a file in it is damaged."""
 
     def __init__(self, path: Path) -> None:
         self.folder = RunFolder.open(path)
@@ -55,7 +55,7 @@ class RunSource:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in what was written since."""
+        """Read what was written since the last call."""
         if self._journal is None:
             if not self.folder.journal.exists():  # a run that is only just beginning
                 return
@@ -72,7 +72,7 @@ class RunSource:
 
     @property
     def size(self) -> int:
-        """How many records and pairs there are; changes where the run has written something."""
+        """How many records and pairs there are: another number after the run has written."""
         return self._seen + self._pairs.size
 
     def explorations(self) -> dict[Exploration, int]:
@@ -89,7 +89,7 @@ class RunSource:
         records = TaskRecords()
         for kind, key in self._explorations[exploration]:
             records.add(kind, _rest(kind, key), self._get(kind, key))
-        tree = build_tree(records, Task(exploration.task))
+        tree = build_tree(records, Task(exploration.task), self.folder.journal)
         return Explored(tree, records.end, self._pairs.of(exploration))
 
     def evaluations(self, start: int = 0) -> Iterator[tuple[str, str, Record]]:
@@ -118,8 +118,8 @@ class RunSource:
 
 
 class PairRows:
-    """Where each task's rows lie in the files of pairs of a run. An iteration that is being explored
-    has them in the order in which its tasks finish, a finished one in the order of its tasks."""
+    """Where each task's rows are in a run's files of pairs. While an iteration is explored they are
+    in the order in which its tasks finish, afterwards in the order of its tasks."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -132,7 +132,7 @@ class PairRows:
         return sum(len(rows) for places in self._places.values() for rows in places.values())
 
     def refresh(self, groups: Iterable[str]) -> None:
-        """Take in what was written since for the iterations among `groups`."""
+        """Read what was written since the last call for the iterations among `groups`."""
         for iteration in (int(group) for group in groups if group.isdecimal()):
             finished = self._folder.pairs(iteration)
             path = finished if finished.exists() else self._folder.pairs_so_far(iteration)

@@ -26,7 +26,8 @@ class RunFolder:
         """Start a run. Raises UsageError where the folder holds one already."""
         if (path / "config.toml").exists():
             raise UsageError(
-                f"{path} holds a run already: continue it with --resume {path}, or choose another --out"
+                f"{path} holds a run already: continue it with --resume {path}, or choose another "
+                "--out"
             )
         try:
             path.mkdir(parents=True, exist_ok=True)

@@ -22,14 +22,14 @@ _HEADER = {"kind": "journal", "key": "", "schema": SCHEMA}
 
 
 class Journal:
-    """Records by key. Keeps only a hash and a place in the file in memory: some 32 bytes a record,
-    whatever its key and size.
+    """Records by key. Only a hash and a place in the file are held in memory: some 32 bytes a
+    record, whatever its key and size.
 
     >>> with Journal(Path("run/journal.jsonl")) as journal:
     ...     journal.append("rollout", "0/task-7/0.1/3", {"reward": 1.0})
 
-    Raises UsageError where another process writes the same journal, DataError where the file is not
-    a journal."""
+    Raises UsageError if another process writes the same journal, DataError if the file is no
+    journal of this schema."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
@@ -50,8 +50,8 @@ class Journal:
             self._write(_HEADER)
 
     def append(self, kind: str, key: str, record: dict[str, Any]) -> None:
-        """Write one record; it survives a crash of this process from the moment that this
-        returns."""
+        """Write one record. Once this returns, the record survives a crash of the process. Raises
+        RroError for a key that exists, or if it cannot be written."""
         if (kind, key) in self:
             raise RroError(f"{self.path}: a {kind} record with key {key!r} exists already")
         self._index.put(kind, key, *self._write({"kind": kind, "key": key, **record}))
@@ -78,15 +78,15 @@ class Journal:
         return (_name(self._line(*place)) for place in self._index.places(start=start))
 
     def refresh(self) -> None:
-        """Take in the complete records after the last one known: what another process has written
-        to a journal that is open read-only."""
+        """Read the complete records after the last one known, which another process has written
+        since. Only for a journal that is open read-only."""
         with open(self.path, "rb") as lines:
             lines.seek(self._end)
             for number, line in enumerate(lines, self._lines + 1):
                 if not line.endswith(b"\n"):
                     if number == 1 and not _encoded(_HEADER).startswith(line):
                         raise DataError(f"{self.path}: not a journal")
-                    break  # the torn tail of a crash
+                    break  # a crash cut this line short
                 record = self._parse(line, number)
                 if number > 1:
                     self._index.put(record["kind"], record["key"], self._end, len(line))
@@ -95,6 +95,7 @@ class Journal:
                 self._end, self._lines = self._end + len(line), number
 
     def close(self) -> None:
+        """Close the file; nothing else may be called afterwards."""
         os.close(self._file)
         self._file = -1  # the number may be another file's soon
 
@@ -127,7 +128,8 @@ class Journal:
             )
         if schema != SCHEMA:
             raise DataError(
-                f"{self.path}: not a journal of schema {SCHEMA}; use the version of rro that wrote it"
+                f"{self.path}: not a journal of schema {SCHEMA}; use the version of rro that wrote "
+                "it"
             )
 
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
@@ -152,7 +154,8 @@ class Journal:
         except OSError as error:
             os.ftruncate(self._file, self._end)
             raise RroError(
-                f"{self.path}: cannot write ({error.strerror}); free some space, then resume the run"
+                f"{self.path}: cannot write ({error.strerror}); free some space, then resume the "
+                "run"
             ) from error
         place = (self._end, len(line))
         self._end += len(line)

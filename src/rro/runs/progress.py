@@ -66,7 +66,8 @@ class Progress:
         if self.usage.policy_calls:
             tokens = f"{self.usage.generated_tokens / seconds:.0f} tokens/s"
             parts.append(
-                f"{self.usage.policy_calls} policy calls, {self.usage.generated_tokens} tokens ({tokens})"
+                f"{self.usage.policy_calls} policy calls, "
+                f"{self.usage.generated_tokens} tokens ({tokens})"
             )
         if self.usage.cost:
             parts.append(f"cost {self.usage.cost:.2f}")
@@ -81,7 +82,8 @@ class Progress:
         if self.spent > self._spent_before:
             ratio = min(ratio, max(0.0, 1 - self.spent) / (self.spent - self._spent_before))
         money = f", cost {self.usage.cost * ratio:.2f}" if self.usage.cost else ""
-        return f"left about {self.usage.policy_calls * ratio:,.0f} calls{money}, {_span(seconds * ratio)}"
+        calls = f"{self.usage.policy_calls * ratio:,.0f} calls"
+        return f"left about {calls}{money}, {_span(seconds * ratio)}"
 
     def _show(self) -> None:
         if self._bar:
