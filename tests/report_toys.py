@@ -14,6 +14,8 @@ from rro.evaluation.evaluate import evaluate
 from rro.exploration.pairs import to_row, write_pairs
 from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.scripted import ScriptedPolicy
+from rro.report.gather import Gatherer
+from rro.report.pack import unpack
 from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
@@ -120,3 +122,20 @@ def hostile_trees():
     actions = {text.replace(" ", "_"): reward / 10 for reward, text in enumerate(HOSTILE)}
     ids = [storable(f"{text} #{number}") for number, text in enumerate(HOSTILE)]
     return {task: {**actions, "deeper": dict(actions)} for task in ids}
+
+
+FOREST = {f"task/{number}": TREE for number in range(12)}
+
+
+def gathered(*folders):
+    """The head, and the chunks decoded."""
+    with Gatherer(folders) as gatherer:
+        head, chunks = gatherer.whole()
+    return head, [unpack(chunk) for chunk in chunks]
+
+
+def trees(head, chunks):
+    """(entry of the list, tree, text of a number) of each task."""
+    for entry in head["tasks"]:
+        chunk = chunks[int(entry["chunk"])]
+        yield entry, chunk["tasks"][entry["place"]], chunk["strings"].__getitem__
