@@ -65,15 +65,14 @@ class UnforkableBenchmark(Benchmark):
     """A benchmark whose environments have no snapshots."""
 
     def __init__(self, inner: Benchmark) -> None:
-        self._inner, self.max_steps, self.success_reward = (
-            inner,
-            inner.max_steps,
-            inner.success_reward,
-        )
-        self.name = inner.name
+        self._inner, self.name, self.max_steps = inner, inner.name, inner.max_steps
+        self.success_reward, self.reward_range = inner.success_reward, inner.reward_range
 
     def tasks(self, split: str) -> Sequence[Task]:
         return self._inner.tasks(split)
+
+    def action_of(self, message: Message) -> str:
+        return self._inner.action_of(message)
 
     def make(self) -> Environment:
         return Unforkable(self._inner.make())
