@@ -21,7 +21,8 @@ from rro.types import Message, PreferencePair, ProcessReward, Source
 torch.set_num_threads(1)
 
 TINY = {
-    "hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2, "kv_heads": 2, "vocabulary": 280, "context": 256
+    "hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2, "kv_heads": 2,
+    "vocabulary": 280, "context": 256,
 }  # fmt: skip
 
 
@@ -67,8 +68,8 @@ def toy_conversation(number: int) -> tuple[Message, ...]:
 
 
 def toy_pair(number: int, kind: str = "trajectory") -> PreferencePair:
-    """Whole conversations after the first question (kind "trajectory"), or single messages after the
-    second."""
+    """Whole conversations after the first question (kind "trajectory"), or single messages after
+    the second."""
     good = toy_conversation(number)
     bad = (
         good[0],

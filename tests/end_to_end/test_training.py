@@ -239,7 +239,8 @@ sys.path.insert(0, sys.argv[1])
 from peft import PeftModel
 from train_toys import toy_config, toy_conversation, toy_pair, train_dpo, train_sft
 base, folder, kill = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-config = toy_config(sft={"save_steps": 5, "micro_batch": 2}, dpo={"micro_batch": 2, "sft_weight": 0.5})
+sft, dpo = {"save_steps": 5, "micro_batch": 2}, {"micro_batch": 2, "sft_weight": 0.5}
+config = toy_config(sft=sft, dpo=dpo)
 observe = lambda record: os.kill(os.getpid(), 9) if record["step"] == kill else None
 train_sft(config, [toy_conversation(n) for n in range(48)], base, folder / "sft", observe)
 train_dpo(config, [toy_pair(n) for n in range(16)], folder / "sft", base, folder / "dpo")

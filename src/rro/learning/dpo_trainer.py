@@ -37,7 +37,9 @@ from rro.models.chat import ChatFormat
 from rro.types import PreferencePair
 
 
-class DpoTrainer(OrderedRows, TokenisedPairs, GivenReference, NoTelemetry, DPOTrainer):  # type: ignore[misc]
+class DpoTrainer(  # type: ignore[misc]
+    OrderedRows, TokenisedPairs, GivenReference, NoTelemetry, DPOTrainer
+):
     """TRL's trainer on tokenised pairs with given reference log-probabilities.
 
     The loss of an optimiser step is the mean over its pairs of -log sigmoid(beta * (chosen -
