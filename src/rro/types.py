@@ -164,8 +164,8 @@ class Trajectory:
     error: str | None = None
 
     def messages(self) -> tuple[Message, ...]:
-        """The whole conversation, without the last observation of a finished episode, to which no
-        action follows."""
+        """The whole conversation, without the last observation of a finished episode, after which
+        no action comes."""
         turns: list[Message] = list(self.opening)
         for step in self.steps:
             turns.append(step.action)

@@ -56,7 +56,7 @@ def test_conversational_json_lines_gzipped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "sentence"),
     [
         ("", "no expert trajectory"),
         ("{", "not JSON"),
@@ -68,13 +68,13 @@ def test_conversational_json_lines_gzipped(tmp_path):
         ('[{"id": 1, "conversations": ["hello"]}]', "row 1"),
     ],
 )
-def test_wrong_files_are_named_with_their_row(tmp_path, text, said):
+def test_wrong_files_are_named_with_their_row(tmp_path, text, sentence):
     file = tmp_path / "experts.json"
     file.write_text(text)
     with pytest.raises(DataError) as error:
         read_conversations(file)
     assert str(file) in str(error.value)
-    assert said in str(error.value)
+    assert sentence in str(error.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -86,13 +86,13 @@ class Echo(Environment):
     """Two turns, the second of which ends; worth 1 if both actions were the expected ones."""
 
     def reset(self, task, seed=0):
-        self.said = []
+        self.actions = []
         return [Message("user", "rules"), Message("assistant", "OK"), Message("user", task.id)]
 
     def step(self, action):
-        self.said.append(action.content)
-        done = len(self.said) == 2
-        return StepResult("next", float(self.said == ["one", "two"]), done)
+        self.actions.append(action.content)
+        done = len(self.actions) == 2
+        return StepResult("next", float(self.actions == ["one", "two"]), done)
 
 
 def test_a_files_actions_are_played_again():

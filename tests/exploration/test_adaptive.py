@@ -231,15 +231,15 @@ def test_failed_rollouts_are_missing_and_never_zero(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recycle", "said"),
+    ("recycle", "sentence"),
     [(True, "every rollout from node 0 failed"), (False, "no candidate at node 0 has an estimate")],
 )
-def test_nothing_but_failures_leaves_the_task_open(tmp_path, recycle, said):
+def test_nothing_but_failures_leaves_the_task_open(tmp_path, recycle, sentence):
     def fault(path, action):
         if path:
             raise ConnectionError("gone")
 
-    with pytest.raises(TaskFailed, match=said):
+    with pytest.raises(TaskFailed, match=sentence):
         grown(tmp_path, adaptive(recycle=recycle), EARLY, fault=fault)
 
 
@@ -253,7 +253,7 @@ def test_failures_that_cost_nothing_do_not_go_on_for_ever(tmp_path):
     assert tree.committed()
     assert (
         12 < policy.calls <= 12 + 2 * (3 + 30) * 3
-    )  # two tries of the first draws and thirty more, at three steps
+    )  # two attempts at the first draws and thirty more, at three steps
 
 
 def test_what_failed_and_came_on_resume_moves_no_record_to_another_action(tmp_path):

@@ -1,4 +1,4 @@
-"""What is in flight: tasks begin as others end, none waits for ever, and one that hangs stalls no
+"""What is in flight: tasks begin as others end, none waits forever, and one that hangs stalls no
 other."""
 
 import asyncio
@@ -43,13 +43,13 @@ class Held:
     others: int
     hold: frozenset[str]
     name: str = "held"
-    begun: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     open: list[int] = field(default_factory=list)
 
     async def explore(self, sampler):
-        self.begun.append(sampler.task.id)
-        self.open.append(len(self.begun) - len(self.ended))
+        self.started.append(sampler.task.id)
+        self.open.append(len(self.started) - len(self.ended))
         while sampler.task.id in self.hold and len(self.ended) < self.others:
             await asyncio.sleep(0)
         self.ended.append(sampler.task.id)
@@ -68,7 +68,7 @@ def test_tasks_begin_as_others_end_and_the_slow_ones_hold_up_none(tmp_path):
         assert (
             explore(strategy, make_context(TreeBenchmark(forest(50)), uniform(), journal), 3) == []
         )
-    assert strategy.begun == list(forest(50))  # in their order
+    assert strategy.started == list(forest(50))  # in their order
     assert set(strategy.ended[-2:]) == {"t0", "t7"}
     assert max(strategy.open) == 3
 

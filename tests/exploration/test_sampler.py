@@ -20,7 +20,6 @@ from fakes import (
     value,
 )
 
-from rro.concurrency import gather_all
 from rro.errors import RestoreError, UsageError
 from rro.exploration.budget import Budget
 from rro.exploration.sampler import ContextFull, Sampler, TaskFailed
@@ -39,13 +38,13 @@ TREE = {
 def sampling(work, benchmark, policy, folder, **changes):
     """Run `work(sampler)` on the benchmark's first task; returns its result."""
 
-    async def begun():
+    async def started():
         sampler = Sampler(make_context(benchmark, policy, journal, **changes), benchmark.tasks()[0])
         await sampler.start()
         return await work(sampler)
 
     with fresh_journal(folder) as journal:
-        return asyncio.run(begun())
+        return asyncio.run(started())
 
 
 @pytest.mark.parametrize("environment", [TreeEnvironment, ForkableTreeEnvironment])
@@ -332,18 +331,3 @@ def test_asking_twice_costs_once(tmp_path):
 
     policy = Counted(uniform())
     assert sampling(work, TreeBenchmark({"t": TREE}), policy, tmp_path) == (True, policy.calls)
-
-
-def test_together_lets_the_others_end_before_it_raises():
-    async def fails():
-        raise KeyError("first")
-
-    async def ends():
-        for _ in range(5):
-            await asyncio.sleep(0)
-        ended.append(1)
-
-    ended: list[int] = []
-    with pytest.raises(KeyError):
-        asyncio.run(gather_all([fails(), ends()]))
-    assert ended == [1]

@@ -96,7 +96,7 @@ async def open_environment(benchmark: Benchmark, timeout: float) -> AsyncIterato
 
 
 async def _made(benchmark: Benchmark, timeout: float) -> Environment:
-    """A new environment. One that is finished when no one waits any more is closed at once."""
+    """A new environment. If it is made too late for the caller, it is closed at once."""
     made, left = deque[Environment](), False
 
     def make() -> None:

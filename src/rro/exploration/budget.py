@@ -16,7 +16,7 @@ from rro.types import Usage
 
 
 class BudgetSpent(Exception):
-    """Nothing new may begin. What is finished stays valid: a task's tree ends where it stands."""
+    """Nothing new may begin. What is finished stays valid, and trees end where they are."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
-"""Environments that stand where a node of the tree does: by restoring a snapshot where the
-environment has snapshots, by replaying its actions where it has none. Either way the result is
-compared with the record.
+"""Environments in the state of a node of the tree: by restoring a snapshot if the environment has
+snapshots, by replaying the actions if it has none. Either way the result is compared with the
+record.
 
 The only part of exploration that opens environments. Knows nothing of policies or journals."""
 

@@ -57,8 +57,7 @@ class TaskFailed(RroError):
 
 
 class ContextFull(Exception):
-    """The history leaves the policy no room for another action: the trajectory ends where it
-    stands."""
+    """The history leaves the policy no room for another action: the trajectory ends there."""
 
 
 @dataclass(frozen=True)

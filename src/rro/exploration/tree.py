@@ -1,5 +1,5 @@
-"""A task's tree: each message that was drawn stands on it once, with what it cost and the outcomes
-seen below it.
+"""A task's tree: every message that was drawn, once, with what it cost and the outcomes seen below
+it.
 
 The tree is plain data. It neither samples nor decides: the sampler grows it, strategies commit
 nodes, and credits turn it into training rows. It does not know journals (rro.exploration.records).

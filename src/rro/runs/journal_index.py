@@ -1,29 +1,32 @@
-"""Where each record of a journal lies, by kind and key, in some 32 bytes a record: keys stay in the
-file.
+"""The place of each record in a journal's file, by kind and key, in some 32 bytes a record: keys
+stay in the file.
 
-A hash table with open addressing, in arrays. A record whose hash fits is looked at in the file
-before it is believed, so that two keys of one hash are told apart."""
+A hash table with open addressing, in arrays. A record with the right hash is compared with the key
+in the file, as two keys may have one hash."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
 
-Place = tuple[int, int]  # start and length of a line, in bytes
+# Start and length of a line, in bytes.
+Place = tuple[int, int]
 
 
 class Index:
-    """Records by number, in the order in which they came. `name_at` reads a record's kind and key
+    """Records by number, in the order in which they were added. `name_at` reads a record's kind and key
     from the file."""
 
     def __init__(self, name_at: Callable[[int, int], tuple[str, str]]) -> None:
         self._name_at = name_at
         self._starts, self._lengths, self._hashes = array("Q"), array("I"), array("q")
-        self._kinds, self._of_kind = array("H"), dict[str, int]()  # kinds by number: there are few
-        self._slots = array("I", bytes(4 * 8))  # numbers, counted from 1; 0 is free
+        # Kinds by number, as there are few of them.
+        self._kinds, self._of_kind = array("H"), dict[str, int]()
+        # Numbers of records, counted from 1; 0 is a free slot.
+        self._slots = array("I", bytes(4 * 8))
 
     def put(self, kind: str, key: str, start: int, length: int) -> None:
-        """Enter a record; where the key is known, its place changes and its number stays."""
+        """Enter a record; if the key is known, its place changes and its number stays."""
         number, slot = self._look_up(kind, key)
         if number is not None:
             self._starts[number], self._lengths[number] = start, length
@@ -51,10 +54,10 @@ class Index:
 
     def _look_up(self, kind: str, key: str) -> tuple[int | None, int]:
         """The number of a record if it is known, and the slot that is or would be its own."""
-        its_hash, last = hash((kind, key)), len(self._slots) - 1
-        slot = its_hash & last
+        key_hash, last = hash((kind, key)), len(self._slots) - 1
+        slot = key_hash & last
         while number := self._slots[slot]:
-            if self._hashes[number - 1] == its_hash and self._is(number - 1, kind, key):
+            if self._hashes[number - 1] == key_hash and self._is(number - 1, kind, key):
                 return number - 1, slot
             slot = (slot + 1) & last
         return None, slot
@@ -65,8 +68,8 @@ class Index:
     def _grow(self) -> None:
         last = 2 * len(self._slots) - 1
         self._slots = array("I", bytes(4 * (last + 1)))
-        for number, its_hash in enumerate(self._hashes, 1):
-            slot = its_hash & last
+        for number, key_hash in enumerate(self._hashes, 1):
+            slot = key_hash & last
             while self._slots[slot]:
                 slot = (slot + 1) & last
             self._slots[slot] = number
