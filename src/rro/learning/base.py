@@ -24,7 +24,7 @@ class TrainingContext:
     """What a training needs to know besides its own options."""
 
     model: ModelConfig
-    """The model's adapter, device and chat template, and its name for when no checkpoint is given."""
+    """The model's adapter, device and chat template, and its name where no checkpoint is given."""
     seed: int = 0
     """The run's seed; all random draws of the training derive from it."""
     run: str = "run"

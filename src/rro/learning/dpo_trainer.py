@@ -37,8 +37,12 @@ from rro.models.chat import ChatFormat
 from rro.types import PreferencePair
 
 
-class DpoTrainer(  # type: ignore[misc]
-    OrderedRows, TokenisedPairs, GivenReference, NoTelemetry, DPOTrainer
+class DpoTrainer(
+    OrderedRows,
+    TokenisedPairs,
+    GivenReference,
+    NoTelemetry,
+    DPOTrainer,  # type: ignore[misc]
 ):
     """TRL's trainer on tokenised pairs with given reference log-probabilities.
 
