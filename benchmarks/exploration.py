@@ -26,57 +26,84 @@ import numpy as np
 
 from benchmarks.exploration_plot import plot
 from benchmarks.trees import SHAPES, Forest, Shape
-from rro.config import AdaptiveConfig
+from rro.config import CreditConfig
 from rro.episodes.loop import Limits
 from rro.evaluation.statistics import bootstrap_mean
 from rro.exploration import explorer
-from rro.exploration.beliefs import Prior
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.adaptive import AdaptiveExploration
-from rro.exploration.strategies.base import Strategy
+from rro.exploration.strategies.base import Strategy, StrategyContext
+from rro.exploration.strategies.eto import TrajectoryExploration
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.ipr import IterativeStepRefinement
+from rro.exploration.strategies.rft import RejectionSampling
 from rro.exploration.strategies.rising import RisingExploration
-from rro.exploration.strategies.whole import RejectionSampling, TrajectoryExploration
 from rro.exploration.tree import Tree
+from rro.learning.credit.base import Credit, CreditContext
+from rro.learning.credit.choosing import credit_of
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
 from rro.types import PreferencePair, SamplingParams
 
 FIRST_SEED = 1000  # those below served to choose the defaults of adaptive exploration
 ALL = ", all siblings"
-Make = Callable[[Forest], Strategy]
+
+
+@dataclass(frozen=True)
+class Explored:
+    """A strategy, and the credit that makes pairs of its trees."""
+
+    strategy: Strategy
+    credit: Credit
+
+
+Make = Callable[[Forest], Explored]
 
 
 def strategies() -> dict[str, Make]:
     """What is compared, by name. The first one is the paper's procedure."""
     return {
-        "rro": lambda forest: RisingExploration(),
-        "rro, all siblings": lambda forest: RisingExploration(siblings="all"),
+        "rro": lambda forest: credited(forest, RisingExploration()),
+        "rro, all siblings": lambda forest: credited(forest, RisingExploration(), siblings="all"),
         "adaptive": lambda forest: adaptive(forest),
         "adaptive, all siblings": lambda forest: adaptive(forest, "all"),
-        "adaptive, error 0.05": lambda forest: adaptive(forest, error=0.05),
-        "adaptive, error 0.3": lambda forest: adaptive(forest, error=0.3),
+        "adaptive, error 0.05": lambda forest: adaptive(forest, max_error=0.05),
+        "adaptive, error 0.3": lambda forest: adaptive(forest, max_error=0.3),
         "adaptive, budget 20": lambda forest: adaptive(forest, budget=20),
         "recycling alone": lambda forest: adaptive(
-            forest, race=False, share=False, weigh=False, error=0.5, first=5, most=5
+            forest,
+            race=False,
+            merge_equal=False,
+            dispersion=False,
+            max_error=0.5,
+            min_draws=5,
+            max_draws=5,
         ),
         "racing alone": lambda forest: adaptive(forest, recycle=False),
         "no race": lambda forest: adaptive(forest, race=False),
-        "no sharing": lambda forest: adaptive(forest, share=False),
-        "no weighing": lambda forest: adaptive(forest, weigh=False),
-        "fixed": lambda forest: FixedSizeExploration(),
-        "ipr": lambda forest: IterativeStepRefinement(experts(forest)),
-        "eto": lambda forest: TrajectoryExploration(experts(forest)),
-        "rft": lambda forest: RejectionSampling(forest.shape.range[1]),
+        "no sharing": lambda forest: adaptive(forest, merge_equal=False),
+        "no weighing": lambda forest: adaptive(forest, dispersion=False),
+        "fixed": lambda forest: credited(forest, FixedSizeExploration()),
+        "ipr": lambda forest: credited(
+            forest, IterativeStepRefinement(context=StrategyContext(experts(forest)))
+        ),
+        "eto": lambda forest: credited(forest, TrajectoryExploration()),
+        "rft": lambda forest: credited(forest, RejectionSampling()),
     }
 
 
 def adaptive(
     forest: Forest, siblings: Literal["lowest", "all"] = "lowest", **options: Any
-) -> Strategy:
-    config = AdaptiveConfig(**options)
-    return AdaptiveExploration(config, siblings, prior=Prior(config.prior, *forest.shape.range))
+) -> Explored:
+    context = StrategyContext(reward_range=forest.shape.range)
+    return credited(forest, AdaptiveExploration(**options, context=context), siblings=siblings)
+
+
+def credited(forest: Forest, strategy: Strategy, **section: Any) -> Explored:
+    """A strategy with its own credit; `section` is a recipe's `[credit]`."""
+    low, high = forest.shape.range
+    context = CreditContext(strategy.name, 1, experts(forest), high, (low, high))
+    return Explored(strategy, credit_of(strategy, context, CreditConfig(**section)))
 
 
 def experts(forest: Forest) -> dict[str, Any]:
@@ -107,8 +134,8 @@ class Counts:
 
 def explore(forest: Forest, make: Make, seed: int, concurrency: int = 16) -> Counts:
     """One exploration of a forest, measured."""
-    strategy = make(forest)
-    return count(forest, strategy, grow(forest, strategy, seed, concurrency))
+    explored = make(forest)
+    return count(forest, explored.credit, grow(forest, explored.strategy, seed, concurrency))
 
 
 def grow(forest: Forest, strategy: Strategy, seed: int, concurrency: int = 16) -> dict[str, Tree]:
@@ -134,11 +161,13 @@ def grow(forest: Forest, strategy: Strategy, seed: int, concurrency: int = 16) -
     return trees
 
 
-def count(forest: Forest, strategy: Strategy, trees: dict[str, Tree]) -> Counts:
-    """What a strategy makes of finished trees, against the true values."""
+def count(forest: Forest, credit: Credit, trees: dict[str, Tree]) -> Counts:
+    """What a credit makes of finished trees, against the true values."""
     counts = Counts()
     for task, tree in sorted(trees.items()):
-        _count(counts, forest, task, tree, strategy.pairs(tree, 1))
+        _count(
+            counts, forest, task, tree, list(credit.rows(tree)) if credit.gives == "pairs" else []
+        )
     return counts
 
 

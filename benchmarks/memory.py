@@ -28,17 +28,16 @@ from typing import Any
 import psutil
 
 from benchmarks.trees import SHAPES, Forest, TreeWalk
-from rro.config import AdaptiveConfig
 from rro.environments.base import Benchmark, Environment
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
-from rro.exploration.pairs import to_row, write_pairs
 from rro.exploration.records import read_trees
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.base import Strategy
 from rro.exploration.strategies.rising import RisingExploration
 from rro.exploration.tree import Tree
+from rro.learning.pairs import to_row, write_pairs
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
 from rro.types import Message, SamplingParams, Task
@@ -47,7 +46,7 @@ SHALLOW = next(shape for shape in SHAPES if shape.name == "shallow")
 TREES = 8  # that all tasks share: the benchmark itself must not grow with their number
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "rro": lambda: RisingExploration(3, 3),
-    "adaptive": lambda: AdaptiveExploration(AdaptiveConfig()),
+    "adaptive": lambda: AdaptiveExploration(),
 }
 WORK = ("explore", "resume", "pairs")
 

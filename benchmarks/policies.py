@@ -29,6 +29,7 @@ from typing import Any
 import psutil
 
 from rro.config import Config, parse_config
+from rro.policies.base import PolicyContext
 from rro.types import Message, SamplingParams
 
 LOADS = (
@@ -84,8 +85,12 @@ def open_backend(config: Config, logs: Path) -> Any:
     """The policy, as a run without SFT opens it."""
     if config.policy.backend == "vllm":
         from rro.policies.vllm.policy import open_vllm
+        from rro.policies.vllm.settings import VllmConfig
 
-        return open_vllm(config, None, "b/sft", logs)
+        options = VllmConfig(**(config.policy.model_extra or {})["vllm"])
+        model, settings, threads = config.model, config.policy, config.threads
+        context = PolicyContext("b/sft", "sft", model, settings, lambda: None, None, threads, logs)
+        return open_vllm(options, context)
     import torch
 
     from rro.models.loading import load_model

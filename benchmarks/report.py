@@ -25,10 +25,10 @@ from typing import Any
 from rro.config import parse_config
 from rro.episodes.loop import Limits, reset_checked
 from rro.exploration import explorer
-from rro.exploration.pairs import to_row, write_pairs
 from rro.exploration.records import read_trees
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.rising import RisingExploration
+from rro.learning.pairs import to_row, write_pairs
 from rro.policies.base import Policy
 from rro.report.gather import Gatherer
 from rro.report.page import write_report

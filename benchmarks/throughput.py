@@ -30,15 +30,18 @@ from typing import Any
 
 import psutil
 
+from rro.config import parse_options
 from rro.environments.base import Benchmark, Environment
 from rro.environments.registry import open_benchmark
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
-from rro.exploration.pairs import to_row
 from rro.exploration.sampler import ExplorationContext
-from rro.exploration.strategies import make_strategy
+from rro.exploration.strategies.base import StrategyContext
 from rro.exploration.tree import Tree
+from rro.learning.credit.choosing import credit_of
+from rro.learning.pairs import to_row
 from rro.models.loading import load_model
+from rro.plugins import STRATEGIES
 from rro.policies.base import Policy
 from rro.policies.local.policy import TransformersPolicy
 from rro.policies.local.replicas import ReplicatedPolicy
@@ -173,7 +176,9 @@ def explore_once(folder: RunFolder, setup: Setup, count: int) -> dict[str, Any]:
     config = folder.config
     benchmark = open_benchmark(config.environment.name, config.environment.options)
     tasks = benchmark.tasks(config.environment.train_split)[:count]
-    strategy = make_strategy(config.explore, {}, benchmark.success_reward)
+    plugin = STRATEGIES.find(config.explore.strategy)
+    known = StrategyContext({}, benchmark.reward_range, benchmark.success_reward)
+    strategy = plugin.make(parse_options(config.explore, plugin, "explore"), known)
     params = SamplingParams(
         config.policy.temperature, config.policy.top_p, config.policy.max_new_tokens
     )
@@ -199,7 +204,7 @@ def explore_once(folder: RunFolder, setup: Setup, count: int) -> dict[str, Any]:
         seconds, loop_seconds = time.perf_counter() - wall, time.thread_time() - thread
         cpu_seconds = time.process_time() - processor + children_cpu_seconds() - children_before
         summary = explorer.summarise(trees)
-        rows = [to_row(pair) for tree in trees for pair in strategy.pairs(tree, 0)]
+        rows = [to_row(pair) for tree in trees for pair in credit_of(strategy).rows(tree)]
         pairs = [(row["prompt"], row["chosen"], row["rejected"]) for row in rows]
     asyncio.run(policy.close())
     usage = summary.usage

@@ -17,13 +17,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rro.config import Config, CreditConfig
 from rro.environments.base import Benchmark, Environment
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
 from rro.exploration.records import read_trees
 from rro.exploration.sampler import ExplorationContext, Sampler
+from rro.exploration.strategies.base import Strategy
 from rro.exploration.tree import Tree
-from rro.policies.base import Policy
+from rro.learning.credit.base import Credit, CreditContext
+from rro.learning.credit.choosing import credit_of
+from rro.policies.base import Policy, PolicyContext
 from rro.policies.scripted import ScriptedPolicy
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
@@ -238,6 +242,16 @@ def make_context(
     return replace(context, **changes)
 
 
+def policy_context(
+    config: Config, checkpoint: Path | None, name: str, logs: Path, start: Path | None = None
+) -> PolicyContext:
+    """What a run with this configuration tells a policy backend."""
+    label = name.partition("/")[2]
+    return PolicyContext(
+        name, label, config.model, config.policy, lambda: checkpoint, start, config.threads, logs
+    )
+
+
 def grow(strategy: Any, context: ExplorationContext, task: Task | None = None) -> Tree:
     """One task's finished tree."""
 
@@ -248,6 +262,47 @@ def grow(strategy: Any, context: ExplorationContext, task: Task | None = None) -
         return sampler.tree
 
     return asyncio.run(work())
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A strategy with the credit of its trees."""
+
+    strategy: Strategy
+    credit: Callable[[int], Credit]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.strategy, name)
+
+    def pairs(self, tree: Tree, iteration: int = 1) -> list[Any]:
+        credit = self.credit(iteration)
+        return list(credit.rows(tree)) if credit.gives == "pairs" else []
+
+    def demonstrations(self, tree: Tree) -> list[Any]:
+        credit = self.credit(0)
+        return list(credit.rows(tree)) if credit.gives == "conversations" else []
+
+
+def folded(
+    strategy: Strategy,
+    experts: Mapping[str, Any] | None = None,
+    success_reward: float = 0.5,
+    reward_range: tuple[float, float] = (0.0, 1.0),
+    **section: Any,
+) -> Folded:
+    """A strategy with its own credit; `section` is the recipe's `[credit]`."""
+
+    def of(iteration: int) -> Credit:
+        known = CreditContext(strategy.name, iteration, experts or {}, success_reward, reward_range)
+        return credit_of(strategy, known, CreditConfig(**section))
+
+    return Folded(strategy, of)
+
+
+def pairs_of(strategy: Any, tree: Tree, iteration: int = 1) -> list[Any]:
+    """The pairs that the strategy's own credit makes of a tree."""
+    credited = folded(strategy) if isinstance(strategy, Strategy) else strategy
+    return list(credited.pairs(tree, iteration))
 
 
 def explore(strategy: Any, context: ExplorationContext, concurrency: int = 4) -> list[str]:

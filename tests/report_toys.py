@@ -7,12 +7,19 @@ import asyncio
 import random
 from pathlib import Path
 
-from fakes import ForkableTreeEnvironment, TreeBenchmark, explore, finished_trees, make_context
+from fakes import (
+    ForkableTreeEnvironment,
+    TreeBenchmark,
+    explore,
+    finished_trees,
+    make_context,
+    pairs_of,
+)
 
 from rro.config import Config, parse_config
 from rro.evaluation.evaluate import evaluate
-from rro.exploration.pairs import to_row, write_pairs
 from rro.exploration.strategies.rising import RisingExploration
+from rro.learning.pairs import to_row, write_pairs
 from rro.policies.scripted import ScriptedPolicy
 from rro.report.gather import Gatherer
 from rro.report.pack import unpack
@@ -84,7 +91,7 @@ def make_run(
         strategy = strategy or RisingExploration(3, 4)
         assert explore(strategy, context) == []
         trees = finished_trees(journal, "1/").values()
-        rows = [to_row(pair) for tree in trees for pair in strategy.pairs(tree, 1)]
+        rows = [to_row(pair) for tree in trees for pair in pairs_of(strategy, tree, 1)]
         pairs = write_pairs(rows, run.pairs(1))
         journal.append("stage", "explore-1", {"seconds": 2.5, "pairs": pairs, "failed_tasks": 0})
         for label in evaluated:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from fakes import ForkableTreeEnvironment, TreeEnvironment
+from fakes import ForkableTreeEnvironment, TreeEnvironment, folded
 
-from rro.config import AdaptiveConfig
 from rro.exploration.strategies.adaptive import AdaptiveExploration
+from rro.exploration.strategies.base import StrategyContext
+from rro.exploration.strategies.eto import TrajectoryExploration
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.ipr import IterativeStepRefinement
+from rro.exploration.strategies.rft import RejectionSampling
 from rro.exploration.strategies.rising import RisingExploration
-from rro.exploration.strategies.whole import RejectionSampling, TrajectoryExploration
 from rro.seeds import derive_seed
 from rro.types import Message, Source, Step, StopReason, Trajectory
 
@@ -33,16 +34,20 @@ def experts(tasks):
     }
 
 
-STRATEGIES = [
-    RisingExploration(2, 2),
-    RisingExploration(2, 3, "weak", "zero", "all"),
-    FixedSizeExploration(2, 2, estimate_start=True),
-    IterativeStepRefinement(experts(FOREST), 2),
-    TrajectoryExploration(experts(FOREST)),
-    RejectionSampling(0.5, 3),
-    AdaptiveExploration(),
-    AdaptiveExploration(AdaptiveConfig(recycle=False, error=0.3, budget=12), "all"),
-]
+def strategies(known):
+    return [
+        folded(RisingExploration(2, 2)),
+        folded(RisingExploration(2, 3, "weak", "zero"), siblings="all"),
+        folded(FixedSizeExploration(2, 2, estimate_start=True)),
+        folded(IterativeStepRefinement(2, StrategyContext(known)), known),
+        folded(TrajectoryExploration(), known),
+        folded(RejectionSampling(3)),
+        folded(AdaptiveExploration()),
+        folded(AdaptiveExploration(recycle=False, max_error=0.3, budget=12), siblings="all"),
+    ]
+
+
+STRATEGIES = strategies(experts(FOREST))
 BY_NAME = [f"{number}-{strategy.name}" for number, strategy in enumerate(STRATEGIES)]
 
 

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rro.config import Config, ExploreConfig, dump_toml, load_config, parse_config
+from rro.config import Config, dump_toml, load_config, parse_config
 from rro.errors import UsageError
-from rro.exploration.strategies import make_strategy
+from rro.exploration.strategies.ipr import IterativeStepRefinement
+from rro.exploration.strategies.rising import RisingExploration
+from rro.learning.credit.choosing import credit_of
 
 
 @pytest.fixture
@@ -39,14 +41,11 @@ def test_none_as_an_override(recipe):
 
 def test_defaults_are_the_papers():
     config = Config()
-    assert (config.explore.rollouts, config.explore.candidates, config.explore.rising) == (
-        5,
-        5,
-        "strict",
-    )
-    assert (config.explore.start, config.explore.siblings) == ("estimated", "lowest")
-    assert make_strategy(config.explore, {}, 1.0).margin == 0.0
-    assert make_strategy(ExploreConfig(strategy="ipr"), {}, 1.0).margin == 0.01
+    assert RisingExploration() == RisingExploration(5, 5, "strict", "estimated")
+    assert config.explore.strategy == RisingExploration().name
+    credit = credit_of(RisingExploration())
+    assert (credit.siblings, credit.margin) == ("lowest", 0.0)
+    assert credit_of(IterativeStepRefinement()).margin == 0.01
     assert (config.dpo.beta, config.dpo.learning_rate, config.sft.learning_rate) == (
         0.1,
         3e-6,
@@ -62,7 +61,7 @@ def test_defaults_are_the_papers():
         ("xyz=1", "unknown key xyz: known keys are name"),
         ("explore.rollouts=0", "explore.rollouts: .*greater than or equal to 1"),
         ("explore.rollouts=many", "explore.rollouts: .*integer.*'many'"),
-        ("explore.strategy=ppo", "explore.strategy: .*'rro'.*'ppo'"),
+        ("explore.strategy=ppo", "explore.strategy: unknown strategy 'ppo': choose one of .*rro"),
         ("dpo.batch_size=0", "dpo.batch_size: .*greater than or equal to 1"),
         ("seed", "'seed' is not an override"),
         ("=3", "is not an override"),

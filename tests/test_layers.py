@@ -16,8 +16,9 @@ ROOT = Path(rro.__file__).parent
 # itself and those above it here.
 GUESTS = ("webshop", "intercode_sql")  # found through the doors; no room imports them
 LAYERS = (
-    ("types", "errors", "seeds", "codec", "concurrency", "processes", "config"),
+    ("types", "errors", "seeds", "codec", "concurrency", "processes"),
     ("plugins",),
+    ("config",),
     ("runs",),
     ("models",),
     ("environments", "policies"),

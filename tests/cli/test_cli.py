@@ -26,7 +26,7 @@ def refused(capsys, *arguments):
 @pytest.fixture
 def recipe(tmp_path):
     file = tmp_path / "recipe.toml"
-    file.write_text('name = "mine"\n[explore]\nrollouts = 3\n')
+    file.write_text('name = "mine"\n[environment]\nname = "webshop"\n[explore]\nrollouts = 3\n')
     return file
 
 

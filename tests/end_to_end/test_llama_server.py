@@ -10,13 +10,14 @@ import pytest
 import torch
 from test_run import rro
 
-from rro.config import ModelConfig, OpenAIConfig
+from rro.config import ModelConfig
 from rro.learning.rows import IGNORED, sft_rows
 from rro.models.chat import ChatFormat
 from rro.models.loading import load_model
 from rro.policies.api.client import connect, disconnect
 from rro.policies.api.endpoint import list_models
 from rro.policies.api.opening import open_served
+from rro.policies.api.settings import OpenAIConfig
 from rro.policies.local.policy import TransformersPolicy
 from rro.types import Message, SamplingParams
 

@@ -109,7 +109,7 @@ def test_pairs_load_with_datasets_and_say_who_priced_them(finished):
 
 
 def test_trained_tokens_are_the_sampled_ones(finished):
-    from rro.exploration.pairs import read_pairs
+    from rro.learning.pairs import read_pairs
     from rro.models.chat import ChatFormat
     from rro.models.loading import load_model
     from rro.runs.folder import RunFolder

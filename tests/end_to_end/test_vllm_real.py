@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from doors import Doors
-from fakes import explore, fresh_journal, make_context
+from fakes import explore, fresh_journal, make_context, policy_context
 from peft import LoraConfig, get_peft_model
 
 from rro.config import ModelConfig, parse_config
@@ -21,6 +21,7 @@ from rro.models.loading import load_model, smollm2_folder
 from rro.policies.local.policy import TransformersPolicy
 from rro.policies.vllm import server_pool
 from rro.policies.vllm.policy import open_vllm
+from rro.policies.vllm.settings import VllmConfig
 from rro.types import Message, SamplingParams, Source, Task
 
 pytestmark = pytest.mark.slow
@@ -119,9 +120,10 @@ def models(base, adapter):
 def served(python, base, adapter, tmp_path_factory):
     """Explorer and pricer on completion server."""
     config, logs = recipe(base, python), tmp_path_factory.mktemp("logs")
+    options = VllmConfig(**config.policy.model_extra["vllm"])
     policies = {
-        "explorer": open_vllm(config, adapter, "t/rro-1", logs),
-        "pricer": open_vllm(config, None, "t/sft", logs),
+        "explorer": open_vllm(options, policy_context(config, adapter, "t/rro-1", logs)),
+        "pricer": open_vllm(options, policy_context(config, None, "t/sft", logs)),
     }
     yield policies
     for policy in policies.values():

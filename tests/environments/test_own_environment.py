@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import explore, finished_trees, fresh_journal, make_context
+from fakes import explore, finished_trees, fresh_journal, make_context, pairs_of
 
 from rro.config import load_config
 from rro.environments.base import Forkable
@@ -69,7 +69,8 @@ def test_a_recipe_opens_it_and_rro_gets_pairs(folder):
             trees[name] = finished_trees(journal)
         assert isinstance(benchmark.make(), Forkable) == name.startswith("forkable")
     plain, forkable = (
-        {key: strategy.pairs(tree, 0) for key, tree in grown.items()} for grown in trees.values()
+        {key: pairs_of(strategy, tree, 0) for key, tree in grown.items()}
+        for grown in trees.values()
     )
     assert plain == forkable
     pairs = [pair for found in plain.values() for pair in found]
@@ -130,10 +131,10 @@ def test_the_example_itself_survives_what_models_write(folder, action):
         (
             "guess:guess_number",
             {"lowest": 3},
-            "unexpected keyword argument 'lowest'; see environment.options",
+            "unknown key environment.options.lowest: known keys are highest",
         ),
-        ("guess:re", {}, "is a module: name a function that returns a Benchmark"),
-        ("guess:Task", {"id": "x"}, "gave a Task, not a Benchmark"),
+        ("guess:re", {}, "is a module: name a class or a function"),
+        ("guess:Task", {"id": "x"}, "returned a Task, not a Benchmark"),
     ],
 )
 def test_a_name_that_is_wrong_is_one_sentence(folder, name, options, sentence):

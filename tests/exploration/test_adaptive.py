@@ -14,6 +14,7 @@ from fakes import (
     TreeEnvironment,
     explore,
     finished_trees,
+    folded,
     fresh_journal,
     grow,
     make_context,
@@ -21,14 +22,16 @@ from fakes import (
     uniform,
 )
 
-from rro.config import AdaptiveConfig, ExploreConfig
+from rro.config import CreditConfig, ExploreConfig, parse_options
 from rro.errors import RestoreError, UsageError
 from rro.exploration.beliefs import Prior
-from rro.exploration.pairs import to_row
 from rro.exploration.sampler import TaskFailed
-from rro.exploration.strategies import make_strategy
 from rro.exploration.strategies.adaptive import AdaptiveExploration
+from rro.exploration.strategies.base import StrategyContext
 from rro.exploration.tree import RolloutSuffix
+from rro.learning.credit.choosing import credit_of
+from rro.learning.pairs import to_row
+from rro.plugins import STRATEGIES
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import StepResult, StopReason, Usage
 
@@ -44,8 +47,10 @@ TREE = {
 EARLY = {"good": {"x": 1.0, "y": 1.0}, "bad": {"x": 0.0, "y": 0.0}}
 
 
-def adaptive(siblings="lowest", **options):
-    return AdaptiveExploration(AdaptiveConfig(**options), siblings)
+def adaptive(siblings="lowest", reward_range=(0.0, 1.0), **options):
+    context = StrategyContext(reward_range=reward_range)
+    strategy = AdaptiveExploration(**options, context=context)
+    return folded(strategy, reward_range=reward_range, siblings=siblings)
 
 
 def grown(folder, strategy, tree=TREE, policy=None, environment=ForkableTreeEnvironment, **options):
@@ -66,7 +71,9 @@ def taken(rollout):
 @pytest.mark.parametrize("environment", [TreeEnvironment, ForkableTreeEnvironment])
 def test_rollouts_supply_the_candidates_and_their_outcomes_at_no_cost(tmp_path, environment):
     policy = Counted(uniform())
-    tree = grown(tmp_path, adaptive(first=6, most=6, race=False), TREE, policy, environment)
+    tree = grown(
+        tmp_path, adaptive(min_draws=6, max_draws=6, race=False), TREE, policy, environment
+    )
     root = tree.root
     first_steps = [rollout.steps[0] for rollout in root.rollouts.values()]
     assert {child.action.content for child in root.children} == {
@@ -90,7 +97,7 @@ def test_rollouts_supply_the_candidates_and_their_outcomes_at_no_cost(tmp_path, 
 
 
 def test_only_rollouts_from_here_or_above_price_a_node(tmp_path):
-    tree = grown(tmp_path, adaptive(error=0.02, step_calls=40))
+    tree = grown(tmp_path, adaptive(max_error=0.02, step_calls=40))
     assert any(node.rollouts for node in tree.root.walk() if node.parent), (
         "nothing was directed anywhere"
     )
@@ -124,14 +131,16 @@ def test_an_end_is_exact_and_never_rolled_out(tmp_path):
 
 def test_draws_go_on_until_there_is_something_to_compare_or_enough(tmp_path):
     always = ScriptedPolicy(lambda messages, rng: place(messages)[1][0])
-    tree = grown(tmp_path, adaptive(first=2, most=5, step_calls=100), {"a": {"x": 0.5}}, always)
+    tree = grown(
+        tmp_path, adaptive(min_draws=2, max_draws=5, step_calls=100), {"a": {"x": 0.5}}, always
+    )
     assert [len(node.suffixes()) for node in [tree.root, *tree.committed()]] == [5, 5, 5]
     assert adaptive().pairs(tree, 1) == []
     assert [node.action.content for node in tree.committed()] == ["a", "x"]
 
 
 def test_the_race_goes_to_the_open_order_and_stops_when_it_is_settled(tmp_path):
-    strategy = adaptive(first=4, most=4, error=0.03, step_calls=60)
+    strategy = adaptive(min_draws=4, max_draws=4, max_error=0.03, step_calls=60)
     tree = grown(tmp_path, strategy, EARLY)
     directed = {child.action.content: len(child.rollouts) for child in tree.root.children}
     assert sum(directed.values()) > 0
@@ -160,7 +169,7 @@ def shouting():
 
 
 def test_candidates_that_do_the_same_share_outcomes_and_make_no_pair(tmp_path):
-    strategy = adaptive("all", first=30, most=30, race=False, error=0.5)
+    strategy = adaptive("all", min_draws=30, max_draws=30, race=False, max_error=0.5)
     tree = grown(tmp_path, strategy, EARLY, shouting(), Synonyms)
     texts = {child.action.content for child in tree.root.children}
     assert len(texts) > 4
@@ -179,7 +188,7 @@ def test_candidates_that_do_the_same_share_outcomes_and_make_no_pair(tmp_path):
 
 
 def replace_share(strategy):
-    return replace(strategy, options=strategy.options.model_copy(update={"share": False}))
+    return replace(strategy, strategy=replace(strategy.strategy, merge_equal=False))
 
 
 class SaidSo(TreeBenchmark):
@@ -199,7 +208,8 @@ def test_without_snapshots_the_benchmark_says_what_is_the_same(tmp_path, kind, s
     with fresh_journal(tmp_path) as journal:
         benchmark = kind({"t": EARLY}, PlainSynonyms)
         tree = grow(
-            adaptive(first=30, most=30, race=False), make_context(benchmark, shouting(), journal)
+            adaptive(min_draws=30, max_draws=30, race=False),
+            make_context(benchmark, shouting(), journal),
         )
     good = [c for c in tree.root.children if c.action.content.startswith("good")]
     assert (len({child.estimate.n for child in good}) == 1 and good[0].estimate.n > 8) is shared
@@ -210,7 +220,9 @@ def test_a_state_that_differs_is_not_the_same_though_it_looks_so(tmp_path):
         def show(self):
             return "at : go good bad" if not self.path else "at here: go x y"
 
-    tree = grown(tmp_path, adaptive(first=20, most=20, race=False), EARLY, environment=Hidden)
+    tree = grown(
+        tmp_path, adaptive(min_draws=20, max_draws=20, race=False), EARLY, environment=Hidden
+    )
     assert {child.action.content: set(child.estimate.outcomes) for child in tree.root.children} == {
         "good": {1.0},
         "bad": {0.0},
@@ -223,7 +235,7 @@ def test_failed_rollouts_are_missing_and_never_zero(tmp_path):
             raise ConnectionError("gone")
 
     branches = {"good": {"x": 1.0}, "bad": {"x": 1.0, "y": 1.0}}
-    tree = grown(tmp_path, adaptive(first=20, most=20), branches, fault=fault)
+    tree = grown(tmp_path, adaptive(min_draws=20, max_draws=20), branches, fault=fault)
     failed = [r for r in rollouts_of(tree) if r.stop is StopReason.FAILED]
     assert failed
     assert all(set(node.estimate.outcomes) == {1.0} for node in tree.root.walk() if node.estimate)
@@ -249,7 +261,7 @@ def test_failures_that_cost_nothing_do_not_go_on_for_ever(tmp_path):
             raise ConnectionError("gone")
 
     policy = Counted(uniform(), fault)
-    tree = grown(tmp_path, adaptive(most=10**6, step_calls=30, error=0.001), TREE, policy)
+    tree = grown(tmp_path, adaptive(max_draws=10**6, step_calls=30, max_error=0.001), TREE, policy)
     assert tree.committed()
     assert (
         12 < policy.calls <= 12 + 2 * (3 + 30) * 3
@@ -266,7 +278,7 @@ def test_what_failed_and_came_on_resume_moves_no_record_to_another_action(tmp_pa
             raise ConnectionError("gone")
 
     asked: list[int] = []
-    strategy, broken = adaptive(first=8, most=12, error=0.1, step_calls=60), True
+    strategy, broken = adaptive(min_draws=8, max_draws=12, max_error=0.1, step_calls=60), True
     with fresh_journal(tmp_path) as journal:
         context = make_context(
             TreeBenchmark({"t": TREE}), Counted(uniform(), fault), journal, retries=0
@@ -297,7 +309,7 @@ class Moody(TreeEnvironment):
 
 def test_one_action_with_two_answers_is_an_error(tmp_path):
     with pytest.raises(RestoreError, match="not deterministic"):
-        grown(tmp_path, adaptive(first=8), TREE, environment=Moody)
+        grown(tmp_path, adaptive(min_draws=8), TREE, environment=Moody)
 
 
 def test_a_full_context_ends_the_trajectory(tmp_path):
@@ -325,7 +337,7 @@ def test_the_step_limit_is_an_exact_end(tmp_path):
 def test_nothing_begins_once_the_budget_is_spent_and_what_is_there_is_used(tmp_path, unit, budget):
     policy = Counted(uniform())
     strategy = adaptive(
-        budget=budget, budget_unit=unit, first=2, error=0.01, step_calls=1000, most=50
+        budget=budget, budget_unit=unit, min_draws=2, max_error=0.01, step_calls=1000, max_draws=50
     )
     tree = grown(tmp_path, strategy, TREE, policy)
     spent = len(rollouts_of(tree)) if unit == "rollouts" else getattr(tree.usage(), unit)
@@ -337,7 +349,7 @@ def test_nothing_begins_once_the_budget_is_spent_and_what_is_there_is_used(tmp_p
 
 
 def test_a_path_goes_on_after_the_budget_where_rollouts_lead(tmp_path):
-    tree = grown(tmp_path, adaptive(budget=1, first=5))
+    tree = grown(tmp_path, adaptive(budget=1, min_draws=5))
     assert len(tree.root.rollouts) == 5
     assert tree.committed()[-1].stop is not None
     assert len(rollouts_of(tree)) == 5
@@ -347,24 +359,39 @@ def test_a_range_too_small_is_the_users_to_mend(tmp_path):
     with pytest.raises(UsageError, match="set reward_range"):
         grown(tmp_path, adaptive(), {"a": -1.0, "b": 2.0})
     (tmp_path / "wide").mkdir()
-    wide = AdaptiveExploration(prior=Prior(2.0, -1.0, 2.0))
+    wide = adaptive(reward_range=(-1.0, 2.0))
     assert (
         grown(tmp_path / "wide", wide, {"a": -1.0, "b": 2.0}).committed()[0].action.content == "b"
     )
 
 
-def test_recipes_make_it():
-    config = ExploreConfig(
-        strategy="adaptive", siblings="all", margin=0.1, adaptive=AdaptiveConfig(prior=3.0)
+def make(**section):
+    plugin, section = STRATEGIES.find("adaptive"), ExploreConfig(strategy="adaptive", **section)
+    context = StrategyContext(
+        reward_range=(-1.0, 1.0),
+        one_policy=section.pricing == "policy" and section.proposal_temperature is None,
     )
-    strategy = make_strategy(config, {}, 1.0, (-1.0, 1.0))
-    assert (strategy.name, strategy.siblings, strategy.margin) == ("adaptive", "all", 0.1)
-    assert strategy.prior == Prior(3.0, -1.0, 1.0)
+    return plugin.make(parse_options(section, plugin, "explore"), context)
+
+
+def test_recipes_make_it():
+    strategy = make(adaptive={"prior": 3.0, "max_error": 0.1})
+    credit = credit_of(strategy, section=CreditConfig(siblings="all", margin=0.1))
+    assert (credit.siblings, credit.margin) == ("all", 0.1)
+    assert (credit.prior, credit.max_error) == (3.0, 0.1)
+    assert strategy.beliefs == Prior(3.0, -1.0, 1.0)
     for change in ({"pricing": "sft"}, {"proposal_temperature": 0.5}):
         with pytest.raises(UsageError, match=r"explore\.adaptive\.recycle=false"):
-            make_strategy(config.model_copy(update=change), {}, 1.0)
-    apart = config.model_copy(update={"pricing": "sft", "adaptive": AdaptiveConfig(recycle=False)})
-    assert make_strategy(apart, {}, 1.0).options.recycle is False
+            make(**change)
+    assert make(pricing="sft", adaptive={"recycle": False}).recycle is False
+
+
+def test_options_of_earlier_versions_have_new_names(caplog):
+    strategy = make(adaptive={"error": 0.1, "first": 2, "most": 5, "share": False, "weigh": False})
+    new = (strategy.max_error, strategy.min_draws, strategy.max_draws)
+    assert new == (0.1, 2, 5)
+    assert (strategy.merge_equal, strategy.dispersion) == (False, False)
+    assert "option error of strategy adaptive is now called max_error" in caplog.text
 
 
 def test_a_passage_knows_its_next_step(tmp_path):
@@ -423,7 +450,7 @@ def test_the_trees_hold_what_they_are_said_to():
 
 def test_a_values_estimate_by_play_is_the_value():
     forest = Forest(replace(SHAPES[4], width=30), 1, 2)
-    (tree,) = measured.grow(forest, measured.RejectionSampling(2.0, 600), 0).values()
+    (tree,) = measured.grow(forest, measured.RejectionSampling(600), 0).values()
     rewards = [episode.reward for episode in tree.episodes.values()]
     assert abs(sum(rewards) / 600 - forest.trees["tree-0"].value) < 0.06  # three standard errors
 

@@ -14,14 +14,14 @@ from fakes import (
     finished_trees,
     fresh_journal,
     make_context,
+    pairs_of,
     uniform,
 )
 
-from rro.config import AdaptiveConfig
 from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
+from rro.exploration.strategies.rft import RejectionSampling
 from rro.exploration.strategies.rising import RisingExploration
-from rro.exploration.strategies.whole import RejectionSampling
 from rro.types import Message
 
 TREE = {
@@ -93,8 +93,8 @@ class InFlight:
     [
         (RisingExploration(3, 4), 3),
         (FixedSizeExploration(3, 4), 3 * 4),
-        (RejectionSampling(0.5, 5), 5),
-        (AdaptiveExploration(AdaptiveConfig(first=4)), 4),
+        (RejectionSampling(5), 5),
+        (AdaptiveExploration(min_draws=4), 4),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -189,6 +189,6 @@ def test_tasks_whose_environment_hangs_are_missing_and_the_others_as_ever(
     assert set(found) == {key for key in calm if key.removeprefix("0/") not in failed}
     strategy = RisingExploration(2, 2)
     for key, tree in found.items():
-        assert strategy.pairs(tree, 0) == strategy.pairs(calm[key], 0)
+        assert pairs_of(strategy, tree, 0) == pairs_of(strategy, calm[key], 0)
         assert [node.id for node in tree.committed()] == [node.id for node in calm[key].committed()]
     assert found

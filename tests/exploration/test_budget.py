@@ -9,6 +9,7 @@ from fakes import (
     finished_trees,
     fresh_journal,
     make_context,
+    pairs_of,
     task_records,
     uniform,
 )
@@ -19,8 +20,8 @@ from rro.errors import UsageError
 from rro.exploration.budget import Budget, BudgetSpent
 from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
+from rro.exploration.strategies.rft import RejectionSampling
 from rro.exploration.strategies.rising import RisingExploration
-from rro.exploration.strategies.whole import RejectionSampling
 from rro.types import Usage
 
 TREE = {
@@ -49,7 +50,7 @@ def run(folder, strategy, concurrency, **limits):
     [
         RisingExploration(3, 3),
         FixedSizeExploration(3, 3),
-        RejectionSampling(0.5, 4),
+        RejectionSampling(4),
         AdaptiveExploration(),
     ],
     ids=lambda s: s.name,
@@ -73,8 +74,8 @@ def test_tasks_that_were_cut_keep_what_they_chose(tmp_path):
         assert chosen == [
             (node.id, node.estimate, node.rose) for node in whole[key].committed()[: len(chosen)]
         ]
-        assert strategy.pairs(tree, 0) == [
-            pair for pair in strategy.pairs(whole[key], 0) if pair.step <= len(chosen)
+        assert pairs_of(strategy, tree, 0) == [
+            pair for pair in pairs_of(strategy, whole[key], 0) if pair.step <= len(chosen)
         ]
 
 

@@ -12,8 +12,10 @@ from fakes import (
     Overflowing,
     TreeBenchmark,
     TreeEnvironment,
+    folded,
     fresh_journal,
     make_context,
+    pairs_of,
     uniform,
 )
 from strategy_toys import BY_NAME, FOREST, STRATEGIES, FaultyByReplay, FaultyForkable
@@ -22,10 +24,10 @@ from rro.config import BudgetConfig
 from rro.errors import DataError
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
-from rro.exploration.pairs import to_row
 from rro.exploration.records import TaskRecords, build_tree, read_tree
 from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.rising import RisingExploration
+from rro.learning.pairs import to_row
 from rro.runs.progress import Progress
 from rro.types import StopReason, Task
 
@@ -85,7 +87,7 @@ def assert_same(live, read):
 
 def rows(strategy, tree):
     """All that is made of a tree."""
-    pairs = [to_row(pair) for pair in strategy.pairs(tree, 3)]
+    pairs = [to_row(pair) for pair in pairs_of(strategy, tree, 3)]
     return pairs, strategy.demonstrations(tree), tree.candidates_per_step()
 
 
@@ -135,11 +137,11 @@ def test_rollouts_that_another_setting_left_are_no_part_of_it(tmp_path):
     """A run that is started again with fewer rollouts uses those that are there."""
     benchmark = TreeBenchmark({"t": FOREST["task/0"]})
     with fresh_journal(tmp_path, "more") as journal:
-        explored(journal, RisingExploration(5, 2), benchmark, uniform())
+        explored(journal, folded(RisingExploration(5, 2)), benchmark, uniform())
     lines = (tmp_path / "more").read_text().splitlines(keepends=True)
     kept = [line for line in lines if not line.startswith('{"kind":"task"')]
     (tmp_path / "fewer").write_text("".join(kept))
-    strategy = RisingExploration(2, 2)
+    strategy = folded(RisingExploration(2, 2))
     with fresh_journal(tmp_path, "fewer") as journal:
         live = explored(journal, strategy, benchmark, uniform())
         check(strategy, journal, live)
@@ -147,7 +149,7 @@ def test_rollouts_that_another_setting_left_are_no_part_of_it(tmp_path):
 
 def test_a_task_under_way_has_the_tree_so_far(tmp_path):
     """Before its own record, each node, rollout and cost is there, with estimates of its own."""
-    for strategy in (RisingExploration(2, 3), AdaptiveExploration()):
+    for strategy in (folded(RisingExploration(2, 3)), folded(AdaptiveExploration())):
         records, key = TaskRecords(), "0/task/0"
         with fresh_journal(tmp_path, strategy.name) as journal:
             benchmark = TreeBenchmark({"task/0": FOREST["task/0"]})

@@ -9,20 +9,23 @@ from fakes import (
     TreeBenchmark,
     explore,
     finished_trees,
+    folded,
     fresh_journal,
     grow,
     make_context,
     uniform,
 )
 
-from rro.config import ExploreConfig
+from rro.config import ExploreConfig, parse_options
 from rro.errors import RroError
 from rro.exploration.sampler import TaskFailed
-from rro.exploration.strategies import make_strategy
+from rro.exploration.strategies.base import StrategyContext
+from rro.exploration.strategies.eto import TrajectoryExploration
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.ipr import IterativeStepRefinement
+from rro.exploration.strategies.rft import RejectionSampling
 from rro.exploration.strategies.rising import RisingExploration
-from rro.exploration.strategies.whole import RejectionSampling, TrajectoryExploration
+from rro.plugins import STRATEGIES
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, Source, Step, StopReason, Trajectory
 
@@ -60,7 +63,7 @@ def sides(strategy, tree):
 
 
 def test_rro_stops_at_the_first_strict_rise(tmp_path):
-    strategy = RisingExploration(rollouts=2, candidates=5)
+    strategy = folded(RisingExploration(rollouts=2, candidates=5))
     tree = grown(tmp_path, strategy, {"": ["d", "a", "b", "c"], "b": ["y", "x", "y", "y", "y"]})
     assert drawn(tree) == ["d", "a", "b"]  # a reaches 0.4 only; c is never drawn
     assert tree.root.estimate.mean == 0.4
@@ -73,14 +76,14 @@ def test_rro_stops_at_the_first_strict_rise(tmp_path):
 
 
 def test_rro_weak_is_content_with_reaching(tmp_path):
-    strategy = RisingExploration(rollouts=2, candidates=5, rising="weak")
+    strategy = folded(RisingExploration(rollouts=2, candidates=5, rising="weak"))
     tree = grown(tmp_path, strategy, {"": ["d", "a"], "a": ["x", "y"]})
     assert chosen(tree) == [("a", True), ("y", True)]
     assert sides(strategy, tree) == [(1, "a", "d", 0.4, 0.2), (2, "y", "x", 0.4, 0.2)]
 
 
 def test_rro_from_zero_takes_the_first_that_is_above_it_and_prices_no_start(tmp_path):
-    strategy = RisingExploration(rollouts=2, candidates=5, start="zero")
+    strategy = folded(RisingExploration(rollouts=2, candidates=5, start="zero"))
     tree = grown(tmp_path, strategy, {"": ["d"], "d": ["x"] * 5})
     assert tree.root.estimate is None
     assert not tree.root.rollouts
@@ -118,13 +121,13 @@ def test_rro_prices_an_end_exactly_without_rollouts(tmp_path):
     ],
 )
 def test_siblings_and_margin(tmp_path, siblings, margin, rejected):
-    strategy = RisingExploration(2, 5, siblings=siblings, margin=margin)
+    strategy = folded(RisingExploration(2, 5), siblings=siblings, margin=margin)
     tree = grown(tmp_path, strategy, {"": ["d", "a", "b"], "b": ["x"] * 5})
     assert [side[2] for side in sides(strategy, tree)] == rejected
 
 
 def test_equal_siblings_and_one_action_priced_twice_make_no_pair(tmp_path):
-    strategy = FixedSizeExploration(rollouts=2, candidates=3, siblings="all")
+    strategy = folded(FixedSizeExploration(rollouts=2, candidates=3), siblings="all")
     tree = grown(
         tmp_path, strategy, {"": ["a", "e", "a"], "a": ["y", "y", "y"]}, {**TREE, "e": 0.4}
     )
@@ -143,7 +146,7 @@ def test_equal_siblings_and_one_action_priced_twice_make_no_pair(tmp_path):
 
 
 def test_pairs_say_where_they_come_from(tmp_path):
-    strategy = RisingExploration(rollouts=2, candidates=5)
+    strategy = folded(RisingExploration(rollouts=2, candidates=5))
     tree = grown(tmp_path, strategy, {"": ["d", "b"], "b": ["y", "x", "y", "y", "y"]})
     first, second = strategy.pairs(tree, 3)
     assert [m.content for m in first.prompt] == ["Walk.", "at : go a b d c"]
@@ -159,7 +162,7 @@ def test_a_candidate_without_price_is_missing_and_not_bad(tmp_path):
         if path == "d":
             raise ConnectionError("gone")
 
-    strategy = RisingExploration(2, 3)
+    strategy = folded(RisingExploration(2, 3))
     tree = grown(tmp_path, strategy, {"": ["d", "a", "d"], "a": ["x", "y", "x"]}, fault=fault)
     assert [node.estimate and node.estimate.mean for node in tree.root.children] == [
         None,
@@ -170,7 +173,7 @@ def test_a_candidate_without_price_is_missing_and_not_bad(tmp_path):
     assert [side[0] for side in sides(strategy, tree)] == [
         2
     ]  # d would be a pair of the first step, had it counted as 0
-    fixed = FixedSizeExploration(2, 3)
+    fixed = folded(FixedSizeExploration(2, 3))
     (tmp_path / "fixed").mkdir()
     tree = grown(
         tmp_path / "fixed", fixed, {"": ["d", "a", "b"], "b": ["x", "x", "y"]}, fault=fault
@@ -192,7 +195,7 @@ def test_nothing_priced_leaves_the_task_open(tmp_path, strategy):
 
 
 def test_a_full_context_ends_the_trajectory_and_keeps_its_pairs(tmp_path):
-    strategy = RisingExploration(2, 2)
+    strategy = folded(RisingExploration(2, 2))
     with fresh_journal(tmp_path) as journal:
         policy = Overflowing(Planned({"": ["d", "a"]}, CHOICES), limit=2)
         benchmark = TreeBenchmark({"t": TREE}, truncated=0.1)
@@ -215,7 +218,7 @@ def test_a_step_limit_is_an_end(tmp_path):
 
 
 def test_fixed_size_draws_k_everywhere_and_pairs_best_with_worst(tmp_path):
-    strategy = FixedSizeExploration(rollouts=2, candidates=3)
+    strategy = folded(FixedSizeExploration(rollouts=2, candidates=3))
     tree = grown(tmp_path, strategy, {"": ["d", "b", "a"], "b": ["y", "x", "x"]})
     assert (drawn(tree), drawn(tree, 1)) == (["d", "b", "a"], ["y", "x", "x"])
     assert chosen(tree) == [("b", False), ("x", False)]
@@ -253,8 +256,10 @@ def texts(messages):
 def test_ipr_prefers_the_policy_where_it_is_better(tmp_path, message_sides):
     """At the start the policy's b (0.6) beats the expert's d (0.2); after d, both say x: nothing is
     estimated."""
-    strategy = IterativeStepRefinement(
-        {"t": expert("d", "x")}, 2, sides="message" if message_sides else "continuation"
+    experts = {"t": expert("d", "x")}
+    sides = "message" if message_sides else "continuation"
+    strategy = folded(
+        IterativeStepRefinement(2, StrategyContext(experts)), experts, expert_pairs={"sides": sides}
     )
     tree = grown(tmp_path, strategy, {"": ["a", "b"], "a": ["y"], "d": ["x"]})
     (pair,) = strategy.pairs(
@@ -272,7 +277,10 @@ def test_ipr_prefers_the_policy_where_it_is_better(tmp_path, message_sides):
 def test_ipr_prefers_the_expert_where_it_is_better(tmp_path):
     """Own trajectory d, x (0.2) against the expert's b, x (0.6); own steps: a (0.4) at the start, y
     (0.3) after b."""
-    strategy = IterativeStepRefinement({"t": expert("b", "x")}, 2)
+    strategy = folded(
+        IterativeStepRefinement(2, StrategyContext({"t": expert("b", "x")})),
+        {"t": expert("b", "x")},
+    )
     tree = grown(tmp_path, strategy, {"": ["d", "a"], "d": ["x"], "b": ["y"]})
     outcome, first, second = strategy.pairs(tree, 1)
     assert (outcome.kind, texts(outcome.chosen), texts(outcome.rejected)) == (
@@ -299,7 +307,12 @@ def test_ipr_prefers_the_expert_where_it_is_better(tmp_path):
 
 @pytest.mark.parametrize(("margin", "pairs"), [(0.01, 1), (0.2, 0), (0.19, 1)])
 def test_ipr_wants_more_than_its_margin(tmp_path, margin, pairs):
-    strategy = IterativeStepRefinement({"t": expert("b", "x")}, 2, margin=margin, sides="message")
+    strategy = folded(
+        IterativeStepRefinement(2, StrategyContext({"t": expert("b", "x")})),
+        {"t": expert("b", "x")},
+        margin=margin,
+        expert_pairs={"sides": "message"},
+    )
     tree = grown(
         tmp_path, strategy, {"": ["b", "a"], "b": ["x", "x"]}
     )  # own trajectory like the expert's: no outcome pair
@@ -310,7 +323,10 @@ def test_ipr_counts_the_policys_candidates_and_not_the_experts(tmp_path):
     with fresh_journal(tmp_path) as journal:
         policy = Planned({"": ["d", "a"], "d": ["x"], "b": ["y"]}, CHOICES)
         explore(
-            IterativeStepRefinement({"t": expert("b", "x")}, 2),
+            folded(
+                IterativeStepRefinement(2, StrategyContext({"t": expert("b", "x")})),
+                {"t": expert("b", "x")},
+            ),
             make_context(TreeBenchmark({"t": TREE}), policy, journal),
         )
         (tree,) = finished_trees(journal).values()
@@ -319,7 +335,7 @@ def test_ipr_counts_the_policys_candidates_and_not_the_experts(tmp_path):
 
 @pytest.mark.parametrize(("own", "pairs"), [(["d", "x"], 1), (["b", "x"], 0), (["c"], 0)])
 def test_eto_pairs_a_worse_own_trajectory_with_the_experts(tmp_path, own, pairs):
-    strategy = TrajectoryExploration({"t": expert("b", "x")})
+    strategy = folded(TrajectoryExploration(), {"t": expert("b", "x")})
     proposals = {"/".join(own[:i]): [action] for i, action in enumerate(own)}
     found = strategy.pairs(grown(tmp_path, strategy, proposals), 1)
     assert len(found) == pairs
@@ -340,22 +356,22 @@ def test_eto_makes_no_pair_of_a_failed_trajectory(tmp_path):
         if path == "d":
             raise ConnectionError("gone")
 
-    strategy = TrajectoryExploration({"t": expert("b", "x")})
+    strategy = folded(TrajectoryExploration(), {"t": expert("b", "x")})
     assert strategy.pairs(grown(tmp_path, strategy, {"": ["d", "d"]}, fault=fault), 1) == []
 
 
 def test_eto_without_an_expert_says_so(tmp_path):
-    strategy = TrajectoryExploration({})
-    with pytest.raises(RroError, match="task t has no expert trajectory"):
+    strategy = folded(TrajectoryExploration(), {})
+    with pytest.raises(RroError, match="task t has no expert episode"):
         strategy.pairs(grown(tmp_path, strategy, {"": ["c"]}), 1)
 
 
 @pytest.mark.parametrize(
     "strategy",
     [
-        TrajectoryExploration({"t": expert("c")}),
+        folded(TrajectoryExploration(), {"t": expert("c")}),
         RejectionSampling(rollouts=1),
-        IterativeStepRefinement({"t": expert("c")}, 3),
+        folded(IterativeStepRefinement(3, StrategyContext({"t": expert("c")})), {"t": expert("c")}),
     ],
 )
 def test_own_trajectories_are_the_policys_also_where_another_model_prices(tmp_path, strategy):
@@ -386,12 +402,17 @@ def test_the_price_names_the_model_that_priced(tmp_path):
 
 
 def test_rft_keeps_each_success_once(tmp_path):
-    strategy = RejectionSampling(success_reward=0.6, rollouts=5)
+    strategy = folded(RejectionSampling(), success_reward=0.6)
     proposals = {"": ["b", "c", "d", "b", "c"], "b": ["x", "y"], "d": ["x"]}
     tree = grown(tmp_path, strategy, proposals)
     assert strategy.pairs(tree, 1) == []
     kept = [texts(messages)[2:] for messages in strategy.demonstrations(tree)]
     assert sorted(kept) == [["b", "at b: go x y", "x"], ["c"]]
+
+
+def make(section):
+    plugin = STRATEGIES.find(section.strategy)
+    return plugin.make(parse_options(section, plugin, "explore"), StrategyContext())
 
 
 @pytest.mark.parametrize(
@@ -402,17 +423,14 @@ def test_rft_keeps_each_success_once(tmp_path):
     ],
 )  # fmt: skip
 def test_strategies_by_name(name, kind):
-    strategy = make_strategy(ExploreConfig(strategy=name, rollouts=3), {}, 0.9)
+    strategy = make(ExploreConfig(strategy=name, rollouts=3))
     assert (type(strategy), strategy.name) == (kind, name)
     assert getattr(strategy, "rollouts", 3) == 3
-    assert getattr(strategy, "success_reward", 0.9) == 0.9
 
 
 def test_recipes_options_reach_rro():
-    config = ExploreConfig(
-        rollouts=2, candidates=4, rising="weak", start="zero", siblings="all", margin=0.1
-    )
-    assert make_strategy(config, {}, 1.0) == RisingExploration(2, 4, "weak", "zero", "all", 0.1)
+    config = ExploreConfig(rollouts=2, candidates=4, rro={"rising": "weak", "start": "zero"})
+    assert make(config) == RisingExploration(2, 4, "weak", "zero")
 
 
 @pytest.mark.parametrize("rising", ["strict", "weak"])
@@ -423,7 +441,7 @@ def test_rro_on_random_draws_keeps_its_promises(tmp_path, rising):
         a: {b: {c: (ord(a) * 7 + ord(b) * 3 + ord(c) * 5) % 11 / 10 for c in "xyz"} for b in "xyz"}
         for a in "xyz"
     }
-    strategy = RisingExploration(3, 4, rising)
+    strategy = folded(RisingExploration(3, 4, rising))
     with fresh_journal(tmp_path) as journal:
         benchmark = TreeBenchmark({f"t{i}": tree for i in range(30)})
         trees = [

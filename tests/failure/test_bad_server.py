@@ -9,7 +9,7 @@ import pytest
 from bad_server import KEY, in_http_date, serving
 from fakes import TreeBenchmark, explore, fresh_journal, make_context, task_records, timeless
 
-from rro.config import Config, OpenAIConfig
+from rro.config import Config
 from rro.errors import PolicyError, RroError, UsageError
 from rro.exploration.strategies.rising import RisingExploration
 from rro.pipeline import stages as pipeline
@@ -18,6 +18,7 @@ from rro.policies.api import backoff
 from rro.policies.api.client import connect, disconnect
 from rro.policies.api.endpoint import ServedModel, list_models
 from rro.policies.api.opening import open_served
+from rro.policies.api.settings import OpenAIConfig
 from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
 from rro.types import Message, SamplingParams
@@ -332,7 +333,7 @@ def test_what_fails_is_missing_and_counted(tmp_path, caplog):
 
 def test_a_run_is_resumed_when_its_server_is_back(tmp_path, monkeypatch):
     benchmark = TreeBenchmark({f"t{number}": TREE for number in range(3)})
-    monkeypatch.setattr("rro.pipeline.run.open_benchmark", lambda name, options: benchmark)
+    monkeypatch.setattr("rro.pipeline.run.open_environment", lambda section: benchmark)
     with serving() as server:
         openai = settings(server, retries=1).model_dump()
         explore = {"rollouts": 2, "candidates": 2, "retries": 0, "tasks": 3}

@@ -3,16 +3,18 @@
 import json
 
 import pytest
-from fakes import TreeBenchmark, explore, finished_trees, fresh_journal, make_context
+from fakes import TreeBenchmark, explore, finished_trees, folded, fresh_journal, make_context
 from report_toys import FOREST, gathered, make_run, speaker, trees
 
 from rro.errors import DataError
 from rro.exploration.explorer import summarise
 from rro.exploration.strategies.adaptive import AdaptiveExploration
+from rro.exploration.strategies.base import StrategyContext
+from rro.exploration.strategies.eto import TrajectoryExploration
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.ipr import IterativeStepRefinement
+from rro.exploration.strategies.rft import RejectionSampling
 from rro.exploration.strategies.rising import RisingExploration
-from rro.exploration.strategies.whole import RejectionSampling, TrajectoryExploration
 from rro.policies.scripted import ScriptedPolicy
 from rro.report.gather import Gatherer
 from rro.report.pack import unpack
@@ -127,10 +129,10 @@ def expert(task):
 EXPERTS = {task: expert(task) for task in FOREST}
 OTHERS = [
     FixedSizeExploration(2, 2),
-    IterativeStepRefinement(EXPERTS, 2),
-    TrajectoryExploration(EXPERTS),
+    folded(IterativeStepRefinement(2, StrategyContext(EXPERTS)), EXPERTS),
+    folded(TrajectoryExploration(), EXPERTS),
     AdaptiveExploration(),
-    RejectionSampling(0.5, 3),
+    folded(RejectionSampling(3)),
 ]
 
 

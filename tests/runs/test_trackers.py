@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from fakes import TreeBenchmark, finished_trees, fresh_journal, make_context
+from fakes import TreeBenchmark, finished_trees, fresh_journal, make_context, pairs_of
 from report_toys import TREE, speaker
 
 from rro.config import parse_config
@@ -67,7 +67,7 @@ def test_the_figures_end_at_the_summary(tmp_path):
             running = RunningFigures(lambda figures, step: logged.append((step, figures)))
 
             def watch(tree, running=running):
-                running.add(tree, len(strategy.pairs(tree, 0)))
+                running.add(tree, len(pairs_of(strategy, tree, 0)))
 
             with Progress("explore", len(tasks), "tasks") as progress:
                 asyncio.run(explorer.explore(tasks, strategy, context, 3, progress, watch))
@@ -75,7 +75,7 @@ def test_the_figures_end_at_the_summary(tmp_path):
     summary, (step, figures) = summarise(trees), logged[-1]
     assert [number for number, _ in logged] == list(range(1, 9))
     assert step == summary.tasks
-    assert figures["explore/pairs"] == sum(len(strategy.pairs(tree, 0)) for tree in trees)
+    assert figures["explore/pairs"] == sum(len(pairs_of(strategy, tree, 0)) for tree in trees)
     assert figures["explore/policy_calls"] == summary.usage.policy_calls
     assert figures["explore/candidates_per_step"] == summary.candidates_per_step
     ends = [tree.committed()[-1].estimate.mean for tree in trees]

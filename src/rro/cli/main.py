@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from rro import __version__
 from rro.errors import RroError, UsageError
+from rro.plugins import COMMANDS, DATA_SETS
 from rro.processes import rank, wait_for_all, world_size
 
 if TYPE_CHECKING:
@@ -32,9 +33,13 @@ _STAGES = {
 }
 
 
+_GUESTS_BRING = {"data", "verify"}  # commands that benchmarks add to
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser(guests=not _GUESTS_BRING.isdisjoint(words)).parse_args(words)
     _set_up(options.verbose)
     try:
         return options.command(options) or 0
@@ -56,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(guests: bool) -> argparse.ArgumentParser:
+    """`guests`: whether benchmarks add their own commands, which imports them."""
     parser = argparse.ArgumentParser(
         prog="rro", description="Reward Rising Optimization: train LLM agents step by step."
     )
@@ -66,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _run_commands(commands)
-    _data_commands(commands)
+    _data_commands(commands, guests)
     return parser
 
 
@@ -131,52 +137,35 @@ def _report_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
     view.add_argument("--port", type=int, default=0, help="default: any that is free")
 
 
-def _data_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _data_commands(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], guests: bool
+) -> None:
     play = _command(commands, "play", _play, "play an episode yourself")
     play.add_argument(
         "recipe",
         nargs="*",
-        help="whose environment to play (default: the quickstart's shop), and overrides",
+        help="whose environment to play (default: the quickstart's), and overrides",
     )
     play.add_argument("--split", default="train")
     play.add_argument("--task", help="a task id (default: the first of the split)")
     data = _command(commands, "data", None, "benchmark data")
     actions = data.add_subparsers(required=True, metavar="ACTION")
     fetch = _command(actions, "fetch", _fetch, "get a benchmark's data")
-    fetch.add_argument("name", help="webshop-1k, webshop or intercode-sql")
+    fetch.add_argument(
+        "name", help=f"one of {', '.join(DATA_SETS.names())}" if guests else "a data set"
+    )
     fetch.add_argument(
         "--from", dest="source", type=Path, metavar="FOLDER", help="copy from there, no download"
     )
     fetch.add_argument("--to", dest="target", type=Path, metavar="FOLDER")
-    load = _command(
-        actions, "load", _load, "load InterCode-SQL's databases into a MySQL or MariaDB server"
-    )
-    load.add_argument("name", choices=["intercode-sql"])
-    load.add_argument("url", help="mysql://user@host:port, the password in $RRO_SQL_PASSWORD")
-    load.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="where the dump is (default: the fetched data)"
-    )
-    _verify_commands(commands)
-
-
-def _verify_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    load = _command(actions, "load", None, "load a benchmark's databases into a server")
     verify = _command(commands, "verify", None, "replay recorded episodes and compare")
-    benchmarks = verify.add_subparsers(required=True, metavar="BENCHMARK")
-    shop = _command(benchmarks, "webshop", _verify_webshop, "WebShop")
-    shop.add_argument("--data", type=Path, required=True)
-    shop.add_argument("--episodes", type=Path)
-    shop.add_argument("--search", type=Path)
-    shop.add_argument("--state", type=Path, nargs="*", default=[])
-    sql = _command(benchmarks, "intercode-sql", _verify_sql, "InterCode-SQL")
-    sql.add_argument("--data", type=Path, required=True)
-    sql.add_argument("--statements", type=Path)
-    sql.add_argument("--episodes", type=Path)
-    sql.add_argument(
-        "--engine",
-        default="sqlite",
-        metavar="URL",
-        help="of a server; default: the embedded engine",
-    )
+    groups = {
+        "load": load.add_subparsers(required=True, metavar="BENCHMARK"),
+        "verify": verify.add_subparsers(required=True, metavar="BENCHMARK"),
+    }
+    for name in COMMANDS.names() if guests else ():
+        COMMANDS.find(name).factory(groups)
 
 
 def _command(
@@ -315,7 +304,7 @@ def _view(options: argparse.Namespace) -> None:
 
 def _play(options: argparse.Namespace) -> None:
     from rro.config import load_config
-    from rro.environments.registry import open_benchmark
+    from rro.environments.registry import open_environment
     from rro.episodes.loop import Limits
     from rro.episodes.play import play
 
@@ -323,7 +312,7 @@ def _play(options: argparse.Namespace) -> None:
     config = load_config(
         Path(named[0]) if named else packaged_recipe("quickstart"), options.recipe[len(named) :]
     )
-    benchmark = open_benchmark(config.environment.name, config.environment.options)
+    benchmark = open_environment(config.environment)
     tasks = {task.id: task for task in benchmark.tasks(options.split)}
     if options.task is not None and options.task not in tasks:
         raise UsageError(
@@ -345,29 +334,6 @@ def _fetch(options: argparse.Namespace) -> None:
     from rro.environments.data_sets import fetch
 
     print(fetch(options.name, options.source, options.target))
-
-
-def _load(options: argparse.Namespace) -> None:
-    from rro.environments.data_sets import data_folder
-    from rro.intercode_sql.data import DUMP_FILE
-    from rro.intercode_sql.server import load_dump
-
-    tables = load_dump(options.url, (options.data or data_folder(options.name)) / DUMP_FILE)
-    print(f"{tables} tables filled")
-
-
-def _verify_webshop(options: argparse.Namespace) -> int:
-    from rro.webshop.verify import run_verify
-
-    return 0 if run_verify(options.data, options.episodes, options.search, options.state) else 1
-
-
-def _verify_sql(options: argparse.Namespace) -> None:
-    from rro.intercode_sql.verify import run_verify
-
-    if options.statements is None and options.episodes is None:
-        raise UsageError("nothing to replay: give --statements FILE or --episodes FILE")
-    run_verify(options.data, options.statements, options.episodes, options.engine)
 
 
 def packaged_recipe(name: str) -> Path:

@@ -5,7 +5,6 @@ Knows no benchmark: each lists its data sets as DATA_SETS in its own `data` modu
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import tempfile
@@ -15,12 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rro.errors import DataError, UsageError
-
-_MODULES = {
-    "webshop-1k": "rro.webshop.data",
-    "webshop": "rro.webshop.data",
-    "intercode-sql": "rro.intercode_sql.data",
-}
+from rro.plugins import DATA_SETS, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -59,11 +53,12 @@ def fetch(name: str, source: Path | None = None, target: Path | None = None) -> 
     lacks is, too. The folder appears whole or not at all, and a complete one is left as it is.
     Raises UsageError for an unknown name, DataError for files that cannot be had or are not what
     they should be."""
-    if name not in _MODULES:
-        raise UsageError(f"unknown data set {name!r}: choose one of {', '.join(_MODULES)}")
+    plugin = DATA_SETS.find(name) if name in DATA_SETS.names() else None
+    if plugin is None:
+        raise UsageError(f"unknown data set {name!r}: {did_you_mean(name, DATA_SETS.names())}")
     if source is not None and not source.is_dir():
         raise DataError(f"{source} is not a folder with the files of {name}")
-    data_set: DataSet = importlib.import_module(_MODULES[name]).DATA_SETS[name]
+    data_set: DataSet = plugin.factory()
     target = target or data_root() / name
     if all((target / file).exists() for file in data_set.files):
         data_set.check(target)

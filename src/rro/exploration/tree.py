@@ -210,6 +210,11 @@ class Tree:
                 "the environment is not deterministic"
             )
 
+    def outcomes(self) -> list[float]:
+        """The outcome rewards of all rollouts that have one."""
+        rollouts = (node.rollouts[n] for node in self.root.walk() for n in sorted(node.rollouts))
+        return [rollout.reward for rollout in rollouts if rollout.reward is not None]
+
     def usage(self) -> Usage:
         """The cost of everything on the tree."""
         return sum(self.usage_by_step(), Usage())

@@ -124,9 +124,9 @@ def _derive(folder: Path) -> None:
         write_experts(folder, folder / RECORDED_FILE, folder / EXPERTS_FILE)
 
 
-DATA_SETS = {
-    NAME: DataSet((TASKS_FILE, DUMP_FILE, SPLITS_FILE), _obtain, _check, (RECORDED_FILE,), _derive)
-}
+def intercode_sql() -> DataSet:
+    """InterCode-SQL's questions and the dump of its databases."""
+    return DataSet((TASKS_FILE, DUMP_FILE, SPLITS_FILE), _obtain, _check, (RECORDED_FILE,), _derive)
 
 
 def valid_tasks(folder: Path, tasks: Sequence[SqlTask]) -> list[int]:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from rro.config import Config
 from rro.environments.base import Benchmark
-from rro.environments.registry import open_benchmark
+from rro.environments.registry import open_environment
 from rro.episodes.experts import (
     Conversation,
     read_conversations,
@@ -22,6 +22,7 @@ from rro.episodes.experts import (
     write_conversations,
 )
 from rro.episodes.loop import Limits
+from rro.plugins import search_in
 from rro.processes import rank, wait_for_all
 from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
@@ -42,7 +43,7 @@ class Run:
 
     @cached_property
     def benchmark(self) -> Benchmark:
-        return open_benchmark(self.config.environment.name, self.config.environment.options)
+        return open_environment(self.config.environment)
 
     @property
     def limits(self) -> Limits:
@@ -106,6 +107,7 @@ def open_run(folder: RunFolder) -> AbstractContextManager[Run]:
     """Open a run for work. Raises UsageError where another process works on it, or a tracker that
     it names is not installed."""
     require(folder.config.report_to)
+    search_in(folder.config.modules)
     return _Opened(folder)
 
 

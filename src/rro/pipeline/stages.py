@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -18,30 +17,30 @@ from pathlib import Path
 from typing import Any
 
 from rro.codec import total_usage
-from rro.config import BudgetConfig, DpoConfig
-from rro.episodes.experts import Conversation
+from rro.config import BudgetConfig
 from rro.errors import RroError, UsageError
 from rro.evaluation.evaluate import evaluate
 from rro.evaluation.results import collect_results
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.metrics import RunningFigures
-from rro.exploration.pairs import read_pairs, to_row, write_pairs
 from rro.exploration.records import read_trees
 from rro.exploration.sampler import ExplorationContext
-from rro.exploration.strategies import NEED_EXPERTS, make_strategy
+from rro.exploration.strategies.base import Strategy
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.tree import Tree
 from rro.learning.base import REPORT_FILE, TrainingContext
-from rro.learning.dpo import Dpo
+from rro.learning.credit.base import Credit
+from rro.learning.pairs import read_pairs, to_row, write_pairs
 from rro.learning.sft import Sft
+from rro.pipeline.choices import Choices
 from rro.pipeline.run import Run
 from rro.pipeline.weights import Policies, make_base, weights_after
 from rro.policies.base import Policy
 from rro.processes import rank, world_size
 from rro.runs.progress import Progress
 from rro.runs.trackers import tracked_training, tracking
-from rro.types import Task, Trajectory, Usage
+from rro.types import Task, Usage
 
 log = logging.getLogger(__name__)
 
@@ -74,53 +73,22 @@ def sft(run: Run) -> None:
 
 
 def explore(run: Run, iteration: int, limits: BudgetConfig | None = None) -> None:
-    """Stage 2: grow every train task's tree with the current policy, and fold the trees into
-    preference pairs. `limits` takes the place of the recipe's budget."""
+    """Stage 2: grow every train task's tree with the current policy, and export the preference
+    pairs. `limits` takes the place of the recipe's budget."""
     limits = limits or run.config.explore.budget
 
     def work() -> dict[str, Any]:
         _single_process("explore")
-        tasks, strategy = _exploration(run)
-        acting, frozen = run.folder.trained(iteration - 1), run.config.explore.pricing == "sft"
-        with closing(
-            Policies(run, acting, f"explore-{iteration}", frozen_pricer=frozen)
-        ) as policies:
-            context = _context(run, policies.explorer, policies.pricer, iteration)
-            with (
-                Progress(f"explore {iteration}", len(tasks), "tasks") as progress,
-                tracking(
-                    run.config.report_to,
-                    run.folder.path,
-                    _tracked_name(run, f"explore-{iteration}"),
-                ) as track,
-                run.folder.pairs_so_far(iteration).open("w", encoding="utf-8") as rows,
-            ):
-                budget = Budget(limits, _spent(run, iteration), progress.spend)
-                context = replace(context, budget=budget)
-                figures, counts = RunningFigures(track), Counter[str](demonstrations=0)
-                concurrency = run.config.explore.concurrency
-
-                def observe(tree: Tree) -> str:
-                    pairs = strategy.pairs(tree, iteration)
-                    rows.writelines(json.dumps(to_row(pair)) + "\n" for pair in pairs)
-                    rows.flush()
-                    figures.add(tree, len(pairs))
-                    counts["demonstrations"] += len(strategy.demonstrations(tree))
-                    return f"{figures.pairs} pairs"
-
-                failed = asyncio.run(
-                    explorer.explore(tasks, strategy, context, concurrency, progress, observe)
-                )
-        keys = [(context.key(task), task) for task in tasks]
-        keys = [(key, task) for key, task in keys if ("task", key) in run.journal]
+        choices = Choices(run)
+        credit, tasks = choices.credit(iteration), choices.tasks
+        budget, failed = _grow_trees(run, choices, iteration, limits)
+        keys = _explored(run, tasks, iteration)
         if failed and not keys:
             raise RroError(
-                "every task failed: see the warnings above, mend the cause, then resume the run"
+                "every task failed: fix the cause of the warnings above, then resume the run"
             )
         if failed:
-            log.warning(
-                "%d of %d tasks failed and are missing from the pairs", len(failed), len(tasks)
-            )
+            log.warning("%d of %d tasks failed and are missing", len(failed), len(tasks))
         if budget.exhausted:
             log.info(
                 "the budget of %s is spent; %d of %d tasks were explored",
@@ -128,63 +96,103 @@ def explore(run: Run, iteration: int, limits: BudgetConfig | None = None) -> Non
                 len(keys),
                 len(tasks),
             )
-        pairs = write_pairs(
-            (
-                to_row(pair)
-                for tree in read_trees(run.journal, keys)
-                for pair in strategy.pairs(tree, iteration)
-            ),
-            run.folder.pairs(iteration),
-        )
+        rows = _export(run, credit, keys, iteration)
         run.folder.pairs_so_far(iteration).unlink(missing_ok=True)
-        summary = explorer.summarise(read_trees(run.journal, keys))
-        ended = {"budget": limits.model_dump(exclude_none=True), "ended_by": budget.exhausted}
-        left = len(tasks) - len(keys) - len(failed)
         return {
-            **asdict(summary),
-            "pairs": pairs,
-            **counts,
+            **asdict(explorer.summarise(read_trees(run.journal, keys))),
+            "pairs": rows if credit.gives == "pairs" else 0,
+            "demonstrations": rows if credit.gives == "conversations" else 0,
             "failed_tasks": len(failed),
-            "left_tasks": left,
-            **ended,
+            "left_tasks": len(tasks) - len(keys) - len(failed),
+            "budget": limits.model_dump(exclude_none=True),
+            "ended_by": budget.exhausted,
         }
 
     _stage(run, f"explore-{iteration}", work)
 
 
+def _grow_trees(
+    run: Run, choices: Choices, iteration: int, limits: BudgetConfig
+) -> tuple[Budget, list[str]]:
+    """Explore the tasks that the journal does not hold yet; returns the budget and the failed tasks."""
+    config, strategy, credit = run.config, choices.strategy, choices.credit(iteration)
+    stage, acting = f"explore-{iteration}", run.folder.trained(iteration - 1)
+    with (
+        closing(
+            Policies(run, acting, stage, frozen_pricer=config.explore.pricing == "sft")
+        ) as policies,
+        Progress(f"explore {iteration}", len(choices.tasks), "tasks") as progress,
+        tracking(config.report_to, run.folder.path, _tracked_name(run, stage)) as track,
+        run.folder.pairs_so_far(iteration).open("w", encoding="utf-8") as so_far,
+    ):
+        budget = Budget(limits, _spent(run, iteration), progress.spend)
+        context = _context(run, policies.explorer, policies.pricer, iteration, strategy)
+        figures = RunningFigures(track)
+
+        def observe(tree: Tree) -> str:
+            rows = credit.rows(tree)
+            if credit.gives == "pairs":
+                so_far.writelines(json.dumps(to_row(pair)) + "\n" for pair in rows)
+                so_far.flush()
+            figures.add(tree, len(rows))
+            return f"{figures.pairs} {credit.gives}"
+
+        context = replace(context, budget=budget)
+        concurrency = config.explore.concurrency
+        failed = asyncio.run(
+            explorer.explore(choices.tasks, strategy, context, concurrency, progress, observe)
+        )
+    return budget, failed
+
+
+def _explored(run: Run, tasks: Sequence[Task], iteration: int) -> list[tuple[str, Task]]:
+    """The journal's keys of the tasks whose trees are finished, in the order of the tasks."""
+    keys = [(f"{iteration}/{task.id}", task) for task in tasks]
+    return [(key, task) for key, task in keys if ("task", key) in run.journal]
+
+
+def _export(run: Run, credit: Credit, keys: Sequence[tuple[str, Task]], iteration: int) -> int:
+    """Count the credit's rows; pairs are written to the run folder, too."""
+    rows = (row for tree in read_trees(run.journal, keys) for row in credit.rows(tree))
+    if credit.gives == "pairs":
+        return write_pairs((to_row(pair) for pair in rows), run.folder.pairs(iteration))
+    return sum(1 for _ in rows)
+
+
 def optimise(run: Run, iteration: int) -> None:
-    """Stage 3: DPO of the pairs against pi_ref, the SFT policy (RFT: fine-tuning on the policy's
-    own successes)."""
+    """Stage 3: what the trees gave teaches the policy: DPO of the pairs against pi_ref, the SFT
+    policy, or whatever learner the recipe names."""
 
     def work() -> dict[str, Any]:
         label = run.folder.trained(iteration)
         previous, output = weights_after(run, iteration - 1), run.folder.checkpoint(label)
-        if run.config.explore.strategy == "rft":
-            own = _own_successes(run, iteration)
-            report = (
-                _trained(output)
-                or Sft(run.config.sft)
-                .train(own, previous, None, output, _training_context(run, iteration))
-                .record()
-            )
-            return {"conversations": len(own), "training": report}
-        pairs = list(read_pairs(run.folder.pairs(iteration)))
-        if not pairs:
-            raise RroError(
-                f"{run.folder.pairs(iteration)} is empty: no candidate was worse than a chosen one; explore more tasks, "
-                "raise policy.temperature, or weaken the SFT policy"
-            )
-        reference = weights_after(run, 0)
-        report = (
-            _trained(output)
-            or Dpo(_dpo_options(run))
-            .train(pairs, previous, reference, output, _training_context(run, iteration))
-            .record()
+        choices = Choices(run)
+        learner, rows = choices.learner, _rows(run, choices, iteration)
+        reference, context = weights_after(run, 0), _training_context(run, iteration)
+        report = _trained(output) or (
+            learner.train(rows, previous, reference, output, context).record()
         )
         capped = report["rows"].get("capped", 0)
-        return {"pairs": len(pairs) - capped, "pairs_left_out": capped, "training": report}
+        left_out = {"pairs_left_out": capped} if learner.takes == "pairs" else {}
+        return {learner.takes: len(rows) - capped, **left_out, "training": report}
 
     _stage(run, f"optimise-{iteration}", work)
+
+
+def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
+    """What an iteration gave its learner. Raises RroError where that is nothing."""
+    credit = choices.credit(iteration)
+    if credit.gives == "pairs":
+        rows: list[Any] = list(read_pairs(run.folder.pairs(iteration)))
+    else:
+        trees = read_trees(run.journal, _explored(run, choices.tasks, iteration))
+        rows = [row for tree in trees for row in credit.rows(tree)]
+    if not rows:
+        raise RroError(
+            f"iteration {iteration} gave no {credit.gives} to learn from: explore more tasks, raise "
+            "policy.temperature, or weaken the SFT policy"
+        )
+    return rows
 
 
 def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
@@ -226,22 +234,6 @@ def _tracked_name(run: Run, stage: str) -> str:
     return f"{run.config.name}-{stage}"
 
 
-def _exploration(run: Run) -> tuple[Sequence[Task], Any]:
-    config = run.config.explore
-    tasks, experts = run.train_tasks, dict[str, Trajectory]()
-    if config.strategy in NEED_EXPERTS:
-        experts = run.expert_episodes()
-        tasks = [task for task in tasks if task.id in experts]
-    if not tasks:
-        raise UsageError(
-            "no task to explore: the expert file has no task of the train split (ids must be task ids)"
-        )
-    benchmark = run.benchmark
-    return tasks[: config.tasks], make_strategy(
-        config, experts, benchmark.success_reward, benchmark.reward_range
-    )
-
-
 def _spent(run: Run, iteration: int) -> Usage:
     """What earlier processes of this run spent on an exploration."""
     kinds = ("candidate", "rollout", "episode")
@@ -249,10 +241,12 @@ def _spent(run: Run, iteration: int) -> Usage:
     return total_usage(records)
 
 
-def _context(run: Run, explorer: Policy, pricer: Policy, iteration: int) -> ExplorationContext:
+def _context(
+    run: Run, explorer: Policy, pricer: Policy, iteration: int, strategy: Strategy
+) -> ExplorationContext:
     temperature = run.config.explore.proposal_temperature
-    if temperature is None and run.config.explore.strategy == "ipr":
-        temperature = 0.0  # IPR section 4: explores greedily, rolls out at temperature 1
+    if temperature is None:
+        temperature = strategy.proposal_temperature
     proposals = run.params if temperature is None else replace(run.params, temperature=temperature)
     return ExplorationContext(
         run.benchmark,
@@ -312,10 +306,8 @@ def _trend(run: Run, label: str, policy: Policy) -> dict[str, Any]:
     each estimated."""
     config = run.config.evaluate
     tasks = run.test_tasks[: config.trend_tasks]
-    context = replace(_context(run, policy, policy, 0), namespace=f"trend-{label}")
-    strategy = FixedSizeExploration(
-        rollouts=config.trend_rollouts, candidates=1, estimate_start=True, name="trend"
-    )
+    strategy = FixedSizeExploration(config.trend_rollouts, candidates=1, estimate_start=True)
+    context = replace(_context(run, policy, policy, 0, strategy), namespace=f"trend-{label}")
     with Progress(f"trend {label}", len(tasks), "tasks") as progress:
         context = replace(context, budget=Budget(observe=progress.spend))
         asyncio.run(explorer.explore(tasks, strategy, context, config.concurrency, progress))
@@ -324,32 +316,11 @@ def _trend(run: Run, label: str, policy: Policy) -> dict[str, Any]:
     return {"rising_share_by_stage": summary.rising, "trend_tasks": summary.tasks}
 
 
-def _own_successes(run: Run, iteration: int) -> list[Conversation]:
-    benchmark, prefix = run.benchmark, f"{iteration}/"
-    strategy = make_strategy(
-        run.config.explore, {}, benchmark.success_reward, benchmark.reward_range
-    )
-    keys = [record["key"] for record in run.journal.records("task", prefix)]
-    trees = read_trees(run.journal, [(key, Task(key.removeprefix(prefix))) for key in keys])
-    found = [turns for tree in trees for turns in strategy.demonstrations(tree)]
-    if not found:
-        raise RroError(
-            "the policy never succeeded, so RFT has nothing to learn from: explore more tasks or rollouts"
-        )
-    return found
-
-
 def _trained(output: Path) -> dict[str, Any] | None:
     """The report of a training that finished just before a crash kept its stage from being
     journalled."""
     report = output / REPORT_FILE
     return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None
-
-
-def _dpo_options(run: Run) -> DpoConfig:
-    if run.config.dpo.endings is None and run.config.explore.strategy == "adaptive":
-        return run.config.dpo.model_copy(update={"endings": 0.3})
-    return run.config.dpo
 
 
 def _training_context(run: Run, iteration: int = 0) -> TrainingContext:

@@ -5,9 +5,12 @@ callers just await. Knows nothing of environments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+from rro.config import ModelConfig, PolicyConfig
 from rro.types import Completion, Message, SamplingParams
 
 
@@ -37,3 +40,22 @@ class Policy(Protocol):
     async def close(self) -> None:
         """Release threads, memory and connections."""
         ...
+
+
+@dataclass(frozen=True)
+class PolicyContext:
+    """What a policy backend is told of the run that opens it.
+
+    `name` is what records call the policy ("RUN/LABEL"), `label` that of its weights ("sft", "rro-1"). `find_weights`
+    returns the folder of the checkpoint, or None for the base model; it raises UsageError where there is none yet.
+    `start` is the SFT checkpoint where later weights are LoRA adapters on it. `logs` is a folder for the output of
+    processes that the backend starts."""
+
+    name: str
+    label: str
+    model: ModelConfig
+    settings: PolicyConfig
+    find_weights: Callable[[], Path | None]
+    start: Path | None
+    threads: int | None
+    logs: Path

@@ -41,7 +41,7 @@ class RunFolder:
         """An existing run. Raises UsageError where there is none."""
         if not (path / "config.toml").is_file():
             raise UsageError(f"{path} is no run folder: it has no config.toml")
-        return cls(path, load_config(path / "config.toml"))
+        return cls(path, load_config(path / "config.toml", check=False))
 
     @property
     def journal(self) -> Path:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from rro.environments.base import Agent, Benchmark
 from rro.environments.data_sets import data_folder
@@ -22,6 +22,7 @@ from rro.webshop.environment import INSTRUCTION, WebShopEnvironment
 from rro.webshop.expert import WebShopExpert
 from rro.webshop.goals import GoalKind, GoalSet, draw_goals, split_goals
 from rro.webshop.pages import Pages
+from rro.webshop.sample import SampleOptions, sample_catalogue
 
 __all__ = ["WebShopBenchmark", "WebShopEnvironment", "open_webshop"]
 
@@ -75,7 +76,7 @@ def open_webshop(
     price_seed: int = 0,
     catalogue: Literal["folder", "sample"] = "folder",
     sample_seed: int = 0,
-    sample: Mapping[str, Any] | None = None,
+    sample: SampleOptions | None = None,
     index: str | Path | None = None,
     results_per_page: int = 10,
     show_attributes: bool = False,
@@ -89,14 +90,15 @@ def open_webshop(
     `index`: a folder for the search index, built where it is not there yet (None: in memory).
     `system`: the opening turn that tells the rules (None: the built-in text; "": none, and no
     "OK"). Raises UsageError or DataError for what does not fit."""
-    _check(goals, get_args(GoalKind), "goals")
-    _check(catalogue, ("folder", "sample"), "catalogue")
     if results_per_page < 1:
         raise UsageError(
             f"webshop option results_per_page must be at least 1, not {results_per_page}"
         )
     if catalogue == "sample":
-        folder, raw, origin = None, *_sample(sample_seed, dict(sample or {}))
+        folder, raw, origin = (
+            None,
+            *_sample(sample_seed, (sample or SampleOptions()).model_dump(exclude_unset=True)),
+        )
     else:
         folder = data_folder("webshop-1k") if data is None else Path(data)
         raw, origin = load_raw(folder), {"files": file_hashes(folder)}
@@ -111,16 +113,7 @@ def open_webshop(
     )
 
 
-def _check(value: str, known: Sequence[str], option: str) -> None:
-    if value not in known:
-        raise UsageError(
-            f"webshop option {option} must be one of {', '.join(known)}, not {value!r}"
-        )
-
-
 def _sample(seed: int, options: Mapping[str, Any]) -> tuple[RawCatalogue, dict[str, Any]]:
-    from rro.webshop.sample import sample_catalogue
-
     raw = sample_catalogue(seed, **options)
     digest = hashlib.sha256(json.dumps(asdict(raw), sort_keys=True).encode()).hexdigest()
     return raw, {"sample_seed": seed, "sample": dict(options), "sample_sha256": digest}

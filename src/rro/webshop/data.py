@@ -98,9 +98,11 @@ def _write_json(file: Path, value: object) -> None:
     file.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
 
-DATA_SETS: dict[str, DataSet] = {
-    "webshop-1k": _webshop(*ITEM_FILES[0]),
-    "webshop": _webshop(
-        *ITEM_FILES[1]
-    ),  # the full catalogue: 5 GB, and as much time and memory as that takes
-}
+def webshop_1k() -> DataSet:
+    """The 1,000 products of WebShop's small catalogue."""
+    return _webshop(*ITEM_FILES[0])
+
+
+def webshop_full() -> DataSet:
+    """The full catalogue of 1.18 million products: 5 GB, and as much time and memory as that takes."""
+    return _webshop(*ITEM_FILES[1])

@@ -12,6 +12,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from pydantic import Field
+
+from rro.config import Section
 from rro.errors import UsageError
 from rro.webshop.catalogue import RawCatalogue
 
@@ -50,6 +53,15 @@ COLORS = ("red", "blue", "green", "black", "white", "yellow", "purple", "orange"
 SIZES = ("small", "medium", "large", "narrow", "wide", "tall")
 COLORS_EACH, SIZES_EACH = 4, 4
 MAX_PRODUCTS = sum(map(len, KINDS.values())) * len(STYLES)
+
+
+class SampleOptions(Section):
+    """The size of a generated shop."""
+
+    products: int = Field(60, ge=1)
+    """Products of the shop."""
+    styles: int = Field(2, ge=1)
+    """Styles of each kind of thing, as far as they go."""
 
 
 def sample_catalogue(seed: int = 0, products: int = 60, styles: int = 2) -> RawCatalogue:

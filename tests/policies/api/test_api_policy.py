@@ -6,8 +6,8 @@ import pytest
 from bad_server import serving
 from fakes import TreeBenchmark, uniform
 
-from rro.config import Config, OpenAIConfig, PricesConfig, parse_config
-from rro.environments.registry import open_benchmark
+from rro.config import Config, PricesConfig, check_plugins, parse_config
+from rro.environments.registry import open_environment
 from rro.errors import UsageError
 from rro.models.chat import ChatFormat
 from rro.models.loading import build_tiny, load_tokenizer
@@ -17,6 +17,7 @@ from rro.policies.api.client import RequestRejected, connect, disconnect
 from rro.policies.api.endpoint import ServedModel
 from rro.policies.api.opening import open_served
 from rro.policies.api.policy import room_left
+from rro.policies.api.settings import OpenAIConfig
 from rro.policies.prices import price, priced
 from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
@@ -216,9 +217,9 @@ def test_the_usage_of_several_answers_counts_the_prompt_once():
 )
 def test_an_address_with_a_secret_is_refused_without_printing_it(url):
     with pytest.raises(
-        UsageError, match=r"policy\.openai\.base_url: an address without user, password"
+        UsageError, match=r"base_url: write an address without user, password"
     ) as raised:
-        parse_config({"policy": {"openai": {"base_url": url}}}, "recipe.toml")
+        check_plugins(parse_config({"policy": {"openai": {"base_url": url}}}, "r"), "r")
     assert "pass-word" not in str(raised.value)
 
 
@@ -230,10 +231,10 @@ def test_an_address_without_a_scheme_is_refused():
 @pytest.fixture
 def make_run(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "rro.pipeline.run.open_benchmark",
-        lambda name, options: TreeBenchmark({"t": {"a": 1.0, "b": 0.0}}),
+        "rro.pipeline.run.open_environment",
+        lambda section: TreeBenchmark({"t": {"a": 1.0, "b": 0.0}}),
     )
-    assert open_benchmark  # what is replaced exists
+    assert open_environment  # what is replaced exists
 
     def make(server, **options):
         config = Config.model_validate(
@@ -294,6 +295,7 @@ def test_explorer_and_pricer_share_a_pool_and_are_journalled(make_run):
         assert len({id(connection) for connection in server.connections}) < 40
         with pytest.raises(UsageError):
             open_policy(run, "rro-2")
-        link = connect(run.config.policy.openai)  # nothing was left open
+        settings = OpenAIConfig(**run.config.policy.model_extra["openai"])
+        link = connect(settings)  # nothing was left open
         assert link.requests == 0
         disconnect(link)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from rro.config import ModelConfig, PolicyConfig, VllmConfig
+from rro.config import ModelConfig, PolicyConfig
 from rro.errors import UsageError
 from rro.models.loading import load_model
 from rro.policies.vllm.options import (
@@ -19,6 +19,7 @@ from rro.policies.vllm.options import (
     lora_options,
     server_options,
 )
+from rro.policies.vllm.settings import VllmConfig
 
 
 def adapter(folder, **settings):
@@ -53,7 +54,7 @@ def test_arguments_are_what_the_command_line_takes():
 
 def test_on_a_cpu_prompts_are_not_chunked_and_memory_is_bounded(tiny):
     policy = PolicyConfig(prefix_cache_tokens=5000, max_context=600)
-    options = server_options(ModelConfig(device="cpu"), policy, str(tiny))
+    options = server_options(ModelConfig(device="cpu"), policy, VllmConfig(), str(tiny))
     assert options["enable_chunked_prefill"] is False
     assert options["max_num_batched_tokens"] >= options["max_model_len"] == 600
     assert options["dtype"] == "float32"
@@ -61,7 +62,7 @@ def test_on_a_cpu_prompts_are_not_chunked_and_memory_is_bounded(tiny):
         options["kv_cache_memory_bytes"] == 5000 * 2 * 2 * 2 * 16 * 4
     )  # layers, keys and values, heads, width, bytes
     huge = server_options(
-        ModelConfig(device="cpu"), PolicyConfig(prefix_cache_tokens=10**12), str(tiny)
+        ModelConfig(device="cpu"), PolicyConfig(prefix_cache_tokens=10**12), VllmConfig(), str(tiny)
     )
     assert (
         huge["kv_cache_memory_bytes"] < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 3
@@ -70,7 +71,7 @@ def test_on_a_cpu_prompts_are_not_chunked_and_memory_is_bounded(tiny):
 
 def test_the_cache_always_holds_two_whole_contexts(tiny):
     options = server_options(
-        ModelConfig(device="cpu"), PolicyConfig(prefix_cache_tokens=0), str(tiny)
+        ModelConfig(device="cpu"), PolicyConfig(prefix_cache_tokens=0), VllmConfig(), str(tiny)
     )
     assert options["enable_prefix_caching"] is False
     assert options["kv_cache_memory_bytes"] == 2 * 1024 * 2 * 2 * 2 * 16 * 4
@@ -78,7 +79,7 @@ def test_the_cache_always_holds_two_whole_contexts(tiny):
 
 def test_the_recipe_overrides_engine_arguments(tiny):
     vllm = VllmConfig(dtype="bfloat16", options={"enforce_eager": False, "block_size": 64})
-    options = server_options(ModelConfig(device="cpu"), PolicyConfig(vllm=vllm), str(tiny))
+    options = server_options(ModelConfig(device="cpu"), PolicyConfig(), vllm, str(tiny))
     assert (options["dtype"], options["enforce_eager"], options["block_size"]) == (
         "bfloat16",
         False,

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fakes import policy_context
 
-from rro.config import VllmConfig, parse_config
+from rro.config import parse_config
 from rro.errors import RroError, UsageError
 from rro.pipeline import weights
 from rro.policies.vllm import server_pool
@@ -20,6 +21,7 @@ from rro.policies.vllm.options import ServedWeights
 from rro.policies.vllm.policy import open_vllm
 from rro.policies.vllm.server import VllmServer
 from rro.policies.vllm.server_pool import acquire, release
+from rro.policies.vllm.settings import VllmConfig
 from rro.runs.folder import RunFolder
 
 FAKE = Path(__file__).parents[2] / "fake_vllm.py"
@@ -144,7 +146,7 @@ def test_a_server_that_dies_says_why(python, tmp_path, monkeypatch):
 def test_a_server_that_ends_at_the_first_request_says_why(python, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "crashes")
     with pytest.raises(RroError, match=r"ended by itself: RuntimeError: no such head size"):
-        open_vllm(recipe(tiny, python=str(python)), None, "t/sft", tmp_path)
+        opened(recipe(tiny, python=str(python)), None, "t/sft", tmp_path)
     assert not server_pool.running()
 
 
@@ -158,7 +160,8 @@ def test_a_server_that_never_answers_is_ended(python, tmp_path, monkeypatch):
 def test_no_process_is_left_when_rro_is_killed(python, tmp_path):
     log = tmp_path / "v.log"
     code = (
-        "import sys, time; from pathlib import Path; from rro.config import VllmConfig\n"
+        "import sys, time; from pathlib import Path\n"
+        "from rro.policies.vllm.settings import VllmConfig\n"
         "from rro.policies.vllm.server import VllmServer\n"
         "engine = VllmServer(VllmConfig(python=sys.argv[1]), {}, {}, Path(sys.argv[2])); print('up', flush=True)\n"
         "time.sleep(600)"
@@ -176,6 +179,12 @@ def test_no_process_is_left_when_rro_is_killed(python, tmp_path):
 # -- messages for users
 
 
+def opened(config, checkpoint, name, logs):
+    """As a run opens it."""
+    options = VllmConfig(**config.policy.model_extra["vllm"])
+    return open_vllm(options, policy_context(config, checkpoint, name, logs))
+
+
 def recipe(tiny, **vllm):
     return parse_config(
         {
@@ -191,7 +200,7 @@ def test_without_vllm_here_the_error_says_how_to_get_it(tiny, tmp_path, monkeypa
     with pytest.raises(
         UsageError, match=r"has no vLLM: run make vllm and set policy\.vllm\.python = .*bin/python"
     ):
-        open_vllm(recipe(tiny), None, "t/sft", tmp_path)
+        opened(recipe(tiny), None, "t/sft", tmp_path)
 
 
 def test_with_vllm_here_the_server_runs_in_this_interpreter(tiny, tmp_path, monkeypatch):
@@ -203,13 +212,13 @@ def test_with_vllm_here_the_server_runs_in_this_interpreter(tiny, tmp_path, monk
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "here"))
     monkeypatch.setenv("FAKE_VLLM", "crashes")
     with pytest.raises(RroError, match=r"ended by itself: RuntimeError: no such head size"):
-        open_vllm(recipe(tiny), None, "t/sft", tmp_path)
+        opened(recipe(tiny), None, "t/sft", tmp_path)
     assert not server_pool.running()
 
 
 def test_a_missing_interpreter_is_named(tiny, tmp_path):
     with pytest.raises(UsageError, match=r"policy\.vllm\.python .*nowhere is no interpreter"):
-        open_vllm(recipe(tiny, python=str(tmp_path / "nowhere")), None, "t/sft", tmp_path)
+        opened(recipe(tiny, python=str(tmp_path / "nowhere")), None, "t/sft", tmp_path)
 
 
 def test_an_interpreter_without_vllm_says_so(tiny, tmp_path):
@@ -221,7 +230,7 @@ def test_an_interpreter_without_vllm_says_so(tiny, tmp_path):
     ):
         pytest.skip("this environment has vLLM")
     with pytest.raises(RroError, match="No module named 'vllm'"):
-        open_vllm(recipe(tiny, python=sys.executable), None, "t/sft", tmp_path)
+        opened(recipe(tiny, python=sys.executable), None, "t/sft", tmp_path)
 
 
 @pytest.mark.parametrize(("lora", "start"), [(None, None), ({"rank": 4}, "checkpoints/sft")])
@@ -233,12 +242,8 @@ def test_a_run_serves_its_own_checkpoints(tmp_path, monkeypatch, lora, start):
     monkeypatch.setattr(
         "rro.policies.vllm.policy.open_vllm", lambda *given: SimpleNamespace(given=given)
     )
-    policy = weights.open_policy(run, "rro-1")
-    where = tmp_path / "checkpoints" / "rro-1"
-    assert policy.given == (
-        config,
-        where,
-        "t/rro-1",
-        tmp_path / "logs",
-        tmp_path / start if start else None,
-    )
+    options, context = weights.open_policy(run, "rro-1").given
+    assert options == VllmConfig()
+    assert context.find_weights() == tmp_path / "checkpoints" / "rro-1"
+    assert (context.name, context.logs) == ("t/rro-1", tmp_path / "logs")
+    assert context.start == (tmp_path / start if start else None)

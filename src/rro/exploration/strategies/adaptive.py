@@ -3,37 +3,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from rro.concurrency import gather_all
-from rro.config import AdaptiveConfig
-from rro.exploration.beliefs import Prior, above
+from rro.errors import UsageError
+from rro.exploration.beliefs import Prior
 from rro.exploration.comparison import Candidate, compare
-from rro.exploration.pairs import gap, step_pair
+from rro.exploration.estimates import gap
 from rro.exploration.sampler import Sampler, TaskFailed
-from rro.exploration.strategies.base import NoDemonstrations
+from rro.exploration.strategies.base import Count, Strategy, StrategyContext
 from rro.exploration.tree import Node, Tree
-from rro.types import PreferencePair, StopReason
+from rro.types import StopReason
 
 
 @dataclass(frozen=True)
-class AdaptiveExploration(NoDemonstrations):
-    """`siblings` and `margin` as in rro.config.ExploreConfig, `options` as in
-    rro.config.AdaptiveConfig; `prior` knows the range of the outcomes."""
+class AdaptiveExploration(Strategy):
+    """Rollouts from a state supply its candidates, and further rollouts go where an order is open, until the best
+    candidate is credibly better than another. The last four options are for ablations."""
 
-    options: AdaptiveConfig = field(default_factory=AdaptiveConfig)
-    siblings: Literal["lowest", "all"] = "lowest"
-    margin: float = 0.0
-    prior: Prior = field(default_factory=Prior)
-    name: str = "adaptive"
+    max_error: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    """A pair is kept if the probability that chosen is worth more than rejected is at least 1 - max_error."""
+    prior: Annotated[float, Field(gt=0)] = 2.0
+    """Outcomes that the prior counts as: an action is worth what its state is worth."""
+    min_draws: Count = 3
+    """Draws of an action at each step before any decision; those seen in rollouts count."""
+    max_draws: Count = 8
+    """Draws at a step while no comparison deserves a rollout."""
+    step_calls: Annotated[int, Field(ge=0)] = 8
+    """Policy calls that a step may take beyond its first draws."""
+    budget: Annotated[int, Field(ge=1)] | None = None
+    """Cost of a task at which nothing new begins. Default: no limit."""
+    budget_unit: Literal["policy_calls", "generated_tokens", "rollouts"] = "policy_calls"
+    """What `budget` counts."""
+    recycle: bool = True
+    """Whether rollouts from a state supply its candidates and their first outcomes."""
+    race: bool = True
+    """Whether rollouts go where an order is open."""
+    merge_equal: bool = True
+    """Whether candidates that do the same share their outcomes."""
+    dispersion: bool = True
+    """Whether outcomes with less than Bernoulli variance count for more."""
+    context: StrategyContext = StrategyContext()
+
+    name = "adaptive"
+    credit = "credible_pairs"
+    endings = 0.3
+    old_names: ClassVar = {
+        "error": "max_error",
+        "first": "min_draws",
+        "most": "max_draws",
+        "share": "merge_equal",
+        "weigh": "dispersion",
+    }
+
+    def __post_init__(self) -> None:
+        if self.recycle and not self.context.one_policy:
+            raise UsageError(
+                "strategy adaptive takes its candidates from rollouts, so both need one model and one temperature: leave out "
+                "explore.pricing and explore.proposal_temperature, or set explore.adaptive.recycle=false"
+            )
+
+    def credit_options(self) -> Mapping[str, Any]:
+        return {"max_error": self.max_error, "prior": self.prior, "dispersion": self.dispersion}
+
+    @property
+    def beliefs(self) -> Prior:
+        """What is believed of an action before its first outcome."""
+        return Prior(self.prior, *self.context.reward_range)
 
     async def explore(self, sampler: Sampler) -> None:
         """Step by step to an end; once the budget is spent, as far as what has been seen leads."""
         here: tuple[Node, ...] = (sampler.tree.root,)
-        if not self.options.recycle:
-            await self._roll_out(sampler, here[0], self.options.first)
+        if not self.recycle:
+            await self._roll_out(sampler, here[0], self.min_draws)
         while sampler.is_open(here[0]):
             chosen = await self._settle(sampler, here)
             if chosen is None:
@@ -44,20 +90,20 @@ class AdaptiveExploration(NoDemonstrations):
     async def _settle(self, sampler: Sampler, here: tuple[Node, ...]) -> Candidate | None:
         """Draw and race until the best candidate is credibly better than another, or the step has
         had its share."""
-        node, level = here[0], 1 - self.options.error
+        node, level = here[0], 1 - self.max_error
         calls, tries = _answers(sampler.tree), 0
         if not self._is_spent(sampler.tree):
-            await self._draw(sampler, node, self.options.first - self._drawn(node))
+            await self._draw(sampler, node, self.min_draws - self._drawn(node))
         while candidates := await self._candidates(sampler, here):
             comparison = compare(candidates)
-            left = self.options.step_calls - max(tries, _answers(sampler.tree) - calls)
+            left = self.step_calls - max(tries, _answers(sampler.tree) - calls)
             if comparison.credibility >= level or left <= 0 or self._is_spent(sampler.tree):
                 return comparison.best
             tries += 1  # those that fail cost no calls, but must not go on for ever
-            side = comparison.next(left / _length(candidates), level) if self.options.race else None
+            side = comparison.next(left / _length(candidates), level) if self.race else None
             if side is not None:
                 await self._roll_out(sampler, side.first, 1)
-            elif self._drawn(node) < self.options.most:
+            elif self._drawn(node) < self.max_draws:
                 await self._draw(sampler, node, 1)
             else:
                 return comparison.best
@@ -70,7 +116,7 @@ class AdaptiveExploration(NoDemonstrations):
     async def _draw(self, sampler: Sampler, node: Node, count: int) -> None:
         """New candidates: the first actions of rollouts from here. Without recycling, proposals
         with a rollout each."""
-        if self.options.recycle:
+        if self.recycle:
             await self._roll_out(sampler, node, count)
         else:
             proposed = await gather_all(sampler.propose(node) for _ in range(count))
@@ -83,84 +129,44 @@ class AdaptiveExploration(NoDemonstrations):
     async def _roll_out(self, sampler: Sampler, node: Node, count: int) -> None:
         begun = len(node.rollouts)
         await gather_all(
-            sampler.roll_out(node, begun + n, keep_states=self.options.recycle)
-            for n in range(count)
+            sampler.roll_out(node, begun + n, keep_states=self.recycle) for n in range(count)
         )
 
     async def _candidates(self, sampler: Sampler, here: tuple[Node, ...]) -> list[Candidate]:
         """The candidates at a state, estimated; those that do the same are one."""
-        node, weight = here[0], self._weight(sampler.tree)
+        node, prior, weight = here[0], self.beliefs, self._weight(sampler.tree)
         seen = [suffix for twin in here for suffix in twin.suffixes()]
         for twin in here:
             sampler.estimate_from(twin, seen)
-        if self.options.recycle:
+        if self.recycle:
             sampler.recycle(node)
         alike: dict[Hashable, list[Node]] = {}
         for child in node.children:
-            what = await sampler.outcome_of(child) if self.options.share else child.id
+            what = await sampler.outcome_of(child) if self.merge_equal else child.id
             alike.setdefault(what, []).append(child)
-        center, found = self.prior.center(node.estimate, weight), list[Candidate]()
+        center, found = prior.center(node.estimate, weight), list[Candidate]()
         for nodes in alike.values():
             suffixes = tuple(suffix for twin in nodes for suffix in twin.suffixes())
             for twin in nodes:
                 sampler.estimate_from(twin, suffixes)
             if nodes[0].estimate is not None:  # or every rollout failed: missing, not bad
-                belief = self.prior.belief(nodes[0].estimate, center, weight)
+                belief = prior.belief(nodes[0].estimate, center, weight)
                 found.append(Candidate(tuple(nodes), suffixes, belief, weight))
         return found
 
     def _drawn(self, node: Node) -> int:
         """Draws of an action at a node so far, failed ones included."""
-        return (
-            len(node.inherited) + len(node.rollouts) if self.options.recycle else len(node.children)
-        )
+        return len(node.inherited) + len(node.rollouts) if self.recycle else len(node.children)
 
     def _weight(self, tree: Tree) -> float:
-        if not self.options.weigh:
-            return 1.0
-        rollouts = [
-            rollout for node in tree.root.walk() for _, rollout in sorted(node.rollouts.items())
-        ]
-        return self.prior.weight(
-            [rollout.reward for rollout in rollouts if rollout.reward is not None]
-        )
+        return self.beliefs.weight(tree.outcomes()) if self.dispersion else 1.0
 
     def _is_spent(self, tree: Tree) -> bool:
-        if self.options.budget is None:
+        if self.budget is None:
             return False
-        if self.options.budget_unit == "rollouts":
-            return sum(len(node.rollouts) for node in tree.root.walk()) >= self.options.budget
-        return bool(getattr(tree.usage(), self.options.budget_unit) >= self.options.budget)
-
-    def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:
-        """Each committed action against the sibling that is most credibly worth less (or all that
-        credibly are). What was seen after it was committed counts too, and may overturn what had
-        seemed settled."""
-        found: list[PreferencePair] = []
-        weight = self._weight(tree)
-        for chosen in tree.committed():
-            worse = self._credibly_worse(chosen, weight)
-            if self.siblings == "lowest" and worse:
-                worse = [max(worse, key=lambda pair: pair[0])]
-            for credibility, sibling in worse:
-                pair = step_pair(tree, chosen, sibling, self.name, iteration)
-                found.append(replace(pair, credibility=round(credibility, 4)))
-        return found
-
-    def _credibly_worse(self, chosen: Node, weight: float) -> list[tuple[float, Node]]:
-        assert chosen.parent is not None
-        if chosen.estimate is None:
-            return []
-        center = self.prior.center(chosen.parent.estimate, weight)
-        belief = self.prior.belief(chosen.estimate, center, weight)
-        siblings = [
-            (above(belief, self.prior.belief(sibling.estimate, center, weight)), sibling)
-            for sibling in chosen.parent.children
-            if sibling.estimate is not None
-            and gap(chosen.estimate, sibling.estimate) > self.margin
-            and sibling.action.content != chosen.action.content
-        ]
-        return [pair for pair in siblings if pair[0] >= 1 - self.options.error]
+        if self.budget_unit == "rollouts":
+            return sum(len(node.rollouts) for node in tree.root.walk()) >= self.budget
+        return bool(getattr(tree.usage(), self.budget_unit) >= self.budget)
 
 
 def _answers(tree: Tree) -> int:

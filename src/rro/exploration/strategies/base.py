@@ -1,40 +1,62 @@
-"""What a strategy is: a coroutine that asks a sampler and commits, and a rule that folds its tree
-into pairs."""
+"""What a strategy is: a coroutine that asks a sampler and commits.
+
+How a finished tree becomes pairs or demonstrations is not a strategy's business: see `rro.learning.credit`.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
+
+from rro.errors import RroError
 from rro.exploration.sampler import Sampler
-from rro.exploration.tree import Tree
-from rro.types import Message, PreferencePair
+from rro.types import Trajectory
+
+Count = Annotated[int, Field(ge=1)]
 
 
-class Strategy(Protocol):
-    """Does no I/O, no counting and no batching of its own; never told whether an answer is new or
-    from the journal, so it must be a function of what the sampler answers."""
+@dataclass(frozen=True)
+class StrategyContext:
+    """What a strategy is told of the run: expert episodes by task id (if it `needs` "experts"), the range of outcome
+    rewards, the reward that counts as success, and whether candidates and rollouts come from one model at one
+    temperature."""
 
-    @property
-    def name(self) -> str:
-        """What rows and journal records say of it."""
-        ...
+    experts: Mapping[str, Trajectory] = field(default_factory=dict)
+    reward_range: tuple[float, float] = (0.0, 1.0)
+    success_reward: float = 1.0
+    one_policy: bool = True
 
+    def expert(self, task: str) -> Trajectory:
+        """The expert's episode of a task. Raises RroError where there is none."""
+        if task not in self.experts:
+            raise RroError(
+                f"task {task} has no expert episode: explore only tasks that experts.file has"
+            )
+        return self.experts[task]
+
+
+class Strategy(ABC):
+    """Does no I/O, no counting and no batching of its own. It is never told whether an answer is new or from the
+    journal, so it must be a function of what the sampler answers.
+
+    The class attributes are what a recipe need not say: what the strategy `needs` ("experts"), which credit and
+    learner suit its trees, the temperature of its candidates (None: the policy's), and DPO's `endings`."""
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    credit: ClassVar[str] = "pairs"
+    learner: ClassVar[str] = "dpo"
+    proposal_temperature: ClassVar[float | None] = None
+    endings: ClassVar[float] = 1.0
+
+    @abstractmethod
     async def explore(self, sampler: Sampler) -> None:
-        """Grow and commit `sampler.tree`. May raise ContextFull (the trajectory ends there) or
-        TaskFailed."""
-        ...
+        """Grow and commit `sampler.tree`. May raise ContextFull (the trajectory ends there) or TaskFailed."""
 
-    def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:
-        """The preference pairs of a finished tree."""
-        ...
-
-    def demonstrations(self, tree: Tree) -> list[tuple[Message, ...]]:
-        """Conversations of the policy's own to fine-tune on (RFT); most strategies have none."""
-        ...
-
-
-class NoDemonstrations:
-    """For strategies that learn from pairs alone."""
-
-    def demonstrations(self, tree: Tree) -> list[tuple[Message, ...]]:
-        return []
+    def credit_options(self) -> Mapping[str, Any]:
+        """Options of its own credit that follow from its own options."""
+        return {}

@@ -1,33 +1,28 @@
-"""Fixed-size exploration: K candidates at every step, the best extends the trajectory (the RRO
-paper's ablation)."""
+"""Fixed-size exploration: K candidates at every step, the best extends the trajectory (the RRO paper's ablation)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from rro.exploration.pairs import step_pairs
 from rro.exploration.sampler import Sampler, TaskFailed
-from rro.exploration.strategies.base import NoDemonstrations
-from rro.exploration.tree import Node, Tree
-from rro.types import PreferencePair
+from rro.exploration.strategies.base import Count, Strategy
+from rro.exploration.tree import Node
 
 
 @dataclass(frozen=True)
-class FixedSizeExploration(NoDemonstrations):
-    """`candidates` K, all drawn and estimated together with `rollouts` N each; best against worst
-    gives the pair.
+class FixedSizeExploration(Strategy):
+    """Draws K candidates at every step, each with N rollouts; the best extends the trajectory.
 
-    With one candidate this estimates the policy's own trajectory step by step, which is how trends are
-    measured. The start is estimated too where `estimate_start` is set: no decision needs it, a trend
-    does."""
+    With one candidate this estimates the policy's own trajectory step by step, which is how trends are measured."""
 
-    rollouts: int = 5
-    candidates: int = 5
-    siblings: Literal["lowest", "all"] = "lowest"
-    margin: float = 0.0
+    rollouts: Count = 5
+    """N: rollouts per process reward."""
+    candidates: Count = 5
+    """K: candidates per step."""
     estimate_start: bool = False
-    name: str = "fixed"
+    """Whether the start is estimated too: no decision needs it, a trend does."""
+
+    name = "fixed"
 
     async def explore(self, sampler: Sampler) -> None:
         node = sampler.tree.root
@@ -39,16 +34,9 @@ class FixedSizeExploration(NoDemonstrations):
             sampler.commit(node, rose=False)
 
     def _best(self, sampler: Sampler, node: Node, candidates: list[Node]) -> Node:
-        estimated = [
-            (candidate.estimate.mean, candidate)
-            for candidate in candidates
-            if candidate.estimate is not None
-        ]
+        estimated = [(new.estimate.mean, new) for new in candidates if new.estimate is not None]
         if not estimated:
             raise TaskFailed(
                 f"task {sampler.task.id}: no candidate at node {node.id} has an estimate"
             )
         return max(estimated, key=lambda pair: pair[0])[1]
-
-    def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:
-        return step_pairs(tree, self.name, iteration, self.siblings, self.margin)

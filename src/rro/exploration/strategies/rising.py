@@ -1,30 +1,29 @@
-"""Reward Rising Optimization: candidates one at a time, until one's process reward rises (arXiv
-2505.20737, section 3)."""
+"""Reward Rising Optimization: candidates one at a time, until one's process reward rises (arXiv 2505.20737, section 3)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from rro.exploration.pairs import step_pairs
 from rro.exploration.sampler import Sampler, TaskFailed
-from rro.exploration.strategies.base import NoDemonstrations
-from rro.exploration.tree import Node, Tree
-from rro.types import PreferencePair
+from rro.exploration.strategies.base import Count, Strategy
+from rro.exploration.tree import Node
 
 
 @dataclass(frozen=True)
-class RisingExploration(NoDemonstrations):
-    """`rollouts` N per process reward, at most `candidates` K per step; other options as in
-    rro.config.ExploreConfig."""
+class RisingExploration(Strategy):
+    """Draws candidates until one rises above the step before, or K are drawn; then the best extends the trajectory."""
 
-    rollouts: int = 5
-    candidates: int = 5
+    rollouts: Count = 5
+    """N: rollouts per process reward. Paper: 5."""
+    candidates: Count = 5
+    """K: candidates per step at most. Paper: 5."""
     rising: Literal["strict", "weak"] = "strict"
+    """Whether a candidate must exceed the previous process reward, or only reach it."""
     start: Literal["estimated", "zero"] = "estimated"
-    siblings: Literal["lowest", "all"] = "lowest"
-    margin: float = 0.0
-    name: str = "rro"
+    """r_0, the process reward before the first action: estimated by N rollouts, or 0."""
+
+    name = "rro"
 
     async def explore(self, sampler: Sampler) -> None:
         node = sampler.tree.root
@@ -43,8 +42,7 @@ class RisingExploration(NoDemonstrations):
         return estimate.mean
 
     async def _first_rising(self, sampler: Sampler, node: Node, previous: float) -> Node:
-        """Draw and estimate until one rises, or K are drawn; commits that one, or the best if none
-        rose."""
+        """Draw and estimate until one rises, or K are drawn; commits that one, or the best if none rose."""
         estimated: list[tuple[float, Node]] = []
         for _ in range(self.candidates):
             candidate = await sampler.propose(node)
@@ -62,6 +60,3 @@ class RisingExploration(NoDemonstrations):
         _, best = max(estimated, key=lambda pair: pair[0])
         sampler.commit(best, rose=False)
         return best
-
-    def pairs(self, tree: Tree, iteration: int) -> list[PreferencePair]:
-        return step_pairs(tree, self.name, iteration, self.siblings, self.margin)

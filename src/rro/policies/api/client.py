@@ -17,10 +17,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from rro.config import OpenAIConfig
 from rro.errors import PolicyError, RroError, UsageError
 from rro.policies.api.backoff import AdaptiveLimit, TransientError, backoff, parse_retry_after
 from rro.policies.api.loop_thread import LoopThread
+from rro.policies.api.settings import OpenAIConfig
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from rro.config import OpenAIConfig
 from rro.errors import PolicyError, UsageError
 from rro.models.chat import ChatFormat
 from rro.policies.api.backoff import TransientError
@@ -25,6 +24,7 @@ from rro.policies.api.dialects import (
 )
 from rro.policies.api.endpoint import Endpoint, ServedModel
 from rro.policies.api.policy import OpenAIPolicy
+from rro.policies.api.settings import OpenAIConfig
 from rro.types import SamplingParams
 
 log = logging.getLogger(__name__)

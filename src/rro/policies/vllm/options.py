@@ -16,6 +16,7 @@ from typing import Any
 from rro.config import ModelConfig, PolicyConfig
 from rro.errors import UsageError
 from rro.models.adapters import adapter_between
+from rro.policies.vllm.settings import VllmConfig
 from rro.processes import cores
 
 # the values that vLLM accepts for max_lora_rank
@@ -71,7 +72,9 @@ def lora_options(rank: int) -> dict[str, Any]:
     }
 
 
-def server_options(model: ModelConfig, policy: PolicyConfig, whole: str) -> dict[str, Any]:
+def server_options(
+    model: ModelConfig, policy: PolicyConfig, vllm: VllmConfig, whole: str
+) -> dict[str, Any]:
     """All engine arguments except those for adapters, always with `dtype` and `max_model_len`, for
     the model `whole` (a folder or a name). Raises UsageError if its config cannot be read."""
     import torch
@@ -88,7 +91,7 @@ def server_options(model: ModelConfig, policy: PolicyConfig, whole: str) -> dict
     context = getattr(shape, "max_position_embeddings", None) or policy.max_context or 4096
     options: dict[str, Any] = {
         "model": whole,
-        "dtype": dtype if policy.vllm.dtype == "auto" else policy.vllm.dtype,
+        "dtype": dtype if vllm.dtype == "auto" else vllm.dtype,
         "max_model_len": min(policy.max_context or context, context),
         "max_num_seqs": policy.max_batch,
         # of the server; every request has its own
@@ -99,7 +102,7 @@ def server_options(model: ModelConfig, policy: PolicyConfig, whole: str) -> dict
     }
     if device.type == "cpu":
         options |= _on_cpu(policy, options, shape)
-    return options | policy.vllm.options
+    return options | vllm.options
 
 
 def _on_cpu(policy: PolicyConfig, options: Mapping[str, Any], shape: Any) -> dict[str, Any]:

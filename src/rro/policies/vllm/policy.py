@@ -10,15 +10,14 @@ import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rro.config import Config
 from rro.errors import PolicyError, UsageError
 from rro.models.chat import ChatFormat
 from rro.policies.api.endpoint import ServedModel
 from rro.policies.api.opening import open_served
+from rro.policies.base import PolicyContext
 from rro.policies.vllm import server_pool
 from rro.policies.vllm.options import (
     ServedWeights,
@@ -28,39 +27,37 @@ from rro.policies.vllm.options import (
     server_options,
 )
 from rro.policies.vllm.server import WHOLE_MODEL, VllmServer
+from rro.policies.vllm.settings import VllmConfig
 from rro.types import Completion, Message, SamplingParams
 
 
-def open_vllm(
-    config: Config, checkpoint: Path | None, name: str, logs: Path, start: Path | None = None
-) -> VllmPolicy:
-    """A policy called `name` with the weights in the folder `checkpoint` (None: those that
-    config.model.name means). Its server logs to the folder `logs`.
+def open_vllm(settings: VllmConfig, context: PolicyContext) -> VllmPolicy:
+    """A policy with the context's weights.
 
     Policies with the same whole model share a server, whatever their adapters. If adapters lead
-    from the checkpoint `start` to `checkpoint`, they are served on top of `start`.
+    from the checkpoint `context.start` to these weights, they are served on top of it.
 
     Waits until the server answers, so call it outside any event loop. Raises UsageError if there is
     no vLLM or the settings do not fit, RroError if the server does not start."""
     from rro.models.loading import load_tokenizer
 
-    settings = config.policy.vllm
+    name, checkpoint = context.name, context.find_weights()
     if settings.python is None and importlib.util.find_spec("vllm") is None:
         raise UsageError(
             'policy.backend = "vllm", but this environment has no vLLM: run make vllm and set '
             'policy.vllm.python = ".venv-vllm/bin/python"'
         )
-    chat = ChatFormat(load_tokenizer(config.model, checkpoint))
-    weights = find_weights(config.model, checkpoint, start)
-    options = server_options(config.model, config.policy, weights.whole)
+    chat = ChatFormat(load_tokenizer(context.model, checkpoint))
+    weights = find_weights(context.model, checkpoint, context.start)
+    options = server_options(context.model, context.settings, settings, weights.whole)
     key = json.dumps([options, str(settings.python or sys.executable)], sort_keys=True, default=str)
-    log = logs / f"vllm-{name.replace('/', '-')}.log"
+    log = context.logs / f"vllm-{name.replace('/', '-')}.log"
     options = {**lora_options(weights.rank), **options}
     server: VllmServer = server_pool.acquire(
-        key, weights, lambda: VllmServer(settings, options, environment(config.threads), log)
+        key, weights, lambda: VllmServer(settings, options, environment(context.threads), log)
     )
     try:
-        return VllmPolicy(server, weights, chat, name, config.policy.max_batch)
+        return VllmPolicy(server, weights, chat, name, context.settings.max_batch)
     except BaseException:
         server_pool.release(server)
         raise

@@ -19,10 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rro.config import OpenAIConfig, VllmConfig
 from rro.errors import RroError, UsageError
+from rro.policies.api.settings import OpenAIConfig
 from rro.policies.vllm import watchdog
 from rro.policies.vllm.options import command_line
+from rro.policies.vllm.settings import VllmConfig
 
 # what a server calls its whole model; adapters go by their folders
 WHOLE_MODEL = "whole"

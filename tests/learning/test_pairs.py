@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rro.errors import DataError
-from rro.exploration.pairs import from_row, read_pairs, to_row, write_pairs
+from rro.learning.pairs import from_row, read_pairs, to_row, write_pairs
 from rro.types import Message, PreferencePair, ProcessReward, Source
 
 TEXT = st.text(max_size=20)

@@ -1,4 +1,4 @@
-"""From trees to preference pairs, and pairs to and from files.
+"""Preference pairs to and from files.
 
 Rows are TRL's conversational preference form, {"prompt": [messages], "chosen": [...], "rejected":
 [...]}, plus columns that say where each came from. See docs/data-formats.md."""
@@ -10,103 +10,17 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rro.codec import from_chat
 from rro.errors import DataError
-from rro.exploration.tree import Node, Tree
 from rro.types import (
     Message,
-    PairKind,
     PreferencePair,
     ProcessReward,
-    StopReason,
-    Trajectory,
 )
 
 _ROWS = 512  # of pairs in memory while a table is written
-
-
-def step_pairs(
-    tree: Tree, strategy: str, iteration: int, siblings: Literal["lowest", "all"], margin: float
-) -> list[PreferencePair]:
-    """Each committed action against its siblings whose process reward is lower by more than
-    `margin` (the lowest, or all).
-
-    Siblings that have no estimate, and those that say the same, give no pair."""
-    found: list[PreferencePair] = []
-    for chosen in tree.committed():
-        if chosen.estimate is None or chosen.parent is None:
-            continue
-        worse = [
-            (sibling.estimate.mean, sibling)
-            for sibling in chosen.parent.children
-            if sibling.estimate is not None
-            and gap(chosen.estimate, sibling.estimate) > margin
-            and sibling.action.content != chosen.action.content
-        ]
-        if siblings == "lowest" and worse:
-            worse = [min(worse, key=lambda pair: pair[0])]
-        found += [step_pair(tree, chosen, sibling, strategy, iteration) for _, sibling in worse]
-    return found
-
-
-def gap(higher: ProcessReward, lower: ProcessReward) -> float:
-    """By how much one mean is above another; 0.6 is above 0.4 by 0.2, and not by a little less."""
-    return round(higher.mean - lower.mean, 12)
-
-
-def step_pair(
-    tree: Tree,
-    chosen: Node,
-    rejected: Node,
-    strategy: str,
-    iteration: int,
-    sides: tuple[tuple[Message, ...], tuple[Message, ...]] | None = None,
-) -> PreferencePair:
-    """Two estimated candidates of one node; `sides` replaces the one message each by the rest of an
-    episode."""
-    assert chosen.parent is not None
-    assert chosen.estimate is not None
-    assert rejected.estimate is not None
-    kind: PairKind = "step" if sides is None else "continuation"
-    better, worse = sides or ((chosen.action,), (rejected.action,))
-    return PreferencePair(
-        chosen.parent.history(), better, worse, tree.task.id, chosen.depth, chosen.estimate, rejected.estimate, strategy, kind, iteration
-    )  # fmt: skip
-
-
-def outcome_pair(
-    tree: Tree, expert: Trajectory, own: Trajectory, strategy: str, iteration: int
-) -> PreferencePair | None:
-    """The expert's whole trajectory against the policy's, where that one's outcome is known and
-    lower (ETO)."""
-    if (
-        own.reward is None
-        or expert.reward is None
-        or own.reward >= expert.reward
-        or own.stop is StopReason.FAILED
-    ):
-        return None
-    start = len(tree.root.opening)
-    chosen, rejected = expert.messages()[start:], own.messages()[start:]
-    if not chosen or not rejected:
-        return None
-    rewards = (
-        ProcessReward((expert.reward,), expert.policy, True),
-        ProcessReward((own.reward,), own.policy, True),
-    )
-    return PreferencePair(
-        tree.root.opening,
-        chosen,
-        rejected,
-        tree.task.id,
-        1,
-        *rewards,
-        strategy,
-        "trajectory",
-        iteration,
-    )
 
 
 def to_row(pair: PreferencePair) -> dict[str, Any]:

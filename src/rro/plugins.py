@@ -1,0 +1,217 @@
+"""Doors: how environments, policies, strategies, credits and learners are found by name.
+
+All five kinds are found the same way, rro's own included: a name registered in this process, an entry point of an
+installed package (group `rro.environments` and so on), or `module:attribute`. A plug-in is a class or function that
+is called with its options, and with a context where it asks for one. Its options model is the pydantic model that its
+parameter `options` is annotated with; otherwise one is made of its keyword parameters.
+
+This module knows no plug-in by name, and imports one only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import inspect
+import itertools
+import logging
+import os
+import sys
+import textwrap
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from rro.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+log = logging.getLogger(__name__)
+
+Factory = Callable[..., Any]
+OPTIONS, CONTEXT = "options", "context"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A class or function found through a door, with the name it was found by."""
+
+    kind: str
+    name: str
+    factory: Factory
+
+    @cached_property
+    def options_model(self) -> type[BaseModel]:
+        """The pydantic model of its options: annotated on `options`, or made of its keyword parameters."""
+        hint = _hints(self.factory).get(OPTIONS)
+        if isinstance(hint, type) and hasattr(hint, "model_fields"):
+            return hint
+        return _model_of_parameters(self.name, self.factory)
+
+    def needs(self, what: str) -> bool:
+        """Whether its attribute `needs` names `what`, e.g. "experts"."""
+        return what in getattr(self.factory, "needs", ())
+
+    def option_names(self) -> set[str]:
+        """The names of its options."""
+        return set(self.options_model.model_fields)
+
+    def options(self, values: Mapping[str, Any]) -> BaseModel:
+        """`values` checked by the options model, old names of options among them. Raises pydantic.ValidationError."""
+        current, old_names = dict(values), getattr(self.factory, "old_names", {})
+        for old, new in old_names.items():
+            if old in current:
+                log.warning("option %s of %s %s is now called %s", old, self.kind, self.name, new)
+                current.setdefault(new, current.pop(old))
+        return self.options_model.model_validate(current)
+
+    def make(self, options: BaseModel, context: Any = None) -> Any:
+        """Call it with its options, and with `context` if it has a parameter of that name."""
+        arguments = {CONTEXT: context} if _takes(self.factory, CONTEXT) else {}
+        if _takes(self.factory, OPTIONS):
+            return self.factory(**{OPTIONS: options, **arguments})
+        given = {name: getattr(options, name) for name in options.model_fields_set}
+        return self.factory(**given, **arguments)
+
+
+@dataclass
+class Door:
+    """One kind of plug-in. `kind` is its singular name, e.g. "strategy"; `group` that of its entry points."""
+
+    kind: str
+    group: str
+    _registered: dict[str, Factory] = field(default_factory=dict)
+
+    def register(self, name: str, factory: Factory) -> None:
+        """Make `factory` available under `name` in this process. Raises UsageError for a name that is taken."""
+        if name in self.names():
+            raise UsageError(f"{_article(self.kind)} named {name!r} is registered already")
+        self._registered[name] = factory
+
+    def names(self) -> list[str]:
+        """The names that can be used in a recipe, sorted: registered ones and those of installed packages."""
+        return sorted({*self._registered, *self._entry_points})
+
+    def find(self, name: str) -> Plugin:
+        """The plug-in called `name`, or `module:attribute`. Raises UsageError that lists the known names."""
+        if name in self._registered:
+            factory = self._registered[name]
+        elif name in self._entry_points:
+            factory = self._entry_points[name].load()
+        else:
+            factory = self._imported(name)
+        if not callable(factory):
+            raise UsageError(
+                f"{self.kind} {name} is a {type(factory).__name__}: name a class or a function"
+            )
+        return Plugin(self.kind, name, factory)
+
+    @cached_property
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group)}
+
+    def _imported(self, target: str) -> Factory:
+        module, colon, attribute = target.partition(":")
+        if not colon:
+            raise UsageError(
+                f"unknown {self.kind} {target!r}: {did_you_mean(target, self.names())}, or module:attribute of your own"
+            )
+        search_in([os.getcwd()])
+        try:
+            return typing.cast(Factory, getattr(importlib.import_module(module), attribute))
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"{self.kind} {target}: {error}; modules are looked for beside the recipe, in the working directory and "
+                "among installed packages"
+            ) from error
+
+
+ENVIRONMENTS = Door("environment", "rro.environments")
+POLICIES = Door("policy backend", "rro.policies")
+STRATEGIES = Door("strategy", "rro.strategies")
+CREDITS = Door("credit", "rro.credits")
+LEARNERS = Door("learner", "rro.learners")
+DATA_SETS = Door("data set", "rro.data_sets")
+COMMANDS = Door("command", "rro.commands")
+
+
+def search_in(folders: Iterable[str | os.PathLike[str]]) -> None:
+    """Let `module:attribute` find modules in these folders, after all that Python already searches."""
+    for folder in (os.fspath(folder) for folder in folders):
+        if folder not in sys.path and not ("" in sys.path and folder == os.getcwd()):
+            sys.path.append(folder)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest known name, or all of them."""
+    choices = list(known)
+    close = difflib.get_close_matches(name, choices, 1)
+    question = f"did you mean {close[0]}? " if close else ""
+    return f"{question}choose one of {', '.join(choices)}"
+
+
+def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:
+    from pydantic import ConfigDict, Field, create_model
+
+    hints, texts, fields, extra = (
+        _hints(factory),
+        _descriptions(factory),
+        dict[str, Any](),
+        "forbid",
+    )
+    for parameter in inspect.signature(factory).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            extra = "allow"
+        elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name not in (
+            OPTIONS,
+            CONTEXT,
+        ):
+            default = ... if parameter.default is parameter.empty else parameter.default
+            hint, text = hints.get(parameter.name, Any), texts.get(parameter.name)
+            fields[parameter.name] = (hint, Field(default, description=text))
+    config = ConfigDict(extra=extra, frozen=True, arbitrary_types_allowed=True)  # type: ignore[typeddict-item]
+    return create_model(
+        f"{name} options", __config__=config, __doc__=inspect.getdoc(factory), **fields
+    )
+
+
+def _takes(factory: Factory, name: str) -> bool:
+    parameter = inspect.signature(factory).parameters.get(name)
+    return parameter is not None and parameter.kind is not parameter.VAR_KEYWORD
+
+
+def _hints(factory: Factory) -> dict[str, Any]:
+    """Type hints of its parameters; none where one cannot be resolved."""
+    owner = factory if not isinstance(factory, type) or is_dataclass(factory) else factory.__init__  # type: ignore[misc]
+    try:
+        return typing.get_type_hints(owner, include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _descriptions(factory: Factory) -> dict[str, str]:
+    """The strings below the fields of a dataclass, which describe them; none without its source."""
+    if not is_dataclass(factory):
+        return {}
+    try:
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(factory))).body
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    return {
+        node.target.id: inspect.cleandoc(below.value.value)
+        for node, below in itertools.pairwise(getattr(body, "body", ()))
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(node.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -1,0 +1,24 @@
+"""The options of `backend = "vllm"`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rro.config import Section
+
+
+class VllmConfig(Section):
+    """An engine of vLLM that rro starts, watches and stops."""
+
+    python: Path | None = None
+    """The interpreter of an environment that has vLLM: the engine runs there, as a server on loopback. Default: this
+    interpreter, if it has vLLM."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the engine; `auto` follows `model.dtype`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further engine arguments, as vLLM names them."""
+    start_timeout: float = Field(900.0, gt=0)
+    """Seconds until the engine must answer; compiling takes minutes."""
