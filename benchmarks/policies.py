@@ -6,11 +6,11 @@ tokens, up to 40 new ones.
 
 Every backend has a process of its own, in which it is opened and warmed up. Then all draw each load
 in turn, `--repeat` times, so that other work on the machine hits all alike; the others wait
-meanwhile. In "new" loads no prompt was ever seen before; in "known" ones each was sampled from once,
-as in exploration, where a history is mostly that of the step before. One row a backend: tokens/s as
-median and range, the ratio to the first backend with one request at a time, and tokens for each
-second of CPU time, which depends least on other work. `--logprobs` also compares log-probabilities
-of some answers with Transformers in float32, token by token."""
+meanwhile. In "new" loads no prompt was ever seen before; in "known" ones each was sampled from
+once, as in exploration, where a history is mostly that of the step before. One row a backend:
+tokens/s as median and range, the ratio to the first backend with one request at a time, and tokens
+for each second of CPU time, which depends least on other work. `--logprobs` also compares
+log-probabilities of some answers with Transformers in float32, token by token."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ def open_backend(config: Config, logs: Path) -> Any:
 async def load(
     policy: Any, contexts: int, samples: int, known: bool, rng: random.Random
 ) -> list[float]:
-    """Tokens, seconds and CPU seconds of `contexts` x `samples` answers, each requested by a call of
-    its own, as the sampler does. With `known`, the prompts have been sampled from once before."""
+    """Tokens, seconds and CPU seconds of `contexts` x `samples` answers, each requested by a call
+    of its own, as the sampler does. With `known`, the prompts have been sampled from before."""
     prompts = [prompt(rng) for _ in range(contexts)]
     if known:
         await asyncio.gather(*(policy.sample(messages, 1, FIRST, 0) for messages in prompts))

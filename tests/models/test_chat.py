@@ -66,7 +66,7 @@ def chat(*contents: str, system: str | None = None) -> list[Message]:
     """Contents as alternating user and expert messages."""
     opening = [] if system is None else [Message("system", system)]
     roles = ["user", "assistant"] * len(contents)
-    turns = [Message(role, text) for role, text in zip(roles, contents, strict=False)]  # type: ignore[arg-type]
+    turns = [Message(role, text) for role, text in zip(roles, contents, strict=False)]
     return opening + [
         replace(m, source=Source.EXPERT) if m.role == "assistant" else m for m in turns
     ]
@@ -194,7 +194,8 @@ def test_a_sentencepiece_tokenizer_gets_no_space_in_front_of_later_messages() ->
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="<unk>", eos_token="</s>")
     tokenizer.chat_template = (
-        "{% for m in messages %}{% if m['role'] == 'user' %}[{{ m['content'] }}]{% else %}{{ ' ' + m['content'] + eos_token }}"
+        "{% for m in messages %}{% if m['role'] == 'user' %}[{{ m['content'] }}]"
+        "{% else %}{{ ' ' + m['content'] + eos_token }}"
         "{% endif %}{% endfor %}"
     )
     messages = chat("search red", "click", "now buy", "thought")
@@ -239,7 +240,10 @@ def test_a_template_that_rewrites_one_kind_of_answer_is_refused_when_it_comes() 
 
 
 def test_a_template_that_raises_for_system_messages_works_without_them() -> None:
-    guard = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    guard = (
+        "{% if messages[0]['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+    )
     form = ChatFormat(byte_level(guard + CHATML))
     assert form.encode(chat("x", "y"), False).ids
     with pytest.raises(UsageError, match="System role not supported"):

@@ -83,8 +83,10 @@ def test_an_answer_cut_at_its_limit(chat):
 @pytest.mark.parametrize(
     "tree",
     [
-        [], {}, {"choices": []}, {"choices": ["x"]}, vllm(None), vllm([]), vllm(["a"]), vllm([-1]), vllm([5], None),
-        vllm([5], "length", {"token_logprobs": [None]}), vllm([5, 6], "length", {"token_logprobs": [-1.0]}),
+        [], {}, {"choices": []}, {"choices": ["x"]},
+        vllm(None), vllm([]), vllm(["a"]), vllm([-1]), vllm([5], None),
+        vllm([5], "length", {"token_logprobs": [None]}),
+        vllm([5, 6], "length", {"token_logprobs": [-1.0]}),
     ],
 )  # fmt: skip
 def test_an_incomplete_answer_is_a_transient_error(chat, tree):

@@ -12,7 +12,7 @@ LOGITS = torch.tensor([2.0, -1.0, 0.5, 0.5, -8.0, 1.0])
 
 
 def row(seed: int, drawn: int = 0, **params: float) -> Row:
-    return Row((1,), SamplingParams(**params), seed, 99, tokens=[0] * drawn)  # type: ignore[arg-type]
+    return Row((1,), SamplingParams(**params), seed, 99, tokens=[0] * drawn)
 
 
 def draw(count: int, **params: float) -> torch.Tensor:

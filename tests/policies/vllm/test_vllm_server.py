@@ -163,7 +163,8 @@ def test_no_process_is_left_when_rro_is_killed(python, tmp_path):
         "import sys, time; from pathlib import Path\n"
         "from rro.policies.vllm.settings import VllmConfig\n"
         "from rro.policies.vllm.server import VllmServer\n"
-        "engine = VllmServer(VllmConfig(python=sys.argv[1]), {}, {}, Path(sys.argv[2])); print('up', flush=True)\n"
+        "server = VllmServer(VllmConfig(python=sys.argv[1]), {}, {}, Path(sys.argv[2]))\n"
+        "print('up', flush=True)\n"
         "time.sleep(600)"
     )
     with subprocess.Popen(

@@ -277,8 +277,8 @@ def _answer_from_ids(
     finish: Literal["stop", "length"],
     request: SamplingRequest,
 ) -> Answer:
-    """An answer from sampled ids: cut after the request's limit, the first end-of-turn token or a stop
-    string, and decoded here. `logprobs`: as the server sent them, None if not asked for."""
+    """An answer from sampled ids: cut after the request's limit, the first end-of-turn token or a
+    stop string, and decoded here. `logprobs`: as the server sent them, None if not asked for."""
     limit, stops = request.limit, request.params.stop
     end = next((number + 1 for number, id_ in enumerate(ids[:limit]) if id_ in chat.end_ids), None)
     keep = min(len(ids), limit) if end is None else end

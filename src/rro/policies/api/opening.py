@@ -115,8 +115,8 @@ async def _choose_dialect(
     if wanted == "require":
         raise UsageError(
             f'policy.openai.tokens = "require", but {fallback.description} cannot be asked by '
-            f"token ids: {reason}; use vllm serve or llama.cpp's server with the run's weights, or set "
-            'policy.openai.tokens = "auto"'
+            f"token ids: {reason}; use vllm serve or llama.cpp's server with the run's weights, or "
+            'set policy.openai.tokens = "auto"'
         )
     if wanted == "auto":
         log.warning("%s: messages and text, no token ids: %s", fallback.description, reason)
@@ -142,8 +142,8 @@ async def _why_no_tokens(endpoint: Endpoint, chat: ChatFormat) -> str:
         return f"it reads {reply.prompt_tokens} tokens where {len(prompt)} were sent"
     if server_text.strip("\ufffd \n") != ours.strip("\ufffd \n"):
         return (
-            f"it has another tokenizer: what it decodes to {server_text[:40]!r} is {ours[:40]!r} by the "
-            "run's"
+            f"it has another tokenizer: what it decodes to {server_text[:40]!r} is {ours[:40]!r} "
+            "by the run's"
         )
     return ""
 
