@@ -1,7 +1,7 @@
-"""rro's own policy backends: how each makes a policy of a run's weights. Found through `rro.plugins.POLICIES`.
+"""rro's own policy backends: how each opens a policy with a run's weights.
 
-Each imports what it needs when it is called.
-"""
+Found through `rro.plugins.POLICIES`. Each imports what it needs when it is called. Knows a run only
+by its `PolicyContext`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def open_transformers(context: PolicyContext) -> Policy:
 
 
 def open_vllm(options: VllmConfig, context: PolicyContext) -> Policy:
-    """An engine of vLLM in a process of its own. Raises UsageError where it cannot be started as the recipe says."""
+    """A vLLM server that rro starts. Raises UsageError if the settings do not fit, RroError if the
+    server does not start."""
     from rro.policies.vllm.policy import open_vllm as start
 
     _one_process(context, "vllm", "; vLLM has data_parallel_size in policy.vllm.options")
@@ -49,20 +50,21 @@ def open_vllm(options: VllmConfig, context: PolicyContext) -> Policy:
 
 
 def open_openai(options: OpenAIConfig, context: PolicyContext) -> Policy:
-    """A model on a server. Raises UsageError where the server does not answer, or does not have the run's weights."""
+    """A model on a server that runs already. Raises UsageError if the server does not answer, or
+    does not have the run's weights."""
     from rro.policies.api.client import connect, disconnect
     from rro.policies.api.endpoint import list_models
     from rro.policies.api.opening import open_served
 
     _one_process(context, "openai", "")
-    server = connect(options)
+    client = connect(options)
     try:
         weights = _trained_weights(context)
-        model = _served_model(options, context, weights, list_models(server))
+        model = _served_model(options, context, weights, list_models(client))
         chat = None if options.tokens == "none" else _chat_format(options, context, weights)
         return open_served(options, model, context.name, chat, context.settings.max_context)
     finally:
-        disconnect(server)
+        disconnect(client)
 
 
 def _one_process(context: PolicyContext, backend: str, hint: str) -> None:
@@ -73,7 +75,7 @@ def _one_process(context: PolicyContext, backend: str, hint: str) -> None:
 
 
 def _trained_weights(context: PolicyContext) -> Path | None:
-    """The run's checkpoint. None where SFT has not been run: the served model then acts untrained."""
+    """The run's checkpoint; None if there was no SFT: the served model then acts untrained."""
     try:
         return context.find_weights()
     except UsageError:
@@ -89,8 +91,8 @@ def _served_model(
     weights: Path | None,
     models: Sequence[ServedModel],
 ) -> ServedModel:
-    """What the server, which lists `models`, calls the weights. Raises UsageError where it does not serve them by name:
-    another model's answers would be taken for theirs."""
+    """The name of the weights among `models`, which the server lists. Raises UsageError if it does
+    not serve them by name, because another model's answers would be taken for theirs."""
     from rro.policies.api.endpoint import ServedModel
 
     label, listed = context.label, {model.id: model for model in models}
@@ -102,8 +104,9 @@ def _served_model(
     ids = ", ".join(listed) or "no models"
     if weights is not None and not names:
         raise UsageError(
-            f"{options.base_url} does not serve this run's weights {label!r} (it lists {ids}): serve {weights} and "
-            f'name it in policy.openai.models.{label}, or let rro serve it with policy.backend = "vllm"'
+            f"{options.base_url} does not serve this run's weights {label!r} (it lists {ids}): "
+            f"serve {weights} and name it in policy.openai.models.{label}, or let rro serve it "
+            'with policy.backend = "vllm"'
         )
     if len(names) != 1:
         raise UsageError(f"{options.base_url} lists {ids}: choose one in policy.openai.model")
@@ -117,12 +120,13 @@ def _served_model(
 def _chat_format(
     options: OpenAIConfig, context: PolicyContext, weights: Path | None
 ) -> ChatFormat | None:
-    """The format of the weights' own tokenizer; None where the model is not on this machine."""
+    """The format of the weights' own tokenizer; None if it is not on this machine."""
     from rro.models.chat import ChatFormat
     from rro.models.loading import load_tokenizer
 
     if weights is None and context.model.name == "tiny":
-        return None  # made from the experts' text, so not what a server has
+        # made from the experts' text, so not what a server has
+        return None
     try:
         return ChatFormat(load_tokenizer(context.model, weights))
     except UsageError as error:

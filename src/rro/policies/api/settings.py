@@ -25,16 +25,16 @@ class OpenAIConfig(Section):
     tokens: Literal["auto", "require", "none"] = "auto"
     """Token ids in and out: if the server can (`auto`), always (`require`), or never (`none`)."""
     concurrency: int = Field(64, ge=1)
-    """Requests in flight at most; fewer while the server refuses some."""
+    """Requests in flight at most; fewer while the server is overloaded."""
     timeout: float = Field(120.0, gt=0)
     """Seconds for one request."""
     retries: int = Field(6, ge=0)
-    """How often a request is tried again, with back-off, before its rollout counts as failed."""
+    """How often a request is retried, with back-off, before its rollout counts as failed."""
 
     @field_validator("base_url")
     @classmethod
     def _without_secrets(cls, url: str) -> str:
-        """The recipe is copied into the run folder, and addresses stand in messages and journals."""
+        """The recipe is copied into the run folder, and addresses are in messages and journals."""
         parts = urlsplit(url)
         if "@" in parts.netloc or parts.query or parts.fragment:
             raise PydanticCustomError(

@@ -11,14 +11,14 @@ from rro.config import Section
 
 
 class VllmConfig(Section):
-    """An engine of vLLM that rro starts, watches and stops."""
+    """A vLLM server that rro starts, watches and stops."""
 
     python: Path | None = None
-    """The interpreter of an environment that has vLLM: the engine runs there, as a server on loopback. Default: this
+    """The interpreter of an environment with vLLM, in which the server runs. Default: this
     interpreter, if it has vLLM."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the engine; `auto` follows `model.dtype`."""
+    """Precision; `auto` follows `model.dtype`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further engine arguments, as vLLM names them."""
     start_timeout: float = Field(900.0, gt=0)
-    """Seconds until the engine must answer; compiling takes minutes."""
+    """Seconds until the server must answer; compiling takes minutes."""
