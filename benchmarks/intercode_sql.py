@@ -20,7 +20,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from rro.intercode_sql import IntercodeSqlBenchmark, open_intercode_sql
+from rro.intercode_sql import (
+    IntercodeSqlBenchmark,
+    IntercodeSqlOptions,
+    open_intercode_sql,
+)
 from rro.intercode_sql.embedded.sqlite import SqliteEngine
 from rro.types import Message, Task
 
@@ -32,9 +36,10 @@ def main() -> None:
     arguments = _arguments()
     episodes = _episodes(arguments.episodes)
     with tempfile.TemporaryDirectory() as cache:
-        build = _seconds(lambda: open_intercode_sql(arguments.data, cache=cache).engine.close())
-        reopen = _seconds(lambda: open_intercode_sql(arguments.data, cache=cache).engine.close())
-        benchmark = open_intercode_sql(arguments.data, cache=cache)
+        options = IntercodeSqlOptions(data=arguments.data, cache=Path(cache))
+        build = _seconds(lambda: open_intercode_sql(options).engine.close())
+        reopen = _seconds(lambda: open_intercode_sql(options).engine.close())
+        benchmark = open_intercode_sql(options)
         steps = sum(len(answers) + 1 for _, answers in episodes)
         cold = [
             _rate(lambda: _play(benchmark, episodes), steps)

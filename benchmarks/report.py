@@ -36,7 +36,7 @@ from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
 from rro.types import Completion, Message, SamplingParams, Source, Task
-from rro.webshop import WebShopBenchmark, open_webshop
+from rro.webshop import WebShopBenchmark, WebShopOptions, open_webshop
 
 READY = {"trees": "[role=treeitem]", "overview": "figure svg"}
 
@@ -96,7 +96,8 @@ def main() -> None:
 
 
 def _explored(data: Path | None, count: int, folder: Path) -> RunFolder:
-    shop = open_webshop(data) if data else open_webshop(catalogue="sample", system="")
+    sample = WebShopOptions(catalogue="sample", system="")
+    shop = open_webshop(WebShopOptions(data=data) if data else sample)
     tasks = (shop.tasks("train") if data is None else [*shop.tasks("train"), *shop.tasks("test")])[
         :count
     ]

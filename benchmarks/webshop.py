@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rro.types import Task
-from rro.webshop import WebShopBenchmark, WebShopEnvironment, open_webshop
+from rro.webshop import WebShopBenchmark, WebShopEnvironment, WebShopOptions, open_webshop
 from rro.webshop.catalogue import load_raw
 from rro.webshop.goals import draw_goals
 from rro.webshop.pages import Pages
@@ -33,7 +33,7 @@ RECORDINGS = SHARED / "conformance" / "webshop"
 def main() -> None:
     arguments = _arguments()
     begun = time.perf_counter()
-    shop = open_webshop(arguments.data)
+    shop = open_webshop(WebShopOptions(data=arguments.data))
     load_seconds = time.perf_counter() - begun
     episodes = _episodes(arguments.data, shop, _records(arguments.episodes))
     steps = sum(len(actions) for _, _, actions in episodes)

@@ -11,7 +11,7 @@ import pytest
 from rro.config import ExpertsConfig
 from rro.episodes.experts import scripted_experts
 from rro.episodes.loop import Limits
-from rro.intercode_sql import open_intercode_sql
+from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.intercode_sql.data import shares_answer, split_tasks, valid_tasks
 from rro.intercode_sql.verify import verify_episodes, verify_statements
 
@@ -28,7 +28,9 @@ def data(shared):
 
 @pytest.fixture(scope="module")
 def benchmark(data, tmp_path_factory):
-    return open_intercode_sql(data, cache=tmp_path_factory.mktemp("cache"))
+    return open_intercode_sql(
+        IntercodeSqlOptions(data=data, cache=tmp_path_factory.mktemp("cache"))
+    )
 
 
 def lines(file):

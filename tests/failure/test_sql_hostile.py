@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sql_toys import write_data
 
-from rro.intercode_sql import open_intercode_sql
+from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.types import Message, StepResult, Task
 
 SECONDS = 6.0  # of processor time: parsing and rendering count, too
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def benchmark(folder):
-    return open_intercode_sql(folder, cache=folder / "cache")
+    return open_intercode_sql(IntercodeSqlOptions(data=folder, cache=folder / "cache"))
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sql_toys import write_data
 
+from rro.environments.registry import open_benchmark
 from rro.errors import DataError, RroError, UsageError
-from rro.intercode_sql import open_intercode_sql
+from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.intercode_sql.embedded.sqlite import SqliteEngine
 from rro.intercode_sql.server import ServerEngine, connect, in_lower_case, load_dump, parse_url
 from rro.intercode_sql.verify import run_verify
@@ -43,9 +44,9 @@ def test_wrong_urls_do_not_show_the_password(url):
     assert "secret" not in str(raised.value)
 
 
-def test_a_recipe_must_not_hold_the_password(tmp_path):
+def test_a_recipe_must_not_hold_the_password():
     with pytest.raises(UsageError, match=r"put it into \$RRO_SQL_PASSWORD") as raised:
-        open_intercode_sql(write_data(tmp_path), engine="mysql://ann:secret@host")
+        open_benchmark("intercode-sql", {"engine": "mysql://ann:secret@host"})
     assert "secret" not in str(raised.value)
 
 
@@ -222,7 +223,7 @@ def test_episodes_at_once(url, folder):
 @slow
 def test_an_episode_on_the_server(url, folder, monkeypatch):
     monkeypatch.setenv("RRO_SQL_PASSWORD", "pw")
-    benchmark = open_intercode_sql(folder, engine=url.replace(":pw", ""))
+    benchmark = open_intercode_sql(IntercodeSqlOptions(data=folder, engine=url.replace(":pw", "")))
     assert "pw" not in str(benchmark.provenance())
     environment = benchmark.make()
     assert environment.blocking

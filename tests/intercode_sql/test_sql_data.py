@@ -9,7 +9,7 @@ from sql_toys import TASKS, write_data
 from rro.environments.data_sets import fetch
 from rro.episodes.experts import read_conversations
 from rro.errors import DataError
-from rro.intercode_sql import open_intercode_sql
+from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.intercode_sql.data import (
     DUMP_FILE,
     SPLITS_FILE,
@@ -51,7 +51,7 @@ def test_fetched_from_a_folder_it_opens(source, tmp_path, monkeypatch):
     monkeypatch.setenv("RRO_CACHE", str(tmp_path / "cache"))
     folder = fetch("intercode-sql", source)
     assert folder == tmp_path / "data" / "intercode-sql"
-    benchmark = open_intercode_sql()
+    benchmark = open_intercode_sql(IntercodeSqlOptions())
     assert [task.id for task in benchmark.tasks("test")] == ["dev-0", "dev-1"]
     assert len(benchmark.tasks("train")) == 4
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
@@ -106,9 +106,9 @@ def test_wrong_splits(source, content, message):
 def test_missing_files(tmp_path, monkeypatch):
     monkeypatch.setenv("RRO_DATA", str(tmp_path))
     with pytest.raises(DataError, match="run rro data fetch intercode-sql"):
-        open_intercode_sql()
+        open_intercode_sql(IntercodeSqlOptions())
     with pytest.raises(DataError, match=r"ic_spider_dev\.json cannot be read"):
-        open_intercode_sql(tmp_path)
+        open_intercode_sql(IntercodeSqlOptions(data=tmp_path))
 
 
 def recorded(task, *answers):

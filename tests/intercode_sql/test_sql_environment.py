@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sql_toys import write_data
 
+from rro.environments.registry import open_benchmark
 from rro.errors import UsageError
 from rro.exploration.forks import restore_checked
-from rro.intercode_sql import open_intercode_sql
+from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.intercode_sql.environment import INSTRUCTION, MISUNDERSTOOD, NO_ROWS, parse_action
 from rro.types import Message, Task
 
@@ -19,7 +20,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def benchmark(folder):
-    return open_intercode_sql(folder, cache=folder / "cache")
+    return open_intercode_sql(IntercodeSqlOptions(data=folder, cache=folder / "cache"))
 
 
 def say(sql):
@@ -129,7 +130,9 @@ def test_the_gold_runs_in_its_own_database(benchmark):
 
 
 def test_compat_brings_the_quirks_back(folder):
-    environment = open_intercode_sql(folder, compat="ipr", cache=folder / "cache").make()
+    environment = open_benchmark(
+        "intercode-sql", {"data": folder, "cache": folder / "cache", "compat": "ipr"}
+    ).make()
     environment.reset(Task("dev-0", 0))
     assert environment.step(say("USE zoo")).observation == f"Observation: {MISUNDERSTOOD}"
     environment.reset(Task("dev-0", 0))
@@ -141,20 +144,22 @@ def test_compat_brings_the_quirks_back(folder):
 
 
 def test_options(folder):
-    cache = folder / "cache"
-    silent = open_intercode_sql(folder, system="", cache=cache)
+    def opened(**options):
+        return open_benchmark(
+            "intercode-sql", {"data": folder, "cache": folder / "cache"} | options
+        )
+
+    silent = opened(system="")
     assert [message.content for message in silent.make().reset(Task("dev-0", 0))] == [
         "How many customers are there?"
     ]
-    assert open_intercode_sql(folder, reward="iou", cache=cache).provenance()["reward"] == "iou"
-    whole, fair = (
-        open_intercode_sql(folder, exclude_test_golds=flag, cache=cache) for flag in (False, True)
-    )
+    assert opened(reward="iou").provenance()["reward"] == "iou"
+    whole, fair = (opened(exclude_test_golds=flag) for flag in (False, True))
     assert [task.id for task in whole.tasks("train")] == ["dev-2", "dev-3", "dev-5", "dev-6"]
     assert [task.id for task in fair.tasks("train")] == ["dev-2", "dev-3", "dev-6"]
     for wrong in ({"reward": "best"}, {"compat": "eto"}, {"engine": "duckdb"}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
-            open_intercode_sql(folder, **wrong)
+            opened(**wrong)
     with pytest.raises(UsageError, match="has no split 'dev'"):
         whole.tasks("dev")
     with pytest.raises(UsageError, match="not the index"):

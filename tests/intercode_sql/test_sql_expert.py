@@ -7,14 +7,14 @@ from sql_toys import TASKS, write_data
 from rro.config import ExpertsConfig
 from rro.episodes.experts import scripted_experts
 from rro.episodes.loop import Limits
-from rro.intercode_sql import open_intercode_sql
+from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.intercode_sql.expert import flawed, plan, tables
 
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory):
     folder = write_data(tmp_path_factory.mktemp("sql"), test=0)
-    return open_intercode_sql(folder, cache=folder / "cache")
+    return open_intercode_sql(IntercodeSqlOptions(data=folder, cache=folder / "cache"))
 
 
 def play(benchmark, noise, seed=0):

@@ -7,7 +7,7 @@ import pytest
 from sql_toys import write_data
 
 from rro.errors import DataError
-from rro.intercode_sql import open_intercode_sql
+from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.intercode_sql.verify import run_verify, verify_episodes, verify_statements
 
 
@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def benchmark(folder):
-    return open_intercode_sql(folder, cache=folder / "cache")
+    return open_intercode_sql(IntercodeSqlOptions(data=folder, cache=folder / "cache"))
 
 
 def write(path, records):

@@ -7,7 +7,7 @@ import pytest
 
 from rro.environments.data_sets import fetch
 from rro.errors import DataError, UsageError
-from rro.webshop import data, open_webshop
+from rro.webshop import WebShopOptions, data, open_webshop
 from rro.webshop.catalogue import COLOR_FILE, HUMAN_FILE, ITEM_FILES, NOUN_FILE
 from rro.webshop.data import color_words
 from rro.webshop.sample import sample_catalogue
@@ -33,7 +33,7 @@ def test_fetched_from_a_folder_it_opens(source, tmp_path, monkeypatch):
     folder = fetch("webshop-1k", source)
     assert folder == tmp_path / "data" / "webshop-1k"
     assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
-    shop = open_webshop()
+    shop = open_webshop(WebShopOptions())
     assert len(shop.catalogue.products) == 60
     assert set(shop.provenance()["files"]) == set(FILES)
 

@@ -11,7 +11,7 @@ from rro.environments.registry import open_benchmark
 from rro.errors import DataError, UsageError
 from rro.exploration.forks import replay_checked, restore_checked
 from rro.types import Message, Step, Task
-from rro.webshop import open_webshop
+from rro.webshop import WebShopOptions, open_webshop
 from rro.webshop.environment import INVALID_FORMAT, PREFIX, action_text, parse_action
 
 ANY_TEXT = st.text(alphabet=st.characters(), max_size=60)  # lone surrogates included
@@ -19,7 +19,7 @@ ANY_TEXT = st.text(alphabet=st.characters(), max_size=60)  # lone surrogates inc
 
 @pytest.fixture(scope="module")
 def shop():
-    return open_webshop(catalogue="sample")
+    return open_webshop(WebShopOptions(catalogue="sample"))
 
 
 @pytest.fixture
@@ -83,9 +83,11 @@ def test_the_opening_is_configurable(shop):
     rules, ok, first = shop.make().reset(task)
     assert (rules.role, ok.role, ok.content, first.role) == ("user", "assistant", "OK", "user")
     assert first.content.startswith(f"{PREFIX}WebShop [SEP] Instruction: [SEP] ")
-    short = open_webshop(catalogue="sample", system="Buy it.").make().reset(task)
+    short = open_webshop(WebShopOptions(catalogue="sample", system="Buy it.")).make().reset(task)
     assert [message.content for message in short] == ["Buy it.", "OK", first.content]
-    assert open_webshop(catalogue="sample", system="").make().reset(task) == (first,)
+    assert open_webshop(WebShopOptions(catalogue="sample", system="")).make().reset(task) == (
+        first,
+    )
 
 
 def test_a_purchase(shop, visit):
@@ -142,7 +144,9 @@ def test_options_last_until_the_results(visit):
 
 
 def test_options_per_page_and_attributes():
-    shop = open_webshop(catalogue="sample", results_per_page=4, show_attributes=True)
+    shop = open_webshop(
+        WebShopOptions(catalogue="sample", results_per_page=4, show_attributes=True)
+    )
     visit = shop.make()
     visit.reset(shop.tasks("train")[0])
     say(visit, "search[red]")
@@ -353,12 +357,12 @@ def test_options_are_checked(options, words):
 def test_missing_data_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("RRO_DATA", str(tmp_path))
     with pytest.raises(DataError, match="rro data fetch webshop-1k"):
-        open_webshop()
+        open_webshop(WebShopOptions())
 
 
 def test_provenance_tells_shops_apart():
     def origin(**options):
-        return dict(open_webshop(catalogue="sample", **options).provenance())
+        return dict(open_webshop(WebShopOptions(catalogue="sample", **options)).provenance())
 
     assert origin()["goal_count"] == 960
     assert origin() == origin()

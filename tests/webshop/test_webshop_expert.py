@@ -6,14 +6,14 @@ import asyncio
 import pytest
 
 from rro.types import Message, SamplingParams, Source
-from rro.webshop import open_webshop
+from rro.webshop import WebShopOptions, open_webshop
 
 PARAMS = SamplingParams()
 
 
 @pytest.fixture(scope="module")
 def shop():
-    return open_webshop(catalogue="sample", results_per_page=4)
+    return open_webshop(WebShopOptions(catalogue="sample", results_per_page=4))
 
 
 def answer(expert, messages, n=1, seed=0):
@@ -115,7 +115,7 @@ def test_it_reads_a_section_and_goes_back(shop):
 
 @pytest.mark.slow
 def test_it_reaches_what_can_be_reached_on_the_thousand_products(shared):
-    shop = open_webshop(shared / "data" / "webshop-1k")
+    shop = open_webshop(WebShopOptions(data=shared / "data" / "webshop-1k"))
     rewards = [play(shop, task)[0] for task in shop.tasks("train")[:500]]
     assert sum(rewards) / 500 > 0.98
     assert sum(reward == 1.0 for reward in rewards) / 500 > 0.9

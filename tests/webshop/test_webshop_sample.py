@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rro.environments.registry import open_benchmark
 from rro.errors import UsageError
-from rro.webshop import WebShopBenchmark, open_webshop
+from rro.webshop import SampleOptions, WebShopBenchmark, WebShopOptions, open_webshop
 from rro.webshop.catalogue import parse_products
 from rro.webshop.reward import purchase_reward
 from rro.webshop.sample import MAX_PRODUCTS, STYLES, sample_catalogue
@@ -19,7 +19,7 @@ from rro.webshop.sample import MAX_PRODUCTS, STYLES, sample_catalogue
 
 @pytest.fixture(scope="module")
 def shop() -> WebShopBenchmark:
-    return open_webshop(catalogue="sample", results_per_page=4, system="")
+    return open_webshop(WebShopOptions(catalogue="sample", results_per_page=4, system=""))
 
 
 def test_same_seed_same_shop() -> None:
@@ -30,7 +30,7 @@ def test_same_seed_same_shop() -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 80), st.integers(2, 4))
 def test_every_entry_is_a_product_of_its_own(seed: int, products: int, styles: int) -> None:
-    raw = sample_catalogue(seed, products, styles)
+    raw = sample_catalogue(seed, SampleOptions(products=products, styles=styles))
     parsed = list(parse_products(raw))
     assert len(parsed) == len(raw.products) == products
     assert len({product.title for product in parsed}) == products
@@ -46,12 +46,15 @@ def test_every_entry_is_a_product_of_its_own(seed: int, products: int, styles: i
     [(0, 2), (100, 2), (10, 0), (10, len(STYLES) + 1), (MAX_PRODUCTS + 1, 10)],
 )
 def test_more_than_its_words_allow_is_refused(products: int, styles: int) -> None:
-    with pytest.raises(UsageError, match=r"sample shop has 1 to \d+ products"):
-        sample_catalogue(products=products, styles=styles)
+    with pytest.raises(UsageError, match=r"environment\.options\.sample"):
+        open_benchmark(
+            "webshop",
+            {"catalogue": "sample", "sample": {"products": products, "styles": styles}},
+        )
 
 
 def test_largest_shop_has_distinct_ids() -> None:
-    raw = sample_catalogue(products=MAX_PRODUCTS, styles=len(STYLES))
+    raw = sample_catalogue(0, SampleOptions(products=MAX_PRODUCTS, styles=len(STYLES)))
     assert len({entry["asin"] for entry in raw.products}) == MAX_PRODUCTS
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rro.errors import DataError
 from rro.types import Task
-from rro.webshop import open_webshop
+from rro.webshop import WebShopOptions, open_webshop
 from rro.webshop.catalogue import COLOR_FILE, HUMAN_FILE, ITEM_FILES, NOUN_FILE
 from rro.webshop.sample import sample_catalogue
 from rro.webshop.verify import run_verify, verify
@@ -42,7 +42,7 @@ def available(environment):
 
 def record(data, actions, kind="synthetic", seed=0, goal=0, **reset):
     """An episode in the form of the recordings, as this shop answers it."""
-    shop = open_webshop(data, goals=kind, price_seed=seed)
+    shop = open_webshop(WebShopOptions(data=data, goals=kind, price_seed=seed))
     environment = shop.make()
     environment.reset(Task("x", goal))
     options = shop.goals.goals[goal].options
@@ -80,7 +80,7 @@ def record(data, actions, kind="synthetic", seed=0, goal=0, **reset):
 
 
 def purchase(data, kind="synthetic", seed=0, goal=0):
-    shop = open_webshop(data, goals=kind, price_seed=seed)
+    shop = open_webshop(WebShopOptions(data=data, goals=kind, price_seed=seed))
     wanted = shop.goals.goals[goal]
     query = shop.catalogue[wanted.asin].query
     clicks = (wanted.asin, *wanted.option_values(), "Buy Now")
@@ -137,7 +137,7 @@ def test_an_episode_counts_up_to_the_step_that_raised(data, tmp_path):
 
 
 def test_goals_that_were_drawn_are_drawn_again(data, tmp_path):
-    shop = open_webshop(data)
+    shop = open_webshop(WebShopOptions(data=data))
     goal = shop.goals.draw(random.Random(5))
     named = record(data, ["search[red]"], goal=goal, session="someone", random_seed=5) | {
         "session_id": "someone"
@@ -154,7 +154,7 @@ def test_goals_that_were_drawn_are_drawn_again(data, tmp_path):
 
 
 def test_searches_compare_in_order(data, tmp_path):
-    catalogue = open_webshop(data).catalogue
+    catalogue = open_webshop(WebShopOptions(data=data)).catalogue
     hits = [
         [catalogue.products[place].asin, score]
         for place, score in catalogue.index.search("red kettle", 50)
@@ -170,7 +170,7 @@ def test_searches_compare_in_order(data, tmp_path):
 
 def test_recorded_prices_are_used(data, tmp_path):
     episode = record(data, purchase(data), seed=0)
-    goals = open_webshop(data).goals
+    goals = open_webshop(WebShopOptions(data=data)).goals
     recorded = [
         {"asin": g.asin, "instruction_text": g.instruction, "price_upper": g.price_limit}
         for g in goals.goals

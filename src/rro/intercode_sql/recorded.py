@@ -19,7 +19,11 @@ from rro.environments.recordings import read_bytes
 from rro.episodes.experts import play_experts
 from rro.episodes.loop import Limits
 from rro.errors import DataError
-from rro.intercode_sql import IntercodeSqlBenchmark, open_intercode_sql
+from rro.intercode_sql import (
+    IntercodeSqlBenchmark,
+    IntercodeSqlOptions,
+    open_intercode_sql,
+)
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, Source, Task
 
@@ -34,7 +38,9 @@ def write_experts(data: Path, recorded: Path, target: Path, thoughts_only: bool 
     `thoughts_only`, episodes whose agent did not write down its thoughts. Raises DataError that
     names the row for a file of another form."""
     with tempfile.TemporaryDirectory() as cache:
-        benchmark = open_intercode_sql(data, exclude_test_golds=True, cache=cache)
+        benchmark = open_intercode_sql(
+            IntercodeSqlOptions(data=data, exclude_test_golds=True, cache=Path(cache))
+        )
         rows = replayed(benchmark, recorded, thoughts_only)
         benchmark.engine.close()
     target.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

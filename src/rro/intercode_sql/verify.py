@@ -106,9 +106,9 @@ def run_verify(
     """Replay the files given, and print the counts of each as one JSON line. True if every reward
     was the same.
 
-    `engine` as in `open_intercode_sql`, but that its URL may hold the password, and its account may
-    write (it only reads)."""
-    runs = open_engine(engine, data, cache, allow_writer=True, password_in_url=True)
+    `engine` is as in `open_engine`. A server's account may have the right to write: replaying only
+    reads."""
+    runs = open_engine(engine, data, cache, allow_writer=True)
     benchmark = IntercodeSqlBenchmark(runs, read_tasks(data), {})
     same = True
     for file, verify, total in (

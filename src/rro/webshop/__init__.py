@@ -1,8 +1,8 @@
-"""WebShop in pure Python, step for step as the original answers: `open_webshop` gives the
-benchmark.
+"""WebShop in pure Python; answers step by step as the original does.
 
-WebShop is by Yao et al. (arXiv 2207.01206; princeton-nlp/WebShop at 64fa2a5). docs/webshop.md says
-what is reproduced."""
+WebShop is by Yao et al. (arXiv 2207.01206; princeton-nlp/WebShop at 64fa2a5). docs/webshop.md lists
+what is reproduced and how to check it.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rro.environments.base import Agent, Benchmark
 from rro.environments.data_sets import data_folder
@@ -20,15 +19,26 @@ from rro.types import Task
 from rro.webshop.catalogue import Catalogue, RawCatalogue, build_catalogue, file_hashes, load_raw
 from rro.webshop.environment import INSTRUCTION, WebShopEnvironment
 from rro.webshop.expert import WebShopExpert
-from rro.webshop.goals import GoalKind, GoalSet, draw_goals, split_goals
+from rro.webshop.goals import GoalSet, draw_goals, split_goals
+from rro.webshop.options import WebShopOptions
 from rro.webshop.pages import Pages
 from rro.webshop.sample import SampleOptions, sample_catalogue
 
-__all__ = ["WebShopBenchmark", "WebShopEnvironment", "open_webshop"]
+__all__ = [
+    "SampleOptions",
+    "WebShopBenchmark",
+    "WebShopEnvironment",
+    "WebShopOptions",
+    "open_webshop",
+]
 
 
 class WebShopBenchmark(Benchmark):
-    """A shop, its goals by split, and what all visits share."""
+    """A shop with its goals. All episodes share it read-only.
+
+    `splits` lists the indices of goals by split; `instruction` is the opening message ("" for
+    none); `provenance` describes the data, for the run folder.
+    """
 
     name = "webshop"
     action_prefix = "Action: "
@@ -45,14 +55,17 @@ class WebShopBenchmark(Benchmark):
 
     @property
     def catalogue(self) -> Catalogue:
+        """The shop's products and their search index."""
         return self.pages.catalogue
 
     @property
     def goals(self) -> GoalSet:
+        """The goals with their price limits, and the price of every product."""
         return self.pages.goals
 
     def tasks(self, split: str) -> Sequence[Task]:
-        """Tasks named like "synthetic-17", whose data is the goal's index."""
+        """The tasks of "train", "test" or "all". A task's data is the index of its goal, and its id
+        is made of kind and index, such as "synthetic-17". Raises UsageError for another split."""
         if split not in self._splits:
             raise UsageError(
                 f"webshop has no split {split!r}: choose one of {', '.join(self._splits)}"
@@ -60,60 +73,44 @@ class WebShopBenchmark(Benchmark):
         return [Task(f"{self.goals.kind}-{index}", index) for index in self._splits[split]]
 
     def make(self) -> WebShopEnvironment:
+        """A new environment on this shop."""
         return WebShopEnvironment(self.pages, self._instruction)
 
     def expert(self, task: Task, noise: float = 0.0, seed: int = 0) -> Agent:
+        """A scripted buyer that knows the task's goal (see `WebShopExpert`)."""
         goal = self.goals.goals[task.data]
         return WebShopExpert(goal, self.catalogue[goal.asin].query, noise, seed)
 
     def provenance(self) -> Mapping[str, Any]:
+        """Hashes of the data, price seed, and kind and number of goals."""
         return {**self._provenance, "goals": self.goals.kind, "goal_count": len(self.goals.goals)}
 
 
-def open_webshop(
-    data: str | Path | None = None,
-    goals: GoalKind = "synthetic",
-    price_seed: int = 0,
-    catalogue: Literal["folder", "sample"] = "folder",
-    sample_seed: int = 0,
-    sample: SampleOptions | None = None,
-    index: str | Path | None = None,
-    results_per_page: int = 10,
-    show_attributes: bool = False,
-    system: str | None = None,
-) -> WebShopBenchmark:
-    """The WebShop benchmark.
+def open_webshop(options: WebShopOptions) -> WebShopBenchmark:
+    """Open the WebShop benchmark, e.g. `open_webshop(WebShopOptions(catalogue="sample"))`.
 
-    `data`: a folder with WebShop's files (None: where `rro data fetch webshop-1k` puts them).
-    `catalogue` "sample": a shop that the package generates from `sample_seed` and the further
-    options `sample`; no download. `price_seed`: of the stream behind prices and price limits.
-    `index`: a folder for the search index, built where it is not there yet (None: in memory).
-    `system`: the opening turn that tells the rules (None: the built-in text; "": none, and no
-    "OK"). Raises UsageError or DataError for what does not fit."""
-    if results_per_page < 1:
-        raise UsageError(
-            f"webshop option results_per_page must be at least 1, not {results_per_page}"
-        )
-    if catalogue == "sample":
-        folder, raw, origin = (
-            None,
-            *_sample(sample_seed, (sample or SampleOptions()).model_dump(exclude_unset=True)),
-        )
+    Raises DataError if the data folder is missing or its files are not WebShop's, or if the
+    catalogue has no goals of the requested kind.
+    """
+    if options.catalogue == "sample":
+        folder, raw, origin = None, *_sample(options.sample_seed, options.sample)
     else:
-        folder = data_folder("webshop-1k") if data is None else Path(data)
+        folder = options.data or data_folder("webshop-1k")
         raw, origin = load_raw(folder), {"files": file_hashes(folder)}
-    shop = build_catalogue(raw, None if index is None else Path(index))
-    drawn = draw_goals(raw, shop, goals, price_seed)
-    origin |= {"catalogue": catalogue, "price_seed": price_seed}
+    catalogue = build_catalogue(raw, options.index)
+    goals = draw_goals(raw, catalogue, options.goals, options.price_seed)
+    origin |= {"catalogue": options.catalogue, "price_seed": options.price_seed}
     return WebShopBenchmark(
-        Pages(shop, drawn, results_per_page, show_attributes),
-        split_goals(drawn, folder),
-        INSTRUCTION if system is None else system,
+        Pages(catalogue, goals, options.results_per_page, options.show_attributes),
+        split_goals(goals, folder),
+        INSTRUCTION if options.system is None else options.system,
         origin,
     )
 
 
-def _sample(seed: int, options: Mapping[str, Any]) -> tuple[RawCatalogue, dict[str, Any]]:
-    raw = sample_catalogue(seed, **options)
+def _sample(seed: int, size: SampleOptions) -> tuple[RawCatalogue, dict[str, Any]]:
+    """The generated shop and its provenance."""
+    raw = sample_catalogue(seed, size)
     digest = hashlib.sha256(json.dumps(asdict(raw), sort_keys=True).encode()).hexdigest()
-    return raw, {"sample_seed": seed, "sample": dict(options), "sample_sha256": digest}
+    given = size.model_dump(exclude_unset=True)
+    return raw, {"sample_seed": seed, "sample": given, "sample_sha256": digest}

@@ -1,21 +1,21 @@
-"""A small shop of the package's own, for the quickstart and for tests: no download, every word in
-it made up here.
+"""A small generated shop for the quickstart and for tests: no download, all text made up here.
 
-It has the form of WebShop's files, so goals, search, pages and rewards are the ordinary ones. Kept
-easy to read for a model that starts from nothing: one style and one kind of thing per title, short
-ids, two options from small shared vocabularies. Several styles of each kind differ in attributes,
-price and options, so opening the wrong one costs part of the reward; another kind of thing is worth
-nothing."""
+It has the form of WebShop's files, so goals, search, pages and rewards work as for the real data.
+The text is kept easy for a model trained from scratch: a title is one style and one kind of
+product, ids are short, and options come from two small shared vocabularies. Several styles of each
+kind differ in attributes, price and options, so opening the wrong one costs part of the reward.
+Another kind of product earns nothing.
+"""
 
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from rro.config import Section
-from rro.errors import UsageError
 from rro.webshop.catalogue import RawCatalogue
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -31,16 +31,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "Garden": ("trowel", "planter", "birdhouse"),
 }
 STYLES = (
-    "rustic",
-    "folding",
-    "quiet",
-    "woven",
-    "polished",
-    "padded",
-    "vintage",
-    "compact",
-    "glossy",
-    "sturdy",
+    *("rustic", "folding", "quiet", "woven", "polished"),
+    *("padded", "vintage", "compact", "glossy", "sturdy"),
 )
 BENEFITS = (
     "easy to clean",
@@ -52,41 +44,50 @@ BENEFITS = (
 COLORS = ("red", "blue", "green", "black", "white", "yellow", "purple", "orange")
 SIZES = ("small", "medium", "large", "narrow", "wide", "tall")
 COLORS_EACH, SIZES_EACH = 4, 4
-MAX_PRODUCTS = sum(map(len, KINDS.values())) * len(STYLES)
+KIND_COUNT = sum(map(len, KINDS.values()))
+MAX_PRODUCTS = KIND_COUNT * len(STYLES)
 
 
 class SampleOptions(Section):
-    """The size of a generated shop."""
+    """Size of the generated shop."""
 
     products: int = Field(60, ge=1)
-    """Products of the shop."""
-    styles: int = Field(2, ge=1)
-    """Styles of each kind of thing, as far as they go."""
+    """Number of products. Each has 4 colours and 4 sizes, which makes 16 goals."""
+    styles: int = Field(2, ge=1, le=len(STYLES))
+    """How many styles of each kind of product there are, such as a rustic and a woven lamp."""
+
+    @model_validator(mode="after")
+    def _enough_words(self) -> Self:
+        most = self.styles * KIND_COUNT
+        if self.products > most:
+            raise PydanticCustomError(
+                "too_many_products",
+                "with styles = {styles} the sample shop has at most {most} products",
+                {"styles": self.styles, "most": most},
+            )
+        return self
 
 
-def sample_catalogue(seed: int = 0, products: int = 60, styles: int = 2) -> RawCatalogue:
-    """A shop of `products` articles, `styles` of each kind of thing as far as they go; the same for
-    the same arguments.
+DEFAULT_SIZE = SampleOptions()
 
-    Every product has an instruction and 4 colours and 4 sizes to choose from, so it makes 16
-    synthetic goals; there are no human instructions. Raises UsageError where the shop has not
-    enough words for that."""
+
+def sample_catalogue(seed: int = 0, size: SampleOptions = DEFAULT_SIZE) -> RawCatalogue:
+    """Generate a shop; the same arguments give the same shop.
+
+    Every product has an instruction, so its options make 16 synthetic goals. There are no human
+    instructions.
+    """
     kinds = [(department, kind) for department, names in KINDS.items() for kind in names]
-    if not 1 <= styles <= len(STYLES) or not 1 <= products <= styles * len(kinds):
-        raise UsageError(
-            f"the sample shop has 1 to {styles * len(kinds)} products with {styles} styles of a kind, not {products} "
-            f"(styles: 1 to {len(STYLES)})"
-        )
     stream = random.Random(f"rro sample shop {seed}")
     stream.shuffle(kinds)
     names = [
         (department, kind, style)
         for department, kind in kinds
-        for style in stream.sample(STYLES, styles)
+        for style in stream.sample(STYLES, size.styles)
     ]
-    asins = [str(number) for number in stream.sample(range(100, 1000), products)]
+    asins = [str(number) for number in stream.sample(range(100, 1000), size.products)]
     raw = RawCatalogue([], {}, {}, {}, list(COLORS))
-    for asin, name in zip(asins, names[:products], strict=True):
+    for asin, name in zip(asins, names[: size.products], strict=True):
         _add(raw, asin, *name, stream)
     stream.shuffle(raw.products)
     return raw
@@ -119,6 +120,5 @@ def _add(
         "instruction": f"i want a {style} {kind}",
         "instruction_attributes": [style],
     }
-    raw.nouns[asin] = [
-        kind
-    ]  # a style is an adjective, so that titles alike in style alone do not count as alike
+    # Styles are adjectives, so titles that share only a style have no noun in common.
+    raw.nouns[asin] = [kind]
