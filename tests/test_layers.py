@@ -28,7 +28,7 @@ LAYERS = (
     ("learning",),
     ("evaluation",),
     ("report",),
-    ("pipeline",),
+    ("pipeline", "scripting"),
     ("cli",),
     ("__main__",),
 )

@@ -1,9 +1,10 @@
 """Doors: how environments, policies, strategies, credits and learners are found by name.
 
-All five kinds are found the same way, rro's own included: a name registered in this process, an entry point of an
-installed package (group `rro.environments` and so on), or `module:attribute`. A plug-in is a class or function that
-is called with its options, and with a context where it asks for one. Its options model is the pydantic model that its
-parameter `options` is annotated with; otherwise one is made of its keyword parameters.
+All five kinds are found the same way, rro's own included: a name registered in this process, an
+entry point of an installed package (group `rro.environments` and so on), or `module:attribute`. A
+plug-in is a class or function that is called with its options, and with a context where it asks for
+one. Its options model is the pydantic model that its parameter `options` is annotated with;
+otherwise one is made of its keyword parameters.
 
 This module knows no plug-in by name, and imports one only when it is asked for.
 """
@@ -47,7 +48,8 @@ class Plugin:
 
     @cached_property
     def options_model(self) -> type[BaseModel]:
-        """The pydantic model of its options: annotated on `options`, or made of its keyword parameters."""
+        """The pydantic model of its options: annotated on `options`, or made of its keyword
+        parameters."""
         hint = _hints(self.factory).get(OPTIONS)
         if isinstance(hint, type) and hasattr(hint, "model_fields"):
             return hint
@@ -62,7 +64,8 @@ class Plugin:
         return set(self.options_model.model_fields)
 
     def options(self, values: Mapping[str, Any]) -> BaseModel:
-        """`values` checked by the options model, old names of options among them. Raises pydantic.ValidationError."""
+        """`values` checked by the options model, old names of options among them. Raises
+        pydantic.ValidationError."""
         current, old_names = dict(values), getattr(self.factory, "old_names", {})
         for old, new in old_names.items():
             if old in current:
@@ -81,24 +84,28 @@ class Plugin:
 
 @dataclass
 class Door:
-    """One kind of plug-in. `kind` is its singular name, e.g. "strategy"; `group` that of its entry points."""
+    """One kind of plug-in. `kind` is its singular name, e.g. "strategy"; `group` that of its entry
+    points."""
 
     kind: str
     group: str
     _registered: dict[str, Factory] = field(default_factory=dict)
 
     def register(self, name: str, factory: Factory) -> None:
-        """Make `factory` available under `name` in this process. Raises UsageError for a name that is taken."""
+        """Make `factory` available under `name` in this process. Raises UsageError for a name that
+        is taken."""
         if name in self.names():
             raise UsageError(f"{_article(self.kind)} named {name!r} is registered already")
         self._registered[name] = factory
 
     def names(self) -> list[str]:
-        """The names that can be used in a recipe, sorted: registered ones and those of installed packages."""
+        """The names that can be used in a recipe, sorted: registered ones and those of installed
+        packages."""
         return sorted({*self._registered, *self._entry_points})
 
     def find(self, name: str) -> Plugin:
-        """The plug-in called `name`, or `module:attribute`. Raises UsageError that lists the known names."""
+        """The plug-in called `name`, or `module:attribute`. Raises UsageError that lists the known
+        names."""
         if name in self._registered:
             factory = self._registered[name]
         elif name in self._entry_points:
@@ -141,7 +148,8 @@ COMMANDS = Door("command", "rro.commands")
 
 
 def search_in(folders: Iterable[str | os.PathLike[str]]) -> None:
-    """Let `module:attribute` find modules in these folders, after all that Python already searches."""
+    """Let `module:attribute` find modules in these folders, after all that Python already
+    searches."""
     for folder in (os.fspath(folder) for folder in folders):
         if folder not in sys.path and not ("" in sys.path and folder == os.getcwd()):
             sys.path.append(folder)

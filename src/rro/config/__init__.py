@@ -1,4 +1,5 @@
-"""The one configuration tree: a TOML recipe plus dotted overrides, checked, and written into the run folder."""
+"""The one configuration tree: a TOML recipe plus dotted overrides, checked, and written into the
+run folder."""
 
 from rro.config.loading import check_plugins, dump_toml, load_config, parse_config, parse_options
 from rro.config.sections import (

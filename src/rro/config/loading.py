@@ -38,8 +38,9 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, check: bool = True
 
 
 def check_plugins(config: Config, where: str) -> None:
-    """Check the names and options of all plug-ins that a recipe names, before anything is written. Imports those with
-    options and those that are chosen. Raises UsageError for an unknown name, and for options that do not fit."""
+    """Check the names and options of all plug-ins that a recipe names, before anything is written.
+    Imports those with options and those that are chosen. Raises UsageError for an unknown name, and
+    for options that do not fit."""
     search_in(config.modules)
     for table in type(config).model_fields:
         section = getattr(config, table)
@@ -75,8 +76,8 @@ def parse_config(tree: dict[str, Any], where: str) -> Config:
 def parse_options(
     section: PluginSection, plugin: Plugin, table: str, defaults: Mapping[str, Any] | None = None
 ) -> BaseModel:
-    """The options that a section of a recipe, called `table`, sets for a plug-in; `defaults` stand below them. Raises
-    UsageError for unknown or ill-typed ones."""
+    """The options that a section of a recipe, called `table`, sets for a plug-in; `defaults` stand
+    below them. Raises UsageError for unknown or ill-typed ones."""
     try:
         return plugin.options({**(defaults or {}), **section.options_of(plugin)})
     except ValidationError as error:

@@ -1,4 +1,5 @@
-"""Recipe keys of earlier versions: they keep working for one minor version, with a warning that names the new key."""
+"""Recipe keys of earlier versions: they keep working for one minor version, with a warning that
+names the new key."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ OLD_KEYS = {
 
 
 def replace_old_keys(tree: dict[str, Any], where: str) -> None:
-    """Move the values of old keys in a recipe's tree to their new keys. A value under the new key wins."""
+    """Move the values of old keys in a recipe's tree to their new keys. A value under the new key
+    wins."""
     for old, new in OLD_KEYS.items():
         found = _pop(tree, old.split("."))
         if found is not None:

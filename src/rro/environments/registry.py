@@ -17,7 +17,8 @@ def register(name: str, factory: Callable[..., Benchmark]) -> None:
 
 
 def open_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Benchmark:
-    """The benchmark called `name`. Raises UsageError for an unknown name or for options that it does not take."""
+    """The benchmark called `name`. Raises UsageError for an unknown name or for options that it
+    does not take."""
     return open_environment(EnvironmentConfig(name=name, options=dict(options or {})))
 
 

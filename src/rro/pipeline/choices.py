@@ -1,4 +1,5 @@
-"""What a recipe chooses through the doors: strategy, credit and learner, opened with what the run knows.
+"""What a recipe chooses through the doors: strategy, credit and learner, opened with what the run
+knows.
 
 Where the recipe leaves credit and learner open, the strategy says which ones suit its trees.
 """
@@ -24,7 +25,8 @@ from rro.types import Task, Trajectory
 
 @dataclass(frozen=True)
 class Choices:
-    """The plug-ins of one run. Raises UsageError for unknown names and for options that do not fit."""
+    """The plug-ins of one run. Raises UsageError for unknown names and for options that do not
+    fit."""
 
     run: Run
 
@@ -57,7 +59,8 @@ class Choices:
 
     @property
     def tasks(self) -> Sequence[Task]:
-        """The train tasks to explore: only those with an expert episode where strategy or credit needs it."""
+        """The train tasks to explore: only those with an expert episode where strategy or credit
+        needs it."""
         tasks = self.run.train_tasks
         if self._needs_experts:
             tasks = [task for task in tasks if task.id in self.experts]
@@ -74,7 +77,8 @@ class Choices:
 
     @cached_property
     def learner(self) -> Learner:
-        """What learns from the rows. Raises UsageError where it does not take what the credit gives."""
+        """What learns from the rows. Raises UsageError where it does not take what the credit
+        gives."""
         config, own = self.run.config, self.strategy
         plugin = plugins.LEARNERS.find(config.optimise.learner or own.learner)
         takes, gives = (

@@ -114,7 +114,8 @@ def explore(run: Run, iteration: int, limits: BudgetConfig | None = None) -> Non
 def _grow_trees(
     run: Run, choices: Choices, iteration: int, limits: BudgetConfig
 ) -> tuple[Budget, list[str]]:
-    """Explore the tasks that the journal does not hold yet; returns the budget and the failed tasks."""
+    """Explore the tasks that the journal does not hold yet; returns the budget and the failed
+    tasks."""
     config, strategy, credit = run.config, choices.strategy, choices.credit(iteration)
     stage, acting = f"explore-{iteration}", run.folder.trained(iteration - 1)
     with (

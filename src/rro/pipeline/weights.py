@@ -75,7 +75,8 @@ def _context(run: Run, label: str) -> PolicyContext:
         model=config.model,
         settings=config.policy,
         find_weights=find_weights,
-        # LoRA adapters go on top of the SFT policy, so that a frozen pricer needs no engine of its own.
+        # LoRA adapters go on top of the SFT policy, so that a frozen pricer needs no engine of its
+        # own.
         start=run.folder.checkpoint("sft") if config.model.lora is not None else None,
         threads=config.threads,
         logs=run.folder.logs,

@@ -1,1 +1,2 @@
-"""The ways to explore, found by name through `rro.plugins.STRATEGIES`: each in a module of its own."""
+"""The ways to explore, found by name through `rro.plugins.STRATEGIES`: each in a module of its
+own."""

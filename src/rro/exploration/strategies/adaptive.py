@@ -22,11 +22,13 @@ from rro.types import StopReason
 
 @dataclass(frozen=True)
 class AdaptiveExploration(Strategy):
-    """Rollouts from a state supply its candidates, and further rollouts go where an order is open, until the best
-    candidate is credibly better than another. The last four options are for ablations."""
+    """Rollouts from a state supply its candidates, and further rollouts go where an order is open,
+    until the best candidate is credibly better than another. The last four options are for
+    ablations."""
 
     max_error: Annotated[float, Field(gt=0, le=0.5)] = 0.2
-    """A pair is kept if the probability that chosen is worth more than rejected is at least 1 - max_error."""
+    """A pair is kept if the probability that chosen is worth more than rejected is at least 1 -
+    max_error."""
     prior: Annotated[float, Field(gt=0)] = 2.0
     """Outcomes that the prior counts as: an action is worth what its state is worth."""
     min_draws: Count = 3

@@ -1,7 +1,7 @@
 """What a strategy is: a coroutine that asks a sampler and commits.
 
-How a finished tree becomes pairs or demonstrations is not a strategy's business: see `rro.learning.credit`.
-"""
+How a finished tree becomes pairs or demonstrations is not a strategy's business: see
+`rro.learning.credit`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True)
 class StrategyContext:
-    """What a strategy is told of the run: expert episodes by task id (if it `needs` "experts"), the range of outcome
-    rewards, the reward that counts as success, and whether candidates and rollouts come from one model at one
-    temperature."""
+    """What a strategy is told of the run: expert episodes by task id (if it `needs` "experts"), the
+    range of outcome rewards, the reward that counts as success, and whether candidates and rollouts
+    come from one model at one temperature."""
 
     experts: Mapping[str, Trajectory] = field(default_factory=dict)
     reward_range: tuple[float, float] = (0.0, 1.0)
@@ -40,11 +40,12 @@ class StrategyContext:
 
 
 class Strategy(ABC):
-    """Does no I/O, no counting and no batching of its own. It is never told whether an answer is new or from the
-    journal, so it must be a function of what the sampler answers.
+    """Does no I/O, no counting and no batching of its own. It is never told whether an answer is
+    new or from the journal, so it must be a function of what the sampler answers.
 
-    The class attributes are what a recipe need not say: what the strategy `needs` ("experts"), which credit and
-    learner suit its trees, the temperature of its candidates (None: the policy's), and DPO's `endings`."""
+    The class attributes are what a recipe need not say: what the strategy `needs` ("experts"),
+    which credit and learner suit its trees, the temperature of its candidates (None: the policy's),
+    and DPO's `endings`."""
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -55,7 +56,8 @@ class Strategy(ABC):
 
     @abstractmethod
     async def explore(self, sampler: Sampler) -> None:
-        """Grow and commit `sampler.tree`. May raise ContextFull (the trajectory ends there) or TaskFailed."""
+        """Grow and commit `sampler.tree`. May raise ContextFull (the trajectory ends there) or
+        TaskFailed."""
 
     def credit_options(self) -> Mapping[str, Any]:
         """Options of its own credit that follow from its own options."""

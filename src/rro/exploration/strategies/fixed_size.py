@@ -1,4 +1,5 @@
-"""Fixed-size exploration: K candidates at every step, the best extends the trajectory (the RRO paper's ablation)."""
+"""Fixed-size exploration: K candidates at every step, the best extends the trajectory (the RRO
+paper's ablation)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from rro.exploration.tree import Node
 class FixedSizeExploration(Strategy):
     """Draws K candidates at every step, each with N rollouts; the best extends the trajectory.
 
-    With one candidate this estimates the policy's own trajectory step by step, which is how trends are measured."""
+    With one candidate this estimates the policy's own trajectory step by step, which is how trends
+    are measured."""
 
     rollouts: Count = 5
     """N: rollouts per process reward."""

@@ -1,4 +1,5 @@
-"""IPR: the policy's own action against the expert's, at each step of the expert's trajectory (arXiv 2406.11176, section 3)."""
+"""IPR: the policy's own action against the expert's, at each step of the expert's trajectory (arXiv
+2406.11176, section 3)."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from rro.exploration.strategies.base import Count, Strategy, StrategyContext
 
 @dataclass(frozen=True)
 class IterativeStepRefinement(Strategy):
-    """Walks along the expert's episode; at each step the policy's own action and the expert's are estimated, unless
-    they are the same. Explores greedily and rolls out at the policy's temperature (section 4)."""
+    """Walks along the expert's episode; at each step the policy's own action and the expert's are
+    estimated, unless they are the same. Explores greedily and rolls out at the policy's temperature
+    (section 4)."""
 
     rollouts: Count = 5
     """N: rollouts per process reward. IPR: 5."""

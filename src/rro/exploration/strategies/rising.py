@@ -1,4 +1,5 @@
-"""Reward Rising Optimization: candidates one at a time, until one's process reward rises (arXiv 2505.20737, section 3)."""
+"""Reward Rising Optimization: candidates one at a time, until one's process reward rises (arXiv
+2505.20737, section 3)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from rro.exploration.tree import Node
 
 @dataclass(frozen=True)
 class RisingExploration(Strategy):
-    """Draws candidates until one rises above the step before, or K are drawn; then the best extends the trajectory."""
+    """Draws candidates until one rises above the step before, or K are drawn; then the best extends
+    the trajectory."""
 
     rollouts: Count = 5
     """N: rollouts per process reward. Paper: 5."""
@@ -42,7 +44,8 @@ class RisingExploration(Strategy):
         return estimate.mean
 
     async def _first_rising(self, sampler: Sampler, node: Node, previous: float) -> Node:
-        """Draw and estimate until one rises, or K are drawn; commits that one, or the best if none rose."""
+        """Draw and estimate until one rises, or K are drawn; commits that one, or the best if none
+        rose."""
         estimated: list[tuple[float, Node]] = []
         for _ in range(self.candidates):
             candidate = await sampler.propose(node)

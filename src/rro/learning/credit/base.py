@@ -1,4 +1,5 @@
-"""What a credit is: a pure function of a finished tree, which gives the rows that a learner takes."""
+"""What a credit is: a pure function of a finished tree, which gives the rows that a learner
+takes."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ Rows = Literal["pairs", "conversations"]
 
 @dataclass(frozen=True)
 class CreditContext:
-    """What a credit is told of the run: the strategy that grew the trees and the round it did so in (for the rows'
-    columns), expert episodes by task id, the reward that counts as success, and the range of outcome rewards."""
+    """What a credit is told of the run: the strategy that grew the trees and the round it did so in
+    (for the rows' columns), expert episodes by task id, the reward that counts as success, and the
+    range of outcome rewards."""
 
     strategy: str = ""
     iteration: int = 0
@@ -35,8 +37,8 @@ class CreditContext:
 
 
 class Credit(ABC):
-    """`gives` says what its rows are: preference pairs (`PreferencePair`) or conversations (tuples of `Message`).
-    `needs` names what it reads of the context besides the tree ("experts")."""
+    """`gives` says what its rows are: preference pairs (`PreferencePair`) or conversations (tuples
+    of `Message`). `needs` names what it reads of the context besides the tree ("experts")."""
 
     gives: ClassVar[Rows] = "pairs"
     needs: ClassVar[frozenset[str]] = frozenset()

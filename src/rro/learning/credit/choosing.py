@@ -1,4 +1,5 @@
-"""Which credit suits a strategy's trees, made with the options that follow from the strategy's own."""
+"""Which credit suits a strategy's trees, made with the options that follow from the strategy's
+own."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ from rro.learning.credit.base import Credit, CreditContext
 def credit_of(
     strategy: Strategy, context: CreditContext | None = None, section: CreditConfig | None = None
 ) -> Credit:
-    """The credit that `section` names, or else the strategy's own. `context` defaults to one that knows the strategy's
-    name alone. Raises UsageError for an unknown name and for options that do not fit."""
+    """The credit that `section` names, or else the strategy's own. `context` defaults to one that
+    knows the strategy's name alone. Raises UsageError for an unknown name and for options that do
+    not fit."""
     section, context = section or CreditConfig(), context or CreditContext(strategy.name)
     plugin = plugins.CREDITS.find(section.name or strategy.credit)
     own: Mapping[str, Any] = strategy.credit_options() if plugin.name == strategy.credit else {}

@@ -1,4 +1,5 @@
-"""Preference pairs whose order is credible: P(chosen is worth more than rejected) is high (docs/exploration.md)."""
+"""Preference pairs whose order is credible: P(chosen is worth more than rejected) is high
+(docs/exploration.md)."""
 
 from __future__ import annotations
 
@@ -16,16 +17,19 @@ from rro.types import PreferencePair
 
 @dataclass(frozen=True)
 class CrediblePairs(Credit):
-    """Each committed action against the sibling that is most credibly worth less, or against all that credibly are.
+    """Each committed action against the sibling that is most credibly worth less, or against all
+    that credibly are.
 
-    What was seen after an action was committed counts too, and may overturn what had seemed settled."""
+    What was seen after an action was committed counts too, and may overturn what had seemed
+    settled."""
 
     siblings: Siblings = "lowest"
     """Which siblings the chosen action is paired with: the most credibly worse one, or all."""
     margin: Margin = 0.0
     """A sibling must be lower by more than this."""
     max_error: Annotated[float, Field(gt=0, le=0.5)] = 0.2
-    """A pair is kept if the probability that chosen is worth more than rejected is at least 1 - max_error."""
+    """A pair is kept if the probability that chosen is worth more than rejected is at least 1 -
+    max_error."""
     prior: Annotated[float, Field(gt=0)] = 2.0
     """Outcomes that the prior counts as: an action is worth what its state is worth."""
     dispersion: bool = True

@@ -1,4 +1,5 @@
-"""Preference pairs along the expert's trajectory: its action against the policy's own (IPR, arXiv 2406.11176, section 3)."""
+"""Preference pairs along the expert's trajectory: its action against the policy's own (IPR, arXiv
+2406.11176, section 3)."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from rro.types import Message, PreferencePair, Source, StopReason, Trajectory
 
 @dataclass(frozen=True)
 class ExpertPairs(Credit):
-    """The outcome pair of the whole trajectories, then a pair for each step of the expert's where the two process
-    rewards differ."""
+    """The outcome pair of the whole trajectories, then a pair for each step of the expert's where
+    the two process rewards differ."""
 
     margin: Margin = 0.01
     """The two process rewards must differ by more than this. IPR: 0.01."""
@@ -60,7 +61,8 @@ def _rest(expert: Trajectory, step: int) -> tuple[Message, ...]:
 
 
 def _own_rest(own: Node) -> tuple[Message, ...]:
-    """The policy's action and the first of its rollouts that did not fail; nothing if all failed."""
+    """The policy's action and the first of its rollouts that did not fail; nothing if all
+    failed."""
     if own.stop is not None:
         return (own.action,)
     for _, rollout in sorted(own.rollouts.items()):

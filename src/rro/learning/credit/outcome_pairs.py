@@ -1,4 +1,5 @@
-"""Preference pairs of whole trajectories: the expert's against the policy's (ETO, arXiv 2403.02502)."""
+"""Preference pairs of whole trajectories: the expert's against the policy's (ETO, arXiv
+2403.02502)."""
 
 from __future__ import annotations
 

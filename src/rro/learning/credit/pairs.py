@@ -1,4 +1,5 @@
-"""Preference pairs of a tree's steps: the chosen action against siblings that are worth less (RRO, section 3)."""
+"""Preference pairs of a tree's steps: the chosen action against siblings that are worth less (RRO,
+section 3)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class SiblingPairs(Credit):
     Siblings without an estimate, and those that say the same, give no pair."""
 
     siblings: Siblings = "lowest"
-    """Which siblings the chosen action is paired with: the one with the lowest process reward, or all lower ones."""
+    """Which siblings the chosen action is paired with: the one with the lowest process reward, or
+    all lower ones."""
     margin: Margin = 0.0
     """A sibling must be lower by more than this."""
     context: CreditContext = CreditContext()
@@ -40,7 +42,8 @@ class SiblingPairs(Credit):
 
 
 def lower_siblings(chosen: Node, margin: float) -> Iterator[Node]:
-    """Siblings that say something else and whose process reward is lower than that of `chosen` by more than `margin`."""
+    """Siblings that say something else and whose process reward is lower than that of `chosen` by
+    more than `margin`."""
     if chosen.estimate is None or chosen.parent is None:
         return
     for sibling in chosen.parent.children:
@@ -59,8 +62,8 @@ def step_pair(
     context: CreditContext,
     sides: tuple[tuple[Message, ...], tuple[Message, ...]] | None = None,
 ) -> PreferencePair:
-    """Two candidates of one node, both with an estimate; `sides` replaces the one message each by the rest of an
-    episode."""
+    """Two candidates of one node, both with an estimate; `sides` replaces the one message each by
+    the rest of an episode."""
     assert chosen.parent is not None
     assert chosen.estimate is not None
     assert rejected.estimate is not None
