@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rro.learning.base import Learner
     from rro.learning.credit.base import Credit
     from rro.pipeline.run import open_run
-    from rro.runs.folder import RunFolder
     from rro.policies.base import Policy
     from rro.policies.scripted import ScriptedPolicy
+    from rro.runs.folder import RunFolder
     from rro.scripting import (
         Exploration,
         evaluate,
