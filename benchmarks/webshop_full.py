@@ -219,8 +219,8 @@ def measure(folder: Path, queries: Sequence[str]) -> dict[str, Any]:
     passes = {name: _milliseconds(index, queries) for name in ("cold", "warm")}
     after = _resident()
     return {
-        "terms": len(index._terms),
-        "postings": len(index._docs),
+        "terms": len(index.arrays["term_offsets"]) - 1,
+        "postings": len(index.arrays["docs"]),
         "open_seconds": round(opened - begun, 4),
         "first_search_seconds": round(first, 3),
         "search_ms": passes,

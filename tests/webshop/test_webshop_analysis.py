@@ -74,10 +74,10 @@ def test_query_terms_counts_repetitions_in_order_of_appearance():
     ]
 
 
-def test_a_query_of_too_many_terms_or_with_half_a_character_is_an_error():
+def test_a_query_of_too_many_terms_or_with_a_lone_surrogate_is_an_error():
     words = [f"w{number}" for number in range(MAX_QUERY_TERMS)]
     assert len(query_terms(" ".join(words + words))) == MAX_QUERY_TERMS
-    with pytest.raises(QueryError, match="1025 different terms"):
+    with pytest.raises(QueryError, match="1025 distinct terms"):
         query_terms(" ".join([*words, "one"]))
     for half in ("\ud83d", "shoe \udc4d"):
         with pytest.raises(QueryError, match="surrogate"):

@@ -191,5 +191,5 @@ def test_a_broken_folder_says_which_file(tmp_path):
     with pytest.raises(DataError, match=f"{FILES[0]} cannot be read"):
         load_raw(tmp_path)
     write_folder(tmp_path, **{HUMAN_FILE: []})
-    with pytest.raises(DataError, match=f"{HUMAN_FILE} holds a JSON list"):
+    with pytest.raises(DataError, match=f"{HUMAN_FILE} contains a JSON list"):
         load_raw(tmp_path)

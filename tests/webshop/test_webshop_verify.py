@@ -182,7 +182,7 @@ def test_recorded_prices_are_used(data, tmp_path):
     assert verify(data, file, state=[write(tmp_path / "state.json.gz", state)])["finals_equal"] == 0
     with pytest.raises(DataError, match="959 goals"):
         verify(data, file, state=[write(tmp_path / "state.json", state | {"goals": recorded[1:]})])
-    with pytest.raises(DataError, match="not a recorded drawing"):
+    with pytest.raises(DataError, match="not a recording of prices and goals"):
         verify(data, file, state=[write(tmp_path / "state.json", {"prices": 3})])
 
 

@@ -1,34 +1,41 @@
-"""Where benchmark data lies, and how it gets there: `rro data fetch NAME [--from FOLDER]`.
+"""Data sets of benchmarks: where they are on disk, and `rro data fetch NAME [--from FOLDER]`.
 
-Knows no benchmark: each lists its data sets as DATA_SETS in its own `data` module.
+Knows no benchmark: data sets are found by name through the door `rro.plugins.DATA_SETS`.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import shutil
 import tempfile
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from rro.errors import DataError, UsageError
 from rro.plugins import DATA_SETS, did_you_mean
+from rro.runs.progress import Progress
+
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """How one data set is had. `files` in the order they are needed; `obtain(file, folder)`
-    downloads or makes one of them in `folder`, where those before it lie already; `check(folder)`
-    raises DataError where the whole is not usable. `optional` files come along where the source has
-    them; `derive(folder)` makes others of what is there."""
+    """The files of a data set and how to obtain them."""
 
     files: tuple[str, ...]
+    """Names of the required files, in the order in which they are obtained."""
     obtain: Callable[[str, Path], None]
+    """`obtain(file, folder)` downloads or makes a file in a folder that holds the ones before it.
+    Raises DataError if that fails."""
     check: Callable[[Path], None]
+    """`check(folder)` raises DataError if the files cannot be used."""
     optional: tuple[str, ...] = ()
+    """Names of files that are copied if the source has them."""
     derive: Callable[[Path], None] = lambda folder: None
+    """`derive(folder)` makes further files from the others, after the check."""
 
 
 def data_root() -> Path:
@@ -47,18 +54,17 @@ def data_folder(name: str) -> Path:
 
 
 def fetch(name: str, source: Path | None = None, target: Path | None = None) -> Path:
-    """Put data set `name` into `target` (default: data_root()/name) and return that folder.
+    """Put the data set `name` into the folder `target` (default: data_root()/name); returns it.
 
-    Files that `source` has are copied; with no source all are downloaded or made; what a source
-    lacks is, too. The folder appears whole or not at all, and a complete one is left as it is.
-    Raises UsageError for an unknown name, DataError for files that cannot be had or are not what
-    they should be."""
-    plugin = DATA_SETS.find(name) if name in DATA_SETS.names() else None
-    if plugin is None:
+    Files that the folder `source` has are copied; all others are downloaded or made. Either the
+    whole folder appears or nothing does, and a complete folder is left unchanged. Raises UsageError
+    for an unknown name, DataError if a file cannot be obtained or is not what it should be.
+    """
+    if name not in DATA_SETS.names():
         raise UsageError(f"unknown data set {name!r}: {did_you_mean(name, DATA_SETS.names())}")
     if source is not None and not source.is_dir():
         raise DataError(f"{source} is not a folder with the files of {name}")
-    data_set: DataSet = plugin.factory()
+    data_set: DataSet = DATA_SETS.find(name).factory()
     target = target or data_root() / name
     if all((target / file).exists() for file in data_set.files):
         data_set.check(target)
@@ -71,18 +77,16 @@ def fetch(name: str, source: Path | None = None, target: Path | None = None) -> 
 
 
 def _fill(data_set: DataSet, source: Path | None, target: Path) -> None:
-    """Gather the files beside the target, check them, and move them in place."""
+    """Gather the files in a folder beside the target, check them, and move them into place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
         folder = Path(scratch) / target.name
         folder.mkdir()
         for file in (*data_set.files, *data_set.optional):
-            given = next(
-                (place / file for place in (source, target) if place and (place / file).exists()),
-                None,
-            )
-            if given is not None:
-                shutil.copyfile(given, folder / file)
+            places = [place / file for place in (source, target) if place is not None]
+            existing = next((place for place in places if place.exists()), None)
+            if existing is not None:
+                _copy(existing, folder / file)
             elif file in data_set.files:
                 data_set.obtain(file, folder)
         data_set.check(folder)
@@ -95,11 +99,35 @@ def _fill(data_set: DataSet, source: Path | None, target: Path) -> None:
 
 
 def download(url: str) -> bytes:
-    """What lies at `url`. Raises DataError that says how to do without the network."""
+    """The content at `url`. Raises DataError that says how to do without the network.
+
+    For the few megabytes that are not in a data set of the Hugging Face Hub.
+    """
+    content = io.BytesIO()
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
-            return bytes(answer.read())
+            length = answer.headers.get("Content-Length")
+            size = None if length is None else int(length)
+            _transfer(answer, content, f"downloading {url.rpartition('/')[2]}", size)
     except OSError as error:
         raise DataError(
             f"{url} could not be downloaded ({error}): run rro data fetch with --from FOLDER"
         ) from None
+    return content.getvalue()
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("wb") as writer:
+        _transfer(reader, writer, f"copying {source.name}", source.stat().st_size)
+
+
+def _transfer(reader: IO[bytes], writer: IO[bytes], what: str, size: int | None) -> None:
+    """Copy with progress in MiB. Raises OSError if it ends before `size` bytes."""
+    done, total = 0, None if size is None else -(-size // _CHUNK)
+    with Progress(what, total, "MiB") as progress:
+        while chunk := reader.read(_CHUNK):
+            writer.write(chunk)
+            done += len(chunk)
+            progress.advance(-(-done // _CHUNK) - progress.done)
+    if size is not None and done != size:
+        raise OSError(f"ended after {done} of {size} bytes")

@@ -1,5 +1,7 @@
-"""Recordings of an original system, to be replayed: JSON lines, plain or .gz. Knows no
-benchmark."""
+"""Reads recordings of an original system, to be replayed: JSON lines, plain or gzipped.
+
+Knows no benchmark, and nothing of what a record holds.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,12 @@ from rro.errors import DataError
 from rro.runs.progress import Progress
 
 
-def replay(file: Path, play: Callable[[Mapping[str, Any]], None], of: str) -> None:
-    """Hand each record to `play`. Raises DataError that names file and line where it is no
-    recording `of` that system."""
+def replay(file: Path, play: Callable[[Mapping[str, Any]], None], system: str) -> None:
+    """Call `play` with each record of a file, in order, with a progress bar.
+
+    Raises DataError that names file and line if a line is not JSON, or if `play` raises because the
+    record is not one of `system`.
+    """
     lines = list(_lines(file))
     with Progress(f"replaying {file.name}", len(lines), "lines") as progress:
         for number, record in lines:
@@ -23,13 +28,14 @@ def replay(file: Path, play: Callable[[Mapping[str, Any]], None], of: str) -> No
                 play(record)
             except (LookupError, TypeError, AttributeError, ValueError) as error:
                 raise DataError(
-                    f"{file}, line {number}: not a recording of {of} ({error!r})"
+                    f"{file}, line {number}: not a recording of {system} ({error!r})"
                 ) from None
             progress.advance()
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a file, unpacked if it is packed. Raises DataError."""
+    """The content of a file, decompressed if it is gzipped. Raises DataError if it cannot be
+    read."""
     try:
         content = file.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content

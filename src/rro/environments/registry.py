@@ -12,22 +12,28 @@ from rro.errors import UsageError
 
 
 def register(name: str, factory: Callable[..., Benchmark]) -> None:
-    """Make `factory(**options)` available to recipes as `environment.name = name`."""
+    """Make an environment available to recipes as `environment.name = name`.
+
+    `factory` takes options, as keyword parameters or as a pydantic model called `options`, and
+    returns a Benchmark. Raises UsageError for a name that is taken.
+    """
     plugins.ENVIRONMENTS.register(name, factory)
 
 
 def open_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Benchmark:
-    """The benchmark called `name`. Raises UsageError for an unknown name or for options that it
-    does not take."""
+    """Open the benchmark called `name`. Raises UsageError for an unknown name or for options that
+    it does not take."""
     return open_environment(EnvironmentConfig(name=name, options=dict(options or {})))
 
 
 def open_environment(section: EnvironmentConfig) -> Benchmark:
-    """The benchmark of a recipe's `[environment]`. Raises UsageError as `open_benchmark` does."""
+    """Open the benchmark of a recipe's `[environment]`. Raises UsageError as `open_benchmark`
+    does."""
     if not section.name:
         known = ", ".join(plugins.ENVIRONMENTS.names())
         raise UsageError(
-            f"environment.name is missing: set it to one of {known}, or to module:attribute of your own"
+            f"environment.name is missing: set it to one of {known}, or to module:attribute of "
+            "your own"
         )
     plugin = plugins.ENVIRONMENTS.find(section.name)
     benchmark = plugin.make(parse_options(section, plugin, "environment"))

@@ -1,16 +1,17 @@
-"""Text to index terms, as the original WebShop's search engine does it (Anserini 0.14 on Lucene
-8.11, English).
+"""Text analysis: from text to index terms, as in the original WebShop's search engine (Anserini
+0.14 on Lucene 8.11, English).
 
-StandardTokenizer, possessive 's removed, lower case, stop words, Porter stemmer. The tokenizer's
-grammar is Unicode word segmentation (UAX #29, Unicode 9.0) with Lucene's additions: every ideograph
-and every emoji is a token, and runs of South East Asian script stay whole. It is written here as
-one regular expression over the `regex` module's property classes; what later Unicode versions moved
-is taken out again, where text of our days can contain it.
+The steps are StandardTokenizer, removal of possessive 's, lower case, stop words and the Porter
+stemmer. The tokenizer's grammar is Unicode word segmentation (UAX #29, Unicode 9.0) with Lucene's
+additions: every ideograph and every emoji is a token, and runs of South East Asian script stay
+whole. Here it is one regular expression over the property classes of the `regex` module. Characters
+whose class changed in later Unicode versions are put back where they occur in practice.
 
-Knows nothing of products or scores. Two things differ from Lucene, both without effect on text that
-occurs: lengths are counted in code points, not UTF-16 units, and a letter that is an emoji too
-(U+2139, U+24C2, U+1F170 ...) is taken as a letter even where a joiner makes it the start of a
-longer emoji."""
+Knows nothing of products or scores. Two differences from Lucene remain, neither of which affects
+text seen in practice: lengths are counted in code points, not UTF-16 units, and a letter that is
+also an emoji (U+2139, U+24C2, U+1F170 ...) counts as a letter even if a joiner makes it the start
+of a longer emoji.
+"""
 
 from __future__ import annotations
 
@@ -21,24 +22,25 @@ from typing import Any
 
 import regex  # type: ignore[import-untyped,unused-ignore]
 
-MAX_TOKEN = 255  # Lucene cuts longer tokens and goes on with the rest
-MAX_QUERY_TERMS = 1024  # Lucene's limit on the clauses of a query, which repeated terms share
+# Lucene splits longer tokens.
+MAX_TOKEN = 255
+# Lucene's limit on the clauses of a query. Repeated terms share a clause.
+MAX_QUERY_TERMS = 1024
 
-STOP_WORDS = frozenset(
-    {"a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not",
-     "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was", "will",
-     "with"}
-)  # fmt: skip
+_STOP_WORDS = """
+    a an and are as at be but by for if in into is it no not of on or such that the their then there
+    these they this to was will with"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
 class QueryError(ValueError):
-    """A query that the original engine fails on: over 1024 distinct terms, or half of a surrogate
-    pair."""
+    """A query on which the original engine fails: more than 1024 distinct terms, or a lone
+    surrogate."""
 
 
 def _token_pattern() -> str:
-    # Rule WB4: marks and format characters belong to the character before them. Unicode 9 had the
-    # skin tones (U+1F3FB..1F3FF) as bases of their own; they became marks in Unicode 11.
+    # Rule WB4: marks and format characters belong to the preceding character. Skin tones
+    # (U+1F3FB..1F3FF) were base characters in Unicode 9 and became marks in Unicode 11.
     extend_class = r"[[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]--[\U0001F3FB-\U0001F3FF]]"
     extend = extend_class + "*+"
 
@@ -48,22 +50,22 @@ def _token_pattern() -> str:
     letter = rf"(?:[[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]--{newer}]{extend})"
     hebrew = rf"(?:\p{{WB=Hebrew_Letter}}{extend})"
     katakana = rf"(?:\p{{WB=Katakana}}{extend})"
-    # Unicode 9 forgot the full-width digits, Lucene does not
+    # Unicode 9 left out the full-width digits; Lucene adds them.
     number = rf"(?:[\p{{WB=Numeric}}\uFF10-\uFF19]{extend})"
-    joiner = rf"(?:\p{{WB=ExtendNumLet}}{extend})"  # the underscore and its kin
-    # What joins only between two letters ("c:d", "o.k") or two digits ("1,000"); the apostrophe is
+    # The underscore and similar characters.
+    joiner = rf"(?:\p{{WB=ExtendNumLet}}{extend})"
+    # Characters that join two letters ("c:d", "o.k") or two digits ("1,000"). The apostrophe does
     # both.
     mid_letter = rf"(?:[\p{{WB=MidLetter}}\p{{WB=MidNumLet}}']{extend})"
     mid_number = rf"(?:[\p{{WB=MidNum}}\p{{WB=MidNumLet}}']{extend})"
-    # Hebrew abbreviations keep their quotation mark, or an apostrophe at their end. The letter
-    # before it must not be taken as an ordinary one, as this expression takes the first alternative
-    # and Lucene the longest.
+    # Hebrew abbreviations keep a quotation mark, or an apostrophe at the end. The letter before it
+    # must not match as an ordinary one: this expression takes the first alternative, Lucene the
+    # longest.
     abbreviation = rf"""{hebrew}(?:"{extend}{hebrew}|'{extend})"""
     letters = rf"{letter}(?:{joiner}*+(?!{abbreviation}){letter}|{mid_letter}{letter})*+"
     numbers = rf"{number}(?:(?:{joiner}*+|{mid_number}){number})*+"
     part = rf"(?:{katakana}(?:{joiner}*+{katakana})*+|(?:{abbreviation}|{numbers}|{letters})++)"
-    # The look-behind changes nothing in words of normal length: it keeps a run of joiners from
-    # costing its square.
+    # The look-behind only prevents quadratic time on long runs of joiners.
     word = rf"(?:(?<!\p{{WB=ExtendNumLet}}){joiner}++)?{part}(?:{joiner}++{part})*+{joiner}*+"
 
     south_east_asian = rf"(?:\p{{Line_Break=Complex_Context}}{extend})++"
@@ -72,9 +74,12 @@ def _token_pattern() -> str:
 
 
 def _emoji_pattern(extend_class: str) -> str:
-    """Emoji sequences of UTS #51 (Emoji 11.0). The set is explicit: Unicode narrowed the property
-    in later versions, and products are full of the stars and dingbats that were dropped. The
-    copyright and trade mark signs are in it."""
+    """Emoji sequences of UTS #51 (Emoji 11.0).
+
+    The set is explicit because later Unicode versions narrowed the property, and product texts are
+    full of the stars and dingbats that were dropped. It includes the copyright and trade mark
+    signs.
+    """
     pictures = (
         r"[\xA9\xAE\u203C\u2049\u2122\u2139\u2194-\u2199\u21A9\u21AA\u231A\u231B\u2328\u2388\u23CF\u23E9-\u23F3"
         r"\u23F8-\u23FA\u24C2\u25AA\u25AB\u25B6\u25C0\u25FB-\u25FE\u2600-\u2605\u2607-\u2612\u2614-\u2685\u2690-\u2705"
@@ -96,16 +101,17 @@ def _emoji_pattern(extend_class: str) -> str:
         r"\U0001F9B5\U0001F9B6\U0001F9B8\U0001F9B9\U0001F9D1-\U0001F9DD]"
     )
     skin = r"[\U0001F3FB-\U0001F3FF]"
-    zero_width = r"\u200D{0,250}+"  # bounded for speed: a token holds no more
-    # Marks other than the presentation selectors. A zero-width joiner is one unless it joins the
-    # next picture.
+    # Bounded for speed; a token cannot hold more.
+    zero_width = r"\u200D{0,250}+"
+    # Marks other than presentation selectors. A zero-width joiner counts as a mark unless it joins
+    # the next picture.
     plain = rf"[{extend_class}--[\uFE0E\uFE0F\u200D]]"
     mark = rf"(?:{plain}|\u200D(?!{zero_width}{pictures}|{skin}))*+"
     picture = (
         rf"(?:(?:{zero_width}{skin_bases}{mark})?{skin}{mark}|{zero_width}{pictures}{mark}\uFE0F?)"
     )
     sequence = rf"{picture}(?:(?:\u200D{picture})++|[\U000E0020-\U000E007E]++\U000E007F)?"
-    # of 0-9 it is a word already; U+20E3 is itself a mark
+    # Keycaps of digits match as words already; U+20E3 is itself a mark.
     keycap = rf"[#*][{plain}\u200D]*\uFE0F?\u20E3[{plain}\u200D]*+"
     flag = rf"(?:\p{{WB=Regional_Indicator}}{extend_class}*+){{2}}"
     return rf"{sequence}|{keycap}|{flag}"
@@ -115,16 +121,15 @@ _TOKEN: Any = regex.compile(_token_pattern(), regex.V1)
 
 
 def tokenize(text: str) -> Iterator[str]:
-    """The tokens of `text` in order, as Lucene's StandardTokenizer gives them (case kept)."""
+    """The tokens of `text` in order, as Lucene's StandardTokenizer returns them (case kept)."""
     position = 0
     while match := _TOKEN.search(text, position):
         position, end = match.span()
         if end - position <= MAX_TOKEN:
             yield match[0]
             position = end
-        while (
-            position < end
-        ):  # Lucene's scanner sees 255 characters from where a token starts, and finds the longest
+        # Of a longer one, Lucene's scanner sees 255 characters at a time.
+        while position < end:
             match = _TOKEN.match(text, position, position + MAX_TOKEN)
             if match:
                 yield match[0]
@@ -133,22 +138,27 @@ def tokenize(text: str) -> Iterator[str]:
 
 def analyze(text: str) -> list[str]:
     """The index terms of `text` in order, with repetitions."""
-    # No token spans a space, and most words of a catalogue have been seen before.
+    # No token spans a space, and most words of a catalogue repeat.
     terms: list[str] = []
     for chunk in text.split(" "):
         terms += _chunk_terms(chunk) if len(chunk) < MAX_TOKEN else _terms(chunk)
     return terms
 
 
+def has_surrogates(text: str) -> bool:
+    """Whether the text contains a lone surrogate, which no index holds and UTF-8 cannot encode."""
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def query_terms(query: str) -> Counter[str]:
-    """The distinct terms of a search in order of appearance, with how often each occurs. Raises
-    QueryError."""
-    if not query.isascii() and any("\ud800" <= character <= "\udfff" for character in query):
-        raise QueryError("the query contains half of a surrogate pair")
+    """Counts of the query's distinct terms, in order of appearance. Raises QueryError if the
+    original engine fails on the query."""
+    if has_surrogates(query):
+        raise QueryError("the query contains a lone surrogate")
     terms = Counter(analyze(query))
     if len(terms) > MAX_QUERY_TERMS:
         raise QueryError(
-            f"the query has {len(terms)} different terms, at most {MAX_QUERY_TERMS} are possible"
+            f"the query has {len(terms)} distinct terms; the limit is {MAX_QUERY_TERMS}"
         )
     return terms
 
@@ -164,7 +174,7 @@ def _terms(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1 << 17)
 def _term(token: str) -> str:
-    """Token to term; "" for a stop word."""
+    """The term of a token, or "" for a stop word."""
     if token[-2:-1] in ("'", "\u2019", "\uff07") and token[-1] in "sS":
         token = token[:-2]
     word = token.lower() if token.isascii() else "".join(map(_lower, token))
@@ -172,15 +182,15 @@ def _term(token: str) -> str:
 
 
 def _lower(character: str) -> str:
-    """Java's Character.toLowerCase: one character for one, so without the dot that Python adds to a
-    Turkish I."""
+    """Java's Character.toLowerCase, which returns a single character: without the combining dot
+    that Python adds to the Turkish dotted I."""
     return character.lower()[:1]
 
 
 @cache
 def _porter() -> Any:
-    # Imported late: NLTK takes a third of a second. This mode is Martin Porter's own program, which
-    # is Lucene's too.
+    # Imported late because NLTK takes a third of a second. This mode follows Martin Porter's own
+    # implementation, as Lucene does.
     from nltk.stem.porter import PorterStemmer
 
     return PorterStemmer(PorterStemmer.MARTIN_EXTENSIONS)

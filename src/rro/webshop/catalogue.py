@@ -1,8 +1,9 @@
-"""The shop's goods: WebShop's own data files in, frozen products and a search over them out.
+"""The products: reads WebShop's data files into immutable records with a search over them.
 
-Facts about formats and their quirks: princeton-nlp/WebShop at 64fa2a5,
-web_agent_site/engine/engine.py. Knows nothing of goals, drawn prices, pages or agents. Everything
-here is shared read-only among episodes."""
+File formats and their quirks follow web_agent_site/engine/engine.py of princeton-nlp/WebShop at
+64fa2a5. Knows nothing of goals, drawn prices, pages or agents. All episodes share a catalogue
+read-only.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rro.errors import DataError
-from rro.webshop.analysis import QueryError
+from rro.webshop.analysis import QueryError, has_surrogates
 
-HITS = 50  # what one search returns at most
-CACHED_SEARCHES = 8192  # rollouts from one state repeat each other's searches
+# Most products that a search returns.
+HITS = 50
+# Rollouts from the same state repeat each other's searches.
+CACHED_SEARCHES = 8192
 ITEM_FILES = (
     ("items_shuffle_1000.json", "items_ins_v2_1000.json"),
     ("items_shuffle.json", "items_ins_v2.json"),
@@ -32,27 +35,30 @@ HUMAN_FILE, NOUN_FILE, COLOR_FILE = "items_human_ins.json", "title_nouns.json", 
 
 @dataclass(frozen=True)
 class RawCatalogue:
-    """WebShop's files, parsed and otherwise as they are.
-
-    `products`: entries of items_shuffle*.json, in index order. `attributes`: items_ins_v2*.json,
-    asin -> {"attributes", and where it has a synthetic instruction "instruction",
-    "instruction_attributes"}. `human`: items_human_ins.json, asin -> [{"instruction",
-    "instruction_attributes", "instruction_options", ...}]. `nouns`: asin -> lower-cased NOUN and
-    PROPN tokens of the title, in order. `colors`: the colour words of the reward's normalisation,
-    in order."""
+    """WebShop's files, parsed but otherwise unchanged. Dictionaries are keyed by product id
+    (ASIN)."""
 
     products: list[dict[str, Any]]
+    """Entries of items_shuffle*.json, in index order."""
     attributes: dict[str, Any]
+    """items_ins_v2*.json: "attributes" and, for a product with a synthetic instruction,
+    "instruction" and "instruction_attributes"."""
     human: dict[str, Any]
+    """items_human_ins.json: a list of "instruction", "instruction_attributes" and
+    "instruction_options" for each product."""
     nouns: dict[str, list[str]]
+    """Lower-cased NOUN and PROPN tokens of each title, in order."""
     colors: list[str]
+    """Colour words by which the reward normalises options, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One article as the shop shows and judges it. `prices` has one or two dollar amounts (two: a
-    range, of which each price seed draws one); `options` are (name, values) in file order; `nouns`
-    those of the title."""
+    """A product as the shop displays and scores it.
+
+    `prices` holds one amount in dollars, or the two ends of a range from which each price seed
+    draws one. `options` are (name, values) in file order. `nouns` are those of the title.
+    """
 
     asin: str
     title: str
@@ -68,20 +74,23 @@ class Product:
     nouns: tuple[str, ...]
 
     def text(self) -> str:
-        """What the search indexes."""
+        """The text that the search indexes."""
         options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in self.options)
         first_bullet = self.bullets[0] if self.bullets else ""
         return " ".join((self.title, self.description, first_bullet, options)).lower()
 
 
 class SearchIndex(Protocol):
-    """What a catalogue searches with (see rro.webshop.index)."""
+    """The search of a catalogue (see `rro.webshop.index.Index`)."""
 
-    def search(self, query: str, k: int = HITS) -> list[tuple[int, float]]: ...
+    def search(self, query: str, k: int = HITS) -> list[tuple[int, float]]:
+        """The best `k` products as (position, score), best first."""
+        ...
 
 
 class Catalogue:
-    """Products in index order and how to find them."""
+    """The products, in index order, and the ways to find them. `ranked` is the text search, with a
+    cache: it takes a query and returns positions, best first."""
 
     def __init__(
         self, products: Sequence[Product], colors: Sequence[str], index: SearchIndex
@@ -98,18 +107,14 @@ class Catalogue:
         return self.products[self.position[asin]]
 
     def find(self, keywords: tuple[str, ...], random_seed: int) -> tuple[int, ...]:
-        """Positions of the products that a search shows, best first. `random_seed` decides what <r>
-        shows.
+        """Positions of the products that a search finds, best first.
 
-        Raises QueryError where the original fails: <a>, a bare <c>, lone surrogates, over-long
-        queries."""
-        if any(
-            "\ud800" <= character <= "\udfff"
-            for word in keywords
-            if not word.isascii()
-            for character in word
-        ):
-            raise QueryError("the keywords hold half of a surrogate pair")
+        A first keyword "<r>" gives random products (from `random_seed`), "<c>" those of a category,
+        "<q>" those of a query. Raises QueryError where the original fails: "<a>", "<c>" alone, lone
+        surrogates, queries that are too long.
+        """
+        if any(map(has_surrogates, keywords)):
+            raise QueryError("the keywords contain a lone surrogate")
         match keywords:
             case ("<r>", *_):
                 count = len(self.products)
@@ -134,27 +139,28 @@ def _grouped(keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
 
 
 def build_catalogue(raw: RawCatalogue, index: Path | None = None) -> Catalogue:
-    """Products of `raw` and their search index: in memory, or in the folder `index`, where it is
-    built unless it lies there.
+    """Parse the products of `raw` and index them, in memory or in the folder `index`.
 
-    Raises DataError for a bad entry, or an index of another catalogue."""
+    An index that is already in the folder is opened. Raises DataError for an entry that is not a
+    WebShop product, or for the index of another catalogue.
+    """
     from rro.webshop.index import Index, build, build_folder
 
     products = list(parse_products(raw))
     ids, texts = [product.asin for product in products], (product.text() for product in products)
     if index is None:
         return Catalogue(products, raw.colors, build(ids, texts))
-    found = Index.open(index) if index.exists() else build_folder(index, ids, texts)
-    if not found.has_ids(ids):
+    opened = Index.open(index) if index.exists() else build_folder(index, ids, texts)
+    if not opened.has_ids(ids):
         raise DataError(
             f"{index} is the search index of another catalogue: name another folder, or delete it"
         )
-    return Catalogue(products, raw.colors, found)
+    return Catalogue(products, raw.colors, opened)
 
 
 def parse_products(raw: RawCatalogue) -> Iterator[Product]:
-    """The entries that WebShop keeps: not named 'nan', not longer than 10 characters, and only the
-    first of a name."""
+    """The products that WebShop keeps: of entries with the same id the first, and none whose id is
+    "nan" or has more than 10 characters. Raises DataError that names the entry."""
     seen: set[str] = set()
     for number, entry in enumerate(raw.products):
         try:
@@ -166,7 +172,7 @@ def parse_products(raw: RawCatalogue) -> Iterator[Product]:
         except KeyError as error:
             if "asin" in entry and error.args == (entry["asin"],):
                 raise DataError(
-                    f"{NOUN_FILE} has no entry for product {asin}: its titles must be tagged again"
+                    f"{NOUN_FILE} has no entry for product {asin}: tag the titles again"
                 ) from None
             raise DataError(f"products: entry {number} has no key {error}") from None
         except (TypeError, AttributeError, ValueError, LookupError, InvalidOperation) as error:
@@ -203,7 +209,7 @@ def _text(value: Any) -> str:
 
 
 def _prices(pricing: str | None) -> tuple[tuple[float, ...], str]:
-    """Dollar amounts (at most two), and how the shop prints them."""
+    """Amounts in dollars (at most two), and how the shop displays them."""
     if not pricing:
         return (100.0,), "$100.0"
     prices = tuple(float(Decimal(re.sub(r"[^\d.]", "", part))) for part in pricing.split("$")[1:])
@@ -217,9 +223,8 @@ def _options(
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     if not isinstance(customization, Mapping):
         return ()
-    options: dict[
-        str, tuple[str, ...]
-    ] = {}  # names that agree but for case: the last one's values, the first one's place
+    # Of names that differ only in case, the last one's values take the first one's place.
+    options: dict[str, tuple[str, ...]] = {}
     for name, values in customization.items():
         if values is not None:
             options[name.lower()] = tuple(
@@ -229,9 +234,11 @@ def _options(
 
 
 def catalogue_files(folder: Path) -> list[Path]:
-    """The files of a data folder: items, attributes, human instructions, nouns, colours. Where both
-    catalogues lie in one folder it is the small one. Raises DataError that names what is
-    missing."""
+    """The files of a data folder: products, attributes, human instructions, nouns, colours.
+
+    If the folder has both catalogues, the small one is taken. Raises DataError that names the
+    missing files.
+    """
     items, attributes = next(
         (pair for pair in ITEM_FILES if (folder / pair[0]).exists()), ITEM_FILES[0]
     )
@@ -239,14 +246,15 @@ def catalogue_files(folder: Path) -> list[Path]:
     missing = [file.name for file in files if not file.exists()]
     if missing:
         raise DataError(
-            f"{folder} is not a WebShop data folder: {', '.join(missing)} missing; see rro data fetch"
+            f"{folder} is not a WebShop data folder: {', '.join(missing)} missing; "
+            "run rro data fetch"
         )
     return files
 
 
 def load_raw(folder: Path) -> RawCatalogue:
-    """Read a data folder. Raises DataError, which names the file, where one is missing, broken or
-    of another form."""
+    """Read a data folder. Raises DataError that names the file if one is missing, damaged or of
+    another form."""
     kinds = (list, dict, dict, dict, list)
     return RawCatalogue(
         *(_read(file, kind) for file, kind in zip(catalogue_files(folder), kinds, strict=True))
@@ -260,13 +268,13 @@ def _read(file: Path, kind: type) -> Any:
         raise DataError(f"{file} cannot be read ({error}): fetch it again") from None
     if not isinstance(value, kind):
         raise DataError(
-            f"{file} holds a JSON {type(value).__name__} where WebShop's has a {kind.__name__}"
+            f"{file} contains a JSON {type(value).__name__}; WebShop's file is a {kind.__name__}"
         )
     return value
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of each data file by name, for the record of a run."""
+    """SHA-256 of each data file by name."""
     hashes = {}
     for file in catalogue_files(folder):
         with file.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""WebShop's own commands: `rro verify webshop`."""
+"""WebShop's command: `rro verify webshop`."""
 
 from __future__ import annotations
 

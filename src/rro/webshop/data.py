@@ -1,8 +1,9 @@
-"""WebShop's data: `rro data fetch webshop-1k` (or webshop).
+"""WebShop's data sets: `rro data fetch webshop-1k` and `rro data fetch webshop`.
 
-The item files come from a Hugging Face data set; the two small files that the original takes from
-elsewhere are made here: the colour words out of its source text, and the titles' nouns by spaCy
-(once; an episode needs neither)."""
+The product files come from a data set on the Hugging Face Hub. Two small files are made here, once:
+the colour words, read from the original's source, and the nouns of the titles, tagged by spaCy.
+Episodes need neither the Hub nor spaCy.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import Any
 
 from rro.environments.data_sets import DataSet, download
 from rro.errors import DataError
+from rro.runs.progress import Progress
 from rro.webshop.catalogue import (
     COLOR_FILE,
     HUMAN_FILE,
@@ -49,7 +51,8 @@ def _check_webshop(folder: Path) -> None:
 
 
 def color_words(source_text: str) -> list[str]:
-    """The list COLOR_SET of WebShop's normalize.py, read without running it."""
+    """The list COLOR_SET of WebShop's normalize.py, which is parsed but not run. Raises DataError
+    if it has none."""
     for node in ast.parse(source_text).body:
         if isinstance(node, ast.Assign) and any(
             getattr(name, "id", "") == "COLOR_SET" for name in node.targets
@@ -57,28 +60,35 @@ def color_words(source_text: str) -> list[str]:
             words = ast.literal_eval(node.value)
             return [str(word) for word in words]
     raise DataError(
-        f"WebShop's {COLOR_SOURCE} has no COLOR_SET: is it another version than {WEBSHOP_COMMIT[:7]}?"
+        f"WebShop's {COLOR_SOURCE} has no COLOR_SET: is it of another version than "
+        f"{WEBSHOP_COMMIT[:7]}?"
     )
 
 
 def title_nouns(products: list[dict[str, Any]]) -> dict[str, list[str]]:
-    """Lower-cased common and proper nouns of each title, by asin. The tagging decides some rewards:
-    the recordings were made with spaCy 3.6's model."""
+    """Lower-cased common and proper nouns of each title, by product id.
+
+    Some rewards depend on the tagging; the recordings were made with the model of spaCy 3.6. Raises
+    DataError if spaCy or its model is not installed.
+    """
     try:
         import spacy  # type: ignore[import-not-found,unused-ignore]
 
         tagger = spacy.load(SPACY_MODEL, exclude=["ner", "lemmatizer"])
     except (ImportError, OSError):
         raise DataError(
-            f"{NOUN_FILE} has to be made by spaCy: pip install spacy, python -m spacy download {SPACY_MODEL}, and fetch "
-            f"again; or fetch --from a folder that has {NOUN_FILE}"
+            f"making {NOUN_FILE} needs spaCy: pip install spacy, python -m spacy download "
+            f"{SPACY_MODEL}, and fetch again; or fetch --from a folder that has {NOUN_FILE}"
         ) from None
+    nouns = {}
     titles = tagger.pipe(str(product["name"]) for product in products)
-    nouns = (
-        [token.text.lower() for token in title if token.pos_ in ("NOUN", "PROPN")]
-        for title in titles
-    )
-    return {product["asin"]: found for product, found in zip(products, nouns, strict=True)}
+    with Progress("tagging titles", len(products), "titles") as progress:
+        for product, title in zip(products, titles, strict=True):
+            nouns[product["asin"]] = [
+                token.text.lower() for token in title if token.pos_ in ("NOUN", "PROPN")
+            ]
+            progress.advance()
+    return nouns
 
 
 def _download_from_hub(file: str, folder: Path) -> None:
@@ -86,11 +96,12 @@ def _download_from_hub(file: str, folder: Path) -> None:
         from huggingface_hub import hf_hub_download
 
         hf_hub_download(HUB_DATA_SET, file, repo_type="dataset", local_dir=folder)
-    except Exception as error:  # its network, authorisation and cache errors share no base class
+    # Its errors of network, authorisation and cache have no common base class.
+    except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise DataError(
-            f"{file} could not be downloaded from the Hugging Face data set {HUB_DATA_SET} ({reason}): download it by hand "
-            "and run rro data fetch with --from FOLDER"
+            f"{file} could not be downloaded from the Hugging Face data set {HUB_DATA_SET} "
+            f"({reason}): download it by hand and run rro data fetch with --from FOLDER"
         ) from None
 
 
@@ -99,10 +110,10 @@ def _write_json(file: Path, value: object) -> None:
 
 
 def webshop_1k() -> DataSet:
-    """The 1,000 products of WebShop's small catalogue."""
+    """WebShop's small catalogue of 1,000 products."""
     return _webshop(*ITEM_FILES[0])
 
 
 def webshop_full() -> DataSet:
-    """The full catalogue of 1.18 million products: 5 GB, and as much time and memory as that takes."""
+    """WebShop's full catalogue of 1.18 million products, 5 GB of JSON."""
     return _webshop(*ITEM_FILES[1])

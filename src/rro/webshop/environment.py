@@ -1,9 +1,10 @@
-"""The shop as agents meet it: one buyer's visit, driven by `search[...]` and `click[...]`.
+"""The environment: one visit to the shop, driven by `search[...]` and `click[...]`.
 
-The agent format is that of ETO and IPR: an instruction turn answered by "OK", then observations; an
-answer's action is what stands after its last "Action: ". Whatever an agent writes is answered;
-nothing here raises for it, and a bad action leaves the state as it was (the original raises for
-some and is broken from then on)."""
+The format of the conversation is that of ETO and IPR: a message with the rules, answered by "OK",
+then observations. The action is the part of an answer after its last "Action: ". No answer of an
+agent raises; an invalid action leaves the state unchanged. (The original raises for some of them
+and no longer works afterwards.) Knows nothing of files or search ranking.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +21,15 @@ from rro.webshop.pages import SECTIONS, Page, Pages, Session, address_page
 from rro.webshop.reward import purchase_reward
 
 INSTRUCTION = """\
-You are buying a product in a web shop for someone else. Their instruction stands at the top of every page. In each turn \
-you see the text of the current page, its parts separated by [SEP], and you answer with one thought and one action.
+You are buying a product in a web shop for someone else. Their instruction stands at the top of \
+every page. In each turn you see the text of the current page, its parts separated by [SEP], and \
+you answer with one thought and one action.
 Two actions exist:
 search[keywords] looks for products.
-click[name] presses a button, opens a product by its id, or chooses an option; the name must stand on the page.
-Open a product that fits, choose the options that the instruction asks for, then click[Buy Now]. You have at most ten turns.
+click[name] presses a button, opens a product by its id, or chooses an option; the name must \
+stand on the page.
+Open a product that fits, choose the options that the instruction asks for, then click[Buy Now]. \
+You have at most ten turns.
 Write exactly in this form:
 Thought: your reasoning
 Action: the action"""
@@ -36,17 +40,18 @@ ACTION_MARK = "Action: "
 
 
 def action_text(answer: str) -> str | None:
-    """What stands after the last "Action: " of an agent's answer; None without one."""
+    """The text after the last "Action: " of an agent's answer, or None."""
     _, mark, action = answer.strip().rpartition(ACTION_MARK)
     return action if mark else None
 
 
 def parse_action(action: str) -> tuple[str, str] | None:
-    """("search" or "click" or another word, lower-cased argument) of `word[argument]`; None for
-    anything else.
+    """Split `word[argument]` into word and lower-cased argument. None for anything else.
 
-    The same as the original's greedy `(.+)\\[(.+)\\]` from the start of the first line, in linear
-    time: the last bracket that opens a non-empty argument, up to the line's last closing one."""
+    Equivalent to the original's greedy `(.+)\\[(.+)\\]` on the first line, but in linear time: the
+    argument reaches from the last bracket that opens a non-empty one to the line's last closing
+    bracket.
+    """
     line = action.partition("\n")[0]
     end = line.rfind("]")
     start = line.rfind("[", 1, max(1, end - 1))
@@ -54,8 +59,11 @@ def parse_action(action: str) -> tuple[str, str] | None:
 
 
 class WebShopEnvironment(Environment):
-    """One visit. `instruction` is the opening turn that tells the rules; "" leaves it and its "OK"
-    out."""
+    """One visit to the shop of `pages`.
+
+    `instruction` is the opening message with the rules; if it is "", neither it nor the "OK" is
+    sent. The state is a `Session`, so snapshots cost nothing.
+    """
 
     def __init__(self, pages: Pages, instruction: str = INSTRUCTION) -> None:
         self._pages = pages
@@ -63,7 +71,11 @@ class WebShopEnvironment(Environment):
         self._enter(Session(goal=0))
 
     def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
-        """Start `task` (its data is a goal's index). `seed` decides what searches for <r> show."""
+        """Start a visit for `task`, whose data is the index of a goal.
+
+        `seed` determines the random products that a search for "<r>" shows. Raises UsageError if
+        there is no such goal.
+        """
         goal = task.data
         if type(goal) is not int or not 0 <= goal < len(self._pages.goals.goals):
             raise UsageError(f"task {task.id}: {goal!r} is not the index of a WebShop goal")
@@ -78,6 +90,8 @@ class WebShopEnvironment(Environment):
         )
 
     def step(self, action: Message) -> StepResult:
+        """Carry out the action of an agent's answer. The reward, in [0, 1], comes with the
+        purchase, which ends the episode."""
         text = action_text(action.content)
         if text is None:
             return StepResult(INVALID_FORMAT, invalid=True)
@@ -85,21 +99,25 @@ class WebShopEnvironment(Environment):
         return replace(result, observation=PREFIX + result.observation)
 
     def snapshot(self) -> Session:
+        """The whole state of the visit, an immutable value."""
         return self._session
 
     def restore(self, snapshot: Session) -> None:
+        """Continue from a state that a visit to the same shop was in."""
         if snapshot != self._session:
             self._enter(snapshot)
 
     @property
     def page(self) -> Page:
-        """The page that the visit is on: its text and what can be clicked."""
+        """The current page: its text and what can be clicked."""
         return self._page
 
     def act(self, action: str, random_seed: int | None = None) -> StepResult:
-        """Carry out a bare action; the observation is the page's text alone. `random_seed` stands
-        in for the seed of what <r> shows, where a recorded step names it. A purchase's `info` has
-        asin, options, price and the reward's account."""
+        """Carry out an action, without the thought; the observation is the page's text alone.
+
+        `random_seed` replaces the seed of a search for "<r>", for replaying recordings. The `info`
+        of a purchase has asin, options, price in dollars, and the parts of the reward (`account`).
+        """
         parsed = parse_action(action)
         try:
             after = parsed and self._next(*parsed, random_seed)
@@ -117,7 +135,7 @@ class WebShopEnvironment(Environment):
         self._session = session
 
     def _next(self, word: str, argument: str, random_seed: int | None) -> Session | None:
-        """The state after an action, or None where it is not possible here."""
+        """The state after an action, or None if the page does not allow it."""
         if word == "search":
             return self._results(tuple(argument.split(" ")), 1, random_seed)
         if word != "click" or argument == "search" or argument not in self._page.clickables:
@@ -129,7 +147,8 @@ class WebShopEnvironment(Environment):
         return self._click(argument, self._page.clickables[argument])
 
     def _turn(self, button: str, random_seed: int | None) -> Session | None:
-        """Next and previous, by what the original takes the page for."""
+        """The state after "next >" or "< prev", by the page that the original takes itself to be
+        on (see `address_page`)."""
         session = self._session
         match button, address_page(session):
             case "next >", "search_results":
@@ -158,7 +177,8 @@ class WebShopEnvironment(Environment):
     def _results(self, keywords: tuple[str, ...], number: int, random_seed: int | None) -> Session:
         session = self._session
         draws, shown = session.draws, 0
-        if keywords[0] == "<r>":  # new products on every page, so every page is a draw
+        # "<r>" shows new products on every page, so every page is a draw.
+        if keywords[0] == "<r>":
             draws += 1
             shown = (
                 derive_seed("webshop <r>", session.seed, draws)

@@ -1,8 +1,9 @@
-"""A scripted buyer with the goal inside: it makes SFT data, and errs where it is told to.
+"""A scripted expert that knows the goal: it makes demonstrations for SFT, with mistakes if asked to.
 
-It sees the shop as any agent does, through the conversation, and keeps nothing between calls: the
-same messages and seeds give the same answer, so it can take over anywhere in an episode. It knows
-the goal (product id, options) and no more."""
+It sees the shop only through the conversation, as any agent does, and keeps no state between calls:
+the same messages and seeds give the same answer, so it can take over anywhere in an episode. Of the
+shop it knows the goal (product id, options), nothing else.
+"""
 
 from __future__ import annotations
 
@@ -17,38 +18,45 @@ from rro.webshop.environment import PREFIX, action_text, parse_action
 from rro.webshop.goals import Goal
 from rro.webshop.pages import SEPARATOR
 
-PATIENCE = 5  # result pages before it searches anew
+# Pages of results that it looks through before it searches again.
+PATIENCE = 5
 _PAGE_LINE = re.compile(r"Page (\d+) \(Total results: (\d+)\)")
 
 
 @dataclass
 class _Visit:
-    """What the conversation so far says: the page now, how often was searched, which product is
-    open, what was clicked on it."""
+    """What the conversation so far reveals of the visit."""
 
     kind: str = "unknown"
+    """Kind of the current page: index, results, item or section."""
     parts: list[str] = field(default_factory=list)
+    """Parts of the current page's text."""
     searches: int = 0
+    """Number of searches so far."""
     opened: str = ""
+    """Id of the product that was opened last."""
     clicks: list[str] = field(default_factory=list)
+    """Options clicked on it since."""
 
 
 class WebShopExpert:
-    """Searches, pages on until the goal's product is shown, opens it, clicks the goal's options,
+    """Searches, turns pages until the goal's product is shown, opens it, clicks the goal's options,
     and buys.
 
-    With probability `noise` it errs at a choice: vaguer keywords, another product, an option left
-    out or mistaken, buying early; a wrong product it notices with probability 1 - noise."""
+    With probability `noise`, each choice is a mistake: vaguer keywords, another product, an option
+    left out or confused, or buying too early. A wrong product is noticed with probability
+    1 - noise. `seed` selects among its possible choices.
+    """
 
     def __init__(self, goal: Goal, query: str, noise: float = 0.0, seed: int = 0) -> None:
-        """`query`: the kind of product, as the instruction words it."""
+        """`query` is the kind of product that `goal` asks for."""
         self.name = f"webshop-expert(noise={noise:g})"
         self._goal, self._query, self._noise, self._seed = goal, query, noise, seed
 
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
-        """`n` answers; `params` do not matter."""
+        """`n` answers, as `Agent.sample`; `params` are ignored."""
         history = "\x1e".join(message.content for message in messages)
         visit = _read(messages)
         completions = []
@@ -60,7 +68,7 @@ class WebShopExpert:
         return completions
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: the expert holds no resources."""
 
     def _decide(self, visit: _Visit, chance: random.Random) -> tuple[str, str]:
         errs = chance.random() < self._noise
@@ -74,8 +82,8 @@ class WebShopExpert:
         return self._search(visit.searches, errs)
 
     def _search(self, searches: int, errs: bool) -> tuple[str, str]:
-        """Kind and options first; then, and where people word the kind otherwise, the instruction;
-        then the attributes."""
+        """Search for kind and options first, later for the instruction and for kind and attributes.
+        If the instruction does not contain the kind, start with the instruction."""
         instruction = self._goal.instruction.split(", and price lower")[0]
         words = [" ".join((self._query, *self._goal.option_values()))]
         words += [instruction, " ".join((self._query, *self._goal.attributes))]
@@ -110,8 +118,8 @@ class WebShopExpert:
         )
 
     def _options_left(self, visit: _Visit) -> list[str]:
-        """The goal's options that the page has and that come after the last one dealt with, rightly
-        or wrongly."""
+        """The goal's options that are on the page and still to be clicked. A wrong click counts as
+        having dealt with the next one."""
         wanted = [value for value in self._goal.option_values() if value.strip() in visit.parts]
         for click in visit.clicks:
             wanted = wanted[wanted.index(click) + 1 :] if click in wanted else wanted[1:]
@@ -127,7 +135,7 @@ def _pick(value: str) -> tuple[str, str]:
 
 
 def _read(messages: Sequence[Message]) -> _Visit:
-    """Follow the conversation: which product is open, and what was clicked on it since."""
+    """Reconstruct the visit from the conversation."""
     visit = _Visit()
     action: tuple[str, str] | None = None
     for message in messages:
@@ -135,18 +143,18 @@ def _read(messages: Sequence[Message]) -> _Visit:
             action = parse_action(action_text(message.content) or "")
             continue
         if not message.content.startswith(PREFIX):
-            continue  # the opening instruction, or a complaint: the page stays
+            continue  # the rules, or a rejected answer: the page stays
         parts = message.content.removeprefix(PREFIX).split(SEPARATOR)
         if action and parts != visit.parts:
             _follow(visit, *action)
         elif action and visit.kind == "item" and action[1] in visit.parts:
-            visit.clicks.append(action[1])  # a chosen option leaves the page as it was
+            visit.clicks.append(action[1])  # a chosen option does not change the page
         visit.kind, visit.parts, action = _kind(parts), parts, None
     return visit
 
 
 def _follow(visit: _Visit, word: str, argument: str) -> None:
-    """Account for an action that led to another page."""
+    """Record an action that led to another page."""
     if word == "search":
         visit.searches += 1
     elif visit.kind == "results":
@@ -162,15 +170,16 @@ def _kind(parts: Sequence[str]) -> str:
 
 
 def _results(parts: Sequence[str]) -> tuple[int, int, list[str]]:
-    """Number of the page, total results, and the ids shown: id, title and price stand in a row."""
+    """Number of the page, number of results, and the product ids shown. A product takes three parts:
+    id, title, price."""
     line = next(match for part in parts if (match := _PAGE_LINE.fullmatch(part)))
     rows = parts[parts.index("Next >") + 1 :]
     return int(line[1]), int(line[2]), list(rows[::3])
 
 
 def _values_beside(parts: Sequence[str], value: str, goal: Goal) -> list[str]:
-    """Other values of the option that `value` belongs to, as far as the page tells: where the goal
-    names its options, those up to the next name; else the neighbours."""
+    """Other values of the option that `value` belongs to, as far as the page shows: those up to the
+    next option's name if the goal names its options, else the neighbouring parts."""
     title = next((n for n, part in enumerate(parts) if part.startswith("Price: ")), len(parts)) - 1
     place = parts.index(value.strip())
     names = {option[0].strip() for option in goal.options if not isinstance(option, str)}

@@ -1,9 +1,10 @@
-"""What buyers are asked for: goals, their price limits, and which of them train or test.
+"""The goals: what a buyer is asked for, up to which price, and whether for training or testing.
 
-The original draws prices and limits from Python's global random stream in whatever state it happens
-to be; here the stream is seeded explicitly (`price_seed`). The order of the goals depends on their
-number alone. Source: princeton-nlp/WebShop at 64fa2a5, web_agent_site/engine/{engine,goal}.py and
-envs/web_agent_text_env.py."""
+The original draws prices and limits from Python's global random stream in whatever state it is in;
+here the stream is seeded (`price_seed`). The order of the goals depends only on their number.
+Source: web_agent_site/engine/{engine,goal}.py and envs/web_agent_text_env.py of princeton-nlp/
+WebShop at 64fa2a5. Knows nothing of pages, rewards or agents.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from rro.errors import DataError
 from rro.webshop.catalogue import Catalogue, Product, RawCatalogue
 
 GoalKind = Literal["synthetic", "human"]
-SHUFFLE_SEED = 233  # the original's
+# As in the original.
+SHUFFLE_SEED = 233
 NO_LIMIT = 1_000_000
 PRICE_STEPS = [10.0 * step for step in range(1, 100)]
 TEST_GOALS, TEST_SHARE = 500, 0.2
@@ -30,9 +32,12 @@ TEST_GOALS, TEST_SHARE = 500, 0.2
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What to buy. `options` are values, or in synthetic goals (name, value) tuples: the reward
-    treats them differently. `price_limit` in dollars; `weight` is the goal's share when the
-    original draws one at random."""
+    """What to buy.
+
+    `options` are values in human goals and (name, value) tuples in synthetic ones; the reward
+    treats the two differently. `price_limit` is in dollars. `weight` is the goal's share when the
+    original draws a goal at random.
+    """
 
     asin: str
     instruction: str
@@ -48,7 +53,8 @@ class Goal:
 
 @dataclass(frozen=True)
 class GoalSet:
-    """One drawing: the shuffled goals, and the price of every product (dollars, by asin)."""
+    """The shuffled goals, and the price of every product in dollars, by product id, as drawn from
+    one seed."""
 
     kind: GoalKind
     goals: tuple[Goal, ...]
@@ -59,17 +65,21 @@ class GoalSet:
         return [0.0, *itertools.accumulate(goal.weight for goal in self.goals)]
 
     def draw(self, stream: random.Random) -> int:
-        """A goal's index as the original draws it when it is given none: each has the weight of the
-        one before it, so the first never comes."""
+        """Draw the index of a goal, as the original does if it is given none.
+
+        Each goal is drawn with the weight of the one before it, so the first never comes up; that
+        is the original's behaviour.
+        """
         position = stream.uniform(0, self._cumulative[-1])
         return min(bisect.bisect(self._cumulative, position), len(self.goals) - 1)
 
 
 def draw_goals(raw: RawCatalogue, catalogue: Catalogue, kind: GoalKind, price_seed: int) -> GoalSet:
-    """All goals of a kind, with prices and limits as `random.seed(price_seed)` just before gives
-    them in the original.
+    """All goals of a kind, with the prices and limits that the original draws right after
+    `random.seed(price_seed)`.
 
-    Raises DataError where the instructions do not have WebShop's form, or there are none."""
+    Raises DataError if there are none, or if the instructions do not have WebShop's form.
+    """
     stream = random.Random(price_seed)
     prices = {product.asin: _price(product, stream) for product in catalogue.products}
     make = _human if kind == "human" else _synthetic
@@ -90,7 +100,7 @@ def _price(product: Product, stream: random.Random) -> float:
 
 
 def _limit(price: float, stream: random.Random) -> tuple[float, str]:
-    """A price limit above `price`, and how the instruction says it."""
+    """A price limit above `price`, and its wording in the instruction."""
     above = [step for step in PRICE_STEPS if step > price][:4]
     if len(above) < 2:
         return NO_LIMIT, ""
@@ -101,8 +111,7 @@ def _limit(price: float, stream: random.Random) -> tuple[float, str]:
 def _synthetic(
     raw: RawCatalogue, catalogue: Catalogue, prices: Mapping[str, float], stream: random.Random
 ) -> Iterator[Goal]:
-    """One goal for every combination of a product's option values; they share the product's
-    limit."""
+    """A goal for every combination of a product's option values. They share one price limit."""
     for product in catalogue.products:
         source = raw.attributes.get(product.asin, {})
         if source.get("instruction") is None:
@@ -120,7 +129,8 @@ def _synthetic(
 def _human(
     raw: RawCatalogue, catalogue: Catalogue, prices: Mapping[str, float], stream: random.Random
 ) -> Iterator[Goal]:
-    """People's instructions; those without attributes are left out, before their limit is drawn."""
+    """A goal for every written instruction that has attributes. For the others no limit is
+    drawn."""
     for product in catalogue.products:
         for source in raw.human.get(product.asin, ()):
             attributes = tuple(source["instruction_attributes"])
@@ -135,30 +145,28 @@ def _weighted(goals: Sequence[Goal]) -> list[Goal]:
     """Weights that make rare attributes as likely as common ones."""
     count = Counter(attribute for goal in goals for attribute in goal.attributes)
     return [
-        replace(
-            goal,
-            weight=sum(1.0 / count[name] for name in goal.attributes)
-            / max(1, len(goal.attributes)),
-        )
+        replace(goal, weight=sum(1.0 / count[name] for name in names) / max(1, len(names)))
         for goal in goals
+        for names in [goal.attributes]
     ]
 
 
 def with_state(drawn: GoalSet, state: Mapping[str, Any], where: str) -> GoalSet:
-    """`drawn` with prices, limits and texts of a recorded drawing (conformance files'
-    state_seed*.json).
+    """`drawn` with the prices, limits, texts and weights of a recorded state of the original.
 
-    Raises DataError that names the goal where the recording is of other goals."""
+    Raises DataError that begins with `where` if the recording is of other goals.
+    """
     recorded = state["goals"]
     if len(recorded) != len(drawn.goals):
         raise DataError(
-            f"{where}: {len(recorded)} goals, but the catalogue has {len(drawn.goals)} {drawn.kind} ones"
+            f"{where}: {len(recorded)} goals, but the catalogue has {len(drawn.goals)} "
+            f"{drawn.kind} ones"
         )
     goals = []
     for index, (goal, entry) in enumerate(zip(drawn.goals, recorded, strict=True)):
         if entry["asin"] != goal.asin:
             raise DataError(
-                f"{where}: goal {index} is for {entry['asin']}, here it is for {goal.asin}"
+                f"{where}: goal {index} is for {entry['asin']}; here it is for {goal.asin}"
             )
         goals.append(
             replace(
@@ -174,10 +182,11 @@ def with_state(drawn: GoalSet, state: Mapping[str, Any], where: str) -> GoalSet:
 def split_goals(goals: GoalSet, folder: Path | None = None) -> dict[str, tuple[int, ...]]:
     """Indices of the goals by split: "train", "test" and "all".
 
-    Test is the first fifth, at most 500 goals; train is the rest. So on the 1000 products' 6910
-    synthetic goals test is 0-499, as in verl-agent. Human goals follow `splits.json` of the data
-    folder where there is one ({"train": [indices], "test": [indices]}, the form of IPR's and ETO's
-    lists). Raises DataError for a list that does not fit."""
+    Test is the first fifth, but at most 500 goals; train is the rest. So of the 6910 synthetic
+    goals of the 1000 products, test has 0-499, as in verl-agent. Human goals follow `splits.json`
+    in `folder` if it exists: {"train": [indices], "test": [indices]}, the form of IPR's and ETO's
+    lists. Raises DataError if an index in it is not that of a goal.
+    """
     total = len(goals.goals)
     tested = min(TEST_GOALS, int(total * TEST_SHARE))
     splits = {"train": tuple(range(tested, total)), "test": tuple(range(tested))}

@@ -1,16 +1,19 @@
-"""The search index of a catalogue: the ranking of Lucene 8.11's BM25 as Anserini configures it, to
-the last bit.
+"""The search index: ranks exactly as Lucene 8.11's BM25 with Anserini's settings, bit for bit.
 
-Score of a document for a query: the sum over the query's distinct terms of w - w / (1 + tf / (k1 (1
-- b + b L))), with w = (times in the query) * idf. L is the document's length over the mean, the
-length first rounded to the 256 values that Lucene keeps in a byte. Everything is float32 but the
-sum, which is double and cast to float32 at its end. Equal scores rank by id. So the one thing to
-store for each posting is the bracket, here called its denominator.
+The score of a document is the sum, over the query's distinct terms, of
 
-One class and one path serve an index in memory and one mapped from a folder: `Index` only sees
-arrays. Building is the same for both too: the texts are inverted in runs of bounded size, the runs
-merged. Source of the facts: Lucene's BM25Similarity and SmallFloat; Anserini's
-BagOfWordsQueryGenerator and its tie-breaking by id."""
+    w - w / (1 + tf / (k1 (1 - b + b L)))    with w = (count in the query) * idf
+
+where tf is the term's count in the document and L the document's length over the mean, the length
+rounded to one of the 256 values that Lucene stores in a byte. All arithmetic is float32, except for
+the sum, which is float64 and rounded to float32 at the end. Equal scores rank by id. So one number
+is stored per posting: the bracket after the division sign, here called the denominator.
+
+`Index` only sees arrays, so an index in memory and one mapped from a folder share all code.
+Building does too: the texts are inverted in runs of bounded size, and the runs are merged. Sources:
+Lucene's BM25Similarity and SmallFloat; Anserini's BagOfWordsQueryGenerator and tie-breaking. Knows
+nothing of products.
+"""
 
 from __future__ import annotations
 
@@ -32,22 +35,24 @@ from rro.errors import DataError
 from rro.webshop.analysis import analyze, query_terms
 from rro.webshop.index_store import Array, MemoryStore, Store, StringTable, new_folder, open_folder
 
-K1, B = np.float32(0.9), np.float32(0.4)  # Anserini's defaults, which WebShop uses
-# Raise the version with any change to the arrays or to the analysis of texts: folders built before
-# are then refused.
+# Anserini's defaults, which WebShop uses.
+K1, B = np.float32(0.9), np.float32(0.4)
+# Raise the version with any change to the arrays or to the text analysis, so that folders built
+# before are refused.
 HEADER = {"format": "rro webshop index", "version": 1, "k1": float(K1), "b": float(B)}
 
-RUN_TOKENS = 4_000_000  # tokens inverted at a time: about 200 MB of memory
-_FEW_POSTINGS = 1 << 16
+# Tokens inverted at a time, in about 200 MB of memory.
+RUN_TOKENS = 4_000_000
+# Up to so many postings of a query are summed in one pass, which is faster for small catalogues.
+FEW_POSTINGS = 1 << 16
 _BLOCK = 1 << 10
-# lengths below have a byte of their own: those that 4 bits of mantissa for up to 2^31 leave over of
-# 256
+# Lucene's byte: values below this are lengths; the others encode length minus 24 as a float with 4
+# bits of mantissa, up to 2^31.
 _EXACT = 24
 
 
 class Postings(NamedTuple):
-    """The documents with a term, ascending, with the denominators of their scores, and the term's
-    idf."""
+    """The documents that contain a term, ascending, with their denominators, and the term's idf."""
 
     docs: Array
     denominators: Array
@@ -55,55 +60,57 @@ class Postings(NamedTuple):
 
 
 class Index:
-    """A searchable catalogue. Documents are numbered from 0 in the order of the catalogue."""
+    """A search index. Documents are numbered from 0, in the order in which they were added.
+
+    `arrays` are those that `build` makes, by name. `ids` are the documents' ids.
+    """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self._arrays = arrays
+        self.arrays = arrays
         self.ids = StringTable(arrays["id_blob"], arrays["id_offsets"])
         self._terms = StringTable(arrays["term_blob"], arrays["term_offsets"])
         self._starts, self._idf = arrays["starts"], arrays["idf"]
         self._docs, self._denominators = arrays["docs"], arrays["denominators"]
-        self._ranks = arrays["ranks"]  # of each document among the ids in ascending order
-        self._postings = lru_cache(maxsize=1 << 15)(
-            self._look_up
-        )  # views of the arrays, not copies
+        # The place of each document's id among all ids in ascending order.
+        self._ranks = arrays["ranks"]
+        # The cached postings are views of the arrays, not copies.
+        self._postings = lru_cache(maxsize=1 << 15)(self._look_up)
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
-        """Map the index that `build_folder` or `save` wrote. Raises DataError where it is none,
-        damaged or of another version. Files are read page by page when a search needs them."""
+        """Map an index written by `build_folder` or `save` into memory; searches read it page by
+        page. Raises DataError if the folder has no index, or a damaged one, or another version."""
         return cls(open_folder(Path(folder), HEADER))
 
     def save(self, folder: Path | str) -> None:
-        """Write this index into a new folder. Raises DataError where it exists, RroError where the
-        disc is full."""
+        """Write the index into a new folder. Raises DataError if the folder exists, RroError if it
+        cannot be written."""
         with new_folder(Path(folder), HEADER) as store:
-            for name, values in self._arrays.items():
-                store.new(name, values.dtype, len(values))[:] = values
+            for name, values in self.arrays.items():
+                _put(store, name, values)
 
     def __len__(self) -> int:
+        """Number of documents."""
         return len(self._ranks)
 
     def has_ids(self, ids: Sequence[str]) -> bool:
-        """Whether these are the ids it was built with, in order: a check that it belongs to a
-        catalogue."""
+        """Whether the index was built with these ids, in this order."""
         blob, offsets = StringTable.pack(id.encode() for id in ids)
-        mine = self._arrays["id_blob"], self._arrays["id_offsets"]
-        return np.array_equal(offsets, mine[1]) and np.array_equal(blob, mine[0])
+        same_offsets = np.array_equal(offsets, self.arrays["id_offsets"])
+        return same_offsets and np.array_equal(blob, self.arrays["id_blob"])
 
     def search(self, query: str, k: int = 50) -> list[tuple[int, float]]:
-        """The best `k` documents as (number, score), best first; fewer where fewer share a term
-        with the query.
+        """The best `k` documents as (number, score), best first.
 
-        Scores are float32 values. Raises QueryError for a query that the original engine fails
-        on."""
-        counts = query_terms(query)
-        found = [
-            (np.float32(counts[term]), postings)
-            for term in counts
+        Documents that share no term with the query are left out. Scores are float32 values. Raises
+        QueryError if the original engine fails on the query.
+        """
+        matched = [
+            (np.float32(count), postings)
+            for term, count in query_terms(query).items()
             if (postings := self._postings(term))
         ]
-        return self._best(self._sums(found), k) if found else []
+        return self._best(self._sums(matched), k) if matched else []
 
     def _look_up(self, term: str) -> Postings | None:
         number = self._terms.find(term.encode())
@@ -112,39 +119,37 @@ class Index:
         own = slice(int(self._starts[number]), int(self._starts[number + 1]))
         return Postings(self._docs[own], self._denominators[own], self._idf[number])
 
-    def _sums(self, found: Sequence[tuple[np.float32, Postings]]) -> Array:
-        """Every document's score in double precision, the terms added in the order of the query."""
-        weights = [count * postings.idf for count, postings in found]
-        lengths = [len(postings.docs) for _, postings in found]
-        if (
-            sum(lengths) <= _FEW_POSTINGS
-        ):  # one pass over all, for the sake of small catalogues: the same sums
-            docs = np.concatenate([postings.docs for _, postings in found])
-            denominators = np.concatenate([postings.denominators for _, postings in found])
+    def _sums(self, matched: Sequence[tuple[np.float32, Postings]]) -> Array:
+        """Every document's score as float64, the terms added in the order of the query."""
+        weights = [count * postings.idf for count, postings in matched]
+        lengths = [len(postings.docs) for _, postings in matched]
+        if sum(lengths) <= FEW_POSTINGS:  # the same sums
+            docs = np.concatenate([postings.docs for _, postings in matched])
+            denominators = np.concatenate([postings.denominators for _, postings in matched])
             repeated = np.repeat(np.array(weights, np.float32), lengths)
             return np.bincount(docs, repeated - repeated / denominators, minlength=len(self))
         sums = np.zeros(len(self))
-        for weight, (_, postings) in zip(weights, found, strict=True):
+        for weight, (_, postings) in zip(weights, matched, strict=True):
             sums[postings.docs] += weight - weight / postings.denominators
         return sums
 
     def _best(self, sums: Array, k: int) -> list[tuple[int, float]]:
         scores = sums.astype(np.float32)
-        # Every document with a term has a score above 0: a length is at most len(self) times the
-        # mean, so for up to ten million documents a denominator exceeds 1 by two units in the last
-        # place or more.
+        # A document with a term scores above 0: a length is at most len(self) times the mean, so for
+        # up to ten million documents a denominator exceeds 1 by at least two units in the last
+        # place.
         floor = _floor(scores, k)
-        found = np.flatnonzero(scores >= floor) if floor > 0 else np.flatnonzero(scores)
-        # Positive floats sort as their bits do. With the rank below them no two keys are equal, so
-        # ties are settled.
-        keys = (scores[found].view(np.int32).astype(np.int64) << 32) - self._ranks[found]
-        best = found[np.argsort(keys)[: -k - 1 : -1]]
+        candidates = np.flatnonzero(scores >= floor) if floor > 0 else np.flatnonzero(scores)
+        # Positive floats sort as their bits do. Subtracting the rank of the id breaks ties.
+        bits = scores[candidates].view(np.int32).astype(np.int64)
+        keys = (bits << 32) - self._ranks[candidates]
+        best = candidates[np.argsort(keys)[: -k - 1 : -1]]
         return list(zip(best.tolist(), scores[best].tolist(), strict=True))
 
 
 def _floor(scores: Array, k: int) -> float:
-    """A score that at least `k` documents reach: the k-th best of the maxima of blocks. 0 where
-    there are few blocks. Spares large catalogues from sorting a million scores."""
+    """A score that at least `k` documents reach: the k-th highest of the blocks' maxima, or 0 if
+    there are few blocks. It saves sorting a million scores of a large catalogue."""
     blocks = len(scores) // _BLOCK
     if blocks < 2 * k:
         return 0.0
@@ -153,8 +158,10 @@ def _floor(scores: Array, k: int) -> float:
 
 
 def build(ids: Sequence[str], texts: Iterable[str]) -> Index:
-    """Index `texts` in memory; `ids` settle ties. Raises DataError where no text has a word,
-    ValueError where the numbers of ids and texts differ."""
+    """Index `texts` in memory. `ids`, one for each text, break ties.
+
+    Raises DataError if no text has a term, ValueError if the numbers of ids and texts differ.
+    """
     store = MemoryStore()
     _build(store, ids, texts, RUN_TOKENS, lambda run: run)
     return Index(store.arrays)
@@ -163,9 +170,11 @@ def build(ids: Sequence[str], texts: Iterable[str]) -> Index:
 def build_folder(
     folder: Path | str, ids: Sequence[str], texts: Iterable[str], run_tokens: int = RUN_TOKENS
 ) -> Index:
-    """As `build`, into a new folder that `Index.open` reads; returns it opened. Holds about
-    `run_tokens` tokens in memory at a time. Raises also DataError where the folder exists, RroError
-    where the disc is full."""
+    """As `build`, but into a new folder for `Index.open`; returns the opened index.
+
+    Holds about `run_tokens` tokens in memory at a time. Also raises DataError if the folder exists,
+    RroError if it cannot be written.
+    """
     with new_folder(Path(folder), HEADER) as store:
         runs = store.folder / "runs"
         runs.mkdir()
@@ -176,8 +185,9 @@ def build_folder(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The inverted texts of a stretch of documents: its terms in order, how many documents have
-    each, and for each of those the document and how often; and each document's length in terms."""
+    """The inverted texts of a range of documents: its terms in order, for each the number of
+    documents that contain it, for each of those the document and the term's frequency; and the
+    length of each document in terms."""
 
     term_blob: Array
     term_offsets: Array
@@ -187,7 +197,7 @@ class _Run:
     lengths: Array
 
     def moved_to(self, folder: Path) -> _Run:
-        """The same, out of memory: in files of `folder`."""
+        """The same run, mapped from files in `folder`."""
         number = len(list(folder.iterdir()))
         arrays = []
         for field in fields(self):
@@ -233,8 +243,9 @@ def _runs(texts: Iterator[str], run_tokens: int) -> Iterator[_Run]:
 
 def _inverted(texts: Iterator[str], first: int, run_tokens: int) -> _Run | None:
     """The next texts, up to `run_tokens` tokens, numbered from `first`. None at the end."""
+    # A new term gets the next number.
     numbers: defaultdict[str, int] = defaultdict()
-    numbers.default_factory = numbers.__len__  # a term that is new gets the next number
+    numbers.default_factory = numbers.__len__
     tokens, lengths = array("i"), array("i")
     for text in texts:
         terms = analyze(text)
@@ -244,10 +255,11 @@ def _inverted(texts: Iterator[str], first: int, run_tokens: int) -> _Run | None:
             break
     if not lengths:
         return None
-    words = sorted(numbers)  # by code point, which is the order of their UTF-8 too
+    # By code point, which is also the order of their UTF-8.
+    words = sorted(numbers)
     places = np.empty(len(words), np.int64)
     places[[numbers[word] for word in words]] = np.arange(len(words))
-    # One sort does it: by term, then by document, equal ones counted.
+    # A single sort, by term and document, counts equal pairs.
     owners = np.repeat(np.arange(len(lengths)), lengths)
     keys, frequencies = np.unique(
         places[np.array(tokens, np.int64)] * len(lengths) + owners, return_counts=True
@@ -264,8 +276,7 @@ def _inverted(texts: Iterator[str], first: int, run_tokens: int) -> _Run | None:
 
 
 def _merge(store: Store, runs: Sequence[_Run]) -> None:
-    """One list of postings for each term from those of the runs; a run's documents come after the
-    run's before it."""
+    """Concatenate each term's postings from the runs, whose documents are in ascending order."""
     (blob, offsets), places = _merged_terms(runs)
     _put(store, "term_blob", blob)
     _put(store, "term_offsets", offsets)
@@ -280,7 +291,8 @@ def _merge(store: Store, runs: Sequence[_Run]) -> None:
     factors = _length_factors(lengths)
     docs = store.new("docs", np.int32, int(starts[-1]))
     denominators = store.new("denominators", np.float32, int(starts[-1]))
-    free = starts[:-1].copy()  # where each term's next posting goes
+    # Where each term's next posting goes.
+    free = starts[:-1].copy()
     for run, place in zip(runs, places, strict=True):
         own = np.cumsum(run.counts) - run.counts
         target = np.repeat(free[place] - own, run.counts) + np.arange(len(run.docs))
@@ -292,8 +304,7 @@ def _merge(store: Store, runs: Sequence[_Run]) -> None:
 
 
 def _merged_terms(runs: Sequence[_Run]) -> tuple[tuple[Array, Array], list[Array]]:
-    """All terms in order as (blob, offsets), and for each run the places of its terms among
-    them."""
+    """All terms in order, packed, and for each run the places of its terms among them."""
     places = [array("q") for _ in runs]
 
     def distinct() -> Iterator[bytes]:
@@ -311,7 +322,7 @@ def _merged_terms(runs: Sequence[_Run]) -> tuple[tuple[Array, Array], list[Array
 
 
 def _idf(counts: Array, documents: int) -> Array:
-    """Inverse document frequencies, of the documents that have any term at all."""
+    """Inverse document frequencies, among the documents that have any term."""
     values, where = np.unique(counts, return_inverse=True)
     logarithms = [
         math.log(1 + (documents - count + 0.5) / (count + 0.5)) for count in values.tolist()
@@ -320,8 +331,7 @@ def _idf(counts: Array, documents: int) -> Array:
 
 
 def _length_factors(lengths: Array) -> Array:
-    """1 / (k1 (1 - b + b L)) of each document, in the order of operations and the precision of
-    Lucene."""
+    """1 / (k1 (1 - b + b L)) of each document, in Lucene's order of operations and precision."""
     mean = np.float32(int(lengths.sum(dtype=np.int64)) / int(np.count_nonzero(lengths)))
     values, where = np.unique(lengths, return_inverse=True)
     kept = np.array(
@@ -333,8 +343,8 @@ def _length_factors(lengths: Array) -> Array:
 
 
 def encoded_length(length: int) -> int:
-    """The byte that Lucene keeps of a document's length: exact below 24 + 16 = 40, then 4
-    significant bits."""
+    """The byte in which Lucene stores a document's length: exact below 40, then with 4 significant
+    bits."""
     if length < _EXACT:
         return length
     rest = length - _EXACT
@@ -343,7 +353,7 @@ def encoded_length(length: int) -> int:
 
 
 def decoded_length(byte: int) -> int:
-    """The length that a byte stands for: the least that is encoded as it."""
+    """The smallest length that `encoded_length` maps to a byte."""
     if byte < _EXACT:
         return byte
     mantissa, shift = (byte - _EXACT) & 7, (byte - _EXACT >> 3) - 1
@@ -351,9 +361,11 @@ def decoded_length(byte: int) -> int:
 
 
 def reported_scores(scores: Sequence[float]) -> list[float]:
-    """`scores` of a search as Anserini reports them and WebShop's recordings hold them: rounded to
-    4 decimals, and of those then equal each lower by a millionth than the one above. The ranking
-    itself is by the unrounded scores."""
+    """Scores of a search as Anserini reports them, and as they are in WebShop's recordings.
+
+    They are rounded to 4 decimals; of scores that are then equal, each is a millionth below the one
+    before. The ranking itself uses the unrounded scores.
+    """
     reported: list[np.float32] = []
     ties = 0
     for score in scores:

@@ -1,8 +1,9 @@
-"""Where an index's arrays live: in memory, or as .npy files in a folder that is mapped into memory
-when opened.
+"""Storage of an index's arrays: in memory, or as .npy files in a folder that is mapped into memory.
 
-A folder is complete or absent: it is written under a temporary name and renamed. `schema.json` in
-it says what the files must be, and is checked on opening. Knows nothing of terms or scores."""
+A folder is complete or absent: it is written under a temporary name and then renamed. Its
+`schema.json` lists the files with type and length and is checked on opening. Knows nothing of terms
+or scores.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +23,15 @@ from rro.errors import DataError, RroError
 Array = npt.NDArray[Any]
 
 SCHEMA_FILE = "schema.json"
+_HINT = "delete the folder and build the search index again"
 
 
 class StringTable:
-    """Strings, stored as UTF-8 one after another with the offsets between them (one more than there
-    are strings)."""
+    """A sequence of byte strings, stored one after another in `blob`. `offsets` has the start of
+    each, and at its end the length of the blob."""
 
     def __init__(self, blob: Array, offsets: Array) -> None:
-        # Memory views answer single look-ups several times faster than arrays do.
+        # Single look-ups in memory views are several times faster than in arrays.
         self._blob, self._offsets = blob.data, offsets.data
 
     def __len__(self) -> int:
@@ -54,7 +56,7 @@ class StringTable:
 
     @staticmethod
     def pack(strings: Iterable[bytes]) -> tuple[Array, Array]:
-        """(blob, offsets) of `strings`."""
+        """The arrays (blob, offsets) of `strings`."""
         blob, offsets = bytearray(), [0]
         for string in strings:
             blob += string
@@ -63,9 +65,11 @@ class StringTable:
 
 
 class Store(Protocol):
-    """Makes named arrays, to be filled by the caller."""
+    """Makes named arrays."""
 
-    def new(self, name: str, dtype: npt.DTypeLike, length: int) -> Array: ...
+    def new(self, name: str, dtype: npt.DTypeLike, length: int) -> Array:
+        """A new one-dimensional array, which the caller fills."""
+        ...
 
 
 class MemoryStore:
@@ -75,23 +79,24 @@ class MemoryStore:
         self.arrays: dict[str, Array] = {}
 
     def new(self, name: str, dtype: npt.DTypeLike, length: int) -> Array:
+        """A new array in memory."""
         self.arrays[name] = np.empty(length, dtype)
         return self.arrays[name]
 
 
 class FolderStore:
-    """Arrays in files of `folder`. Raises OSError where the disc has no room for one."""
+    """Arrays in .npy files of `folder`, kept by name in `arrays`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.arrays: dict[str, Array] = {}
 
     def new(self, name: str, dtype: npt.DTypeLike, length: int) -> Array:
+        """A new array in a file. Raises OSError if the disk has no room for it."""
         path = self.folder / f"{name}.npy"
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=(length,))
-        if hasattr(
-            os, "posix_fallocate"
-        ):  # else a full disc would kill the process at its first write to the mapping
+        # Otherwise a full disk would kill the process at a write to the mapping.
+        if hasattr(os, "posix_fallocate"):
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         self.arrays[name] = np.asarray(array)
@@ -100,10 +105,11 @@ class FolderStore:
 
 @contextmanager
 def new_folder(folder: Path, header: Mapping[str, Any]) -> Iterator[FolderStore]:
-    """A store whose files become `folder` when the block ends, and vanish if it raises. `header`
-    goes into the schema.
+    """A store whose files become `folder` when the block ends, and are deleted if it raises.
 
-    Raises DataError where `folder` exists, RroError where it cannot be written."""
+    `header` goes into the schema. Raises DataError if `folder` exists, RroError if it cannot be
+    written.
+    """
     if folder.exists():
         raise DataError(
             f"{folder} exists already: delete it, or name another folder for the search index"
@@ -127,31 +133,31 @@ def new_folder(folder: Path, header: Mapping[str, Any]) -> Iterator[FolderStore]
 
 
 def open_folder(folder: Path, header: Mapping[str, Any]) -> dict[str, Array]:
-    """The arrays of a folder, mapped read-only. Raises DataError unless its schema has `header` and
-    fits its files."""
-    mend = "delete it and build the search index anew"
+    """The arrays of a folder, mapped read-only. Raises DataError unless its schema has all entries
+    of `header` and its files are as in the schema."""
     try:
         schema = json.loads((folder / SCHEMA_FILE).read_text(encoding="utf-8"))
         files = dict(schema["arrays"])
     except (OSError, UnicodeDecodeError):
         raise DataError(
-            f"{folder} holds no search index ({SCHEMA_FILE} cannot be read): build it first"
+            f"{folder} has no search index ({SCHEMA_FILE} cannot be read): build it first"
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise DataError(f"{folder / SCHEMA_FILE} is damaged: {mend}") from None
+        raise DataError(f"{folder / SCHEMA_FILE} is damaged: {_HINT}") from None
     for key, value in header.items():
         if schema.get(key) != value:
             raise DataError(
-                f"{folder} has {key} {schema.get(key)!r}, this version of rro reads {value!r}: {mend}"
+                f"{folder} has {key} {schema.get(key)!r}, this version of rro reads {value!r}: "
+                f"{_HINT}"
             )
-    return {name: _open_array(folder / f"{name}.npy", form, mend) for name, form in files.items()}
+    return {name: _open_array(folder / f"{name}.npy", form) for name, form in files.items()}
 
 
-def _open_array(path: Path, form: list[Any], mend: str) -> Array:
+def _open_array(path: Path, form: list[Any]) -> Array:
     try:
         array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError):
-        raise DataError(f"{path} is missing or damaged: {mend}") from None
+        raise DataError(f"{path} is missing or damaged: {_HINT}") from None
     if [array.dtype.str, *array.shape] != form:
-        raise DataError(f"{path} is not what {SCHEMA_FILE} says: {mend}")
+        raise DataError(f"{path} does not match {SCHEMA_FILE}: {_HINT}")
     return array

@@ -1,8 +1,9 @@
-"""What each page of the shop says and offers. Pure: a session's state in, a page out.
+"""The pages of the shop: a pure function from the state of a visit to a page.
 
-Source: princeton-nlp/WebShop at 64fa2a5,
-web_agent_site/{templates,engine/engine.py,envs/web_agent_text_env.py}. A text observation is the
-page's visible text nodes joined by ' [SEP] '. Knows nothing of actions or agents."""
+The text of a page is that of its visible HTML nodes, joined by " [SEP] ", as in the original.
+Source: web_agent_site/{templates,engine/engine.py,envs/web_agent_text_env.py} of princeton-nlp/
+WebShop at 64fa2a5. Knows nothing of actions or agents.
+"""
 
 from __future__ import annotations
 
@@ -32,30 +33,40 @@ PageName = Literal["index", "search_results", "item_page", "item_sub_page", "don
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The whole state of one buyer's visit.
-
-    `goal` is an index into the goals. `keywords`, `number` (of the result page) and `random_seed`
-    (what <r> showed) say which results were seen last; `asin`, `options` (name, value) and
-    `section` what is looked at. `seed` and `draws` are the random stream of <r>: where it starts
-    and how often it was used. `reward` is that of a finished purchase."""
+    """The whole state of a visit. Equal states answer alike."""
 
     goal: int
+    """Index of the goal."""
     page: PageName = "index"
+    """The current page."""
     keywords: tuple[str, ...] = ()
+    """Keywords of the last search."""
     number: int = 0
+    """Number of the last page of results, from 1."""
     asin: str = ""
+    """Id of the current product."""
     options: tuple[tuple[str, str], ...] = ()
+    """Chosen options of the product as (name, value), sorted."""
     section: str = ""
+    """The open section of the product page, such as "Features"."""
     seed: int = 0
+    """Seed of the random products that searches for "<r>" show."""
     draws: int = 0
+    """How often random products were drawn."""
     random_seed: int = 0
+    """Seed of the random products drawn last."""
     reward: float = 0.0
+    """Reward of the purchase."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`text` is the observation. `clickables` maps what can be clicked (lower case, in page order)
-    to what it names: a product's asin, an option's name, or None for a button."""
+    """A page as an agent sees it.
+
+    `text` is the observation. `clickables` maps what can be clicked (in lower case and page order)
+    to what it stands for: a product's id, an option's name, or None for a button. `search_bar`:
+    whether the page has one.
+    """
 
     text: str
     clickables: Mapping[str, str | None]
@@ -64,7 +75,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class _ProductTexts:
-    """A product's part of the pages it appears on."""
+    """A product's parts of the pages on which it appears."""
 
     key: str
     row: str
@@ -74,7 +85,11 @@ class _ProductTexts:
 
 
 class Pages:
-    """Renders sessions. Shared among episodes; holds the products' texts once they were shown."""
+    """Renders the pages of a shop. Shared among episodes; caches the texts of products.
+
+    `results_per_page` products are on a page of results. `show_attributes` adds the section
+    Attributes to product pages.
+    """
 
     def __init__(
         self,
@@ -91,8 +106,7 @@ class Pages:
         self._texts = lru_cache(_CACHED_PRODUCTS)(self._product_texts)
 
     def render(self, session: Session) -> Page:
-        """The page that `session` is on. Raises QueryError for keywords that cannot be searched
-        for."""
+        """The page of a state. Raises QueryError if the original fails on its keywords."""
         match session.page:
             case "index":
                 text = f"WebShop{SEPARATOR}{self._instruction(session)}{SEPARATOR}Search"
@@ -178,8 +192,8 @@ def _sections(product: Product) -> Iterable[tuple[str, list[str]]]:
 
 
 def _segment(node: str) -> list[str]:
-    """A text node as the original's HTML parser and its join leave it: none for an empty node or a
-    whitespace-only one with a newline, an empty segment for other whitespace, else the stripped
+    """A text node as the original's HTML parser and join leave it: nothing for an empty node, or for
+    whitespace with a newline; an empty segment for other whitespace; otherwise the stripped
     text."""
     if node == "":
         return []
@@ -189,45 +203,28 @@ def _segment(node: str) -> list[str]:
 
 
 def _done(session: Session) -> str:
-    """The page after a purchase. It shows neither goal nor price, and the reward in full
-    precision."""
+    """The page after a purchase. It shows neither goal nor price, and the unrounded reward."""
     options = json.dumps(dict(session.options), sort_keys=True).translate(_HTML_SAFE)
-    bought = [
-        "Purchased",
-        "asin",
-        session.asin,
-        "options",
-        options,
-        "attrs",
-        "None",
-        "category",
-        "None",
-    ]
-    bought += ["query", "None", "product category", "None"]
-    target = [
-        "Target",
-        "asin",
-        "options",
-        "attrs",
-        "price upper",
-        "instuction text",
-        "category",
-        "product category",
-    ]
-    score = ["Your score (min 0.0, max 1.0)", str(session.reward), "Reward Details", "None"]
-    head = [
-        "Thank you for shopping with us!",
-        "Your code:",
-        "None",
-        "(Paste it in your MTurk interface.)",
-    ]
-    return SEPARATOR.join([*head, *bought, *target, "query", "Goal", "None", "Reward", *score])
+    return SEPARATOR.join(
+        [
+            *("Thank you for shopping with us!", "Your code:", "None"),
+            *("(Paste it in your MTurk interface.)", "Purchased"),
+            *("asin", session.asin, "options", options, "attrs", "None", "category", "None"),
+            *("query", "None", "product category", "None"),
+            *("Target", "asin", "options", "attrs", "price upper", "instuction text"),
+            *("category", "product category", "query", "Goal", "None"),
+            *("Reward", "Your score (min 0.0, max 1.0)", str(session.reward)),
+            *("Reward Details", "None"),
+        ]
+    )
 
 
 def address_page(session: Session) -> str:
-    """Which page the original takes itself to be on: it looks for page names in the address, and
-    the address holds the keywords and the clicked options. So a search for "search_results" makes
-    it mistake an item for a result page."""
+    """The page that the original takes itself to be on.
+
+    It looks for the names of pages in the address, which also contains the keywords and the chosen
+    options. So after a search for "search_results" it mistakes an item for a page of results.
+    """
     if session.page not in ADDRESS_NAMES:
         return session.page
     address = " ".join(

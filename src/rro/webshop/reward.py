@@ -1,8 +1,9 @@
-"""What a purchase is worth, exactly as WebShop judges it. Knows nothing of pages or agents.
+"""The reward of a purchase, exactly as in WebShop.
 
-Source: princeton-nlp/WebShop at 64fa2a5, web_agent_site/engine/{goal,normalize}.py. The original
-compares texts with thefuzz and parses titles with spaCy; here rapidfuzz after thefuzz's
-preprocessing, and nouns that were tagged once."""
+Source: web_agent_site/engine/{goal,normalize}.py of princeton-nlp/WebShop at 64fa2a5. The original
+compares texts with thefuzz and parses titles with spaCy; here it is rapidfuzz after thefuzz's
+preprocessing, and nouns tagged beforehand. Knows nothing of pages or agents.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +16,22 @@ from rapidfuzz import fuzz, utils
 from rro.webshop.catalogue import Catalogue, Product
 from rro.webshop.goals import Goal
 
-_LATIN1 = dict.fromkeys(
-    range(128, 256)
-)  # thefuzz drops these characters, and no others, before it compares
-_ALIKE = 85  # of 100
-_LEVELS = "›"  # between the levels of a product category
+# thefuzz drops these characters, and no others, before it compares.
+_LATIN1 = dict.fromkeys(range(128, 256))
+# Of 100.
+_SIMILAR = 85
+# Separates the levels of a product category.
+_LEVELS = "›"
 
 
 def purchase_reward(
     catalogue: Catalogue, product: Product, goal: Goal, price: float, options: Sequence[str]
 ) -> tuple[float, dict[str, Any]]:
-    """Reward in [0, 1] for buying `product` with the clicked option values at `price` (dollars),
-    and the original's account of it (keys as in its verbose_info; no option keys for a goal without
-    options)."""
+    """The reward, in [0, 1], for buying `product` with the chosen option values at `price` dollars.
+
+    Also returns its parts, with the keys of the original's verbose_info; a goal without options has
+    no keys of options.
+    """
     wanted = catalogue[goal.asin]
     kind, account = _type_reward(product, wanted)
     attributes = sum(_has_attribute(product, attribute) for attribute in goal.attributes)
@@ -45,13 +49,12 @@ def purchase_reward(
 
 
 def _type_reward(bought: Product, wanted: Product) -> tuple[float, dict[str, Any]]:
-    """How far the purchase is the kind of thing that was asked for."""
+    """The factor for the kind of product: 1, 0.5, 0.1 or 0, and what it is based on."""
     same_query = bought.query == wanted.query
     same_category = len(_levels(bought.product_category) & _levels(wanted.product_category)) >= 2
     nouns = wanted.nouns
-    score = (
-        len(set(bought.nouns) & set(nouns)) / len(nouns) if nouns else 0.2
-    )  # a set over a list, as in the original
+    # The number of distinct common nouns over that of all nouns, as in the original.
+    score = len(set(bought.nouns) & set(nouns)) / len(nouns) if nouns else 0.2
     kind = 1.0 if same_query or same_category or score > 0.2 else 0.5
     if score < 0.1:
         kind = 0.1
@@ -70,7 +73,7 @@ def _levels(product_category: str) -> set[str]:
 
 
 def _has_attribute(product: Product, wanted: str) -> bool:
-    if any(_alike(attribute, wanted) for attribute in product.attributes):
+    if any(_similar(attribute, wanted) for attribute in product.attributes):
         return True
     texts = (product.title, " ".join(product.bullets), product.description)
     return any(wanted in text.lower() for text in texts)
@@ -81,21 +84,23 @@ def _matched_options(
 ) -> int:
     chosen = [_normal_color(colors, value) for value in clicked]
     return sum(
-        any(_alike(value, str(_normal_color(colors, option))) for value in chosen)
+        any(_similar(value, str(_normal_color(colors, option))) for value in chosen)
         for option in wanted
     )
 
 
 def _normal_color(colors: Sequence[str], option: str | tuple[str, str]) -> str | tuple[str, str]:
-    """The first colour word in the option, else the option. A synthetic goal's option is a (name,
-    value) tuple, where `in` compares whole elements, while in the buyer's text it finds substrings
-    ("wash" becomes "ash"): the original's quirk, which keeps some goals below 1.0 whatever is
-    bought."""
+    """The first colour word in the option, or else the option.
+
+    The option of a synthetic goal is a (name, value) tuple, in which `in` compares whole elements;
+    in the buyer's text it finds substrings ("wash" becomes "ash"). Because of this quirk of the
+    original, no purchase earns 1.0 for some goals.
+    """
     return next((color for color in colors if color in option), option)
 
 
-def _alike(one: object, other: object) -> bool:
-    return round(fuzz.token_set_ratio(_processed(str(one)), _processed(str(other)))) > _ALIKE
+def _similar(one: object, other: object) -> bool:
+    return round(fuzz.token_set_ratio(_processed(str(one)), _processed(str(other)))) > _SIMILAR
 
 
 @lru_cache(65536)

@@ -1,7 +1,8 @@
-"""Replays recordings of the original WebShop against this one: `rro verify webshop`.
+"""Replays recordings of the original WebShop and compares: `rro verify webshop`.
 
-A recording's form is in docs/webshop.md. Nothing is taken from it but what the original was given
-(goal, actions, seeds of its random stream); everything that the original answered is compared."""
+docs/webshop.md describes the files. Of a recording only the original's input is used (goal,
+actions, seeds of its random stream); all its output is compared.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ from rro.webshop.pages import Pages
 
 @dataclass
 class Counts:
-    """What was replayed and how much of it is the same. A start page that differs counts against
-    the first step."""
+    """How much was replayed, and how much of it was equal. A start page that differs makes the first
+    step unequal. `finals` are purchases."""
 
     episodes: int = 0
     steps: int = 0
@@ -40,12 +41,12 @@ class Counts:
 def verify(
     data: Path, episodes: Path | None = None, search: Path | None = None, state: Sequence[Path] = ()
 ) -> dict[str, int]:
-    """Replay recorded `episodes` and `search` results (JSON lines, .gz or plain) on the shop in
-    `data`.
+    """Replay recorded `episodes` and searches on the shop in the folder `data`; returns `Counts`.
 
-    `state` files give the prices and goals of a seed; those of other seeds are drawn. An episode
-    counts up to the first step at which the original raised. Raises DataError that names file and
-    line for a recording of another form."""
+    The files are JSON lines, plain or gzipped. A `state` file has the prices and goals of one seed;
+    those of other seeds are drawn. An episode counts up to the first step at which the original
+    raised. Raises DataError that names file and line for a record of another form.
+    """
     raw = load_raw(data)
     shop = Replay(raw, build_catalogue(raw))
     for file in state:
@@ -60,14 +61,14 @@ def verify(
 def run_verify(
     data: Path, episodes: Path | None = None, search: Path | None = None, state: Sequence[Path] = ()
 ) -> bool:
-    """`verify`, printed as one JSON line. True if everything was the same."""
+    """Run `verify` and print its counts as one line of JSON. True if everything was equal."""
     counts = verify(data, episodes, search, state)
     print(json.dumps(counts))
     return all(counts[kind] == counts[f"{kind}_equal"] for kind in ("steps", "finals", "searches"))
 
 
 class Replay:
-    """A shop to replay on, its drawings by goal kind and seed, and the counts so far."""
+    """A shop on which recordings are replayed, and the counts so far."""
 
     def __init__(self, raw: RawCatalogue, catalogue: Catalogue) -> None:
         self.counts = Counts()
@@ -77,25 +78,19 @@ class Replay:
         self._visited: dict[tuple[GoalKind, int, str], int] = {}
 
     def add_state(self, file: Path) -> None:
-        """Use a recorded drawing for its seed."""
+        """Use recorded prices and goals for their seed. Raises DataError if they do not fit."""
         try:
             state = json.loads(read_bytes(file))
-            kinds = [
-                kind
-                for kind in get_args(GoalKind)
-                if len(self._goals(kind, 0).goals) == len(state["goals"])
-            ]
-            kind: GoalKind = kinds[0] if kinds else "synthetic"
-            self._drawn[kind, state["seed"]] = with_state(
-                self._goals(kind, state["seed"]), state, str(file)
-            )
+            seed, count = state["seed"], len(state["goals"])
+            kinds: tuple[GoalKind, ...] = get_args(GoalKind)
+            fits = (kind for kind in kinds if len(self._goals(kind, 0).goals) == count)
+            kind: GoalKind = next(fits, "synthetic")
+            self._drawn[kind, seed] = with_state(self._goals(kind, seed), state, str(file))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise DataError(
-                f"{file}: not a recorded drawing of prices and goals ({error!r})"
-            ) from None
+            raise DataError(f"{file}: not a recording of prices and goals ({error!r})") from None
 
     def episode(self, record: Mapping[str, Any]) -> None:
-        """Replay one episode and count."""
+        """Replay one episode and count its steps and purchases."""
         kind, seed = self._kind(record), record["seed"]
         environment = self._environment(kind, seed, record["show_attrs"])
         environment.reset(Task(str(record.get("ep")), self._goal(kind, record)))
@@ -117,14 +112,14 @@ class Replay:
                 self.counts.finals_equal += _same_final(result, finals[number])
 
     def search(self, record: Mapping[str, Any]) -> None:
-        """Repeat one search and compare the list of asins, in order."""
+        """Repeat one search and compare the product ids, in order."""
         try:
             hits = self._catalogue.index.search(record["q"], HITS)
         except QueryError:
             hits = []
-        found = [self._catalogue.products[position].asin for position, _ in hits]
+        ids = [self._catalogue.products[position].asin for position, _ in hits]
         self.counts.searches += 1
-        self.counts.searches_equal += found == [asin for asin, _ in record["hits"]]
+        self.counts.searches_equal += ids == [id for id, _ in record["hits"]]
 
     def _goals(self, kind: GoalKind, seed: int) -> GoalSet:
         if (kind, seed) not in self._drawn:
@@ -139,18 +134,17 @@ class Replay:
         return self._environments[key]
 
     def _kind(self, record: Mapping[str, Any]) -> GoalKind:
-        """Human goals have a list of option values, synthetic ones a mapping."""
+        """The options of human goals are a list, those of synthetic goals a mapping."""
         return "synthetic" if isinstance(record["goal"]["goal_options"], dict) else "human"
 
     def _goal(self, kind: GoalKind, record: Mapping[str, Any]) -> int:
-        """The goal of a visit: the number it was opened with, that of an earlier visit by the same
-        name, or one drawn from the random stream, from which a visit without a name takes its name
-        first."""
+        """The goal of a visit: the number that it was opened with, the goal of an earlier visit with
+        the same name, or one drawn from the random stream. A visit without a name first draws its
+        name from that stream."""
         session, seed = record["reset"]["session"], record["reset"].get("random_seed")
         if isinstance(session, int):
-            return range(len(self._goals(kind, record["seed"]).goals))[
-                session
-            ]  # negative ones count from the end
+            # Negative numbers count from the end.
+            return range(len(self._goals(kind, record["seed"]).goals))[session]
         visitor = kind, record["seed"], record["session_id"]
         if visitor not in self._visited:
             if seed is None:
@@ -169,14 +163,10 @@ def _same_page(environment: WebShopEnvironment, text: str, available: Mapping[st
 
 
 def _same_answer(result: StepResult, step: Mapping[str, Any]) -> bool:
-    return (result.observation, result.reward, result.done) == (
-        step["obs"],
-        step["r"],
-        step["done"],
-    )
+    recorded = step["obs"], step["r"], step["done"]
+    return (result.observation, result.reward, result.done) == recorded
 
 
 def _same_final(result: StepResult, final: Mapping[str, Any]) -> bool:
-    mine = {"reward": result.reward, **result.info}
-    theirs = {key: final[key] for key in ("reward", "asin", "options", "price")}
-    return mine == {**theirs, "account": final["info"]}
+    recorded = {key: final[key] for key in ("reward", "asin", "options", "price")}
+    return {"reward": result.reward, **result.info} == {**recorded, "account": final["info"]}
