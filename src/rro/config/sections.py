@@ -66,7 +66,7 @@ class EnvironmentConfig(PluginSection):
     test_split: str = "test"
     """The split that policies are evaluated on."""
     max_steps: int | None = Field(None, ge=1)
-    """Actions an episode may take at most. Default: the environment's own limit (10 in WebShop)."""
+    """Actions an episode may take at most. Default: the environment's own limit."""
     step_timeout: float = Field(60.0, gt=0)
     """Seconds for one call into an environment; a longer one fails, and its rollout is tried
     again."""
