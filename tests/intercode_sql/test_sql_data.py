@@ -68,7 +68,7 @@ def test_splits_are_made_where_there_are_none(source, tmp_path):
 def test_a_broken_source_leaves_nothing(source, tmp_path):
     (source / TASKS_FILE).write_text('[{"db": "shop"}]')
     with pytest.raises(
-        DataError, match=r"ic_spider_dev\.json, entry 0: db, query, gold and hardness are needed"
+        DataError, match=r"ic_spider_dev\.json, entry 0: db, query, gold and hardness are required"
     ):
         fetch("intercode-sql", source, tmp_path / "t")
     assert not (tmp_path / "t").exists()
@@ -94,7 +94,10 @@ def test_a_download_that_fails_says_what_to_do(source, tmp_path, monkeypatch):
     [
         ("[", "not JSON"),
         ("{}", "test_dev_indices"),
-        (json.dumps({"test_dev_indices": [99], "nontest_dev_indices": []}), "an index"),
+        (
+            json.dumps({"test_dev_indices": [99], "nontest_dev_indices": []}),
+            "99 is not the index of a task",
+        ),
     ],
 )
 def test_wrong_splits(source, content, message):

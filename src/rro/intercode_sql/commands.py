@@ -1,4 +1,4 @@
-"""InterCode-SQL's own commands: `rro verify intercode-sql` and `rro data load intercode-sql`."""
+"""InterCode-SQL's commands: `rro verify intercode-sql` and `rro data load intercode-sql`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_commands(groups: Mapping[str, Any]) -> None:
         "--engine",
         default="sqlite",
         metavar="URL",
-        help="of a server; default: the embedded engine",
+        help="URL of a server (default: the embedded engine)",
     )
     load = groups["load"].add_parser(
         "intercode-sql",
@@ -35,9 +35,11 @@ def add_commands(groups: Mapping[str, Any]) -> None:
         description="Load the databases into a MySQL or MariaDB server.",
     )
     load.set_defaults(command=_load)
-    load.add_argument("url", help="mysql://user@host:port, the password in $RRO_SQL_PASSWORD")
     load.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="where the dump is (default: the fetched data)"
+        "url", help="mysql://user@host:port; the password is read from $RRO_SQL_PASSWORD"
+    )
+    load.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="folder of the dump (default: the fetched data)"
     )
 
 

@@ -1,9 +1,9 @@
-"""One episode of InterCode-SQL: a question about a database, answered by running SQL and submitting
-the last result.
+"""The environment: a question about a database, answered by running SQL and submitting a result.
 
-The agent format is IPR's: a turn that tells the rules, answered by "OK", then the question; each
-answer is a thought and one action, a block of SQL or `submit`. Whatever an agent writes is
-answered; nothing here raises for it."""
+The format of the conversation is IPR's: a message with the rules, answered by "OK", then the
+question; each answer is a thought and one action, a block of SQL or `submit`. No answer of an agent
+raises. Knows nothing of what runs the SQL.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from rro.types import Message, StepResult, Task
 Compat = Literal["none", "ipr"]
 
 INSTRUCTION = """\
-You answer a question about the data in a MySQL database. You see nothing of the database but what your queries show you.
-In each turn, first reason in a line that begins with "Thought: ". Then give exactly one action, in a line that begins with \
-"Action: ". There are two kinds of action:
-1) Run one SQL statement and see its result, or the error. Put the statement into a block marked sql:
+You answer a question about the data in a MySQL database. You see nothing of the database but what \
+your queries show you.
+In each turn, first reason in a line that begins with "Thought: ". Then give exactly one action, \
+in a line that begins with "Action: ". There are two kinds of action:
+1) Run one SQL statement and see its result, or the error. Put the statement into a block marked \
+sql:
 Thought: I need the average GNP of the countries in Asia.
 Action:
 ```sql
@@ -34,8 +36,8 @@ SELECT AVG(gnp) FROM nations WHERE continent = 'Asia'
 2) Submit: the result of your last statement becomes your answer, and the episode ends:
 Thought: This is what was asked for.
 Action: submit
-Never run and submit in the same turn. Inside the block, write only what MySQL can execute; anything else must be a comment. \
-The order of rows counts. You have at most ten turns."""
+Never run and submit in the same turn. Inside the block, write only what MySQL can execute; \
+anything else must be a comment. The order of rows counts. You have at most ten turns."""
 ACKNOWLEDGEMENT = "OK"
 PREFIX = "Observation: "
 MISUNDERSTOOD = """\
@@ -55,20 +57,24 @@ _SUBMIT = re.compile(r"\W*submit\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class SqlState:
-    """All that later steps depend on: the task, the database in use, the last result, and the
-    number of steps."""
+    """The whole state of an episode."""
 
     task: int
+    """Index of the task."""
     database: str
+    """The database in use."""
     result: Result | None = None
+    """The last result."""
     steps: int = 0
+    """Number of answers so far."""
 
 
 def parse_action(answer: str, compat: Compat = "none") -> str | None:
-    """The SQL of an agent's answer, "" for submit, None for what is neither.
+    """The SQL of an agent's answer, "" for submit, or None if it is neither.
 
-    The action is what follows the first "Action:". `compat` "ipr" reads it as IPR's parser does:
-    the word submit anywhere in it submits, and of a block only the first line runs."""
+    The action is the text after the first "Action:". With `compat` "ipr" it is parsed as by IPR's
+    code: the word submit anywhere in it submits, and only the first line of a block runs.
+    """
     _, mark, action = answer.partition("Action:")
     if not mark:
         return None
@@ -86,8 +92,12 @@ def parse_action(answer: str, compat: Compat = "none") -> str | None:
 
 
 class IntercodeSqlEnvironment(Environment):
-    """One episode. The engine and the tasks are shared, the state is a small record. `instruction`
-    "" leaves it and its "OK" out; `reward` and `compat` are as in `open_intercode_sql`."""
+    """One episode on an engine and tasks that all episodes share.
+
+    `instruction` is the opening message with the rules; if it is "", neither it nor the "OK" is
+    sent. `reward` and `compat` are as in `IntercodeSqlOptions`. The state is a small record, so
+    snapshots cost nothing.
+    """
 
     def __init__(
         self,
@@ -103,8 +113,8 @@ class IntercodeSqlEnvironment(Environment):
         self.blocking = engine.blocking
 
     def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
-        """Start `task` (its data is the index of a task); nothing is random, so `seed` does not
-        matter."""
+        """Start `task`, whose data is an index into the tasks. Nothing is random, so `seed` has no
+        effect. Raises UsageError if there is no such task."""
         if type(task.data) is not int or not 0 <= task.data < len(self._tasks):
             raise UsageError(
                 f"task {task.id}: {task.data!r} is not the index of an InterCode-SQL task"
@@ -116,6 +126,8 @@ class IntercodeSqlEnvironment(Environment):
         return (Message("user", self._instruction), Message("assistant", ACKNOWLEDGEMENT), question)
 
     def step(self, action: Message) -> StepResult:
+        """Carry out an agent's answer. The reward comes with the submission, which ends the
+        episode: in [0, 1] for "iou", in [-1, 1] for "published"."""
         sql = parse_action(action.content, self._compat)
         if sql is None:
             self._state = replace(self._state, steps=self._state.steps + 1)
@@ -123,7 +135,8 @@ class IntercodeSqlEnvironment(Environment):
         return self.submit() if sql == "" else self.run(sql)
 
     def run(self, sql: str) -> StepResult:
-        """Execute one statement. The observation is IPR's rendering of its rows or error."""
+        """Execute one statement. The observation is its rows or its error, as IPR displays them;
+        `info` has the statement."""
         state = self._state
         result = self._engine.execute(state.database, sql)
         self._state = SqlState(state.task, result.database, result, state.steps + 1)
@@ -132,32 +145,34 @@ class IntercodeSqlEnvironment(Environment):
         )
 
     def submit(self) -> StepResult:
-        """End the episode with the last result as the answer."""
+        """Submit the last result as the answer, which ends the episode."""
         result = self._state.result
         self._state = replace(self._state, steps=self._state.steps + 1)
         shown = "" if result is None else self._shown(result)
         return StepResult(PREFIX + shown, self.grade(self._reward), done=True)
 
     def snapshot(self) -> SqlState:
+        """The whole state of the episode, an immutable value."""
         return self._state
 
     def restore(self, snapshot: SqlState) -> None:
+        """Continue from a state of an episode of the same benchmark."""
         self._state = snapshot
 
     @property
     def result(self) -> Result | None:
-        """The last result, uncut: what `submit` would hand in."""
+        """The last result, not truncated: what `submit` would submit."""
         return self._state.result
 
     def grade(self, kind: RewardKind) -> float:
-        """What submitting now would earn. The gold runs in its own session, untouched by what the
-        agent did."""
+        """The reward that submitting now would earn. The gold query always runs in the task's
+        database, whichever the agent uses."""
         result, task = self._state.result, self._tasks[self._state.task]
         return 0.0 if result is None else graded(self._engine, task, result, kind)
 
     def _shown(self, result: Result) -> str:
         if result.error is not None:
-            # IPR's parser takes "Unknown ..." for a result, which ends without a newline
+            # IPR's parser takes "Unknown ..." for a result, which ends without a newline.
             bare = self._compat == "ipr" and "Unknown" in result.text
             return _cut(result.text + ("" if bare else "\n"))
         if result.rows is None:
@@ -166,8 +181,8 @@ class IntercodeSqlEnvironment(Environment):
 
 
 def graded(engine: Engine, task: SqlTask, result: Result, kind: RewardKind) -> float:
-    """The reward of a result for a task. An error earns 0; a gold that fails counts as one without
-    rows, as in the original. (No split has such a task.)"""
+    """The reward of a result. An error earns 0. A gold query that fails counts as one without rows,
+    as in the original, though no split has such a task."""
     if result.rows is None:
         return 0.0
     return grade(result.texts, engine.execute(task.database, task.gold).texts, kind)

@@ -1,9 +1,10 @@
-"""A scripted analyst with the gold inside: it makes SFT data for every task, and errs where it is
-told to.
+"""A scripted expert that knows the gold query: it makes demonstrations for SFT, with mistakes if
+asked to.
 
-It asks which tables there are, looks at the columns of each that the gold reads, runs the gold, and
-submits. It keeps nothing between calls: the conversation and the seeds decide its answer, so it can
-take over anywhere in an episode."""
+It lists the tables, describes each that the gold query reads, runs the gold query, and submits. It
+keeps no state between calls: the same messages and seeds give the same answer, so it can take over
+anywhere in an episode. It does not look at results.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +22,12 @@ from rro.types import Completion, Message, SamplingParams, Source, Usage
 
 
 class SqlExpert:
-    """Lists tables, describes, queries, submits.
+    """Lists the tables, describes them, runs the gold query, and submits.
 
-    With probability `noise` it errs at a choice: it skips looking, asks for a table that does not
-    exist, leaves a clause out of its query, or submits such a query's result without noticing."""
+    With probability `noise`, each choice is a mistake: it skips descriptions, describes a table
+    that does not exist, leaves out a clause of the query, or submits the result of such a query.
+    `seed` selects among its possible choices.
+    """
 
     def __init__(self, task: SqlTask, noise: float = 0.0, seed: int = 0) -> None:
         self.name = f"intercode-sql-expert(noise={noise:g})"
@@ -33,7 +36,7 @@ class SqlExpert:
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
-        """`n` answers; `params` do not matter."""
+        """`n` answers, as `Agent.sample`; `params` are ignored."""
         history = "\x1e".join(message.content for message in messages)
         ran = [
             parse_action(message.content) or ""
@@ -50,10 +53,10 @@ class SqlExpert:
         return completions
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: the expert holds no resources."""
 
     def _decide(self, ran: Sequence[str], chance: random.Random) -> tuple[str, str]:
-        """(thought, SQL), with no SQL to submit."""
+        """(thought, SQL); submit if the SQL is ""."""
         last, gold, errs = (ran[-1] if ran else ""), self._task.gold, chance.random() < self._noise
         if last == gold:
             return chance.choice(_DONE), ""
@@ -79,7 +82,7 @@ class SqlExpert:
         return plan(wrong), wrong
 
 
-SHOW = "SHOW TABLES"  # no one can know the tables of a database not seen before
+SHOW = "SHOW TABLES"
 _BEGIN = (
     "First I need to know which tables this database has.",
     "I do not know the database yet, so I list its tables.",
@@ -111,7 +114,7 @@ def _tree(sql: str) -> exp.Expr | None:
 
 @lru_cache(maxsize=4096)
 def tables(sql: str) -> tuple[str, ...]:
-    """The tables that a query reads, each once, in order."""
+    """The tables that a query reads, each once, in order of appearance."""
     tree = _tree(sql)
     names = (
         [table.name for table in tree.find_all(exp.Table, bfs=False)] if tree is not None else []
@@ -122,25 +125,27 @@ def tables(sql: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def flawed(sql: str) -> tuple[str, ...]:
-    """The query with one of its clauses left out, as someone in a hurry would write it."""
+    """Variants of the query with one clause left out."""
     tree = _tree(sql)
     select = tree.find(exp.Select) if tree is not None else None
     if tree is None or select is None:
         return ()
-    found = []
-    for clause in ("where", "having", "order", "limit", "distinct"):
-        if select.args.get(clause) is not None:
-            copy = tree.copy()
-            shorter = copy.find(exp.Select)
-            if shorter is not None:
-                shorter.set(clause, None)
-                found.append(copy.sql("mysql"))
-    return tuple(text for text in found if text != sql)
+    clauses = ("where", "having", "order", "limit", "distinct")
+    variants = (_without(tree, clause) for clause in clauses if select.args.get(clause) is not None)
+    return tuple(text for text in variants if text != sql)
+
+
+def _without(tree: exp.Expr, clause: str) -> str:
+    """The query with a clause of its first SELECT left out."""
+    copy = tree.copy()
+    if (select := copy.find(exp.Select)) is not None:
+        select.set(clause, None)
+    return copy.sql("mysql")
 
 
 @lru_cache(maxsize=4096)
 def plan(sql: str) -> str:
-    """What a query does, in a sentence."""
+    """A sentence that describes a query."""
     tree, read = _tree(sql), tables(sql)
     if tree is None or not read:
         return "I can now write the query that answers the question."
@@ -150,8 +155,8 @@ def plan(sql: str) -> str:
         ("group", "group by {}"),
         ("having", "keep groups with {}"),
     ):
-        if (found := tree.args.get(clause)) is not None:
-            steps.append(words.format(found.sql("mysql").partition(" ")[2].removeprefix("BY ")))
+        if (part := tree.args.get(clause)) is not None:
+            steps.append(words.format(part.sql("mysql").partition(" ")[2].removeprefix("BY ")))
     if (order := tree.args.get("order")) is not None:
         steps.append("sort by " + ", ".join(item.sql("mysql") for item in order.expressions))
     if tree.args.get("limit") is not None:

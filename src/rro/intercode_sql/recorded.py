@@ -1,8 +1,8 @@
-"""Expert episodes that others recorded, as ETO/IPR's ShareGPT rows: played again here, and those
-kept that still succeed.
+"""Replays expert episodes in the form of ETO's and IPR's files, and keeps those that succeed here.
 
-So what a policy learns from is what it will meet: this environment's rules, its observations, its
-rewards."""
+So a policy learns from the rules, observations and rewards of this environment, not from those of
+the recording. Only the expert's answers are taken from it.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ _ID = re.compile(r"dev[_-](\d+)")
 
 
 def write_experts(data: Path, recorded: Path, target: Path, thoughts_only: bool = True) -> int:
-    """Play the episodes of `recorded` again on the embedded engine and write the successful ones as
-    conversational rows {"id": task id, "messages", "reward", "source"}; returns how many.
+    """Replay the episodes of the file `recorded` and write the successful ones to `target`, as JSON
+    lines of "id" (of the task), "messages", "reward" and "source"; returns how many.
 
-    Left out: tasks that are not for training or share their answer with one for testing, and, with
-    `thoughts_only`, episodes whose agent did not write down its thoughts. Raises DataError that
-    names the row for a file of another form."""
+    Uses the embedded engine with the data folder `data`. Left out are test tasks, tasks that share
+    their answer with one, and, with `thoughts_only`, episodes in which an answer has no thought.
+    Raises DataError that names the row if `recorded` is of another form.
+    """
     with tempfile.TemporaryDirectory() as cache:
         benchmark = open_intercode_sql(
             IntercodeSqlOptions(data=data, exclude_test_golds=True, cache=Path(cache))
@@ -69,13 +70,14 @@ def replayed(
 def _chosen(
     benchmark: IntercodeSqlBenchmark, recorded: Path, thoughts_only: bool
 ) -> Iterator[tuple[str, Task, list[str]]]:
-    """(id, task, answers) of the rows that are played again."""
+    """(id, task, answers) of the rows that are replayed."""
     tasks = {task.data: task for task in benchmark.tasks("train")}
     for number, (name, answers) in enumerate(_episodes(recorded), 1):
         match = _ID.search(name)
         if match is None:
             raise DataError(
-                f"{recorded}, row {number}: {name!r} is not the id of an episode: dev_NUMBER must be in it"
+                f"{recorded}, row {number}: {name!r} is not the id of an episode: it must contain "
+                "dev_NUMBER"
             )
         task = tasks.get(int(match[1]))
         if task is not None and (not thoughts_only or all("Thought:" in text for text in answers)):
@@ -83,7 +85,7 @@ def _chosen(
 
 
 def _reciting(answers: Sequence[str]) -> ScriptedPolicy:
-    """Gives the recorded answers in their order; an episode that needs more of them fails."""
+    """Repeats the recorded answers in order. An episode that needs more of them fails."""
 
     def script(messages: Sequence[Message], _: random.Random) -> str:
         return answers[sum(message.source is Source.EXPERT for message in messages)]
@@ -92,7 +94,7 @@ def _reciting(answers: Sequence[str]) -> ScriptedPolicy:
 
 
 def _episodes(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """(id, the agent's answers after the opening "OK") of each row."""
+    """(id, answers after the opening "OK") of each row."""
     try:
         rows = json.loads(read_bytes(file))
     except ValueError as error:
@@ -103,5 +105,5 @@ def _episodes(file: Path) -> Iterator[tuple[str, list[str]]]:
             yield str(row["id"]), answers[1:] if answers[:1] == ["OK"] else answers
         except (KeyError, TypeError):
             raise DataError(
-                f"{file}, row {number}: id and conversations of from and value are needed"
+                f"{file}, row {number}: id and conversations of from and value are required"
             ) from None

@@ -1,4 +1,8 @@
-"""InterCode's two rewards of a result against the gold's (Yang et al., arXiv 2306.14898)."""
+"""InterCode's two rewards, which compare a result with that of the gold query.
+
+Source: Yang et al. (arXiv 2306.14898), and the code of princeton-nlp/intercode. Knows nothing of
+SQL: rows are texts.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +15,26 @@ RewardKind = Literal["published", "iou"]
 
 
 def grade(rows: Sequence[str], gold: Sequence[str], kind: RewardKind = "published") -> float:
-    """The reward of `rows`, each as text, against those of the gold. (An error, or no result at
-    all, earns 0.)
+    """The reward of a result's rows against those of the gold query, each row as text.
 
-    "iou": multiset intersection over union, 1 for two empty results. "published": that times
-    Kendall's tau between the orders of the common rows, to two decimals, where at least two of them
-    differ; so it may be negative."""
-    mine, wanted = Counter(rows), Counter(gold)
-    common = mine & wanted
-    union = (mine | wanted).total()
+    "iou" is multiset intersection over union, in [0, 1]; it is 1 for two empty results. "published"
+    is that times Kendall's tau between the orders of the common rows, rounded to two decimals, in
+    [-1, 1]; without two different common rows it is the same as "iou".
+    """
+    counts, gold_counts = Counter(rows), Counter(gold)
+    common = counts & gold_counts
+    union = (counts | gold_counts).total()
     if not union:
         return 1.0
     overlap = common.total() / union
     if kind == "iou" or len(common) < 2:
         return overlap
-    # as NumPy rounds: the nearest whole number of hundredths, not the nearest decimal
+    # Rounded as NumPy does: to the nearest whole number of hundredths.
     return round(kendall(_kept(rows, common), _kept(gold, common)) * overlap * 100) / 100
 
 
 def _kept(rows: Sequence[str], common: Counter[str]) -> list[str]:
-    """The rows that are in the intersection, in their order, as often as they are there."""
+    """The rows that are in the multiset `common`, in their order."""
     left = Counter(common)
     kept = []
     for row in rows:
@@ -41,8 +45,7 @@ def _kept(rows: Sequence[str], common: Counter[str]) -> list[str]:
 
 
 def kendall(one: Sequence[str], other: Sequence[str]) -> float:
-    """Tau-b of two rearrangements of the same texts, place by place; texts compare as they are. At
-    least two differ."""
+    """Kendall's tau-b between two arrangements of the same texts, of which at least two differ."""
     if one == other:
         return 1.0
     pairs = sorted(zip(one, other, strict=True))
@@ -59,7 +62,7 @@ def _pairs(counts: Counter[str] | Counter[tuple[str, str]]) -> int:
 
 
 def _inversions(texts: Sequence[str]) -> int:
-    """Pairs in descending order, by a Fenwick tree over the ranks."""
+    """Number of pairs in descending order, counted with a Fenwick tree over the ranks."""
     ranks = {text: rank for rank, text in enumerate(sorted(set(texts)), 1)}
     tree = [0] * (len(ranks) + 1)
     inversions = 0

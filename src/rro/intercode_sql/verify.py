@@ -1,9 +1,8 @@
-"""Replays recordings of the original InterCode-SQL on an engine here: `rro verify intercode-sql`.
+"""Replays recordings of MySQL and of the original InterCode-SQL: `rro verify intercode-sql`.
 
-Statements are lines of {"task_index", "db", "sql", "mysql97_obs", "mysql97_reward"}: what MySQL
-answers, and the published reward that it earns. Episodes are {"task_index", "reward_version",
-"turns": [{"action", "submit", "executed", "observation", "reward"}]}. Nothing is taken from them
-but what the original was given; everything that it answered is compared."""
+docs/intercode-sql.md describes the files. Of a recording only the original's input is used; all its
+output is compared.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +29,8 @@ _REWARDS: dict[str, RewardKind] = {
 
 @dataclass
 class StatementCounts:
-    """Replayed statements, those with the recorded reward, of them those whose reward is not 0, and
-    those with the recorded observation."""
+    """How many statements were replayed, and how many have the recorded reward and observation.
+    `nonzero` counts those whose recorded reward is not 0."""
 
     statements: int = 0
     reward_equal: int = 0
@@ -42,7 +41,8 @@ class StatementCounts:
 
 @dataclass
 class EpisodeCounts:
-    """Replayed episodes, their turns with a recorded reward, and how many of those are the same."""
+    """How many episodes were replayed, their turns with a recorded reward, and how many of these
+    have the recorded reward and observation."""
 
     episodes: int = 0
     steps: int = 0
@@ -51,8 +51,8 @@ class EpisodeCounts:
 
 
 def verify_statements(benchmark: IntercodeSqlBenchmark, file: Path) -> dict[str, int]:
-    """Run each statement of a file in its database and compare. Raises DataError that names file
-    and line."""
+    """Run each statement of a file in its database and compare; returns `StatementCounts`. Raises
+    DataError that names file and line for a record of another form."""
     counts = StatementCounts()
 
     def play(record: Mapping[str, Any]) -> None:
@@ -72,8 +72,8 @@ def verify_statements(benchmark: IntercodeSqlBenchmark, file: Path) -> dict[str,
 
 
 def verify_episodes(benchmark: IntercodeSqlBenchmark, file: Path) -> dict[str, int]:
-    """Replay each episode's turns in one session and compare. Raises DataError that names file and
-    line."""
+    """Replay the turns of each episode of a file and compare; returns `EpisodeCounts`. Raises
+    DataError that names file and line for a record of another form."""
     counts = EpisodeCounts()
 
     def play(record: Mapping[str, Any]) -> None:
@@ -85,7 +85,7 @@ def verify_episodes(benchmark: IntercodeSqlBenchmark, file: Path) -> dict[str, i
             if turn["executed"] is not None and not turn["submit"]:
                 last = benchmark.engine.execute(last.database, turn["executed"])
             if turn["reward"] is None:
-                continue  # the recording says nothing of it
+                continue
             understood = turn["executed"] is not None or turn["submit"]
             reward = graded(benchmark.engine, task, last, kind) if understood else 0.0
             counts.steps += 1
@@ -103,8 +103,8 @@ def run_verify(
     engine: str = "sqlite",
     cache: Path | None = None,
 ) -> bool:
-    """Replay the files given, and print the counts of each as one JSON line. True if every reward
-    was the same.
+    """Replay the given files and print the counts of each as one line of JSON. True if all rewards
+    were equal.
 
     `engine` is as in `open_engine`. A server's account may have the right to write: replaying only
     reads."""
@@ -123,8 +123,6 @@ def run_verify(
 
 
 def _same_text(result: Result, recorded: str) -> bool:
-    """Whether the observation is the recorded one, which some recordings cut short."""
-    mine, theirs = result.text.strip(), recorded.strip()
-    return mine == theirs or (
-        theirs.endswith("...") and f"{mine[:OBSERVATION_LENGTH]}..." == theirs
-    )
+    """Whether the observation is the recorded one, which may be truncated."""
+    text, recorded = result.text.strip(), recorded.strip()
+    return recorded in (text, f"{text[:OBSERVATION_LENGTH]}...")

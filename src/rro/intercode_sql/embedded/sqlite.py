@@ -57,7 +57,7 @@ class SqliteEngine:
     blocking = False
 
     def __init__(
-        self, dump: Path, cache: Path | None = None, steps: int = STEPS, rows: int = engine.ROWS
+        self, dump: Path, cache: Path | None = None, steps: int = STEPS, rows: int = engine.MAX_ROWS
     ) -> None:
         """`dump`: MySQL's dump of all databases; `cache`: the folder for the built file. A
         statement may take `steps` of SQLite's machine, the same on every computer, and give `rows`.
@@ -121,7 +121,7 @@ class SqliteEngine:
         while batch := cursor.fetchmany(1000):
             rows += batch
             size += sum(len(value) for row in batch for value in row if isinstance(value, str))
-            if len(rows) > self._rows or size > engine.CHARACTERS:
+            if len(rows) > self._rows or size > engine.MAX_CHARACTERS:
                 raise SqlError(engine.too_many_rows(self._rows))
         shows = [_renderer(column.type) for column in query.columns]
         try:
