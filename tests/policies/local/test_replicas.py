@@ -13,10 +13,12 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from fakes import policy_context
 
 from rro.config import ModelConfig, TinyConfig, parse_config
 from rro.errors import PolicyError, RroError, UsageError
 from rro.models.loading import build_tiny, load_model
+from rro.plugins import POLICIES
 from rro.policies.local.policy import TransformersPolicy
 from rro.policies.local.replicas import ReplicatedPolicy
 from rro.types import Message, SamplingParams, Source
@@ -236,8 +238,12 @@ def check(weights: Path, body: Callable[[ReplicatedPolicy], Awaitable[None]]) ->
     asyncio.run(whole())
 
 
-def test_other_backends_refuse_replicas() -> None:
-    with pytest.raises(
-        UsageError, match=r"r.toml: policy: replicas are for backend = \"transformers\""
-    ):
-        parse_config({"policy": {"backend": "vllm", "replicas": 2}}, "r.toml")
+@pytest.mark.parametrize(
+    ("backend", "hint"), [("vllm", "; vLLM has data_parallel_size"), ("openai", "$")]
+)
+def test_other_backends_refuse_replicas(backend: str, hint: str, tmp_path: Path) -> None:
+    config = parse_config({"policy": {"backend": backend, "replicas": 2}}, "r.toml")
+    plugin = POLICIES.find(backend)
+    options = plugin.options_model()
+    with pytest.raises(UsageError, match=f'"transformers", not for "{backend}"{hint}'):
+        plugin.make(options, policy_context(config, None, "t/sft", tmp_path))
