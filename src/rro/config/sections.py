@@ -187,19 +187,20 @@ class TrainingConfig(Section):
     """What all trainings share. The optimiser is AdamW."""
 
     epochs: float = Field(3, gt=0)
-    """Passes over the rows."""
+    """Passes over the rows. IPR: 3."""
     learning_rate: float = Field(2e-5, gt=0)
-    """Peak learning rate."""
+    """Peak learning rate of AdamW. IPR: 2e-5 for SFT."""
     batch_size: int = Field(48, ge=1)
-    """Rows per optimiser step, over all processes."""
+    """Rows per optimiser step, over all processes; a multiple of their number. IPR: 48."""
     micro_batch: int = Field(4, ge=1)
-    """Rows per forward pass and process."""
+    """Rows per forward pass and process at most; the largest divisor of the process's share of
+    batch_size is used. Does not change the training."""
     max_length: int = Field(4096, ge=1)
-    """Tokens of a row at most; longer rows are left out and counted."""
+    """Longest row in tokens; longer rows are left out and counted, never truncated."""
     scheduler: str = "cosine"
     """Learning-rate schedule, as Transformers names it."""
     warmup: float = Field(0.03, ge=0, le=1)
-    """Share of the steps in which the learning rate rises to its peak."""
+    """Share of the optimiser steps in which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's weight decay."""
     max_grad_norm: float = Field(1.0, gt=0)
@@ -207,9 +208,11 @@ class TrainingConfig(Section):
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, more time."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the forward pass; `auto` is bfloat16 autocast if the device supports it."""
+    """Precision of the forward pass; master weights are always float32. auto: bfloat16 autocast
+    where the device has it, and on a CPU only above 50 million parameters."""
     save_steps: int | None = Field(None, ge=1)
-    """Optimiser steps between checkpoints. Default: only the end is saved."""
+    """Optimiser steps between the checkpoints that a killed training resumes from. Default: none,
+    so it starts again."""
 
 
 class SftConfig(TrainingConfig):
@@ -222,18 +225,19 @@ class DpoConfig(TrainingConfig):
     batch 48, constant after a warm-up of 0.1."""
 
     learning_rate: float = Field(3e-6, gt=0)
-    """Peak learning rate."""
+    """Peak learning rate of AdamW. IPR: 3e-6."""
     scheduler: str = "constant_with_warmup"
     """Learning-rate schedule, as Transformers names it."""
     warmup: float = Field(0.1, ge=0, le=1)
-    """Share of the steps in which the learning rate rises to its peak."""
+    """Share of the optimiser steps in which the learning rate rises. IPR: 0.1."""
     beta: float = Field(0.1, gt=0)
-    """How strongly the policy is held to the reference. Paper: 0.1."""
+    """How strongly the policy is held to the reference policy. Paper and IPR: 0.1."""
     sft_weight: float = Field(0.0, ge=0)
-    """Weight of an SFT loss on the chosen side. IPR's mixed loss: 1.0."""
+    """Weight of the mean negative log-likelihood of the chosen side's assistant tokens, added to
+    the loss. IPR's mixed loss: 1.0."""
     endings: float | None = Field(None, ge=0, le=1)
-    """At most this share of the pairs may reject an action that ends the episode
-    (docs/exploration.md). Default: 1, or what the strategy recommends."""
+    """Largest share of pairs in which only the rejected side ends the episode; the others are left
+    out and counted (docs/exploration.md). Default: 1, or what the strategy recommends."""
 
 
 class BudgetConfig(Section):
