@@ -1,8 +1,9 @@
-"""Expressions of a statement: names resolved, types inferred, and what means another thing in
-SQLite replaced.
+"""Translates expressions: resolves names, infers types, and replaces what has another meaning in
+SQLite.
 
-A method `on_` with the key of SQLGlot's node takes care of it. What means the same in both dialects
-needs none, and functions are SQLGlot's to translate."""
+The method `on_KEY` translates the nodes of SQLGlot with that key. Nodes with the same meaning in
+both dialects need none, and SQLGlot translates functions.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +32,12 @@ _TYPES |= {"DATE": DATE, "DATETIME": DATETIME, "TIMESTAMP": DATETIME}
 
 
 def call(name: str, *operands: Any) -> Any:
+    """A call of a function of SQLite."""
     return exp.Anonymous(this=name, expressions=[operand.copy() for operand in operands])
 
 
 def key(value: Value) -> Any:
-    """What a value is compared, grouped and sorted by: of a stored text, the column beside it."""
+    """What a value is compared, grouped and sorted by. For a stored text, the column beside it."""
     if value.type != TEXT:
         return value.node
     if isinstance(value.node, exp.Literal):
@@ -46,20 +48,15 @@ def key(value: Value) -> Any:
 
 
 def as_number(value: Value) -> Value:
-    """The value in arithmetic: of a text, the number it begins with."""
-    kind = (
-        DOUBLE
-        if value.type == TEXT
-        else INT
-        if value.type in (DATE, DATETIME, NULL)
-        else value.type
-    )
-    return Value(exp.cast(value.node, "real") if value.type == TEXT else value.node, kind)
+    """The value in arithmetic. For a text, the number that it begins with."""
+    if value.type == TEXT:
+        return Value(exp.cast(value.node, "real"), DOUBLE)
+    return Value(value.node, INT if value.type in (DATE, DATETIME, NULL) else value.type)
 
 
 def comparable(one: Value, other: Value) -> list[Any]:
-    """Two values in forms that SQLite compares as MySQL would: texts by collation, dates as dates,
-    all else as numbers."""
+    """Two values in forms that SQLite compares as MySQL does: texts by collation, dates as dates,
+    everything else as numbers."""
     kinds = {one.type, other.type} - {NULL}
     if kinds <= {TEXT}:
         return [key(one), key(other)]
@@ -76,27 +73,28 @@ def comparable(one: Value, other: Value) -> list[Any]:
 
 
 class Expressions:
-    """Translates expressions of a statement that runs with `database` in use."""
+    """Translates expressions of a statement. `database` is the one in use."""
 
     database: str
 
     def query(self, node: Any, outer: Scope | None, numbered: bool = False) -> Any:
-        """Translate a subquery: `sql`, and `columns` called c1, c2 ... (see the subclass)."""
+        """Translate a subquery into `sql` and its `columns`, named c1, c2 ... (see `Queries`)."""
         raise AssertionError
 
     def value(self, node: Any, scope: Scope) -> Value:
-        """Translate an expression in its place in the tree. Raises SqlError."""
-        found = getattr(self, f"on_{node.key}", self._shared)(node, scope)
-        value = found if isinstance(found, Value) else Value(node, found)
+        """Translate an expression in its place in the tree. Raises SqlError if MySQL rejects it."""
+        translated = getattr(self, f"on_{node.key}", self._shared)(node, scope)
+        value = translated if isinstance(translated, Value) else Value(node, translated)
         if value.node is not node:
             node.replace(value.node)
         return value
 
     def values(self, nodes: Iterable[Any], scope: Scope) -> list[Value]:
+        """Translate several expressions."""
         return [self.value(node, scope) for node in list(nodes)]
 
     def _shared(self, node: Any, scope: Scope) -> Type:
-        """A node that means the same in both dialects, once its parts are translated."""
+        """A node with the same meaning in both dialects: only its parts are translated."""
         kinds = [value.type for value in self.values(node.iter_expressions(), scope)]
         if isinstance(node, exp.Predicate | exp.Connector | exp.Not | exp.Boolean | exp.DateDiff):
             return INT
@@ -104,16 +102,17 @@ class Expressions:
         return _TYPES.get(returned.name, TEXT) if returned is not None else common_type(kinds)
 
     def on_literal(self, node: Any, scope: Scope) -> Type:
-        if node.is_string:  # SQLite's statements end at NUL, and hold no lone surrogates
+        if node.is_string:
+            # A NUL would end SQLite's statement, and lone surrogates are not UTF-8.
             node.set("this", node.this.replace("\0", "\ufffd").encode("utf-8", "replace").decode())
             return TEXT
-        return (
-            DOUBLE if "e" in node.this.lower() else number(True, len(node.this.partition(".")[2]))
-        )
+        if "e" in node.this.lower():
+            return DOUBLE
+        return number(True, len(node.this.partition(".")[2]))
 
     def on_column(self, node: Any, scope: Scope) -> Value:
-        found = scope.find(node)
-        return found._replace(node=found.node.copy())
+        column = scope.find(node)
+        return column._replace(node=column.node.copy())
 
     def on_eq(self, node: Any, scope: Scope) -> Value:
         one, other = self.values((node.this, node.expression), scope)
@@ -142,10 +141,9 @@ class Expressions:
     on_sub = on_mul = on_div = on_intdiv = on_mod = on_add
 
     def on_case(self, node: Any, scope: Scope) -> Type:
-        """CASE x WHEN y is CASE WHEN x = y."""
-        if node.this is not None and node.this.find(
-            exp.Case
-        ):  # as it is written out for each branch
+        """CASE x WHEN y is written as CASE WHEN x = y."""
+        # A nested CASE would be copied into every branch.
+        if node.this is not None and node.this.find(exp.Case):
             raise SqlError("This version of MySQL doesn't yet support 'CASE CASE'")
         for branch in node.args["ifs"] if node.this is not None else ():
             branch.set("this", exp.EQ(this=node.this.copy(), expression=branch.this))
@@ -153,22 +151,20 @@ class Expressions:
         return self._shared(node, scope)
 
     def on_if(self, node: Any, scope: Scope) -> Type:
-        """IF, and a branch of CASE: of the type of its results."""
+        """IF, or a branch of CASE. Its type is that of its results."""
         return common_type(value.type for value in self.values(node.iter_expressions(), scope)[1:])
 
     def on_cast(self, node: Any, scope: Scope) -> Value:
         value, to = self.value(node.this, scope), node.args["to"]
         kind = _TYPES.get(to.this.name, TEXT)
         if to.this.name == "DECIMAL":
-            return Value(
-                as_number(value).node,
-                number(True, int(to.expressions[1].name) if len(to.expressions) > 1 else 0),
-            )
+            scale = int(to.expressions[1].name) if len(to.expressions) > 1 else 0
+            return Value(as_number(value).node, number(True, scale))
         if kind in (DATE, DATETIME):
             return Value(call("date" if kind == DATE else "timestamp", value.node), kind)
-        return Value(
-            exp.cast(call("round", as_number(value).node), "bigint") if kind == INT else node, kind
-        )
+        if kind == INT:
+            return Value(exp.cast(call("round", as_number(value).node), "bigint"), INT)
+        return Value(node, kind)
 
     def on_round(self, node: Any, scope: Scope) -> Value | Type:
         value, *places = self.values(node.iter_expressions(), scope)
@@ -189,11 +185,9 @@ class Expressions:
         return Value(exp.Literal.string(f"{functions.TODAY} 12:00:00"), DATETIME)
 
     def on_anonymous(self, node: Any, scope: Scope) -> Value | Type:
-        return (
-            self.on_currenttimestamp(node, scope)
-            if node.name.upper() == "NOW"
-            else self._shared(node, scope)
-        )
+        if node.name.upper() == "NOW":
+            return self.on_currenttimestamp(node, scope)
+        return self._shared(node, scope)
 
     def on_left(self, node: Any, scope: Scope) -> Value:
         values = self.values((node.this, node.expression), scope)
@@ -212,24 +206,23 @@ class Expressions:
         scope.in_aggregate, scope.sorts = True, scope.sorts or distinct
         value = self.value(node.this.expressions[0] if distinct else node.this, scope)
         scope.in_aggregate = False
+        return self._aggregate(node, value, distinct)
+
+    def _aggregate(self, node: Any, value: Value, distinct: bool) -> Type:
+        """The type of an aggregate. Texts are counted and compared by collation."""
         kind = as_number(value).type
         if isinstance(node, exp.Avg):
             return _quotient(kind)
         if isinstance(node, exp.Sum):
             return Type("decimal" if kind.exact else "double", kind.scale)
-        if isinstance(node, exp.Count) and distinct:
-            value.node.replace(key(value).copy())
+        if isinstance(node, exp.Count):
+            if distinct:
+                value.node.replace(key(value).copy())
+            return INT
         if isinstance(node, exp.Min | exp.Max) and value.type == TEXT:
-            value.node.replace(
-                exp.Collate(this=value.node.copy(), expression=exp.Var(this="general_ci"))
-            )
-        return (
-            INT
-            if isinstance(node, exp.Count)
-            else TEXT
-            if isinstance(node, exp.GroupConcat)
-            else value.type
-        )
+            collation = exp.Var(this="general_ci")
+            value.node.replace(exp.Collate(this=value.node.copy(), expression=collation))
+        return TEXT if isinstance(node, exp.GroupConcat) else value.type
 
     on_sum = on_avg = on_min = on_max = on_groupconcat = on_count
 
@@ -280,12 +273,12 @@ def _compared(sign: Any, one: Value, other: Value) -> Value:
 
 
 def _quotient(kind: Type) -> Type:
-    """Of a division or an average: four digits more after the point."""
+    """The type of a division or an average: with four more digits after the point."""
     return number(kind.exact, None if kind.scale is None else kind.scale + 4)
 
 
 def _must_hold(node: Any) -> bool:
-    """Whether a comparison is one of those that AND joins to a WHERE or ON."""
+    """Whether a comparison is a condition of WHERE or ON by itself, or joined by AND."""
     parent = node.parent
     while isinstance(parent, exp.And | exp.Paren):
         parent = parent.parent

@@ -1,5 +1,5 @@
-"""MySQL's collation, and its functions that SQLite lacks or means otherwise, by the names that
-SQLGlot gives them in SQLite."""
+"""MySQL's collation, and its functions that SQLite lacks or defines differently, by the names that
+SQLGlot uses for them in SQLite."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from typing import Any
 
 import regex  # type: ignore[import-untyped,unused-ignore]
 
-# the clock stands still: an episode must answer the same whenever it is played again
+# The current date is fixed, so that replaying an episode gives the same results.
 TODAY = "2026-11-22"
-MAX_TEXT = 65_535  # characters; what is longer becomes NULL, as beyond MySQL's max_allowed_packet
-PATTERN_SECONDS = 0.5  # for one match of an agent's regular expression
+# Characters. A longer text becomes NULL, as beyond MySQL's max_allowed_packet.
+MAX_TEXT = 65_535
+# Seconds for one match of an agent's regular expression.
+PATTERN_SECONDS = 0.5
 _DATE = re.compile(
     r"\s*(\d{4})\D?(\d\d?)\D?(\d\d?)(?:[T\s]*(\d\d?):?(\d\d?)?:?(\d\d?)?(?:\.\d*)?)?\s*$"
 )
@@ -27,7 +29,8 @@ _DATE = re.compile(
 
 @lru_cache(maxsize=65_536)
 def key(text: str) -> str:
-    """What utf8mb4_general_ci compares a text by: without case, accents and trailing spaces."""
+    """The key by which utf8mb4_general_ci compares a text: without case, accents and trailing
+    spaces."""
     return _folded(text).rstrip(" ")
 
 
@@ -37,21 +40,21 @@ def _folded(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _weight(character: str) -> str:
-    """The upper-case base letter; all characters beyond the BMP weigh the same."""
+    """The upper-case base letter. All characters beyond the BMP have the same weight."""
     if ord(character) > 0xFFFF:
         return "\ufffd"
     return unicodedata.normalize("NFD", character.upper()[0])[0].upper()[0]
 
 
 def like(pattern: str, text: str, escape: str = "\\") -> bool:
-    """text LIKE pattern: % is any text, _ any character. Unlike with =, trailing spaces count."""
+    """text LIKE pattern: % matches any text, _ any character. Unlike with =, trailing spaces
+    count."""
     return _like(_folded(str(pattern)), _folded(escape)).match(_folded(str(text))) is not None
 
 
 @lru_cache(maxsize=1024)
 def _like(pattern: str, escape: str) -> re.Pattern[str]:
-    """By way of a file name's pattern, whose expression never goes back over what it has
-    matched."""
+    """Compiled by way of a file name pattern, whose expression does not backtrack."""
     parts = re.findall(rf"{re.escape(escape)}.|.", pattern, re.DOTALL) if escape else list(pattern)
     wild = {"%": "*", "_": "?"}
     globbed = (
@@ -62,8 +65,8 @@ def _like(pattern: str, escape: str) -> re.Pattern[str]:
 
 
 def regexp(pattern: Any, text: Any) -> bool | None:
-    """text REGEXP pattern. Raises OverflowError, which ends the statement, for a bad pattern or one
-    that takes too long."""
+    """text REGEXP pattern. Raises OverflowError, which ends the statement, for a pattern that is
+    invalid or takes too long."""
     if pattern is None or text is None:
         return None
     try:
@@ -78,8 +81,7 @@ def regexp(pattern: Any, text: Any) -> bool | None:
 
 @lru_cache(maxsize=8192)
 def moment(text: str) -> datetime:
-    """A date, with or without time of day, as MySQL reads it. Raises ValueError for what is
-    none."""
+    """Parse a date, with or without time of day, as MySQL does. Raises ValueError if it is none."""
     match = _DATE.match(text)
     if match is None:
         raise ValueError(text)
@@ -87,17 +89,19 @@ def moment(text: str) -> datetime:
 
 
 def rounded(value: float, places: int = 0) -> float:
+    """The value rounded to `places` digits after the point, halves away from zero."""
     return float(number_text(value, max(-30, min(30, places))))
 
 
 def number_text(value: float, scale: int) -> str:
-    """A number with `scale` digits after the point, halves away from zero."""
+    """The value as text with `scale` digits after the point, halves rounded away from zero."""
     return format(Decimal(repr(value)).quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP), "f")
 
 
 _ROUTINES: dict[str, Callable[..., Any]] = {
     **{"ci": key, "like": like, "round": rounded, "ceil": math.ceil, "floor": math.floor},
-    "random": lambda: 0.15522042769493574,  # the same each time, so that episodes repeat
+    # Always the same, so that replaying an episode gives the same results.
+    "random": lambda: 0.15522042769493574,
     "upper": lambda text: str(text).upper(),
     "lower": lambda text: str(text).lower(),
     "left_of": lambda text, count: str(text)[: max(0, count)],
@@ -113,13 +117,16 @@ _ROUTINES: dict[str, Callable[..., Any]] = {
     "month": lambda text: moment(text).month,
     "day": lambda text: moment(text).day,
 }
-_NATIVE = """abs avg coalesce count dense_rank first_value group_concat iif julianday lag last_value lead length ltrim max min ntile
-    nullif power rank regexp replace row_number rtrim sign sqrt substring substr sum trim"""
+_NATIVE = """
+    abs avg coalesce count dense_rank first_value group_concat iif julianday lag last_value lead
+    length ltrim max min ntile nullif power rank regexp replace row_number rtrim sign sqrt substring
+    substr sum trim"""
+# The functions that statements may use.
 ALLOWED = frozenset({*_ROUTINES, "only", *_NATIVE.split()})
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Make the functions known to a connection."""
+    """Add the functions and the collation to a connection."""
     for name, routine in _ROUTINES.items():
         connection.create_function(name, -1, partial(_called, routine), deterministic=True)
     connection.create_function("regexp", 2, regexp, deterministic=True)
@@ -130,14 +137,16 @@ def register(connection: sqlite3.Connection) -> None:
 
 
 def _only(value: Any, rows: int) -> Any:
-    """A scalar subquery's value. Raises for more than one row, which ends the statement."""
+    """The value of a scalar subquery. Raises ValueError, which ends the statement, if it has more
+    than one row."""
     if rows > 1:
         raise ValueError(rows)
     return value
 
 
 def _called(routine: Callable[..., Any], *values: Any) -> Any:
-    """NULL for NULL, and for what a routine cannot take."""
+    """Call a routine; NULL for NULL, for arguments that it cannot take, and for texts that are too
+    long."""
     try:
         result = None if None in values else routine(*values)
     except (ValueError, ArithmeticError, TypeError, AttributeError):

@@ -1,5 +1,4 @@
-"""What a name in a statement means: the sources of a SELECT, its scope, and MySQL's errors for what
-means nothing."""
+"""Name resolution: the sources of a SELECT, its scope, and MySQL's errors for names and groups."""
 
 from __future__ import annotations
 
@@ -14,26 +13,27 @@ from rro.intercode_sql.embedded.store import Table, Type
 SELECT_LIST, WHERE, ON = "field list", "where clause", "on clause"
 GROUP, HAVING, ORDER = "group statement", "having clause", "order clause"
 NOT_GROUPED = (
-    "Expression #{} of {} is not in GROUP BY clause and contains nonaggregated column '{}' which is not functionally dependent on "
-    "columns in GROUP BY clause; this is incompatible with sql_mode=only_full_group_by"
-)
-NOT_AGGREGATED = (
-    "In aggregated query without GROUP BY, expression #{} of {} contains nonaggregated column '{}'; this is incompatible with "
+    "Expression #{} of {} is not in GROUP BY clause and contains nonaggregated column '{}' which is "
+    "not functionally dependent on columns in GROUP BY clause; this is incompatible with "
     "sql_mode=only_full_group_by"
 )
+NOT_AGGREGATED = (
+    "In aggregated query without GROUP BY, expression #{} of {} contains nonaggregated column '{}'; "
+    "this is incompatible with sql_mode=only_full_group_by"
+)
 NOT_LISTED = (
-    "Expression #{} of {} is not in SELECT list, references column '{}' which is not in SELECT list; this is incompatible with "
-    "DISTINCT"
+    "Expression #{} of {} is not in SELECT list, references column '{}' which is not in SELECT list; "
+    "this is incompatible with DISTINCT"
 )
 
 
 class SqlError(Exception):
-    """A statement that MySQL answers with an error; the text is MySQL's message."""
+    """MySQL answers the statement with an error; the text is its message."""
 
 
 class Value(NamedTuple):
-    """An expression: SQLGlot's node of it in SQLite's SQL, the type that MySQL gives it, and the
-    name of a column of it."""
+    """A translated expression: SQLGlot's node in SQLite's SQL, its type in MySQL, and its name if it
+    is a column."""
 
     node: Any
     type: Type
@@ -42,70 +42,80 @@ class Value(NamedTuple):
 
 @dataclass(eq=False)
 class Source:
-    """A table or subquery in FROM. `columns` are by name in lower case; `used`: those that the
-    statement uses; `after`: the sources that an outer join reads before it."""
+    """A table or subquery in FROM."""
 
-    alias: str  # in SQLite
+    alias: str
+    """Its name in SQLite."""
     name: str
+    """Its name in the statement."""
     columns: Mapping[str, Value]
+    """Its columns, by name in lower case."""
     table: Table | None = None
+    """The stored table, unless it is a subquery."""
     used: set[str] = field(default_factory=set)
+    """Names of the columns that the statement uses."""
     after: Sequence[Source] = ()
+    """The sources that an outer join reads before it."""
 
 
 @dataclass(eq=False)
 class Scope:
-    """One SELECT while it is translated: its sources, those in sight, the clause at hand, the
-    select list, and the groups. `merged`: columns that USING made one; `equal`: pairs of what is
-    known, None for a constant, and what it determines; `optional`: the inner side of the outer join
-    whose ON is at hand; `sorts`: an aggregate of distinct values sorts by groups."""
+    """The state of one SELECT while it is translated."""
 
     outer: Scope | None = None
+    """The scope of the query around this one."""
     sources: list[Source] = field(default_factory=list)
+    """The tables and subqueries of FROM."""
     visible: Sequence[Source] = ()
+    """Those that names in the current clause may refer to."""
     clause: str = SELECT_LIST
+    """The clause that is translated, as in MySQL's messages."""
     output: list[Value] = field(default_factory=list)
+    """The select list."""
     groups: list[Value] = field(default_factory=list)
+    """The expressions of GROUP BY."""
     merged: dict[str, Value] = field(default_factory=dict)
+    """Columns that USING merges, by name."""
     equal: list[tuple[Any, Any]] = field(default_factory=list)
+    """Pairs (expression, column that it determines); the expression of a constant is None."""
     optional: str = ""
+    """Alias of the optional source of an outer join, while its ON is translated."""
     in_aggregate: bool = False
+    """Whether the arguments of an aggregate are translated."""
     aggregated: bool = False
+    """Whether the query has an aggregate."""
     sorts: bool = False
+    """Whether an aggregate of distinct values makes MySQL sort by the groups."""
 
     def find(self, node: Any) -> Value:
-        """The expression that a column's name means here, or in a scope around this one. Raises
-        SqlError as MySQL would."""
+        """The expression that a column's name refers to, here or in a scope around this one. Raises
+        SqlError if the name is unknown or ambiguous."""
         scope: Scope | None = self
         while scope is not None:
-            if found := scope._own(node.name.lower(), node.table.lower(), self.clause):
-                return found
+            if column := scope._own(node.name.lower(), node.table.lower(), self.clause):
+                return column
             scope = scope.outer
         raise SqlError(
             f"Unknown column '{'.'.join(part.name for part in node.parts)}' in '{self.clause}'"
         )
 
     def _own(self, name: str, table: str, clause: str) -> Value | None:
-        found = [source for source in self.named(table) if name in source.columns]
-        if len(found) > 1 and (table or name not in self.merged):
+        sources = [source for source in self.named(table) if name in source.columns]
+        if len(sources) > 1 and (table or name not in self.merged):
             raise SqlError(f"Column '{name}' in {clause} is ambiguous")
-        for source in found:
+        for source in sources:
             source.used.add(name)
-        column = self.merged.get(name, found[0].columns[name]) if found else None
+        column = self.merged.get(name, sources[0].columns[name]) if sources else None
         if self.in_aggregate or self.clause in (SELECT_LIST, WHERE, ON):
             return column
-        if self.clause == HAVING and not any(
-            column and group.node == column.node for group in self.groups
-        ):
-            column = None  # HAVING knows no other columns
-        return (
-            (self.selected(name) or column)
-            if self.clause == HAVING
-            else (column or self.selected(name))
-        )
+        if self.clause != HAVING:
+            return column or self.selected(name)
+        # Of the columns, HAVING may use only those that are groups.
+        grouped = column and any(group.node == column.node for group in self.groups)
+        return self.selected(name) or (column if grouped else None)
 
     def named(self, table: str) -> list[Source]:
-        """The sources in sight of that name, all for none."""
+        """The visible sources with that name; all visible ones for ""."""
         return [source for source in self.visible if not table or source.name.lower() == table]
 
     def selected(self, name: str) -> Value | None:
@@ -125,29 +135,31 @@ class Scope:
                 )
 
     def is_fixed(self, node: Any) -> bool:
-        """Whether an expression is a constant, or a column of a scope around this one. SQLite would
-        take the one for a position in GROUP BY and ORDER BY, and does not know the other there."""
+        """Whether an expression is a constant, or a column of a scope around this one.
+
+        In GROUP BY and ORDER BY, SQLite would take a constant for a position, and does not know
+        columns of outer scopes.
+        """
         outside = isinstance(node, exp.Column) and all(
             source.alias != node.table for source in self.sources
         )
         return isinstance(node, exp.Literal) or outside
 
     def check(self, clause: str, nodes: Iterable[Any], known: set[Any], message: str) -> None:
-        """Raises SqlError for the first expression with a column that `known` ones do not
-        determine."""
+        """Raises SqlError for the first expression with a column that is not determined by the
+        `known` expressions."""
         for number, node in enumerate(nodes, 1):
-            if (loose := self._loose(node, known)) is not None:
-                source = next(source for source in self.sources if source.alias == loose.table)
-                column = next(
-                    value.name for value in source.columns.values() if value.node == loose
-                )
-                name = (
-                    f"{source.table.database + '.' if source.table else ''}{source.name}.{column}"
-                )
-                raise SqlError(message.format(number, clause, name))
+            if (column := self._undetermined(node, known)) is not None:
+                raise SqlError(message.format(number, clause, self._full_name(column)))
+
+    def _full_name(self, column: Any) -> str:
+        source = next(source for source in self.sources if source.alias == column.table)
+        name = next(value.name for value in source.columns.values() if value.node == column)
+        database = f"{source.table.database}." if source.table else ""
+        return f"{database}{source.name}.{name}"
 
     def determined(self) -> set[Any]:
-        """The expressions that the groups determine, by equalities and keys."""
+        """The expressions that the groups determine, directly, by equalities or by unique keys."""
         known, before = {group.node for group in self.groups}, -1
         while before < len(known):
             before = len(known)
@@ -160,7 +172,8 @@ class Scope:
                     known |= {column.node for column in source.columns.values()}
         return known
 
-    def _loose(self, node: Any, known: set[Any]) -> Any:
+    def _undetermined(self, node: Any, known: set[Any]) -> Any:
+        """The first column of an expression that `known` does not determine, or None."""
         if (
             (isinstance(node, exp.AggFunc) and not isinstance(node.parent, exp.Window))
             or node in known
@@ -170,6 +183,5 @@ class Scope:
         if isinstance(node, exp.Column):
             return node
         parts = node.iter_expressions()
-        return next(
-            (loose for part in parts if (loose := self._loose(part, known)) is not None), None
-        )
+        columns = (self._undetermined(part, known) for part in parts)
+        return next((column for column in columns if column is not None), None)
