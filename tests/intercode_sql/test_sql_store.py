@@ -93,6 +93,6 @@ def test_what_cannot_be_read_says_so(tmp_path):
     with pytest.raises(DataError, match=r"absent\.sql cannot be read"):
         open_store(tmp_path / "absent.sql", tmp_path)
     (tmp_path / "bad.sql").write_text(DUMP.replace("(1,'Anna',", "(1,"), encoding="utf-8")
-    with pytest.raises(DataError, match=r"rows of shop\.customer do not fit"):
+    with pytest.raises(DataError, match=r"rows of shop\.customer cannot be stored"):
         open_store(tmp_path / "bad.sql", tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())

@@ -1,5 +1,5 @@
-"""SELECTs, subqueries and set operations in SQLite's SQL, with their rows in the order in which
-MySQL gives them."""
+"""Translates SELECTs, subqueries and set operations to SQLite's SQL, with the rows in MySQL's
+order."""
 
 from __future__ import annotations
 
@@ -16,35 +16,38 @@ from rro.intercode_sql.embedded.names import Scope, Source, SqlError, Value
 from rro.intercode_sql.embedded.order import reading_order
 from rro.intercode_sql.embedded.store import Catalogue, Table, common_type
 
-MAX_SOURCES = 61  # tables of one statement; one of WITH counts wherever it is used
-_SECOND = 1 << 40  # added to the row numbers of a set operation's second query
+# Tables of one statement. One of WITH counts each time it is used.
+MAX_SOURCES = 61
+# Added to the row numbers of the second query of a set operation.
+_SECOND = 1 << 40
 _sql = SQLite().generator(unsupported_level=ErrorLevel.IGNORE).generate
 
 
 class Query(NamedTuple):
-    """A translated query. Its columns are called c1, c2 ...; one more, #, numbers the rows where
-    that was asked for."""
+    """A translated query. Its columns are named c1, c2 ...; if requested, one more, named #, numbers
+    the rows."""
 
     sql: str
     columns: list[Value]
 
 
 class Queries(Expressions):
-    """Translates a statement of these nodes, which runs with `database` in use."""
+    """Translates one statement: `nodes` are those of its tree, `database` is the one in use. Raises
+    SqlError if a table does not exist."""
 
     def __init__(self, catalogue: Catalogue, database: str, nodes: Sequence[Any]) -> None:
         self.database, self._catalogue, self._opened = database, catalogue, 0
         self._common_tables = {
             node.alias.lower(): node.this for node in nodes if isinstance(node, exp.CTE)
         }
-        for node in nodes:  # MySQL looks at all tables before it looks at names
-            if isinstance(node, exp.Table) and (
-                node.db or node.name.lower() not in self._common_tables
-            ):
+        # MySQL looks up all tables before any other name.
+        for node in nodes:
+            if isinstance(node, exp.Table) and self._common_table(node) is None:
                 self._table(node)
 
     def query(self, node: Any, outer: Scope | None = None, numbered: bool = False) -> Query:
-        """Translate a query. Raises SqlError."""
+        """Translate a query in the scope `outer`; `numbered` asks for row numbers. Raises SqlError
+        if MySQL rejects it."""
         if isinstance(node, exp.Subquery):
             return self._sorted(self.query(node.this, outer, True), node, outer, numbered)
         if isinstance(node, exp.SetOperation):
@@ -66,20 +69,15 @@ class Queries(Expressions):
         order += [(group, "") for group in scope.groups if scope.sorts]
         keys = [_sql(key(value)) + way for value, way in order if not scope.is_fixed(value.node)]
         keys = [] if single else keys + reading_order(scope)
-        columns = [
-            exp.alias_(value.node.copy(), f"c{n}") for n, value in enumerate(scope.output, 1)
-        ]
         for part in ("with_", "distinct", "order", "limit", "offset"):
             node.set(part, None)
-        node.set(
-            "expressions", columns + ([exp.Var(this=_number(keys))] if numbered or distinct else [])
-        )
-        result = [
-            Value(exp.column(f"c{n}"), value.type, value.name)
-            for n, value in enumerate(scope.output, 1)
-        ]
+        output = list(enumerate(scope.output, 1))
+        columns = [exp.alias_(value.node.copy(), f"c{n}") for n, value in output]
+        numbers = [exp.Var(this=_number(keys))] if numbered or distinct else []
+        node.set("expressions", columns + numbers)
+        result = [value._replace(node=exp.column(f"c{n}")) for n, value in output]
         if distinct:
-            return self._once(Query(_sql(node), result), [], limit, numbered, "")
+            return self._grouped(Query(_sql(node), result), [], limit, numbered, "")
         return Query(f"{_sql(node)}{_order_by(keys)}{limit}", result)
 
     def _select_list(self, node: Any, scope: Scope) -> None:
@@ -122,8 +120,8 @@ class Queries(Expressions):
         ]
 
     def _listed(self, node: Any, scope: Scope) -> Value:
-        """An item of GROUP BY or ORDER BY: a number counts the select list, and in the latter a
-        name is first one of it."""
+        """An item of GROUP BY or ORDER BY. A number is a position in the select list; in ORDER BY, a
+        name refers to the select list first."""
         if node.is_int and 1 <= int(node.name) <= len(scope.output):
             return scope.output[int(node.name) - 1]
         if node.is_int:
@@ -132,16 +130,16 @@ class Queries(Expressions):
         return (scope.selected(node.name.lower()) if bare else None) or self.value(node, scope)
 
     def _check(self, node: Any, scope: Scope, order: Sequence[Any]) -> bool:
-        """Check the groups. Whether all rows are one group."""
+        """Check the select list and the order against the groups. Returns whether all rows are one
+        group."""
         shown, having = [value.node for value in scope.output], node.args.get("having")
         if scope.groups or scope.aggregated:
-            message, known = (
-                names.NOT_GROUPED if scope.groups else names.NOT_AGGREGATED,
-                scope.determined(),
-            )
+            message = names.NOT_GROUPED if scope.groups else names.NOT_AGGREGATED
+            known = scope.determined()
             scope.check("SELECT list", shown, known, message)
             scope.check("ORDER BY clause", order if scope.groups else (), known, message)
-        elif having is not None:  # then it is one more condition on rows
+        elif having is not None:
+            # Without groups, HAVING is a condition on rows.
             node.where(having.this, copy=False).set("having", None)
         if node.args.get("distinct") and not scope.groups:
             scope.check("ORDER BY clause", order, set(shown), names.NOT_LISTED)
@@ -150,30 +148,43 @@ class Queries(Expressions):
     # --- FROM
 
     def _open(self, node: Any, scope: Scope) -> None:
-        """Open the tables and subqueries of a SELECT, each with its name in SQLite in its place."""
-        clause, joins = node.args.get("from_"), node.args.get("joins") or []
-        for place, joined in enumerate([clause, *joins] if clause is not None else []):
-            source = self._source(joined.this, scope)
-            if any(source.name.lower() == other.name.lower() for other in scope.sources):
-                raise SqlError(f"Not unique table/alias: '{source.name}'")
-            scope.sources.append(source)
-            source.after = scope.sources[:place] if place and joined.side == "LEFT" else ()
-            for other in scope.sources[:place] if place and joined.side == "RIGHT" else ():
-                other.after = [source]
-            if place and joined.method:
-                raise SqlError(f"This version of MySQL doesn't yet support '{joined.method} JOIN'")
-            if place and joined.args.get("using"):
-                self._merge(joined, source, scope)
+        """Translate the tables and subqueries of FROM, in their places, and add them to the
+        scope."""
+        clause = node.args.get("from_")
+        if clause is not None:
+            self._add_source(clause.this, scope)
+            for join in node.args.get("joins") or ():
+                self._join(join, scope)
         scope.visible = scope.sources
 
+    def _add_source(self, node: Any, scope: Scope) -> Source:
+        source = self._source(node, scope)
+        if any(source.name.lower() == other.name.lower() for other in scope.sources):
+            raise SqlError(f"Not unique table/alias: '{source.name}'")
+        scope.sources.append(source)
+        return source
+
+    def _join(self, join: Any, scope: Scope) -> None:
+        before = list(scope.sources)
+        source = self._add_source(join.this, scope)
+        if join.side == "LEFT":
+            source.after = before
+        if join.side == "RIGHT":
+            for other in before:
+                other.after = [source]
+        if join.method:
+            raise SqlError(f"This version of MySQL doesn't yet support '{join.method} JOIN'")
+        if join.args.get("using"):
+            self._merge(join, source, scope)
+
     def _merge(self, join: Any, source: Source, scope: Scope) -> None:
-        """USING: conditions that columns of the same name are equal."""
+        """Translate USING to the condition that columns of the same name are equal."""
         conditions = []
         for name in (identifier.name.lower() for identifier in join.args["using"]):
-            found = [other.columns[name] for other in scope.sources if name in other.columns]
-            if len(found) < 2:
+            columns = [other.columns[name] for other in scope.sources if name in other.columns]
+            if len(columns) < 2:
                 raise SqlError(f"Unknown column '{name}' in 'from clause'")
-            one, other = found[0], found[-1]
+            one, other = columns[0], columns[-1]
             scope.merged[name] = other if join.side == "RIGHT" else one
             scope.equate(one.node, other.node)
             conditions.append(" = ".join(map(_sql, comparable(one, other))))
@@ -181,7 +192,7 @@ class Queries(Expressions):
         join.set("on", exp.Var(this=" AND ".join(conditions)))
 
     def _join_conditions(self, node: Any, scope: Scope) -> None:
-        """ON sees what stands before it."""
+        """Translate the conditions of ON, which may only use the sources before them."""
         scope.clause = names.ON
         for place, join in enumerate(node.args.get("joins") or (), 1):
             scope.visible = scope.sources[: place + 1]
@@ -195,36 +206,43 @@ class Queries(Expressions):
         scope.visible, scope.optional = scope.sources, ""
 
     def _source(self, node: Any, scope: Scope) -> Source:
+        """Translate a table or subquery of FROM, in its place."""
         self._opened += 1
         if self._opened > MAX_SOURCES:
             raise SqlError(f"Too many tables; MySQL can only use {MAX_SOURCES} tables in a join")
         alias, name = f"t{self._opened}", node.alias_or_name
-        common = (
-            self._common_tables.get(node.name.lower())
-            if isinstance(node, exp.Table) and not node.db
-            else None
-        )
+        common = self._common_table(node)
         if isinstance(node, exp.Table) and common is None:
-            table = self._table(node)
-            node.replace(exp.Var(this=f"{table.stored_as} AS {alias}"))
-            columns = {
-                n: Value(_stored(column.name, alias), column.type, column.name)
-                for n, column in table.columns.items()
-            }
-            return Source(alias, name, columns, table)
+            return self._stored_table(node, alias, name)
         if not name:
             raise SqlError("Every derived table must have its own alias")
         query = self.query(node.this if common is None else common.copy(), scope.outer, True)
         node.replace(exp.Var(this=f"({query.sql}) AS {alias}"))
-        values = [
-            value._replace(node=exp.column(value.node.name, alias)) for value in query.columns
-        ]
-        columns = {value.name.lower(): value for value in values}
-        if len(columns) < len(values):
+        columns = {
+            value.name.lower(): value._replace(node=exp.column(value.node.name, alias))
+            for value in query.columns
+        }
+        if len(columns) < len(query.columns):
             raise SqlError("Duplicate column name in a derived table")
         return Source(alias, name, columns)
 
+    def _stored_table(self, node: Any, alias: str, name: str) -> Source:
+        table = self._table(node)
+        node.replace(exp.Var(this=f"{table.stored_as} AS {alias}"))
+        columns = {
+            lower: Value(_stored(column.name, alias), column.type, column.name)
+            for lower, column in table.columns.items()
+        }
+        return Source(alias, name, columns, table)
+
+    def _common_table(self, node: Any) -> Any:
+        """The query of WITH that a table's name refers to, or None."""
+        if isinstance(node, exp.Table) and not node.db:
+            return self._common_tables.get(node.name.lower())
+        return None
+
     def _table(self, node: Any) -> Table:
+        """The stored table of a name. Raises SqlError if there is none."""
         database = node.db.lower() or self.database
         if database not in self._catalogue:
             raise SqlError(f"Unknown database '{database}'" if database else "No database selected")
@@ -233,7 +251,7 @@ class Queries(Expressions):
             raise SqlError(f"Table '{database}.{node.name.lower()}' doesn't exist")
         return table
 
-    # --- set operations, and what is sorted or made distinct afterwards
+    # --- set operations; sorting and DISTINCT of whole queries
 
     def _set_operation(self, node: Any, outer: Scope | None, numbered: bool) -> Query:
         left, right = self.query(node.this, outer, True), self.query(node.expression, outer, True)
@@ -242,7 +260,10 @@ class Queries(Expressions):
         pairs = list(zip(left.columns, right.columns, strict=True))
         columns = [one._replace(type=common_type((one.type, other.type))) for one, other in pairs]
         second = ", ".join(column.node.name for column in right.columns)
-        sql = f'SELECT * FROM ({left.sql}) UNION ALL SELECT {second}, "#" + {_SECOND} FROM ({right.sql})'
+        sql = (
+            f"SELECT * FROM ({left.sql}) UNION ALL "
+            f'SELECT {second}, "#" + {_SECOND} FROM ({right.sql})'
+        )
         both = f'sum("#" >= {_SECOND})'
         having = {
             "except": f" HAVING NOT {both}",
@@ -259,36 +280,30 @@ class Queries(Expressions):
         numbered: bool,
         having: str | None = None,
     ) -> Query:
-        """A query with the ORDER BY and LIMIT of `node`, and as in `_once`."""
+        """Apply the ORDER BY and LIMIT of `node` to a query, and `having` as in `_grouped`."""
         source = Source("", "", {column.name.lower(): column for column in query.columns})
         order = self._order(node, Scope(outer, [source], [source], output=query.columns))
-        return self._once(
-            query, [_sql(key(value)) + way for value, way in order], _limit(node), numbered, having
-        )
+        keys = [_sql(key(value)) + way for value, way in order]
+        return self._grouped(query, keys, _limit(node), numbered, having)
 
-    def _once(
+    def _grouped(
         self, query: Query, keys: list[str], limit: str, numbered: bool, having: str | None
     ) -> Query:
-        """A query's rows by `keys` and their numbers: all of them, or with `having` the first of
-        those that are the same."""
-        group = (
-            ""
-            if having is None
-            else f" GROUP BY {', '.join(_sql(key(column)) for column in query.columns)}{having}"
-        )
-        keys = [*keys, '"#"' if having is None else 'min("#")']
-        shown = ", ".join(
-            [
-                *(column.node.name for column in query.columns),
-                *([_number(keys)] if numbered else []),
-            ]
-        )
-        return query._replace(
-            sql=f"SELECT {shown} FROM ({query.sql}){group}{_order_by(keys)}{limit}"
-        )
+        """Sort a numbered query by `keys`, then by its row numbers. Unless `having` is None, only
+        the first of equal rows is kept, under that condition."""
+        group, number = "", '"#"'
+        if having is not None:
+            columns = ", ".join(_sql(key(column)) for column in query.columns)
+            group, number = f" GROUP BY {columns}{having}", 'min("#")'
+        keys = [*keys, number]
+        shown = [column.node.name for column in query.columns]
+        shown += [_number(keys)] if numbered else []
+        sql = f"SELECT {', '.join(shown)} FROM ({query.sql}){group}{_order_by(keys)}{limit}"
+        return query._replace(sql=sql)
 
 
 def _stored(name: str, alias: str) -> Any:
+    """A column of a stored table, marked as such."""
     return exp.Column(
         this=exp.to_identifier(name, quoted=True), table=exp.to_identifier(alias), stored=True
     )

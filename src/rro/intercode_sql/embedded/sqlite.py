@@ -1,4 +1,4 @@
-"""The embedded engine: one statement from text to rows, within its limits, and nothing written."""
+"""The embedded engine: runs one statement, read-only and within limits."""
 
 from __future__ import annotations
 
@@ -26,18 +26,24 @@ from rro.intercode_sql.embedded.store import DATE, DATETIME, DOUBLE, INT, Type, 
 from rro.intercode_sql.engine import Cache, Result
 
 log = logging.getLogger(__name__)
+Converter = Callable[[Any], Any]
 
-STEPS = 3_000_000  # of SQLite's machine for one statement; no recorded one takes more than 700,000
-SECONDS = 1.0  # of processor time for one statement, whose steps may be long ones
-MAX_TEXT = 2_000_000  # bytes of one value within SQLite
-# SQLGlot's parser recurses, and takes exponential time for joins without ON.
+# Steps of SQLite's virtual machine for one statement. No recorded one takes more than 700,000.
+MAX_STEPS = 3_000_000
+# Seconds of processor time for one statement, in which single steps may be long.
+MAX_SECONDS = 1.0
+# Bytes of one value within SQLite.
+MAX_VALUE = 2_000_000
+# SQLGlot's parser is recursive, and takes exponential time for joins without ON.
 MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = 60, 4_000, 8
-_LOOK = 2_000  # steps between two looks at the limits
+# Steps between two checks of the limits.
+_CHECK_EVERY = 2_000
 _DIALECT = MySQL()
 _RESERVED = MySQL.Generator.RESERVED_KEYWORDS
 _READS = (sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT)
 _TOO_DEEP = "Thread stack overrun: the statement is nested too deeply"
-_MESSAGES = {  # of SQLite, and what MySQL says instead
+# Patterns of SQLite's messages, and the messages of MySQL that replace them.
+_MESSAGES = {
     "interrupted": engine.INTERRUPTED,
     "integer overflow": "BIGINT value is out of range",
     "user-defined function raised": "Subquery returns more than 1 row",
@@ -50,104 +56,116 @@ _MESSAGES = {  # of SQLite, and what MySQL says instead
 
 
 class SqliteEngine:
-    """MySQL's dialect on SQLite, in process. Reads only: the file is opened read-only, `query_only`
-    is set, and an authoriser refuses all but reading. Safe to share between threads."""
+    """MySQL's dialect on SQLite, in this process. Safe to share between threads.
+
+    `dump` is MySQL's dump of all databases, `cache` the folder for the file that is built of it. A
+    statement may take `steps` of SQLite's virtual machine, which is the same on every computer, and
+    return `rows` rows. It only reads: the file is opened read-only, `query_only` is set, and an
+    authoriser refuses everything else. Raises DataError if the file is not a dump.
+    """
 
     name = "sqlite"
     blocking = False
 
     def __init__(
-        self, dump: Path, cache: Path | None = None, steps: int = STEPS, rows: int = engine.MAX_ROWS
+        self,
+        dump: Path,
+        cache: Path | None = None,
+        steps: int = MAX_STEPS,
+        rows: int = engine.MAX_ROWS,
     ) -> None:
-        """`dump`: MySQL's dump of all databases; `cache`: the folder for the built file. A
-        statement may take `steps` of SQLite's machine, the same on every computer, and give `rows`.
-        Raises DataError for a file that is no dump."""
         self.catalogue, self._connection = open_store(dump, cache)
         self._steps, self._rows = steps, rows
-        self._left, self._deadline = 0, 0.0
+        self._checks_left, self._deadline = 0, 0.0
         self._lock = threading.RLock()
         self.cache = Cache()
         register(self._connection)
         self._connection.execute("PRAGMA query_only=ON")
         self._connection.set_authorizer(_authorise)
-        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT)
-        self._connection.set_progress_handler(self._look, min(_LOOK, steps))
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
+        self._check_every = min(_CHECK_EVERY, steps)
+        self._connection.set_progress_handler(self._check_limits, self._check_every)
 
     def execute(self, database: str, sql: str) -> Result:
-        """Run one statement with `database` in use."""
+        """Run one statement with `database` in use. Its error is a result; nothing raises."""
         sql = engine.cleaned(sql)
         with self._lock:
-            known = self.cache.get((database, sql))
-            if known is None:
-                known = self._run(database, sql)
-                self.cache.put((database, sql), known)
-            return known
+            result = self.cache.get((database, sql))
+            if result is None:
+                result = self._run(database, sql)
+                self.cache.put((database, sql), result)
+            return result
 
     def close(self) -> None:
+        """Close the database file."""
         self._connection.close()
 
     def _run(self, database: str, sql: str) -> Result:
         try:
-            return shown(self.catalogue, database, sql) or Result(
-                database, self._selected(database, sql)
-            )
+            result = shown(self.catalogue, database, sql)
+            return result or Result(database, self._select(database, sql))
         except SqlError as error:
             return Result(database, error=str(error))
         except sqlite3.Error as error:
-            found = ((re.search(part, str(error)), message) for part, message in _MESSAGES.items())
-            return Result(
-                database,
-                error=next(
-                    m.format(*match.groups(), database=database) for match, m in found if match
-                ),
-            )
+            return Result(database, error=_message(str(error), database))
         except (RecursionError, MemoryError):
             return Result(database, error=_TOO_DEEP)
-        except (
-            Exception
-        ) as error:  # an agent's text must never end a run: what is not foreseen is an answer, too
-            log.warning("not foreseen: %s in %r", repr(error)[:200], sql[:500])
+        # The text of an agent must never end a run, so unexpected errors are results, too.
+        except Exception as error:
+            log.warning("unexpected error: %s in %r", repr(error)[:200], sql[:500])
             return Result(database, error="Unknown error")
 
-    def _selected(self, database: str, sql: str) -> tuple[tuple[Any, ...], ...]:
+    def _select(self, database: str, sql: str) -> tuple[tuple[Any, ...], ...]:
         nodes = _parsed(sql)
         query = Queries(self.catalogue, database, nodes).query(nodes[0])
-        self._left, self._deadline = (
-            self._steps // min(_LOOK, self._steps),
-            time.thread_time() + SECONDS,
-        )
+        rows = self._fetch(query.sql)
+        converters = [_converter(column.type) for column in query.columns]
+        try:
+            return tuple(_converted(row, converters) for row in rows)
+        except (ValueError, ArithmeticError):  # infinity, or an invalid date
+            raise SqlError("A value is out of range") from None
+
+    def _fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        self._checks_left = self._steps // self._check_every
+        self._deadline = time.thread_time() + MAX_SECONDS
         rows: list[tuple[Any, ...]] = []
-        size, cursor = 0, self._connection.execute(query.sql)
+        size, cursor = 0, self._connection.execute(sql)
         while batch := cursor.fetchmany(1000):
             rows += batch
             size += sum(len(value) for row in batch for value in row if isinstance(value, str))
             if len(rows) > self._rows or size > engine.MAX_CHARACTERS:
                 raise SqlError(engine.too_many_rows(self._rows))
-        shows = [_renderer(column.type) for column in query.columns]
-        try:
-            return tuple(
-                tuple(v if v is None else show(v) for v, show in zip(row, shows, strict=True))
-                for row in rows
-            )
-        except (ValueError, ArithmeticError):  # infinity, and dates that are none
-            raise SqlError("A value is out of range") from None
+        return rows
 
-    def _look(self) -> int:
-        """Called back from within a statement: not 0 stops it."""
-        self._left -= 1
-        return int(self._left < 0 or time.thread_time() > self._deadline)
+    def _check_limits(self) -> int:
+        """Called by SQLite while a statement runs. A value other than 0 stops it."""
+        self._checks_left -= 1
+        return int(self._checks_left < 0 or time.thread_time() > self._deadline)
 
 
-def _renderer(kind: Type) -> Callable[[Any], Any]:
-    """From SQLite's values of a type to those of Python's MySQL drivers."""
+def _converted(row: tuple[Any, ...], converters: list[Converter]) -> tuple[Any, ...]:
+    pairs = zip(row, converters, strict=True)
+    return tuple(None if value is None else convert(value) for value, convert in pairs)
+
+
+def _message(error: str, database: str) -> str:
+    """MySQL's message in place of SQLite's."""
+    matches = ((re.search(pattern, error), text) for pattern, text in _MESSAGES.items())
+    return next(text.format(*match.groups(), database=database) for match, text in matches if match)
+
+
+def _converter(kind: Type) -> Converter:
+    """Converts SQLite's values of a type to those of Python's MySQL drivers."""
     if kind.kind == "decimal":
         return lambda value: Decimal(number_text(value, kind.scale or 0))
     if kind.kind in ("float", "double") and kind.scale is not None:
         return lambda value: float(number_text(float(value), kind.scale or 0))
     if kind.kind == "float":
         return lambda value: float(f"{value:.6g}")
-    shows: dict[Type, Callable[[Any], Any]] = {INT: int, DOUBLE: float, DATE: date.fromisoformat}
-    return shows.get(kind, datetime.fromisoformat if kind == DATETIME else str)
+    if kind == DATETIME:
+        return datetime.fromisoformat
+    simple: dict[Type, Converter] = {INT: int, DOUBLE: float, DATE: date.fromisoformat}
+    return simple.get(kind, str)
 
 
 def _authorise(action: int, one: str | None, other: str | None, *rest: str | None) -> int:
@@ -158,8 +176,8 @@ def _authorise(action: int, one: str | None, other: str | None, *rest: str | Non
 
 
 def _parsed(sql: str) -> list[Any]:
-    """The nodes of one query, the root first. Raises SqlError for what SQLGlot's grammar refuses,
-    and for what is too large."""
+    """The nodes of one query, the root first. Raises SqlError for a syntax error, for a statement
+    that does not only read, and for one that is too large."""
     if not sql or len(sql) > engine.MAX_LENGTH:
         raise SqlError(engine.TOO_LONG if sql else engine.EMPTY)
     try:
@@ -167,8 +185,8 @@ def _parsed(sql: str) -> list[Any]:
         _check_tokens(tokens)
         (tree,) = _DIALECT.parser().parse(tokens, sql)
     except ParseError as error:
-        found = error.errors[0]
-        raise _near(f"{found['highlight']}{found['end_context']}", found["line"]) from None
+        first = error.errors[0]
+        raise _near(f"{first['highlight']}{first['end_context']}", first["line"]) from None
     except (SqlglotError, ValueError):
         raise _near(sql, 1) from None
     if not isinstance(tree, exp.Query):
@@ -177,26 +195,28 @@ def _parsed(sql: str) -> list[Any]:
     for node in nodes:
         if isinstance(node, exp.Into | exp.Lock):
             raise SqlError(engine.READ_ONLY)
-        reserved = (
-            isinstance(node, exp.Identifier) and not node.quoted and node.name.lower() in _RESERVED
-        )
-        if (
-            reserved and node.parent is not None and not node.parent.args.get("table")
-        ):  # SQLGlot takes it for a name
+        if _is_reserved(node):
             raise _near(sql[node.meta.get("start", 0) :], node.meta.get("line", 1))
     return nodes
 
 
+def _is_reserved(node: Any) -> bool:
+    """Whether SQLGlot takes a reserved word for a name. After a point, MySQL does so, too."""
+    if not isinstance(node, exp.Identifier) or node.quoted or node.name.lower() not in _RESERVED:
+        return False
+    return node.parent is not None and not node.parent.args.get("table")
+
+
 def _check_tokens(tokens: list[Any]) -> None:
-    """Refuse what would overrun the parser, and COUNT (*): a name torn off its bracket is not
-    MySQL's own function."""
+    """Raises SqlError for what would overrun the parser, and for COUNT (*): with a space before the
+    bracket, it is not MySQL's own function. Raises ValueError for what is no query."""
     words, depth = [token.text.upper() for token in tokens], 0
     if not words or words[0] not in ("SELECT", "WITH", "("):
         raise ValueError(words)
     for place, word in enumerate(words[1:], 1):
         depth += (word == "(") - (word == ")")
-        torn = word == "(" and tokens[place].start > tokens[place - 1].end + 1
-        if torn and words[place - 1] in ("COUNT", "SUM", "AVG", "MIN", "MAX"):
+        spaced = word == "(" and tokens[place].start > tokens[place - 1].end + 1
+        if spaced and words[place - 1] in ("COUNT", "SUM", "AVG", "MIN", "MAX"):
             raise SqlError(
                 f"FUNCTION {words[place - 1]} does not exist: its bracket must follow at once"
             )
@@ -208,6 +228,6 @@ def _check_tokens(tokens: list[Any]) -> None:
 
 def _near(text: str, line: int) -> SqlError:
     return SqlError(
-        "You have an error in your SQL syntax; check the manual that corresponds to your MySQL server version for the right "
-        f"syntax to use near '{text[:80]}' at line {line}"
+        "You have an error in your SQL syntax; check the manual that corresponds to your MySQL "
+        f"server version for the right syntax to use near '{text[:80]}' at line {line}"
     )

@@ -1,9 +1,10 @@
 """The databases as one SQLite file, built from the MySQL dump on first use and kept in the user's
-cache.
+cache folder.
 
 The table `city` of the database `world_1` is stored as "world_1.city". Its column "#" numbers the
-rows by the primary key, the order in which MySQL reads them, "#2" by the second index; "Name#"
-holds what the text `Name` is compared by."""
+rows by the primary key, which is the order in which MySQL reads them, and "#2" by the second index;
+"Name#" has the keys by which the text column `Name` is compared. Knows nothing of statements.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +23,23 @@ from typing import NamedTuple
 from rro.errors import DataError
 from rro.intercode_sql.embedded.functions import key
 
-FORMAT = 3  # of the file: raise it when what is stored changes
+# Version of the file's format: raise it with any change to what is stored.
+FORMAT = 3
 
 
 class Type(NamedTuple):
-    """A class of values that MySQL's rules tell apart: int, decimal, float (single precision),
-    double, text, date, datetime, null. `scale`: digits after the point that a number is shown with,
-    None for as many as it needs."""
+    """A type as far as MySQL's rules distinguish them.
+
+    `kind` is int, decimal, float (single precision), double, text, date, datetime or null. `scale`
+    is the number of digits after the point of a displayed number, None for as many as it needs.
+    """
 
     kind: str
     scale: int | None = None
 
     @property
     def exact(self) -> bool:
+        """Whether it is an exact number."""
         return self.kind in ("int", "decimal")
 
 
@@ -43,22 +48,26 @@ DATE, DATETIME = Type("date"), Type("datetime")
 
 
 def number(exact: bool, scale: int | None) -> Type:
-    return Type("double", scale) if not exact else Type("decimal", min(scale, 30)) if scale else INT
+    """The type of a number. Exact ones without digits after the point are integers."""
+    if not exact:
+        return Type("double", scale)
+    return Type("decimal", min(scale, 30)) if scale else INT
 
 
 def common_type(types: Iterable[Type]) -> Type:
-    """Of CASE, COALESCE, UNION, arithmetic: what can hold all of them."""
+    """The type that can hold values of all `types`: that of CASE, COALESCE, UNION, arithmetic."""
     kinds = {kind for kind in types if kind != NULL}
-    if len(kinds) <= 1 or kinds & {TEXT, DATE, DATETIME}:
-        return kinds.pop() if len(kinds) == 1 else TEXT if kinds else NULL
+    if len(kinds) <= 1:
+        return kinds.pop() if kinds else NULL
+    if kinds & {TEXT, DATE, DATETIME}:
+        return TEXT
     scales = [kind.scale for kind in kinds if kind.scale is not None]
-    return number(
-        all(kind.exact for kind in kinds), max(scales) if len(scales) == len(kinds) else None
-    )
+    scale = max(scales) if len(scales) == len(kinds) else None
+    return number(all(kind.exact for kind in kinds), scale)
 
 
 class Column(NamedTuple):
-    """A column; `declared` and what follows are as DESCRIBE shows them."""
+    """A column of a table. `declared`, `null`, `default` and `extra` are as DESCRIBE shows them."""
 
     name: str
     type: Type
@@ -70,24 +79,31 @@ class Column(NamedTuple):
 
 @dataclass
 class Table:
-    """`name` and the names of columns are in lower case. `indexes`: their columns by the stored
-    column that numbers the rows in their order, which is "#" for the primary key; `unique`: those
-    of unique indexes."""
+    """A table of a database."""
 
     database: str
     name: str
+    """Its name in lower case."""
     columns: dict[str, Column] = field(default_factory=dict)
+    """Its columns, by name in lower case."""
     indexes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The columns of each index, by the stored column that numbers the rows in its order; "#" is
+    the primary key's."""
     unique: list[tuple[str, ...]] = field(default_factory=list)
+    """The columns of each unique index."""
     rows: int = 0
+    """Number of rows."""
 
     @property
     def stored_as(self) -> str:
+        """Its quoted name in SQLite."""
         return f'"{self.database}.{self.name}"'
 
 
-Catalogue = Mapping[str, Mapping[str, Table]]  # by database and name, in lower case and sorted
-Rows = list[tuple[Table, str]]  # of an INSERT: VALUES in SQLite's SQL
+# Tables by database and name, in lower case and sorted.
+Catalogue = Mapping[str, Mapping[str, Table]]
+# The rows of each INSERT: its VALUES in SQLite's SQL.
+Rows = list[tuple[Table, str]]
 
 _USE = re.compile(r"(?:USE|CREATE DATABASE(?:\s+IF NOT EXISTS)?)\s+`([^`\"]+)`")
 _CREATE = re.compile(r"CREATE TABLE `([^`\"]+)` \(")
@@ -99,23 +115,19 @@ _ESCAPES = {"'": "''", "n": "\n", "t": "\t", "r": "\r", "0": "\ufffd"}
 
 
 def declared_type(declared: str) -> Type:
-    """The type of a column declared as e.g. "float(10,2)"; what is not known is text."""
+    """The type of a column that is declared as e.g. "float(10,2)". Unknown types are text."""
     name, _, sizes = declared.partition("(")
     kind = "int" if name.endswith("int") else name.replace("timestamp", "datetime")
     if kind in ("decimal", "float", "double") and "," in sizes:
         return Type(kind, int(sizes.rstrip(")").split(",")[1]))
-    return (
-        Type(kind)
-        if kind in ("float", "double", "date", "datetime")
-        else Type(kind, 0)
-        if kind in ("int", "decimal")
-        else TEXT
-    )
+    if kind in ("int", "decimal"):
+        return Type(kind, 0)
+    return Type(kind) if kind in ("float", "double", "date", "datetime") else TEXT
 
 
 def read_dump(dump: str, source: str) -> tuple[Catalogue, Rows]:
-    """The tables that a dump of mysqldump's creates, and their rows. Raises DataError, which names
-    `source`, for other texts."""
+    """The tables of a dump written by mysqldump, and their rows. Raises DataError that begins with
+    `source` if the text is no such dump."""
     databases: dict[str, dict[str, Table]] = {}
     rows: Rows = []
     database, table = "", Table("", "")
@@ -134,9 +146,7 @@ def read_dump(dump: str, source: str) -> tuple[Catalogue, Rows]:
                     f"{source}: rows for the table {match[1]}, which it does not create"
                 )
             into.rows += match[2].count("),(") + 1
-            rows.append(
-                (into, re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), match[2]))
-            )
+            rows.append((into, _unescaped(match[2])))
         elif match := _COLUMN.match(line):
             table.columns[match[1].lower()] = _column(*match.groups())
         elif match := _KEY.match(line):
@@ -148,29 +158,28 @@ def read_dump(dump: str, source: str) -> tuple[Catalogue, Rows]:
     return {name: dict(sorted(databases[name].items())) for name in sorted(databases)}, rows
 
 
+def _unescaped(values: str) -> str:
+    """MySQL's escapes replaced by what SQLite's SQL has for them."""
+    return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[1]), values)
+
+
 def _column(name: str, declared: str, rest: str) -> Column:
-    found, extra = _DEFAULT.search(rest), "auto_increment" if "AUTO_INCREMENT" in rest else ""
-    default = (found[2] if found[1] is None else found[1]) if found else None
+    match, extra = _DEFAULT.search(rest), "auto_increment" if "AUTO_INCREMENT" in rest else ""
+    default = (match[2] if match[1] is None else match[1]) if match else None
     if default == "CURRENT_TIMESTAMP":
-        extra = "DEFAULT_GENERATED" + (
-            " on update CURRENT_TIMESTAMP" if "ON UPDATE" in rest else ""
-        )
-    return Column(
-        name,
-        declared_type(declared),
-        declared,
-        "NO" if "NOT NULL" in rest else "YES",
-        default,
-        extra,
-    )
+        update = " on update CURRENT_TIMESTAMP" if "ON UPDATE" in rest else ""
+        extra = f"DEFAULT_GENERATED{update}"
+    null = "NO" if "NOT NULL" in rest else "YES"
+    return Column(name, declared_type(declared), declared, null, default, extra)
 
 
 def open_store(dump: Path, cache: Path | None = None) -> tuple[Catalogue, sqlite3.Connection]:
-    """The catalogue of a dump, and a connection to its data that cannot write.
+    """The catalogue of a dump, and a connection to its data.
 
-    `cache`: a folder for the built file (None: $RRO_CACHE, or rro in the user's cache folder).
-    Where nothing can be written there, the data are built anew in memory. Raises DataError for a
-    file that is no dump."""
+    `cache` is the folder for the built file (default: $RRO_CACHE, or rro in the user's cache
+    folder). If it cannot be written, the data are built in memory. Raises DataError if the file is
+    not a dump.
+    """
     try:
         text = dump.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -178,9 +187,8 @@ def open_store(dump: Path, cache: Path | None = None) -> tuple[Catalogue, sqlite
     catalogue, rows = read_dump(text, str(dump))
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rro"
-    file = (
-        cache or Path(os.environ.get("RRO_CACHE") or home)
-    ) / f"intercode-sql-{digest}-v{FORMAT}.sqlite"
+    folder = cache or Path(os.environ.get("RRO_CACHE") or home)
+    file = folder / f"intercode-sql-{digest}-v{FORMAT}.sqlite"
     try:
         if not file.exists():
             _build_file(file, catalogue, rows)
@@ -194,8 +202,8 @@ def open_store(dump: Path, cache: Path | None = None) -> tuple[Catalogue, sqlite
 
 
 def _build_file(file: Path, catalogue: Catalogue, rows: Rows) -> None:
-    """Build beside the place and move there, so that the file is whole or absent, whoever else
-    builds it meanwhile."""
+    """Build the file beside its place and move it there, so that it is complete or absent even if
+    several processes build it at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{file.stem}-", dir=file.parent) as scratch:
         with closing(sqlite3.connect(Path(scratch) / file.name)) as connection:
@@ -204,8 +212,7 @@ def _build_file(file: Path, catalogue: Catalogue, rows: Rows) -> None:
 
 
 def _build(connection: sqlite3.Connection, catalogue: Catalogue, rows: Rows) -> None:
-    """Fill every table as it is declared, then the stored one from it, with row numbers and
-    keys."""
+    """Fill each table as declared, then the stored one from it, with row numbers and keys."""
     connection.isolation_level = None
     connection.create_function("key", 1, lambda text: None if text is None else key(text))
     connection.create_function(
@@ -223,7 +230,7 @@ def _build(connection: sqlite3.Connection, catalogue: Catalogue, rows: Rows) -> 
             connection.execute(f"INSERT INTO temp.{table.stored_as} {values}")
         except sqlite3.Error as error:
             raise DataError(
-                f"the dump's rows of {table.database}.{table.name} do not fit: {error}"
+                f"the dump's rows of {table.database}.{table.name} cannot be stored: {error}"
             ) from None
     for table in tables:
         _store(connection, table)
@@ -239,11 +246,8 @@ def _store(connection: sqlite3.Connection, table: Table) -> None:
     columns = [('"#" INTEGER PRIMARY KEY', f"row_number() OVER (ORDER BY {', '.join(primary)})")]
     for number, names in table.indexes.items():
         order = ", ".join([keys[name] for name in names] + primary)
-        columns += (
-            [(f'"{number}" INTEGER', f"row_number() OVER (ORDER BY {order})")]
-            if number != "#"
-            else []
-        )
+        if number != "#":
+            columns.append((f'"{number}" INTEGER', f"row_number() OVER (ORDER BY {order})"))
     for name, column in table.columns.items():
         value = f'single("{name}")' if column.type.kind == "float" else f'"{name}"'
         columns.append((f'"{column.name}" {_affinity(column)}', value))
