@@ -159,9 +159,9 @@ def test_recorded_experts_are_played_again(source, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("no JSON", "cannot be read"),
+        ("[no JSON", "not JSON"),
         ('[{"id": "x"}]', "row 1"),
-        ('[{"id": "x", "conversations": []}]', "row 1: 'x'"),
+        ('[{"id": "x", "conversations": [{"from": "gpt", "value": "OK"}]}]', "row 1: 'x'"),
     ],
 )
 def test_what_are_no_experts(source, tmp_path, content, message):

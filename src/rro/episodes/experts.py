@@ -98,7 +98,7 @@ def replayed_experts(
     out."""
     by_id = {task.id: task for task in tasks}
     players = [
-        (by_id[task_id], partial(_reciting, conversation))
+        (by_id[task_id], partial(recorded_expert, conversation))
         for task_id, conversation in rows
         if task_id in by_id
     ]
@@ -106,9 +106,12 @@ def replayed_experts(
     return [episode for episode in episodes if episode.reward is not None]
 
 
-def _reciting(conversation: Conversation) -> Agent:
-    """Says a file's assistant turns in their order; those of the opening ("OK") are there already
-    when it is asked."""
+def recorded_expert(conversation: Conversation) -> Agent:
+    """An agent that repeats the assistant messages of a conversation, in order.
+
+    Those of the opening ("OK") are part of the episode when it is first asked. An episode that
+    needs more messages fails.
+    """
     turns = [message.content for message in conversation if message.role == "assistant"]
 
     def script(messages: Sequence[Message], _: object) -> str:

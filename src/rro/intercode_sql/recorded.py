@@ -7,16 +7,14 @@ the recording. Only the expert's answers are taken from it.
 from __future__ import annotations
 
 import json
-import random
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rro.environments.recordings import read_bytes
-from rro.episodes.experts import play_experts
+from rro.episodes.experts import Conversation, play_experts, read_conversations, recorded_expert
 from rro.episodes.loop import Limits
 from rro.errors import DataError
 from rro.intercode_sql import (
@@ -24,8 +22,7 @@ from rro.intercode_sql import (
     IntercodeSqlOptions,
     open_intercode_sql,
 )
-from rro.policies.scripted import ScriptedPolicy
-from rro.types import Message, Source, Task
+from rro.types import Task
 
 _ID = re.compile(r"dev[_-](\d+)")
 
@@ -39,9 +36,8 @@ def write_experts(data: Path, recorded: Path, target: Path, thoughts_only: bool 
     Raises DataError that names the row if `recorded` is of another form.
     """
     with tempfile.TemporaryDirectory() as cache:
-        benchmark = open_intercode_sql(
-            IntercodeSqlOptions(data=data, exclude_test_golds=True, cache=Path(cache))
-        )
+        options = IntercodeSqlOptions(data=data, exclude_test_golds=True, cache=Path(cache))
+        benchmark = open_intercode_sql(options)
         rows = replayed(benchmark, recorded, thoughts_only)
         benchmark.engine.close()
     target.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -53,7 +49,7 @@ def replayed(
 ) -> list[dict[str, Any]]:
     """The rows that `write_experts` writes."""
     chosen = list(_chosen(benchmark, recorded, thoughts_only))
-    players = [(task, partial(_reciting, answers)) for _, task, answers in chosen]
+    players = [(task, partial(recorded_expert, conversation)) for _, task, conversation in chosen]
     episodes = play_experts(benchmark, players, Limits(benchmark.max_steps), seed=0)
     return [
         {
@@ -69,10 +65,10 @@ def replayed(
 
 def _chosen(
     benchmark: IntercodeSqlBenchmark, recorded: Path, thoughts_only: bool
-) -> Iterator[tuple[str, Task, list[str]]]:
-    """(id, task, answers) of the rows that are replayed."""
+) -> Iterator[tuple[str, Task, Conversation]]:
+    """(id, task, conversation) of the rows that are replayed."""
     tasks = {task.data: task for task in benchmark.tasks("train")}
-    for number, (name, answers) in enumerate(_episodes(recorded), 1):
+    for number, (name, conversation) in enumerate(read_conversations(recorded), 1):
         match = _ID.search(name)
         if match is None:
             raise DataError(
@@ -80,30 +76,11 @@ def _chosen(
                 "dev_NUMBER"
             )
         task = tasks.get(int(match[1]))
-        if task is not None and (not thoughts_only or all("Thought:" in text for text in answers)):
-            yield name, task, answers
+        if task is not None and not (thoughts_only and _lacks_thought(conversation)):
+            yield name, task, conversation
 
 
-def _reciting(answers: Sequence[str]) -> ScriptedPolicy:
-    """Repeats the recorded answers in order. An episode that needs more of them fails."""
-
-    def script(messages: Sequence[Message], _: random.Random) -> str:
-        return answers[sum(message.source is Source.EXPERT for message in messages)]
-
-    return ScriptedPolicy(script, "expert", Source.EXPERT)
-
-
-def _episodes(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """(id, answers after the opening "OK") of each row."""
-    try:
-        rows = json.loads(read_bytes(file))
-    except ValueError as error:
-        raise DataError(f"{file}: cannot be read as expert episodes: {error}") from None
-    for number, row in enumerate(rows, 1):
-        try:
-            answers = [str(turn["value"]) for turn in row["conversations"] if turn["from"] == "gpt"]
-            yield str(row["id"]), answers[1:] if answers[:1] == ["OK"] else answers
-        except (KeyError, TypeError):
-            raise DataError(
-                f"{file}, row {number}: id and conversations of from and value are required"
-            ) from None
+def _lacks_thought(conversation: Conversation) -> bool:
+    """Whether an answer after the opening "OK" has no thought."""
+    answers = [message.content for message in conversation if message.role == "assistant"]
+    return any("Thought:" not in answer for answer in answers[1:])
