@@ -341,8 +341,8 @@ def test_tasks_and_their_errors(shop):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"goals": "mixed"}, "goals: input should be 'synthetic' or 'human'"),
-        ({"catalogue": "shelf"}, "catalogue: input should be 'folder' or 'sample'"),
+        ({"goals": "mixed"}, "goals must be one of synthetic, human"),
+        ({"catalogue": "shelf"}, "catalogue must be one of folder, sample"),
         ({"results_per_page": 0}, "results_per_page"),
         ({"sample": {"prodcuts": 3}}, "prodcuts"),
         ({"pages": 3}, "pages"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+import copy
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,66 +12,39 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from rro.config.old_keys import replace_old_keys
+from rro.config.origins import Origins, key_lines
+from rro.config.plugin_options import option_problems, plugin_problems
+from rro.config.problems import Problem, problems_of, refuse
 from rro.config.sections import Config, PluginSection
 from rro.errors import UsageError
-from rro.plugins import Plugin, did_you_mean, search_in
+from rro.plugins import Plugin
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, check: bool = True) -> Config:
     """Read a recipe and apply `key.sub=value` overrides (TOML values; bare words are strings).
 
-    Raises UsageError that names the file and the key for anything unknown or ill-typed."""
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such recipe") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: {error}") from error
-    for override in overrides:
-        _apply(tree, override)
-    tree["modules"] = [
-        str((path.parent / folder).resolve()) for folder in tree.get("modules", ["."])
+    With `check`, the names and options of all plug-ins are checked too, which imports those that
+    are chosen or have options. Raises UsageError that names every problem: the file and line or
+    the override, the key, and the fix."""
+    tree, origins = _read(path)
+    problems = [
+        problem for override in overrides for problem in _apply(tree, override.strip(), origins)
     ]
-    config = parse_config(tree, str(path))
-    if check:
-        check_plugins(config, str(path))
-    return config
-
-
-def check_plugins(config: Config, where: str) -> None:
-    """Check the names and options of all plug-ins that a recipe names, before anything is written.
-    Imports those with options and those that are chosen. Raises UsageError for an unknown name, and
-    for options that do not fit."""
-    search_in(config.modules)
-    for table in type(config).model_fields:
-        section = getattr(config, table)
-        if isinstance(section, PluginSection):
-            chosen = getattr(section, section.choice)
-            for name in dict.fromkeys(
-                [*([chosen] if chosen else []), *(section.model_extra or {})]
-            ):
-                _check_plugin(section, table, name, where)
-
-
-def _check_plugin(section: PluginSection, table: str, name: str, where: str) -> None:
-    known = section.door.names()
-    if ":" not in name and name not in known:
-        raise UsageError(
-            f"{where}: {table}.{section.choice}: unknown {section.door.kind} {name!r}: {did_you_mean(name, known)}, "
-            "or module:attribute of your own"
-        )
-    if name != getattr(section, section.choice):
-        section = section.model_copy(update={"options": {}})
-    parse_options(section, section.door.find(name), table)
+    _resolve_modules(tree, path.parent)
+    return _checked(tree, origins, problems, plugins=check)
 
 
 def parse_config(tree: dict[str, Any], where: str) -> Config:
-    """Check a tree of plain values; `where` names it in the error."""
-    replace_old_keys(tree, where)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise UsageError(f"{where}: {_sentence(error)}") from None
+    """Check a tree of plain values, apart from the options of plug-ins; `where` names it in the
+    error."""
+    return _checked(tree, Origins(where), [], plugins=False)
+
+
+def check_plugins(config: Config, where: str) -> None:
+    """Check the names and options of all plug-ins that a recipe names. Imports those with options
+    and those that are chosen. Raises UsageError for an unknown name, and for options that do not
+    fit."""
+    refuse(plugin_problems(config), Origins(where))
 
 
 def parse_options(
@@ -78,25 +52,93 @@ def parse_options(
 ) -> BaseModel:
     """The options that a section of a recipe, called `table`, sets for a plug-in; `defaults` stand
     below them. Raises UsageError for unknown or ill-typed ones."""
+    values = {**(defaults or {}), **section.options_of(plugin)}
     try:
-        return plugin.options({**(defaults or {}), **section.options_of(plugin)})
+        return plugin.options(values)
     except ValidationError as error:
-        where = f"{plugin.kind} {plugin.name}"
-        raise UsageError(
-            f"{where}: {_sentence(error, plugin.options_model, f'{table}.options')}"
-        ) from None
+        problems = option_problems(error, section, plugin, table, values)
+        refuse(problems, Origins(f"{plugin.kind} {plugin.name}"))
+        raise
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def dump_toml(config: Config) -> str:
+    """The configuration as TOML; absent keys mean None. Round-trips through `load_config`."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Origins]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return tomllib.loads(text), Origins(str(path), key_lines(text))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such recipe") from None
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        where = f"{path}:{line[1]}" if line else str(path)
+        raise UsageError(f"{where}: not TOML: {error}") from None
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _resolve_modules(tree: dict[str, Any], folder: Path) -> None:
+    """Folders of modules are relative to the recipe's; by default it is the only one."""
+    folders = tree.get("modules", ["."])
+    if isinstance(folders, list) and all(isinstance(item, str) for item in folders):
+        tree["modules"] = [str((folder / item).resolve()) for item in folders]
+
+
+def _checked(
+    tree: dict[str, Any], origins: Origins, problems: list[Problem], *, plugins: bool
+) -> Config:
+    """The tree as a configuration. Raises UsageError that tells `problems` and all others."""
+    replace_old_keys(tree, origins)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        problems = [*problems, *problems_of(error, Config, tree)]
+        config = _valid_part(tree, problems)
+    refuse([*problems, *(plugin_problems(config) if plugins else ())], origins)
+    return config
+
+
+def _valid_part(tree: Mapping[str, Any], problems: list[Problem]) -> Config:
+    """The configuration without the settings that are wrong, so that the rest can be checked.
+    Problems that only this brings to light are added."""
+    tree = copy.deepcopy(dict(tree))
+    for problem in problems:
+        _remove(tree, problem.path)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        more = problems_of(error, Config, tree)
+        new = [problem for problem in more if problem not in problems]
+        problems.extend(new)
+        return _valid_part(tree, problems) if new else Config()
+
+
+def _remove(tree: Any, path: tuple[str, ...]) -> None:
+    for part in path[:-1]:
+        tree = tree.get(part, {}) if isinstance(tree, dict) else {}
+    if path and isinstance(tree, dict):
+        tree.pop(path[-1], None)
+
+
+def _apply(tree: dict[str, Any], override: str, origins: Origins) -> list[Problem]:
+    """Set what an override says; a problem if it does not say anything."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UsageError(f"{override!r} is not an override: write key.sub=value")
-    *parents, leaf = key.split(".")
-    for parent in parents:
+    path = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(path):
+        return [Problem((), "not an override: write key.sub=value", origin=repr(override))]
+    for parent in path[:-1]:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise UsageError(f"override {override!r}: {parent} is a value, not a section")
-    tree[leaf] = _value(text)
+            sentence = f"{parent} is a value, not a section"
+            return [Problem((), sentence, origin=f"override {override}")]
+    tree[path[-1]] = _value(text)
+    origins.override(path, override)
+    return []
 
 
 def _value(text: str) -> Any:
@@ -106,38 +148,6 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _sentence(error: ValidationError, model: type[BaseModel] = Config, table: str = "") -> str:
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    if first["type"] == "unknown_key":
-        path.append(first["ctx"]["key"])
-    key = ".".join([*([table] if table else []), *path])
-    if first["type"] == "secret":  # the value must not be printed
-        return f"{key}: {first['msg']}"
-    if first["type"] not in ("extra_forbidden", "unknown_key"):
-        return f"{key}: {first['msg'].lower()} (got {first['input']!r})"
-    known = _known_keys(model, path[:-1])
-    close = difflib.get_close_matches(path[-1], known, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
-    return f"unknown key {key}: {hint}"
-
-
-def _known_keys(model: Any, parents: Sequence[str]) -> list[str]:
-    section = model
-    for part in parents:
-        section = section.model_fields[part].annotation
-        choices = getattr(section, "__args__", [section])
-        section = next((choice for choice in choices if hasattr(choice, "model_fields")), section)
-    return list(getattr(section, "model_fields", ()))
-
-
-def dump_toml(config: Config) -> str:
-    """The configuration as TOML; absent keys mean None. Round-trips through `load_config`."""
-    import tomli_w
-
-    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
 
 
 def _without_none(value: Any) -> Any:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from rro.config.origins import Origins, Path
+
 log = logging.getLogger(__name__)
 
 # Old key to new key. Renamed options of a plug-in stand in its options model (`old_names`).
@@ -18,19 +20,23 @@ OLD_KEYS = {
 }
 
 
-def replace_old_keys(tree: dict[str, Any], where: str) -> None:
+def replace_old_keys(tree: dict[str, Any], origins: Origins) -> None:
     """Move the values of old keys in a recipe's tree to their new keys. A value under the new key
     wins."""
     for old, new in OLD_KEYS.items():
-        found = _pop(tree, old.split("."))
-        if found is not None:
+        old_path, new_path = tuple(old.split(".")), tuple(new.split("."))
+        value = _pop(tree, old_path)
+        if value is not None and _set_default(tree, new_path, value):
             log.warning(
-                "%s: %s is now %s; the old key goes in the next minor version", where, old, new
+                "%s: %s is now %s; the old key goes in the next minor version",
+                origins.of(old_path),
+                old,
+                new,
             )
-            _set_default(tree, new.split("."), found)
+            origins.move(old_path, new_path)
 
 
-def _pop(tree: dict[str, Any], path: list[str]) -> Any:
+def _pop(tree: dict[str, Any], path: Path) -> Any:
     *parents, leaf = path
     for parent in parents:
         tree = tree.get(parent, {})
@@ -39,8 +45,12 @@ def _pop(tree: dict[str, Any], path: list[str]) -> Any:
     return tree.pop(leaf, None)
 
 
-def _set_default(tree: dict[str, Any], path: list[str], value: Any) -> None:
+def _set_default(tree: dict[str, Any], path: Path, value: Any) -> bool:
+    """Whether there was a table to set it in."""
     *parents, leaf = path
     for parent in parents:
         tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            return False
     tree.setdefault(leaf, value)
+    return True

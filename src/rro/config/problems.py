@@ -1,0 +1,124 @@
+"""What is wrong with a recipe, in our words: every problem at once, each with its origin.
+
+Knows pydantic's errors and turns them into sentences; none of pydantic's words reach a user.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from rro.config.origins import Origins, Path
+from rro.config.wording import expected, model_in
+from rro.errors import UsageError
+
+_LONGEST_VALUE = 60
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One setting that is wrong: its key, and a sentence that begins with the key. What a
+    `secret` one was set to is printed nowhere. `origin` is where it was written; by default what
+    the recipe's origins say."""
+
+    path: Path
+    sentence: str
+    secret: bool = False
+    origin: str | None = None
+
+
+def refuse(problems: Iterable[Problem], origins: Origins) -> None:
+    """Raises UsageError that tells all problems, one a line, if there are any."""
+    lines = list(
+        dict.fromkeys(
+            f"{problem.origin or origins.of(problem.path, secret=problem.secret)}: "
+            f"{problem.sentence}"
+            for problem in problems
+        )
+    )
+    if len(lines) == 1:
+        raise UsageError(lines[0])
+    if lines:
+        raise UsageError("\n  ".join([f"{len(lines)} settings are wrong:", *lines]))
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], tree: Any) -> list[Problem]:
+    """The problems that validating `tree` by `model` found; their paths begin at the tree's top.
+    One for each setting, however many ways of reading it failed."""
+    found: dict[Path, Problem] = {}
+    for detail in error.errors():
+        path, field = _locate(model, detail["loc"])
+        if detail["type"] in ("extra_forbidden", "unknown_key"):
+            key = detail["ctx"]["key"] if "ctx" in detail else str(detail["loc"][-1])
+            path = (*path, key)
+            problem = unknown_key(path, known_keys(model, path[:-1]))
+        else:
+            problem = _wrong_value(path, field, detail, tree)
+        found.setdefault(path, problem)
+    return list(found.values())
+
+
+def unknown_key(path: Path, known: Sequence[str]) -> Problem:
+    """A key that does not exist, with the nearest of the `known` ones."""
+    close = difflib.get_close_matches(path[-1], known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
+    return Problem(path, f"unknown key {'.'.join(path)}: {hint}")
+
+
+def known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys of the table at `path`."""
+    section: type[BaseModel] | None = model
+    for part in path:
+        field = section.model_fields.get(part) if section else None
+        section = model_in(field.annotation) if field else None
+    return list(section.model_fields) if section else []
+
+
+def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[Path, FieldInfo | None]:
+    """The setting that an error is about: what lies deeper (items of a list, ways of reading a
+    value) belongs to it."""
+    path: Path = ()
+    section: type[BaseModel] | None = model
+    field = None
+    for part in location:
+        if section is None or str(part) not in section.model_fields:
+            break
+        field = section.model_fields[str(part)]
+        path, section = (*path, str(part)), model_in(field.annotation)
+    return path, field
+
+
+def _wrong_value(path: Path, field: FieldInfo | None, detail: Any, tree: Any) -> Problem:
+    key = ".".join(path)
+    prefix = f"{key}: " if key else ""
+    if detail["type"] == "missing" and field is not None:
+        return Problem(path, f"{key} is missing: set it to {expected(field)}")
+    if detail["type"] in ("value_error", "assertion_error"):  # the sentence of a validator
+        return Problem(path, f"{prefix}{detail['ctx']['error']}")
+    if field is None or "url" not in detail:  # pydantic gives its own errors a link
+        return Problem(path, f"{prefix}{detail['msg']}", secret=detail["type"] == "secret")
+    value, words = _value_at(tree, path), expected(field)
+    return Problem(path, f"{key} must be {words}, not {_shown(value)}{_hint(value, words)}")
+
+
+def _hint(value: Any, words: str) -> str:
+    """The nearest of the possible values."""
+    choices = words.removeprefix("one of ").split(", ") if words.startswith("one of ") else []
+    close = difflib.get_close_matches(str(value), choices, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _value_at(tree: Any, path: Path) -> Any:
+    for part in path:
+        tree = tree.get(part) if isinstance(tree, Mapping) else getattr(tree, part, None)
+    return tree
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

@@ -1,0 +1,112 @@
+"""What is wrong with a recipe is told all at once, in our words, each with the place where it was written."""
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tomli_w import dumps
+
+from rro.config import load_config
+from rro.config.origins import key_lines
+from rro.errors import UsageError
+
+RECIPE = """\
+name = "mine"
+seed = "zero"
+
+[environment]
+name = "webshop"
+options = { catalogue = "sample", goals = "mixed", results_per_page = "four" }
+
+[explore]
+strategy = "rro"
+rollout = 3
+
+[explore.rro]
+rising = "never"
+
+[policy]
+"temperature" = -1
+openai.base_url = "http://me:pass-word@host/v1"
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text(RECIPE)
+    return file
+
+
+def refused(recipe, *overrides):
+    with pytest.raises(UsageError) as raised:
+        load_config(recipe, overrides)
+    return str(raised.value)
+
+
+def test_all_problems_are_told_with_file_and_line(recipe):
+    message = refused(recipe)
+    expected = {
+        2: "seed must be a whole number, not 'zero'",
+        6: "environment.options.goals must be one of synthetic, human, not 'mixed'",
+        10: "unknown key explore.rollout: did you mean rollouts?",
+        13: "explore.rro.rising must be one of strict, weak, not 'never'",
+        16: "policy.temperature must be a number of at least 0",
+        17: "policy.openai.base_url",
+    }
+    for line, sentence in expected.items():
+        assert f"{recipe}:{line}: {sentence}" in message
+    assert "environment.options.results_per_page must be a whole number of at least 1" in message
+    assert message.startswith("7 settings are wrong:")
+    assert "pass-word" not in message
+    assert "input" not in message  # no word of pydantic's
+
+
+def test_an_override_is_blamed_for_what_it_sets(recipe):
+    message = refused(
+        recipe, "seed=1", "explore.rollouts=0", "policy.temperature=hot", "dpo.betta=1"
+    )
+    assert "override explore.rollouts=0: explore.rollouts must be a whole number" in message
+    assert "override policy.temperature=hot: policy.temperature must be a number" in message
+    assert "override dpo.betta=1: unknown key dpo.betta: did you mean beta?" in message
+    assert "seed" not in message
+
+
+def test_a_single_problem_is_one_sentence(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text('[environment]\nname = "web"\n')
+    message = refused(file)
+    assert message.startswith(f"{file}:2: environment.name: unknown environment 'web'")
+    assert "\n" not in message
+
+
+def test_what_is_no_toml_names_the_line(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text('name = "a"\nseed = \n')
+    assert refused(file).startswith(f"{file}:2: not TOML")
+
+
+def test_an_old_key_is_told_where_it_stands(tmp_path, caplog):
+    file = tmp_path / "recipe.toml"
+    file.write_text('[environment]\nname = "webshop"\n[explore]\nsiblings = "most"\n')
+    assert f"{file}:4: credit.siblings must be one of lowest, all" in refused(file)
+    assert f"{file}:4: explore.siblings is now credit.siblings" in caplog.text
+
+
+keys = st.text(min_size=1, max_size=6) | st.sampled_from(["a", "b c", 'quo"te', "dot.ted"])
+values = st.recursive(
+    st.integers() | st.booleans() | st.text(max_size=8) | st.lists(st.integers(), max_size=3),
+    lambda inner: st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(keys, values, max_size=4))
+def test_every_key_of_any_recipe_has_its_line(tree):
+    text = dumps(tree)
+    lines, found = text.splitlines(), key_lines(text)
+    assert tomllib.loads(text) == tree
+    for key in tree:
+        assert (key,) in found
+        assert 1 <= found[key,] <= max(1, len(lines))
