@@ -102,7 +102,7 @@ def adaptive(
 def credited(forest: Forest, strategy: Strategy, **section: Any) -> Explored:
     """A strategy with its own credit; `section` is a recipe's `[credit]`."""
     low, high = forest.shape.range
-    context = CreditContext(strategy.name, 1, experts(forest), high, (low, high))
+    context = CreditContext(experts(forest), (low, high), high, strategy=strategy.name, iteration=1)
     return Explored(strategy, credit_of(strategy, context, CreditConfig(**section)))
 
 

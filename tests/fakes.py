@@ -293,7 +293,9 @@ def folded(
     """A strategy with its own credit; `section` is the recipe's `[credit]`."""
 
     def of(iteration: int) -> Credit:
-        known = CreditContext(strategy.name, iteration, experts or {}, success_reward, reward_range)
+        known = CreditContext(
+            experts or {}, reward_range, success_reward, strategy=strategy.name, iteration=iteration
+        )
         return credit_of(strategy, known, CreditConfig(**section))
 
     return Folded(strategy, of)

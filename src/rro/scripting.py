@@ -170,7 +170,7 @@ def explore(
         failed = asyncio.run(explorer.explore(tasks, made, context, concurrency, progress, keep))
     finished = tuple(trees[task.id] for task in tasks if task.id in trees)
     credit = CreditContext(
-        made.name, 0, by_task, environment.success_reward, environment.reward_range
+        by_task, environment.reward_range, environment.success_reward, strategy=made.name
     )
     return Exploration(finished, tuple(failed), made, credit)
 

@@ -78,7 +78,7 @@ def test_wrong_files_are_named_with_their_row(tmp_path, text, sentence):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"experts\.json: no such file"):
+    with pytest.raises(DataError, match=r"experts\.json cannot be read: .*No such file"):
         read_conversations(tmp_path / "experts.json")
 
 

@@ -7,8 +7,8 @@ it, which a file's actions give by being played again."""
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from rro.codec import from_chat
 from rro.concurrency import map_all
 from rro.config import ExpertsConfig
 from rro.environments.base import Agent, Benchmark
+from rro.environments.recordings import read_bytes
 from rro.episodes.loop import Limits, play_task
 from rro.errors import DataError
 from rro.policies.scripted import ScriptedPolicy
@@ -53,7 +54,8 @@ def scripted_experts(
     played = play_experts(
         benchmark, [(task, partial(expert, task)) for task in chosen], limits, seed
     )
-    return [episode for episode in played if _good_enough(episode, config.min_reward)]
+    least = -math.inf if config.min_reward is None else config.min_reward
+    return [episode for episode in played if episode.reward is not None and episode.reward >= least]
 
 
 def play_experts(
@@ -78,10 +80,6 @@ def play_experts(
         )
 
     return asyncio.run(map_all(players, play, CONCURRENCY))
-
-
-def _good_enough(episode: Trajectory, min_reward: float | None) -> bool:
-    return episode.reward is not None and (min_reward is None or episode.reward >= min_reward)
 
 
 def replayed_experts(
@@ -140,13 +138,7 @@ def read_conversations(path: Path) -> list[tuple[str, Conversation]]:
 
 def _rows(path: Path) -> Iterator[Any]:
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file of expert trajectories") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
-    try:
+        text = read_bytes(path).decode("utf-8")
         if text.lstrip().startswith("["):
             yield from json.loads(text)
         else:

@@ -12,12 +12,7 @@ from typing import Any
 
 from rro.codec import to_plain, usage_of
 from rro.errors import RroError
-from rro.evaluation.statistics import (
-    Interval,
-    PairedDifference,
-    Values,
-    bootstrap_mean,
-)
+from rro.evaluation.statistics import Interval, PairedDifference, Values, bootstrap_mean
 from rro.runs.journal import Journal
 from rro.types import StopReason, Usage
 
@@ -70,19 +65,8 @@ class Evaluation:
 
     def plain(self) -> dict[str, Any]:
         """The form that results.json holds, see docs/data-formats.md."""
-        return {
-            "label": self.label,
-            "mode": self.mode,
-            "reward": self.reward.plain(),
-            "success": self.success.plain() if self.success else None,
-            "steps": self.steps,
-            "invalid_actions": self.invalid_actions,
-            "episodes": self.episodes,
-            "failed": self.failed,
-            "stops": dict(self.stops),
-            "usage": to_plain(self.usage),
-            "rewards": {task: list(values) for task, values in self.rewards.items()},
-        }
+        success = self.success.plain() if self.success else None
+        return to_plain(self) | {"reward": self.reward.plain(), "success": success}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from rro.exploration.records import read_tree, tree_record
 from rro.exploration.sampler import ContextFull, ExplorationContext, Sampler, TaskFailed
 from rro.exploration.strategies.base import Strategy
 from rro.exploration.tree import Tree
-from rro.exploration.trend import StageShare, rising_share_by_stage
+from rro.exploration.trend import rising_share_by_stage
 from rro.runs.progress import Progress
 from rro.types import Task, Usage
 
@@ -142,21 +142,14 @@ class ExplorationSummary:
 def summarise(trees: Iterable[Tree]) -> ExplorationSummary:
     """Sum up finished trees, one at a time."""
     tasks, drawn, usage = 0, list[int](), Usage()
-    trend = [StageShare(0, 0)] * 3
+    rewards, starts = list[list[float]](), list[float]()
     for tree in trees:
         tasks += 1
         drawn += tree.candidates_per_step()
         usage += tree.usage()
-        trend = [total + share for total, share in zip(trend, _trend(tree), strict=True)]
-    rising = tuple(stage.share for stage in trend)
+        if tree.root.estimate is not None:
+            starts.append(tree.root.estimate.mean)
+            rewards.append([node.estimate.mean for node in tree.committed() if node.estimate])
+    rising = tuple(stage.share for stage in rising_share_by_stage(rewards, starts))
     mean = sum(drawn) / len(drawn) if drawn else 0.0
     return ExplorationSummary(tasks, len(drawn), mean, rising, usage)
-
-
-def _trend(tree: Tree) -> tuple[StageShare, ...]:
-    """The rising steps of the chosen trajectory by stage; nothing where the start was not
-    estimated."""
-    if tree.root.estimate is None:
-        return (StageShare(0, 0),) * 3
-    rewards = [node.estimate.mean for node in tree.committed() if node.estimate is not None]
-    return rising_share_by_stage([rewards], [tree.root.estimate.mean])

@@ -15,7 +15,7 @@ from rro.environments.base import Benchmark, Environment, Forkable
 from rro.environments.calls import call_with_timeout
 from rro.episodes.loop import open_environment, reset_checked
 from rro.errors import RestoreError, UsageError
-from rro.exploration.tree import Node, Tree
+from rro.exploration.tree import Node, Tree, answer
 from rro.types import Message, Step, StepResult, Task
 
 
@@ -135,10 +135,5 @@ def replay_checked(
     if again != [message.content for message in opening]:
         raise RestoreError(f"task {task.id}: the opening differs on replay")
     for number, step in enumerate(steps, 1):
-        result = environment.step(step.action)
-        if (result.observation, result.reward, result.done) != (
-            step.observation,
-            step.reward,
-            step.done,
-        ):
+        if answer(environment.step(step.action)) != answer(step):
             raise RestoreError(f"task {task.id}: the answer to step {number} differs on replay")

@@ -277,16 +277,13 @@ class _UnfinishedTree:
             if node_id in self._records.candidates:
                 self._add_candidate(node_id)
             if (node := self._find(node_id)) is not None:
-                self._attach(node, rollouts.get(node_id, {}))
+                for number, record in rollouts.get(node_id, {}).items():
+                    node.rollouts[number] = read_rollout(record, ())
         for number, record in sorted(self._records.episodes.items()):
             self._tree.episodes[number] = read_rollout(record, ())
         for node in self._tree.root.walk():
             node.estimate = _estimate_so_far(node)
         return self._tree
-
-    def _attach(self, node: Node, rollouts: Mapping[int, Record]) -> None:
-        for number, record in rollouts.items():
-            node.rollouts[number] = read_rollout(record, ())
 
     def _add_candidate(self, node_id: str) -> None:
         candidate = read_candidate(self._records.candidates[node_id])
@@ -319,11 +316,6 @@ def _order(node_id: str) -> tuple[tuple[int, str], ...]:
 
 
 def _estimate_so_far(node: Node) -> ProcessReward | None:
-    if node.stop is not None:
-        return (
-            None if node.reward is None else ProcessReward((node.reward,), node.policy, exact=True)
-        )
     suffixes = node.suffixes()
-    if not suffixes:
-        return None
-    return ProcessReward(tuple(s.reward for s in suffixes), suffixes[0].rollout.policy)
+    policy = suffixes[0].rollout.policy if suffixes else ""
+    return node.estimated([suffix.reward for suffix in suffixes], policy)

@@ -9,26 +9,14 @@ repeated, and the rest comes out as in an undisturbed run."""
 from __future__ import annotations
 
 import time
-from collections.abc import (
-    Awaitable,
-    Callable,
-    Hashable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from rro.concurrency import gather_all
 from rro.environments.base import Benchmark, Forkable
-from rro.episodes.loop import (
-    Limits,
-    attempt_episode,
-    run_episode,
-    step_checked,
-    truncated_reward,
-)
+from rro.episodes.loop import Limits, attempt_episode, run_episode, step_checked, truncated_reward
 from rro.errors import RroError
 from rro.exploration.budget import Budget, BudgetSpent
 from rro.exploration.forks import Forks, Watched
@@ -195,26 +183,19 @@ class Sampler:
             )
             outcomes = (node.rollouts[number].reward for number in range(n))
             rewards = [reward for reward in outcomes if reward is not None]
-        self._set_estimate(node, rewards)
+        node.estimate = node.estimated(rewards, self.context.rollout_policy.name)
         return node.estimate
 
     def estimate_from(self, node: Node, suffixes: Sequence[RolloutSuffix]) -> None:
         """r(h_t, a_t) from all rollouts seen to follow it, here or after an action that does the
         same. Without any, the node keeps the estimate that it has."""
         if suffixes or node.stop is not None:
-            self._set_estimate(node, [suffix.reward for suffix in suffixes])
+            rewards = [suffix.reward for suffix in suffixes]
+            node.estimate = node.estimated(rewards, self.context.rollout_policy.name)
 
     def commit(self, node: Node, *, rose: bool) -> None:
         """Extend the chosen trajectory by this candidate."""
         node.committed, node.rose = True, rose
-
-    def _set_estimate(self, node: Node, rewards: Sequence[float]) -> None:
-        if node.stop is not None:
-            if node.reward is not None:
-                node.estimate = ProcessReward((node.reward,), node.policy, exact=True)
-        else:
-            policy = self.context.rollout_policy.name
-            node.estimate = ProcessReward(tuple(rewards), policy) if rewards else None
 
     # -- the work itself; strategies do not see it
 

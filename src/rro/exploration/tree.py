@@ -7,7 +7,7 @@ nodes, and credits turn it into training rows. It does not know journals (rro.ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from rro.types import (
     ProcessReward,
     Source,
     Step,
+    StepResult,
     StopReason,
     Task,
     Trajectory,
@@ -131,6 +132,15 @@ class Node:
         ]
         return [*self.inherited, *own]
 
+    def estimated(self, rewards: Sequence[float], policy: str) -> ProcessReward | None:
+        """r(h_t, a_t): the outcome itself where the episode ended here, else the mean of rollouts
+        of `policy` with these `rewards`; None without any."""
+        if self.stop is None:
+            return ProcessReward(tuple(rewards), policy) if rewards else None
+        if self.reward is None:
+            return None
+        return ProcessReward((self.reward,), self.policy, exact=True)
+
     def path(self) -> list[Node]:
         """The nodes from below the root to this one."""
         return [] if self.parent is None else [*self.parent.path(), self]
@@ -200,11 +210,7 @@ class Tree:
     def _check_same_answer(self, child: Node, again: Step) -> None:
         first = child.step
         assert first is not None
-        if (first.observation, first.reward, first.done) != (
-            again.observation,
-            again.reward,
-            again.done,
-        ):
+        if answer(first) != answer(again):
             raise RestoreError(
                 f"task {self.task.id}: the same action at node {child.id} had two answers; "
                 "the environment is not deterministic"
@@ -229,6 +235,11 @@ class Tree:
         return by_step
 
 
+def answer(step: Step | StepResult) -> tuple[str, float, bool]:
+    """What the environment answered: equal for equal actions, unless it is not deterministic."""
+    return step.observation, step.reward, step.done
+
+
 def recycled_child(child_id: str, parent: Node, origin: RolloutSuffix) -> Node:
     """The node that the next step of `origin`, as seen from `parent`, leads to; not yet among the
     parent's children."""
@@ -238,6 +249,11 @@ def recycled_child(child_id: str, parent: Node, origin: RolloutSuffix) -> Node:
     elif origin.start < len(origin.states):
         child.snapshot = origin.states[origin.start]
     return child
+
+
+def gap(higher: ProcessReward, lower: ProcessReward) -> float:
+    """By how much one mean is above another, without the rounding error of 0.6 - 0.4."""
+    return round(higher.mean - lower.mean, 12)
 
 
 def _total(runs: Mapping[int, Trajectory]) -> Usage:

@@ -14,9 +14,6 @@ class StageShare:
     rising: int
     steps: int
 
-    def __add__(self, other: StageShare) -> StageShare:
-        return StageShare(self.rising + other.rising, self.steps + other.steps)
-
     @property
     def share(self) -> float | None:
         """Between 0 and 1; None for a stage without steps."""

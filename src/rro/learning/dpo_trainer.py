@@ -126,12 +126,7 @@ def dpo_arguments(
 
 
 def dpo_trainer(
-    options: DpoConfig,
-    context: TrainingContext,
-    rows: Rows,
-    policy: Any,
-    tokenizer: Any,
-    args: Any,
+    options: DpoConfig, context: TrainingContext, rows: Rows, policy: Any, tokenizer: Any, args: Any
 ) -> DpoTrainer:
     """The trainer as configured. `rows` have the columns of `with_reference`; `args` are those of
     `dpo_arguments`."""

@@ -14,12 +14,10 @@ from typing import Any
 
 from rro.codec import from_chat
 from rro.errors import DataError
-from rro.types import (
-    Message,
-    PreferencePair,
-    ProcessReward,
-)
+from rro.types import Message, PreferencePair, ProcessReward
 
+_SIDES = ("prompt", "chosen", "rejected")
+_COLUMNS = ("task", "step", "kind", "strategy", "iteration", "credibility")
 _ROWS = 512  # of pairs in memory while a table is written
 
 
@@ -27,25 +25,17 @@ def to_row(pair: PreferencePair) -> dict[str, Any]:
     """A pair as a JSON-ready row. `*_sources` and `*_token_ids` run parallel to the messages (null:
     not sampled)."""
     row: dict[str, Any] = {
-        side: [message.chat() for message in getattr(pair, side)]
-        for side in ("prompt", "chosen", "rejected")
+        side: [message.chat() for message in getattr(pair, side)] for side in _SIDES
     }
-    row |= {
-        "task": pair.task,
-        "step": pair.step,
-        "kind": pair.kind,
-        "strategy": pair.strategy,
-        "iteration": pair.iteration,
-        "credibility": pair.credibility,
-    }
-    for side in ("chosen", "rejected"):
+    row |= {name: getattr(pair, name) for name in _COLUMNS}
+    for side in _SIDES[1:]:
         reward: ProcessReward = getattr(pair, f"{side}_reward")
         row[f"{side}_reward"] = reward.mean
         row[f"{side}_outcomes"] = list(reward.outcomes)
         row[f"{side}_n"] = reward.n
         row[f"{side}_exact"] = reward.exact
         row[f"{side}_pricing_policy"] = reward.policy
-    for side in ("prompt", "chosen", "rejected"):
+    for side in _SIDES:
         messages: tuple[Message, ...] = getattr(pair, side)
         row[f"{side}_sources"] = [message.source.value for message in messages]
         row[f"{side}_token_ids"] = [
@@ -58,7 +48,7 @@ def from_row(row: dict[str, Any], where: str = "pair") -> PreferencePair:
     """The pair again. Our own columns may be absent (a plain TRL row). Raises DataError that names
     `where`."""
     try:
-        sides = [_messages(row, side) for side in ("prompt", "chosen", "rejected")]
+        prompt, chosen, rejected = (_messages(row, side) for side in _SIDES)
         rewards = [
             ProcessReward(
                 tuple(row.get(f"{side}_outcomes") or [float(row.get(f"{side}_reward", default))]),
@@ -68,15 +58,15 @@ def from_row(row: dict[str, Any], where: str = "pair") -> PreferencePair:
             for side, default in (("chosen", 1.0), ("rejected", 0.0))
         ]
         return PreferencePair(
-            prompt=sides[0],
-            chosen=sides[1],
-            rejected=sides[2],
+            prompt=prompt,
+            chosen=chosen,
+            rejected=rejected,
             task=row.get("task", ""),
             step=row.get("step", 0),
             chosen_reward=rewards[0],
             rejected_reward=rewards[1],
             strategy=row.get("strategy", ""),
-            kind=row.get("kind", "step" if len(sides[1]) == 1 else "continuation"),
+            kind=row.get("kind", "step" if len(chosen) == 1 else "continuation"),
             iteration=row.get("iteration", 0),
             credibility=row.get("credibility"),
         )
@@ -102,10 +92,6 @@ def write_pairs(rows: Iterable[dict[str, Any]], lines: Path) -> int:
     count, temporary = 0, lines.with_suffix(".jsonl.partial")
     with temporary.open("w", encoding="utf-8") as file:
         for row in rows:
-            row = {
-                **row,
-                "credibility": row.get("credibility"),
-            }  # journals of older versions have no such column
             file.write(json.dumps(row) + "\n")
             count += 1
     os.replace(temporary, lines)
@@ -136,19 +122,13 @@ def _features() -> Any:
     from datasets import Features, List, Value
 
     text, number, count = Value("string"), Value("float64"), Value("int64")
-    columns: dict[str, Any] = {
-        "task": text,
-        "step": count,
-        "kind": text,
-        "strategy": text,
-        "iteration": count,
-    }
-    columns["credibility"] = number
-    for side in ("prompt", "chosen", "rejected"):
+    kinds = (text, count, text, text, count, number)
+    columns: dict[str, Any] = dict(zip(_COLUMNS, kinds, strict=True))
+    for side in _SIDES:
         columns[side] = List({"role": text, "content": text})
         columns[f"{side}_sources"] = List(text)
         columns[f"{side}_token_ids"] = List(List(count))
-    for side in ("chosen", "rejected"):
+    for side in _SIDES[1:]:
         columns |= {f"{side}_reward": number, f"{side}_outcomes": List(number), f"{side}_n": count}
         columns |= {f"{side}_exact": Value("bool"), f"{side}_pricing_policy": text}
     return Features(columns)

@@ -13,10 +13,9 @@ from rro.concurrency import gather_all
 from rro.errors import UsageError
 from rro.exploration.beliefs import Prior
 from rro.exploration.comparison import Candidate, compare
-from rro.exploration.estimates import gap
 from rro.exploration.sampler import Sampler, TaskFailed
 from rro.exploration.strategies.base import Count, Strategy, StrategyContext
-from rro.exploration.tree import Node, Tree
+from rro.exploration.tree import Node, Tree, gap
 from rro.types import StopReason
 
 

@@ -6,14 +6,15 @@ How a finished tree becomes pairs or demonstrations is not a strategy's business
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from rro.errors import RroError
-from rro.exploration.sampler import Sampler
+from rro.exploration.sampler import Sampler, TaskFailed
+from rro.exploration.tree import Node
 from rro.types import Trajectory
 
 Count = Annotated[int, Field(ge=1)]
@@ -37,6 +38,15 @@ class StrategyContext:
                 f"task {task} has no expert episode: explore only tasks that experts.file has"
             )
         return self.experts[task]
+
+
+def best_of(sampler: Sampler, node: Node, candidates: Iterable[Node]) -> Node:
+    """Of the candidates below `node`, the one with the highest process reward, the first of equals. Those
+    without an estimate (every rollout failed) are missing, not bad; raises TaskFailed if all are."""
+    estimated = [(new.estimate.mean, new) for new in candidates if new.estimate is not None]
+    if not estimated:
+        raise TaskFailed(f"task {sampler.task.id}: no candidate at node {node.id} has an estimate")
+    return max(estimated, key=lambda pair: pair[0])[1]
 
 
 class Strategy(ABC):

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rro.exploration.sampler import Sampler, TaskFailed
-from rro.exploration.strategies.base import Count, Strategy
-from rro.exploration.tree import Node
+from rro.exploration.sampler import Sampler
+from rro.exploration.strategies.base import Count, Strategy, best_of
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,5 @@ class FixedSizeExploration(Strategy):
             await sampler.estimate(node, self.rollouts)
         while sampler.is_open(node):
             candidates = await sampler.propose_and_estimate(node, self.candidates, self.rollouts)
-            node = self._best(sampler, node, candidates)
+            node = best_of(sampler, node, candidates)
             sampler.commit(node, rose=False)
-
-    def _best(self, sampler: Sampler, node: Node, candidates: list[Node]) -> Node:
-        estimated = [(new.estimate.mean, new) for new in candidates if new.estimate is not None]
-        if not estimated:
-            raise TaskFailed(
-                f"task {sampler.task.id}: no candidate at node {node.id} has an estimate"
-            )
-        return max(estimated, key=lambda pair: pair[0])[1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rro.exploration.sampler import Sampler, TaskFailed
-from rro.exploration.strategies.base import Count, Strategy
+from rro.exploration.strategies.base import Count, Strategy, best_of
 from rro.exploration.tree import Node
 
 
@@ -43,23 +43,20 @@ class RisingExploration(Strategy):
             raise TaskFailed(f"task {sampler.task.id}: every rollout from the start failed")
         return estimate.mean
 
+    def _rises(self, mean: float, previous: float) -> bool:
+        return mean > previous or (self.rising == "weak" and mean == previous)
+
     async def _first_rising(self, sampler: Sampler, node: Node, previous: float) -> Node:
         """Draw and estimate until one rises, or K are drawn; commits that one, or the best if none
         rose."""
-        estimated: list[tuple[float, Node]] = []
+        candidates: list[Node] = []
         for _ in range(self.candidates):
             candidate = await sampler.propose(node)
             estimate = await sampler.estimate(candidate, self.rollouts)
-            if estimate is None:
-                continue  # every rollout failed: the candidate is missing, not bad
-            if estimate.mean > previous or (self.rising == "weak" and estimate.mean == previous):
+            if estimate is not None and self._rises(estimate.mean, previous):
                 sampler.commit(candidate, rose=True)
                 return candidate
-            estimated.append((estimate.mean, candidate))
-        if not estimated:
-            raise TaskFailed(
-                f"task {sampler.task.id}: no candidate at node {node.id} has an estimate"
-            )
-        _, best = max(estimated, key=lambda pair: pair[0])
+            candidates.append(candidate)
+        best = best_of(sampler, node, candidates)
         sampler.commit(best, rose=False)
         return best

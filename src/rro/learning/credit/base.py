@@ -4,36 +4,23 @@ takes."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from rro.errors import RroError
+from rro.exploration.strategies.base import StrategyContext
 from rro.exploration.tree import Tree
-from rro.types import Trajectory
 
 Rows = Literal["pairs", "conversations"]
 
 
 @dataclass(frozen=True)
-class CreditContext:
-    """What a credit is told of the run: the strategy that grew the trees and the round it did so in
-    (for the rows' columns), expert episodes by task id, the reward that counts as success, and the
-    range of outcome rewards."""
+class CreditContext(StrategyContext):
+    """What a credit is told of the run: besides what the strategy was told, its name and the round
+    in which it grew the trees, for the rows' columns."""
 
     strategy: str = ""
     iteration: int = 0
-    experts: Mapping[str, Trajectory] = field(default_factory=dict)
-    success_reward: float = 1.0
-    reward_range: tuple[float, float] = (0.0, 1.0)
-
-    def expert(self, task: str) -> Trajectory:
-        """The expert's episode of a task. Raises RroError where there is none."""
-        if task not in self.experts:
-            raise RroError(
-                f"task {task} has no expert episode: explore only tasks that experts.file has"
-            )
-        return self.experts[task]
 
 
 class Credit(ABC):

@@ -18,7 +18,7 @@ def credit_of(
     """The credit that `section` names, or else the strategy's own. `context` defaults to one that
     knows the strategy's name alone. Raises UsageError for an unknown name and for options that do
     not fit."""
-    section, context = section or CreditConfig(), context or CreditContext(strategy.name)
+    section, context = section or CreditConfig(), context or CreditContext(strategy=strategy.name)
     plugin = plugins.CREDITS.find(section.name or strategy.credit)
     own: Mapping[str, Any] = strategy.credit_options() if plugin.name == strategy.credit else {}
     credit: Credit = plugin.make(parse_options(section, plugin, "credit", own), context)

@@ -6,8 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rro.exploration.estimates import gap
-from rro.exploration.tree import Node, Tree
+from rro.exploration.tree import Node, Tree, gap
 from rro.learning.credit.base import Credit, CreditContext
 from rro.learning.credit.outcome_pairs import OutcomePairs
 from rro.learning.credit.pairs import Margin, step_pair

@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rro.exploration.estimates import gap
-from rro.exploration.tree import Node, Tree
+from rro.exploration.tree import Node, Tree, gap
 from rro.learning.credit.base import Credit, CreditContext
 from rro.types import Message, PairKind, PreferencePair
 
