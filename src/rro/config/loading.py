@@ -24,20 +24,23 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, check: bool = True
     """Read a recipe and apply `key.sub=value` overrides (TOML values; bare words are strings).
 
     With `check`, the names and options of all plug-ins are checked too, which imports those that
-    are chosen or have options. Raises UsageError that names every problem: the file and line or
+    are chosen or have options; without it, as for a run folder, old keys are taken silently. Raises UsageError that names every problem: the file and line or
     the override, the key, and the fix."""
     tree, origins = _read(path)
     problems = [
         problem for override in overrides for problem in _apply(tree, override.strip(), origins)
     ]
     _resolve_modules(tree, path.parent)
+    replace_old_keys(tree, origins, warn=check)
     return _checked(tree, origins, problems, plugins=check)
 
 
 def parse_config(tree: dict[str, Any], where: str) -> Config:
     """Check a tree of plain values, apart from the options of plug-ins; `where` names it in the
     error."""
-    return _checked(tree, Origins(where), [], plugins=False)
+    origins = Origins(where)
+    replace_old_keys(tree, origins)
+    return _checked(tree, origins, [], plugins=False)
 
 
 def check_plugins(config: Config, where: str) -> None:
@@ -93,7 +96,6 @@ def _checked(
     tree: dict[str, Any], origins: Origins, problems: list[Problem], *, plugins: bool
 ) -> Config:
     """The tree as a configuration. Raises UsageError that tells `problems` and all others."""
-    replace_old_keys(tree, origins)
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:

@@ -20,20 +20,20 @@ OLD_KEYS = {
 }
 
 
-def replace_old_keys(tree: dict[str, Any], origins: Origins) -> None:
+def replace_old_keys(tree: dict[str, Any], origins: Origins, *, warn: bool = True) -> None:
     """Move the values of old keys in a recipe's tree to their new keys. A value under the new key
     wins."""
     for old, new in OLD_KEYS.items():
         old_path, new_path = tuple(old.split(".")), tuple(new.split("."))
         value = _pop(tree, old_path)
-        if value is not None and _set_default(tree, new_path, value):
+        if value is None or not _set_default(tree, new_path, value):
+            continue
+        if warn:
+            place = origins.of(old_path)
             log.warning(
-                "%s: %s is now %s; the old key goes in the next minor version",
-                origins.of(old_path),
-                old,
-                new,
+                "%s: %s is now %s; the old key goes in the next minor version", place, old, new
             )
-            origins.move(old_path, new_path)
+        origins.move(old_path, new_path)
 
 
 def _pop(tree: dict[str, Any], path: Path) -> Any:
