@@ -1,5 +1,6 @@
 """The command line: a mistake gets one sentence and the right exit code, never a traceback."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from rro.cli.main import main
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def run(capsys, *arguments):
@@ -159,7 +162,56 @@ def test_python_dash_m_says_its_version():
 def test_packaged_recipes_are_valid():
     from rro.config import load_config
 
-    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+    recipes = sorted(RECIPES.glob("*.toml"))
     assert recipes
     for recipe in recipes:
         load_config(recipe)
+
+
+def test_a_recipe_is_found_by_its_name_and_a_path_wins(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with_error = ("run", "quickstart", "explore.rolouts=1")
+    assert "override explore.rolouts=1" in refused(capsys, *with_error)
+    (tmp_path / "quickstart").write_text("colour = 1\n")
+    assert "unknown key colour" in refused(capsys, "run", "quickstart")
+
+
+@pytest.mark.parametrize("command", ["run", "sft", "play"])
+def test_a_misspelt_recipe_names_the_nearest(capsys, command):
+    assert "did you mean quickstart?" in refused(capsys, command, "quikstart")
+    assert "did you mean quickstart?" in refused(capsys, command, "recipes/quickstrat.toml")
+
+
+def test_recipes_are_listed_with_what_they_are(capsys):
+    code, out, _ = run(capsys, "recipes")
+    assert code == 0
+    names = {line.split()[0] for line in out.splitlines() if not line.startswith(" ")}
+    assert {file.stem for file in RECIPES.glob("*.toml")} == names
+    assert "on two CPU cores in minutes" in " ".join(out.split())
+
+
+def test_a_recipe_is_shown_as_its_file_is(capsys):
+    code, out, _ = run(capsys, "recipes", "show", "quickstart")
+    assert (code, out) == (0, (RECIPES / "quickstart.toml").read_text(encoding="utf-8"))
+
+
+def subcommands(parser_help):
+    """The names that a parser's help lists as its commands."""
+    listed = re.findall(r"^    ([a-z]+)\b", parser_help, re.MULTILINE)
+    return [name for name in listed if name != "optimize"]
+
+
+def test_every_command_has_a_description_and_an_example(capsys):
+    names = subcommands(help_of(capsys))
+    assert len(names) > 10
+    for name in names:
+        text = help_of(capsys, name)
+        assert re.search(rf"example: rro {name}\b", " ".join(text.split())), name
+        assert re.search(r"\n\n[A-Z].*\.\n", text, re.DOTALL), name
+
+
+def help_of(capsys, *command):
+    with pytest.raises(SystemExit) as exit_:
+        main([*command, "--help"])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out

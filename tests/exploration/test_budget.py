@@ -14,7 +14,7 @@ from fakes import (
     uniform,
 )
 
-from rro.cli.main import _budget
+from rro.cli.runs import parse_budget
 from rro.config import BudgetConfig
 from rro.errors import UsageError
 from rro.exploration.budget import Budget, BudgetSpent
@@ -110,8 +110,10 @@ def test_time_and_money_and_earlier_processes():
 
 
 def test_the_command_line_reads_limits():
-    assert _budget([]) is None
-    assert _budget(["policy_calls=5_000", "cost=2.5"]) == BudgetConfig(policy_calls=5000, cost=2.5)
+    assert parse_budget([]) is None
+    assert parse_budget(["policy_calls=5_000", "cost=2.5"]) == BudgetConfig(
+        policy_calls=5000, cost=2.5
+    )
     for wrong in ("calls=5", "tokens=many", "tokens"):
         with pytest.raises(UsageError, match="--budget"):
-            _budget([wrong])
+            parse_budget([wrong])

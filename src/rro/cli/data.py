@@ -1,0 +1,105 @@
+"""The commands about benchmarks: play, data and verify. Benchmarks add their own to the last
+two, found through the door `rro.plugins.COMMANDS`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rro.cli.commands import Parsers, add_command, load_recipe
+from rro.errors import UsageError
+from rro.plugins import COMMANDS, DATA_SETS
+
+
+def add_commands(commands: Parsers, guests: bool) -> None:
+    """Add play, data and verify to the command line. `guests`: whether benchmarks add their own
+    commands, which imports them."""
+    _add_play(commands)
+    load = _add_data(commands, guests)
+    verify = add_command(
+        commands,
+        "verify",
+        None,
+        "replay recorded episodes and compare",
+        "rro verify BENCHMARK --help",
+    )
+    groups = {
+        "load": load.add_subparsers(required=True, metavar="BENCHMARK"),
+        "verify": verify.add_subparsers(required=True, metavar="BENCHMARK"),
+    }
+    for name in COMMANDS.names() if guests else ():
+        COMMANDS.find(name).factory(groups)
+
+
+def _add_play(commands: Parsers) -> None:
+    play = add_command(
+        commands,
+        "play",
+        _play,
+        "play an episode yourself",
+        "rro play quickstart --split test",
+    )
+    play.add_argument(
+        "words",
+        nargs="*",
+        metavar="recipe",
+        help="whose environment to play (default: the quickstart's), and overrides",
+    )
+    play.add_argument("--split", default="train", help="default: train")
+    play.add_argument("--task", help="a task id (default: the first of the split)")
+
+
+def _add_data(commands: Parsers, guests: bool) -> argparse.ArgumentParser:
+    """Returns the parser of `data load`."""
+    data = add_command(commands, "data", None, "benchmark data: fetch, load", "rro data fetch NAME")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    fetch = add_command(
+        actions,
+        "fetch",
+        _fetch,
+        "get a benchmark's data",
+        "rro data fetch NAME --to data/NAME",
+    )
+    names = f"one of {', '.join(DATA_SETS.names())}" if guests else "a data set"
+    fetch.add_argument("name", help=names)
+    fetch.add_argument(
+        "--from", dest="source", type=Path, metavar="FOLDER", help="copy from there, no download"
+    )
+    fetch.add_argument(
+        "--to", dest="target", type=Path, metavar="FOLDER", help="default: where rro looks for it"
+    )
+    return add_command(
+        actions,
+        "load",
+        None,
+        "load a benchmark's databases into a server",
+        "rro data load BENCHMARK --help",
+    )
+
+
+def _play(options: argparse.Namespace) -> None:
+    from rro.config.packaged import find_recipe
+    from rro.environments.registry import open_environment
+    from rro.episodes.loop import Limits
+    from rro.episodes.play import play
+
+    config = load_recipe(options.words, find_recipe("quickstart"))
+    benchmark = open_environment(config.environment)
+    tasks = {task.id: task for task in benchmark.tasks(options.split)}
+    if options.task is not None and options.task not in tasks:
+        raise UsageError(
+            f"the split {options.split} has no task {options.task!r}; "
+            f"its first is {next(iter(tasks))}"
+        )
+    task = tasks[options.task or next(iter(tasks))]
+    limits = Limits(config.environment.max_steps or benchmark.max_steps)
+    try:
+        play(benchmark, task, limits, config.seed)
+    except EOFError:
+        print("\nended by the player")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from rro.environments.data_sets import fetch
+
+    print(fetch(options.name, options.source, options.target))

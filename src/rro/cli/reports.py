@@ -1,0 +1,81 @@
+"""The commands that show runs: compare, report and view."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rro.cli.commands import Parsers, add_command
+
+
+def add_commands(commands: Parsers) -> None:
+    """Add compare, report and view to the command line."""
+    compare = add_command(
+        commands,
+        "compare",
+        _compare,
+        "runs side by side, with paired differences to the first",
+        "rro compare runs/rro runs/fixed",
+    )
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    _add_report(commands)
+    view = add_command(
+        commands,
+        "view",
+        _view,
+        "the report of a run that is going on, served to this machine alone",
+        "rro view runs/one --port 8080",
+    )
+    view.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    view.add_argument("--port", type=int, default=0, help="default: any that is free")
+
+
+def _add_report(commands: Parsers) -> None:
+    report = add_command(
+        commands,
+        "report",
+        _report,
+        "a page to look at: overview, trees, pairs; opens from disk",
+        "rro report runs/rro runs/fixed --plots figures",
+    )
+    report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    report.add_argument(
+        "--out", type=Path, metavar="FILE|FOLDER", help="where to (default: RUN/report.html)"
+    )
+    report.add_argument(
+        "--plots", type=Path, metavar="FOLDER", help="also write plots and tables there, for papers"
+    )
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from rro.evaluation.compare import compare
+    from rro.evaluation.results import load_results
+    from rro.report.tables import print_comparison
+
+    runs = [load_results(run) for run in options.runs]
+    print_comparison(runs, compare(runs))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from rro.report.gather import Gatherer
+    from rro.report.page import write_report
+    from rro.report.plots import require_matplotlib, write_plots
+    from rro.report.tables import write_tables
+
+    if options.plots:
+        require_matplotlib()
+    with Gatherer(options.runs) as gatherer:
+        head, chunks = gatherer.whole()
+    print(write_report(head, chunks, options.out or options.runs[0] / "report.html"))
+    if options.plots:
+        write_plots(head, options.plots)
+        write_tables(head, options.plots)
+        print(options.plots)
+
+
+def _view(options: argparse.Namespace) -> None:
+    from rro.report.viewer import serve
+
+    serve(
+        options.runs, options.port, lambda address: print(f"{address} (Ctrl-C ends it)", flush=True)
+    )

@@ -1,0 +1,188 @@
+"""The commands that make runs: quickstart, run, and each stage by itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rro.cli.commands import OVERRIDE, Parsers, add_command
+from rro.errors import UsageError
+from rro.processes import rank, wait_for_all, world_size
+
+if TYPE_CHECKING:
+    from rro.config import BudgetConfig
+    from rro.pipeline.run import Run
+    from rro.runs.folder import RunFolder
+
+# Each stage with its description and an example.
+_STAGES = {
+    "sft": ("stage 1: fine-tune on expert trajectories", "rro sft quickstart --out runs/one"),
+    "explore": (
+        "stage 2: rising exploration, giving preference pairs",
+        "rro explore runs/one --budget policy_calls=5000",
+    ),
+    "optimise": (
+        "stage 3: train on the pairs, or on what else the credit gives (alias: optimize)",
+        "rro optimise runs/one",
+    ),
+    "evaluate": (
+        "measure the SFT policy and that of each iteration on held-out tasks",
+        "rro evaluate runs/one",
+    ),
+}
+_RECIPE = "a file, or the name of one of rro's recipes (rro recipes)"
+_NEW_RUN = "run folder of a new run (default: runs/NAME-TIME)"
+
+
+def add_commands(commands: Parsers) -> None:
+    """Add quickstart, run and the stages to the command line."""
+    _add_quickstart(commands)
+    _add_run(commands)
+    for name in _STAGES:
+        _add_stage(commands, name)
+
+
+def _add_quickstart(commands: Parsers) -> None:
+    quickstart = add_command(
+        commands,
+        "quickstart",
+        _quickstart,
+        "the whole path on a generated shop, in minutes on a CPU",
+        "rro quickstart --seed 1 explore.strategy=rro explore.tasks=150",
+    )
+    quickstart.add_argument("overrides", nargs="*", metavar=OVERRIDE)
+    quickstart.add_argument("--seed", type=int, default=0, help="default: 0")
+    quickstart.add_argument("--out", type=Path, help=_NEW_RUN)
+
+
+def _add_run(commands: Parsers) -> None:
+    run = add_command(
+        commands,
+        "run",
+        _run,
+        "every stage of a recipe, in order",
+        "rro run quickstart explore.strategy=rro --out runs/one",
+    )
+    run.add_argument("recipe", nargs="?", help=_RECIPE)
+    run.add_argument("overrides", nargs="*", metavar=OVERRIDE)
+    run.add_argument("--out", type=Path, help=_NEW_RUN)
+    run.add_argument(
+        "--resume", type=Path, metavar="RUN", help="continue a run folder; takes nothing else"
+    )
+
+
+def _add_stage(commands: Parsers, name: str) -> None:
+    text, example = _STAGES[name]
+    aliases = ["optimize"] if name == "optimise" else []
+    stage = add_command(commands, name, _stage, text, example, aliases)
+    stage.set_defaults(stage=name)
+    stage.add_argument("target", help=f"a run folder, or a recipe that starts a new one: {_RECIPE}")
+    stage.add_argument("overrides", nargs="*", metavar=OVERRIDE)
+    stage.add_argument("--out", type=Path, help=_NEW_RUN)
+    if name in ("explore", "optimise"):
+        stage.add_argument("--iteration", type=int, default=1, help="which round (default: 1)")
+    if name == "explore":
+        stage.add_argument(
+            "--budget",
+            action="append",
+            default=[],
+            metavar="LIMIT=N",
+            help="begin nothing new beyond: policy_calls, generated_tokens, tokens, seconds or "
+            "cost (repeatable)",
+        )
+
+
+def parse_budget(limits: Sequence[str]) -> BudgetConfig | None:
+    """The limits of --budget, each `LIMIT=N`; None: those of the recipe. Raises UsageError for an
+    unknown limit or a value that is no number."""
+    from rro.config import parse_config
+
+    if not limits:
+        return None
+    pairs = [limit.partition("=") for limit in limits]
+    tree = {"explore": {"budget": {name: value.replace("_", "") for name, _, value in pairs}}}
+    return parse_config(tree, "--budget").explore.budget
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+    seed = f"seed={options.seed}"
+    _run_all(_new_run("quickstart", [seed, *options.overrides], options.out))
+
+
+def _run(options: argparse.Namespace) -> None:
+    from rro.runs.folder import RunFolder
+
+    if options.resume is not None:
+        if options.recipe is not None or options.out is not None:
+            raise UsageError("--resume takes nothing else: the run folder knows its configuration")
+        _run_all(RunFolder.open(options.resume))
+    elif options.recipe is None:
+        raise UsageError("which recipe? rro run RECIPE, or rro run --resume RUN")
+    else:
+        _run_all(_new_run(options.recipe, options.overrides, options.out))
+
+
+def _run_all(folder: RunFolder) -> None:
+    from rro.pipeline import stages as pipeline
+    from rro.pipeline.run import open_run
+    from rro.report.tables import print_results
+
+    with open_run(folder) as run:
+        print_results(pipeline.run_all(run))
+    print(f"run folder: {folder.path}")
+
+
+def _new_run(recipe: str, overrides: Sequence[str], out: Path | None) -> RunFolder:
+    from rro.config import load_config
+    from rro.config.packaged import find_recipe
+    from rro.runs.folder import RunFolder
+
+    if world_size() > 1 and out is None:
+        raise UsageError("several processes need one run folder: name it with --out")
+    config = load_config(find_recipe(recipe), overrides)
+    path = out or Path("runs") / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if rank() > 0:
+        wait_for_all()
+        return RunFolder.open(path)
+    folder = RunFolder.create(config, path)
+    wait_for_all()
+    print(f"run folder: {folder.path}", file=sys.stderr)
+    return folder
+
+
+def _stage(options: argparse.Namespace) -> None:
+    from rro.pipeline import stages as pipeline
+    from rro.pipeline.run import open_run
+    from rro.report.tables import print_results
+
+    stages: dict[str, Callable[[Run], None]] = {
+        "sft": pipeline.sft,
+        "explore": lambda run: pipeline.explore(
+            run, options.iteration, parse_budget(options.budget)
+        ),
+        "optimise": lambda run: pipeline.optimise(run, options.iteration),
+        "evaluate": lambda run: print_results(pipeline.evaluate_run(run)),
+    }
+    folder = _target(options)
+    with open_run(folder) as run:
+        stages[options.stage](run)
+    if rank() == 0:
+        print(f"run folder: {folder.path}")
+
+
+def _target(options: argparse.Namespace) -> RunFolder:
+    """The run folder of a stage: an earlier run's, or a new one."""
+    from rro.runs.folder import RunFolder
+
+    if not Path(options.target).is_dir():
+        return _new_run(options.target, options.overrides, options.out)
+    if options.overrides or options.out:
+        raise UsageError(
+            f"{options.target} is a run: it knows its configuration, so give neither settings nor "
+            "--out"
+        )
+    return RunFolder.open(Path(options.target))
