@@ -20,6 +20,7 @@ from rro.errors import RroError
 from rro.learning.base import Observe, TrainingReport
 from rro.learning.rows import LengthOrder, Rows
 from rro.learning.workspace import Workspace
+from rro.models.loading import no_progress_bars
 from rro.processes import rank
 from rro.runs.progress import Progress
 
@@ -162,15 +163,11 @@ def quiet() -> Iterator[None]:
     """Silence Transformers and TRL: what they log on the way is for their developers, and would
     break our progress bar."""
     level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with no_progress_bars(), warnings.catch_warnings():
             # For example of the coming name of gradient_checkpointing.
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -22,7 +22,7 @@ from rro.errors import UsageError
 from rro.learning.base import TrainingContext
 from rro.learning.rows import LengthOrder, Rows
 from rro.learning.trl_internals import use_one_gpu
-from rro.models.loading import load_model, resolve_device
+from rro.models.loading import computes_bf16, load_model, resolve_device
 from rro.processes import world_size
 from rro.runs.trackers import PROJECT
 from rro.seeds import derive_seed
@@ -73,19 +73,12 @@ def lora(model: ModelConfig) -> LoraConfig | None:
 
 
 def uses_bf16(precision: str, device: torch.device, parameters: int) -> bool:
-    """Whether to train under bf16 autocast.
-
-    "auto" means: on a GPU that has it, and on a CPU with bf16 instructions if the model is large
-    enough to gain. Without the instructions torch emulates them, three times slower than
-    float32."""
+    """Whether to train under bf16 autocast. "auto" means: where the hardware computes in bf16, on a
+    CPU only if the model is large enough to gain."""
     if precision != "auto":
         return precision == "bfloat16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu" and parameters >= NATIVE_BF16_PARAMETERS:
-        native = torch.cpu.get_capabilities()
-        return bool(native.get("amx_bf16") or native.get("avx512_bf16"))
-    return False
+    gains = device.type != "cpu" or parameters >= NATIVE_BF16_PARAMETERS
+    return gains and computes_bf16(device)
 
 
 def training_arguments(

@@ -74,7 +74,7 @@ def build_tiny(config: TinyConfig, texts: Iterable[str], seed: int, folder: Path
                 dtype="float32",
             )
         )
-    with _quiet():
+    with no_progress_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -131,13 +131,8 @@ def load_model(config: ModelConfig, checkpoint: Path | None, *, train: bool) -> 
     device is unavailable."""
     device = resolve_device(config.device)
     dtype = torch.float32 if train else inference_dtype(config, device)
-    source = str(checkpoint) if checkpoint is not None else _base(config)
-    if checkpoint is not None and not checkpoint.is_dir():
-        raise UsageError(f"{checkpoint}: no such checkpoint folder")
-    if checkpoint is not None and (checkpoint / "adapter_config.json").is_file():
-        model, tokenizer_source = _load_adapter(config, checkpoint, dtype, train)
-    else:
-        model, tokenizer_source = _load(source, dtype), source
+    whole, tokenizer_source, adapter = find_sources(config, checkpoint)
+    model = _load(whole, dtype) if adapter is None else _load_adapter(whole, adapter, dtype, train)
     tokenizer = _load_tokenizer(config, tokenizer_source)
     model.to(device)
     model.train(train)
@@ -147,24 +142,22 @@ def load_model(config: ModelConfig, checkpoint: Path | None, *, train: bool) -> 
 def load_tokenizer(config: ModelConfig, checkpoint: Path | None) -> Any:
     """The tokenizer that `load_model` would return, without loading the weights. Raises UsageError
     likewise."""
-    if checkpoint is not None and not checkpoint.is_dir():
-        raise UsageError(f"{checkpoint}: no such checkpoint folder")
-    source = str(checkpoint) if checkpoint is not None else _base(config)
-    if checkpoint is not None and (checkpoint / "adapter_config.json").is_file():
-        source = _adapter_sources(config, checkpoint)[1]
-    return _load_tokenizer(config, source)
+    return _load_tokenizer(config, find_sources(config, checkpoint)[1])
 
 
-def whole_and_adapter(config: ModelConfig, checkpoint: Path | None) -> tuple[str, Path | None]:
-    """What a server needs to serve `checkpoint`: the whole model (a folder, or a name on the hub),
-    and the folder of the adapter on it, or None. Raises UsageError as `load_model` does."""
+def find_sources(config: ModelConfig, checkpoint: Path | None) -> tuple[str, str, Path | None]:
+    """Where the whole model and the tokenizer of `checkpoint` are (folders, or names on the hub),
+    and the folder of the adapter on the model, or None. Raises UsageError as `load_model` does."""
     if checkpoint is None:
-        return _base(config), None
+        return _base(config), _base(config), None
     if not checkpoint.is_dir():
         raise UsageError(f"{checkpoint}: no such checkpoint folder")
-    if (checkpoint / "adapter_config.json").is_file():
-        return _adapter_sources(config, checkpoint)[0], checkpoint
-    return str(checkpoint), None
+    settings, own = checkpoint / "adapter_config.json", str(checkpoint)
+    if not settings.is_file():
+        return own, own, None
+    recorded = json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    base = recorded if recorded and Path(recorded).is_dir() else _base(config)
+    return base, own if (checkpoint / "tokenizer_config.json").is_file() else base, checkpoint
 
 
 def resolve_device(name: str) -> torch.device:
@@ -184,17 +177,20 @@ def resolve_device(name: str) -> torch.device:
 
 def inference_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
     """The precision of inference. "auto": bfloat16 where the hardware computes in it, float32
-    elsewhere and for tiny models. A CPU that only emulates bfloat16 computes a prompt three times
-    slower in it (measured with SmolLM2)."""
-    if config.dtype != "auto":
-        return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    elsewhere and for tiny models."""
+    wanted = config.dtype == "bfloat16"
+    if config.dtype == "auto":
+        wanted = config.name != "tiny" and computes_bf16(device)
+    return torch.bfloat16 if wanted else torch.float32
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the hardware computes in bfloat16. Where torch emulates it, prompts and training take
+    three times as long as in float32 (measured with SmolLM2)."""
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = device.type == "cpu" and (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        )
-    return torch.bfloat16 if native and config.name != "tiny" else torch.float32
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    native = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(native.get("amx_bf16") or native.get("avx512_bf16"))
 
 
 def _base(config: ModelConfig) -> str:
@@ -209,14 +205,14 @@ def _base(config: ModelConfig) -> str:
 
 def _load(source: str, dtype: torch.dtype) -> Any:
     try:
-        with _quiet():
+        with no_progress_bars():
             return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError) as error:
         raise UsageError(_not_found(source, error)) from None
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Without Transformers' progress bars."""
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
@@ -227,27 +223,12 @@ def _quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def _load_adapter(
-    config: ModelConfig, folder: Path, dtype: torch.dtype, train: bool
-) -> tuple[Any, str]:
-    """A LoRA adapter on its base, and where its tokenizer is. Merged in float32, because bfloat16
-    would round it away."""
+def _load_adapter(base: str, folder: Path, dtype: torch.dtype, train: bool) -> Any:
+    """A LoRA adapter on its base. Merged in float32, because bfloat16 would round it away."""
     from peft import PeftModel
 
-    base, tokenizer_source = _adapter_sources(config, folder)
     model = PeftModel.from_pretrained(_load(base, torch.float32), folder, is_trainable=train)
-    if not train:
-        model = model.merge_and_unload().to(dtype)
-    return model, tokenizer_source
-
-
-def _adapter_sources(config: ModelConfig, folder: Path) -> tuple[str, str]:
-    """Where an adapter's base is, and its tokenizer."""
-    recorded = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))[
-        "base_model_name_or_path"
-    ]
-    base = recorded if recorded and Path(recorded).is_dir() else _base(config)
-    return base, str(folder) if (folder / "tokenizer_config.json").is_file() else base
+    return model if train else model.merge_and_unload().to(dtype)
 
 
 def _load_tokenizer(config: ModelConfig, source: str) -> Any:
@@ -317,7 +298,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         tokenizer.chat_template = SMOLLM2_TEMPLATE
         tokenizer.model_max_length = model.config.max_position_embeddings
-        with _quiet():
+        with no_progress_bars():
             model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         scratch.chmod(0o755)

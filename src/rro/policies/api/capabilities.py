@@ -5,9 +5,8 @@ Knows what answers look like (`Reply`), not how they travel."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from rro.errors import PolicyError, UsageError
 from rro.policies.api.client import RequestRejected
@@ -23,10 +22,8 @@ _SEED, _OTHER_SEEDS = 1000, range(1001, 1006)
 _PARAMS = SamplingParams(temperature=1.0, max_new_tokens=TOKENS)
 
 
-class Ask(Protocol):
-    """Sends QUESTION to the server once."""
-
-    def __call__(self, params: SamplingParams, n: int, seed: int) -> Awaitable[Reply]: ...
+Ask = Callable[[SamplingParams, int, int], Awaitable[Reply]]
+"""Sends QUESTION to the server once, for n answers with a seed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -46,7 +46,7 @@ class RequestRejected(Exception):
 class ApiClient:
     """Sends requests to `settings.base_url`. Made by `connect`; call `disconnect` as often.
 
-    `limit` is the current limit of concurrent requests. Raises UsageError if base_url is no http(s)
+    `limit` is the current limit of concurrent requests, `thread` runs requests from anywhere. Raises UsageError if base_url is no http(s)
     address, the key has unprintable characters, or httpx2 is not installed."""
 
     def __init__(self, settings: OpenAIConfig) -> None:
@@ -58,21 +58,12 @@ class ApiClient:
         # of waits alone: no result depends on it
         self._rng = random.Random()
         self._client = self._make_client()
-        self._thread = LoopThread(f"the connection to {self.url}")
+        self.thread = LoopThread(f"the connection to {self.url}")
 
     @property
     def root(self) -> str:
         """Where the server's own paths begin, those that are not OpenAI's."""
         return self.url.removesuffix("/v1")
-
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` in the client's loop, from a coroutine in any other. Raises RroError if the
-        client is closed."""
-        return await self._thread.run(work)
-
-    def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same for a caller without an event loop: waits."""
-        return self._thread.run_blocking(work)
 
     async def request(
         self,
@@ -114,19 +105,17 @@ class ApiClient:
 
     def close(self) -> None:
         """Cancel what is in flight, end the connections and the thread."""
-        if self._thread.close(self._client.aclose) and self.failures:
+        if self.thread.close(self._client.aclose) and self.failures:
             log.warning("%s", self.account())
 
     def explain(self, rejected: RequestRejected, model: str) -> RroError:
         """The error for a rejected request: where, why, and how the user can fix it."""
         where, variable = f"{self.url} (model {model!r})", self.settings.key_variable
         if rejected.status in (401, 403):
-            fix = (
-                f"check the key in the environment variable {variable}"
-                if self._key
-                else f"set the key in the environment variable {variable}"
+            return UsageError(
+                f"{where} does not accept our credentials ({rejected}): "
+                f"{'check' if self._key else 'set'} the key in the environment variable {variable}"
             )
-            return UsageError(f"{where} does not accept our credentials ({rejected}): {fix}")
         if rejected.status == 404:
             return UsageError(
                 f"{where} has no such model or address ({rejected}): check policy.openai.base_url "

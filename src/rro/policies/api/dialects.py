@@ -100,30 +100,32 @@ class Dialect(ABC):
         return str(_choices(tree)[0].get("text") or "")
 
 
-class VllmTokens(Dialect):
+class TokenDialect(Dialect):
+    """A dialect of token ids, of a model with the chat format `chat`."""
+
+    def __init__(self, model: str, chat: ChatFormat) -> None:
+        super().__init__(model)
+        self.chat = chat
+
+
+class VllmTokens(TokenDialect):
     """vLLM's /completions with `return_token_ids`."""
 
     name, path = "tokens (vLLM)", "/completions"
 
-    def __init__(self, model: str, chat: ChatFormat) -> None:
-        super().__init__(model)
-        self._chat = chat
-
     def body(self, request: SamplingRequest) -> dict[str, Any]:
-        """As `Dialect` says."""
         body = {
             "model": self.model,
             "prompt": list(request.prompt),
             "max_tokens": request.limit,
             "n": request.n,
             "return_token_ids": True,
-            "stop_token_ids": sorted(self._chat.end_ids),
+            "stop_token_ids": sorted(self.chat.end_ids),
         }
         body |= {"logprobs": 1} if request.params.logprobs else {}
         return body | _sampling(request)
 
     def read(self, tree: Any, request: SamplingRequest) -> Reply:
-        """As `Dialect` says."""
         return _reply(tree, [self._answer(choice, request) for choice in _choices(tree)])
 
     def _answer(self, choice: Mapping[str, Any], request: SamplingRequest) -> Answer:
@@ -131,10 +133,10 @@ class VllmTokens(Dialect):
         logprobs = None
         if request.params.logprobs:
             logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
-        return _answer_from_ids(self._chat, ids, logprobs, finish, request)
+        return _answer_from_ids(self.chat, ids, logprobs, finish, request)
 
 
-class LlamaTokens(Dialect):
+class LlamaTokens(TokenDialect):
     """llama.cpp's own /completion with `return_tokens`, one answer a request.
 
     Its stop strings cut off log-probabilities but not tokens, so requests for log-probabilities do
@@ -143,12 +145,7 @@ class LlamaTokens(Dialect):
 
     name, path, at_root = "tokens (llama.cpp)", "/completion", True
 
-    def __init__(self, model: str, chat: ChatFormat) -> None:
-        super().__init__(model)
-        self._chat = chat
-
     def body(self, request: SamplingRequest) -> dict[str, Any]:
-        """As `Dialect` says."""
         body = {
             "model": self.model,
             "prompt": list(request.prompt),
@@ -163,7 +160,6 @@ class LlamaTokens(Dialect):
         return body
 
     def read(self, tree: Any, request: SamplingRequest) -> Reply:
-        """As `Dialect` says."""
         if not isinstance(tree, dict) or tree.get("stop") is not True:
             raise TransientError("incomplete answer", "the answer has no end")
         kind = tree.get("stop_type")
@@ -172,7 +168,7 @@ class LlamaTokens(Dialect):
         logprobs = None
         if request.params.logprobs:
             logprobs = _aligned(tree.get("completion_probabilities"), ids)
-        answer = _answer_from_ids(self._chat, ids, logprobs, finish, request)
+        answer = _answer_from_ids(self.chat, ids, logprobs, finish, request)
         prompt, cached = tree.get("tokens_evaluated"), (tree.get("timings") or {}).get("cache_n")
         return Reply(
             (answer,),
@@ -183,7 +179,6 @@ class LlamaTokens(Dialect):
         )
 
     def text(self, tree: Any) -> str:
-        """As `Dialect` says."""
         return str(tree.get("content") or "")
 
 
@@ -199,7 +194,6 @@ class Chat(Dialect):
         self._extras = extras or {}
 
     def body(self, request: SamplingRequest) -> dict[str, Any]:
-        """As `Dialect` says."""
         body = {
             "model": self.model,
             "messages": [
@@ -211,7 +205,6 @@ class Chat(Dialect):
         return {**body, **_sampling(request), **self._extras}
 
     def read(self, tree: Any, request: SamplingRequest) -> Reply:
-        """As `Dialect` says."""
         answers = []
         for choice in _choices(tree):
             finish, message = _finish(choice.get("finish_reason")), choice.get("message")
@@ -231,23 +224,14 @@ class Chat(Dialect):
 def _sampling(request: SamplingRequest) -> dict[str, Any]:
     """The fields that all dialects have in common."""
     params = request.params
-    body = {
-        "temperature": params.temperature,
-        "top_p": params.top_p,
-        "seed": request.seed,
-        **NEUTRAL,
-        "stream": False,
-    }
-    return body | ({"stop": list(params.stop)} if params.stop else {})
+    body = {"temperature": params.temperature, "top_p": params.top_p, "seed": request.seed}
+    return body | NEUTRAL | {"stream": False} | ({"stop": list(params.stop)} if params.stop else {})
 
 
 def _choices(tree: Any) -> list[dict[str, Any]]:
     choices = tree.get("choices") if isinstance(tree, dict) else None
-    if (
-        not isinstance(choices, list)
-        or not choices
-        or not all(isinstance(choice, dict) for choice in choices)
-    ):
+    whole = isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices)
+    if not choices or not whole:
         raise TransientError("incomplete answer", "the answer has no choices")
     return sorted(choices, key=lambda choice: _count(choice.get("index")) or 0)
 
@@ -305,27 +289,21 @@ def _aligned(entries: Any, ids: Sequence[int]) -> list[Any] | None:
     """The log-probabilities of `ids`, or None if some are missing. Raises TransientError if they
     are of other tokens."""
     entries = [entry for entry in entries or () if isinstance(entry, dict)]
-    named = [entry.get("id") for entry in entries]
     rest = iter(ids)
-    is_subsequence = all(id_ in rest for id_ in named)
-    if not is_subsequence:
+    if not all(entry.get("id") in rest for entry in entries):
         raise TransientError(
             "incomplete answer", "the log-probabilities are not those of the tokens"
         )
-    return [entry.get("logprob") for entry in entries] if len(named) == len(ids) else None
+    return [entry.get("logprob") for entry in entries] if len(entries) == len(ids) else None
 
 
 def _reply(tree: dict[str, Any], answers: Sequence[Answer]) -> Reply:
     usage = tree.get("usage") or {}
     details = usage.get("prompt_tokens_details") or {}
-    cached, generated = (
-        _count(details.get("cached_tokens")) or 0,
-        _count(usage.get("completion_tokens")),
-    )
     return Reply(
         tuple(answers),
-        _count(usage.get("prompt_tokens")),
-        cached,
-        generated,
-        str(tree.get("model") or ""),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")) or 0,
+        generated_tokens=_count(usage.get("completion_tokens")),
+        model=str(tree.get("model") or ""),
     )

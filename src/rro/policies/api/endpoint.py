@@ -38,7 +38,7 @@ def list_models(client: ApiClient) -> list[ServedModel]:
 
     retries = min(PROBE_RETRIES, client.settings.retries)
     try:
-        return client.run_blocking(client.request("/models", None, read, retries))
+        return client.thread.run_blocking(client.request("/models", None, read, retries))
     except RequestRejected as rejected:
         if rejected.status in (404, 405, 501):
             return []

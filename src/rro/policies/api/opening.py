@@ -45,7 +45,9 @@ def open_served(
     the model, does not sample, or gives no token ids although `settings.tokens` requires them."""
     client = connect(settings)
     try:
-        return client.run_blocking(_open(client, settings.tokens, model, name, chat, max_context))
+        return client.thread.run_blocking(
+            _open(client, settings.tokens, model, name, chat, max_context)
+        )
     except BaseException as error:
         disconnect(client)
         if isinstance(error, RequestRejected):

@@ -95,7 +95,7 @@ class OpenAIPolicy:
             SamplingRequest(prompt, limit, params, min(size, n - i), derive_seed(seed, i) % 2**31)
             for i in range(0, n, size)
         ]
-        runs = (self.client.run(self._request(request, len(ids))) for request in requests)
+        runs = (self.client.thread.run(self._request(request, len(ids))) for request in requests)
         results = await asyncio.gather(*runs, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:

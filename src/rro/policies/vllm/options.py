@@ -40,9 +40,9 @@ def find_weights(
     """What to serve for a checkpoint folder (None: the model that config.name means). If adapters
     lead from the checkpoint `start` to this one, they are served on top of `start`. Raises
     UsageError if the checkpoint does not exist or vLLM cannot load its adapter."""
-    from rro.models.loading import whole_and_adapter
+    from rro.models.loading import find_sources
 
-    whole, adapter = whole_and_adapter(config, checkpoint)
+    whole, _, adapter = find_sources(config, checkpoint)
     if adapter is None and start is not None and checkpoint is not None:
         adapter = adapter_between(start, checkpoint)
         whole = str(start) if adapter else whole
@@ -107,7 +107,10 @@ def server_options(
 
 def _on_cpu(policy: PolicyConfig, options: Mapping[str, Any], shape: Any) -> dict[str, Any]:
     context, batch = options["max_model_len"], 8192
-    width = 2 * _kv_heads(shape) * _head_size(shape) * _BYTES[options["dtype"]]
+    heads = shape.num_attention_heads
+    kv_heads = getattr(shape, "num_key_value_heads", None) or heads
+    head_size = getattr(shape, "head_dim", None) or shape.hidden_size // heads
+    width = 2 * kv_heads * head_size * _BYTES[options["dtype"]]
     quarter = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     tokens = max(policy.prefix_cache_tokens, 2 * context)
     return {
@@ -121,14 +124,6 @@ def _on_cpu(policy: PolicyConfig, options: Mapping[str, Any], shape: Any) -> dic
         # compiling takes longer than it saves, and again for every checkpoint
         "enforce_eager": True,
     }
-
-
-def _kv_heads(shape: Any) -> int:
-    return int(getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads)
-
-
-def _head_size(shape: Any) -> int:
-    return int(getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads)
 
 
 def environment(threads: int | None) -> dict[str, str]:
