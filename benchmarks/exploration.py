@@ -318,9 +318,11 @@ def table(found: dict[str, Any]) -> str:
         for name, row in by_name.items():
             cost, accuracy = row["calls_per_correct_pair"], row["pair_accuracy"]
             lines.append(
-                f"{shape:17} {name:24} {_range(cost, 1):>20} {_range(row['times_fewer_calls'], 1):>14} {_range(accuracy, 2):>16} "
+                f"{shape:17} {name:24} {_range(cost, 1):>20} "
+                f"{_range(row['times_fewer_calls'], 1):>14} {_range(accuracy, 2):>16} "
                 f"{row['pairs_per_task']['mean']:6.2f} {row['calls_per_task']['mean']:6.0f} "
-                f"{row['gain_in_value']['mean']:6.2f} {row['candidates_per_step']['mean'] or 0:5.2f}"
+                f"{row['gain_in_value']['mean']:6.2f} "
+                f"{row['candidates_per_step']['mean'] or 0:5.2f}"
             )
     return "\n".join(lines)
 
@@ -328,7 +330,8 @@ def table(found: dict[str, Any]) -> str:
 def _range(interval: dict[str, float | None], digits: int) -> str:
     if interval["mean"] is None:
         return "-"
-    return f"{interval['mean']:.{digits}f} ({interval['low']:.{digits}f}-{interval['high']:.{digits}f})"
+    mean, low, high = (f"{interval[end]:.{digits}f}" for end in ("mean", "low", "high"))
+    return f"{mean} ({low}-{high})"
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
-"""What the journal's own index is worth: `python -m benchmarks.journal_index [--records 200000] [--repeats 3]`.
+"""What the journal's own index is worth:
+`python -m benchmarks.journal_index [--records 200000] [--repeats 3]`.
 
-Opens the same journal with it and with a dict of keys in its place, in processes of their own, and looks up every
-record once. Prints seconds and memory beyond the start as one JSON object, with the spread.
-"""
+Opens the same journal with it and with a dict of keys in its place, in processes of their own, and
+looks up every record once. Prints seconds and memory beyond the start as one JSON object, with the
+spread."""
 
 from __future__ import annotations
 

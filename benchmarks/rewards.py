@@ -27,7 +27,10 @@ from rro.pipeline.stages import run_all
 from rro.runs.folder import RunFolder
 
 STRATEGIES = ("rro", "adaptive", "fixed", "ipr", "eto")
-HEAD = "| strategy | reward | minus SFT | minus the first | pairs | trained on | tasks | generated tokens | invalid | steps |"
+HEAD = (
+    "| strategy | reward | minus SFT | minus the first | pairs | trained on | tasks | "
+    "generated tokens | invalid | steps |"
+)
 
 
 def configure(source: Path, strategy: str, tokens: int, settings: Sequence[str]) -> Config:

@@ -1,5 +1,5 @@
-"""An environment, a policy backend, a strategy, a credit and a learner of one's own: each from one file outside the
-package, named by a recipe as module:attribute, and run."""
+"""An environment, a policy backend, a strategy, a credit and a learner of one's own: each from one
+file outside the package, named by a recipe as module:attribute, and run."""
 
 import json
 from pathlib import Path

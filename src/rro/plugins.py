@@ -126,15 +126,16 @@ class Door:
         module, colon, attribute = target.partition(":")
         if not colon:
             raise UsageError(
-                f"unknown {self.kind} {target!r}: {did_you_mean(target, self.names())}, or module:attribute of your own"
+                f"unknown {self.kind} {target!r}: "
+                f"{did_you_mean(target, self.names())}, or module:attribute of your own"
             )
         search_in([os.getcwd()])
         try:
             return typing.cast(Factory, getattr(importlib.import_module(module), attribute))
         except (ImportError, AttributeError) as error:
             raise UsageError(
-                f"{self.kind} {target}: {error}; modules are looked for beside the recipe, in the working directory and "
-                "among installed packages"
+                f"{self.kind} {target}: {error}; modules are looked for beside the recipe, in the "
+                "working directory and among installed packages"
             ) from error
 
 

@@ -106,8 +106,8 @@ class SamplingParams:
 class Completion:
     """One sampled assistant message. `logprobs` holds one natural-log probability per token of
     `message.token_ids`, under the model at temperature 1, if they were asked for (None if a server
-    left out some of them). `finish` "context" means that the prompt left no room: the message is empty
-    and must not be acted on."""
+    left out some of them). `finish` "context" means that the prompt left no room: the message is
+    empty and must not be acted on."""
 
     message: Message
     finish: Literal["stop", "length", "context"]

@@ -22,9 +22,14 @@ def recipe(tmp_path):
 
 def test_a_recipe_and_its_overrides(recipe):
     overrides = [
-        "explore.rollouts=7", "model.name=google/gemma-2-2b-it", "dpo.learning_rate=1e-5", "model.lora.rank=8",
-        "environment.options.goals=[1, 2]", "explore.strategy='fixed'", "name=a=b",
-    ]  # fmt: skip
+        "explore.rollouts=7",
+        "model.name=google/gemma-2-2b-it",
+        "dpo.learning_rate=1e-5",
+        "model.lora.rank=8",
+        "environment.options.goals=[1, 2]",
+        "explore.strategy='fixed'",
+        "name=a=b",
+    ]
     config = load_config(recipe, overrides)
     assert (config.name, config.explore.rollouts, config.explore.strategy) == ("a=b", 7, "fixed")
     assert config.model.name == "google/gemma-2-2b-it"

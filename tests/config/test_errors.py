@@ -1,4 +1,5 @@
-"""What is wrong with a recipe is told all at once, in our words, each with the place where it was written."""
+"""What is wrong with a recipe is told all at once, in our words, each with the place where it was
+written."""
 
 import tomllib
 

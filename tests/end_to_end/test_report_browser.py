@@ -118,9 +118,14 @@ def test_the_overview_has_every_figure(open_page, toy):
     page = open_page(toy)
     headings = page.locator("figure h3").all_text_contents()
     assert headings == [
-        "Reward before and after", "Gain over the first policy", "From tasks to pairs: iteration 1", "Candidates per step",
-        "Rising steps by stage", "Process reward along the trajectory", "What exploration cost so far",
-    ]  # fmt: skip
+        "Reward before and after",
+        "Gain over the first policy",
+        "From tasks to pairs: iteration 1",
+        "Candidates per step",
+        "Rising steps by stage",
+        "Process reward along the trajectory",
+        "What exploration cost so far",
+    ]
     page.get_by_text("numbers").first.click()
     assert page.locator("figure table").first.is_visible()
 
@@ -299,8 +304,13 @@ def test_an_injected_script_would_be_refused(browser, toy):
     page.goto(f"file://{toy}")
     page.wait_for_selector("nav a")
     page.evaluate(
-        """() => { const script = document.createElement("script"); script.textContent = "window.owned = 1";
-        document.body.append(script); document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.owned = 1'>"); }"""
+        """() => {
+          const script = document.createElement("script");
+          script.textContent = "window.owned = 1";
+          document.body.append(script);
+          const image = "<img src=x onerror='window.owned = 1'>";
+          document.body.insertAdjacentHTML("beforeend", image);
+        }"""
     )
     page.wait_for_timeout(200)
     assert page.evaluate("window.owned") is None
@@ -343,14 +353,17 @@ CONTRAST = """() => {
   const light = (rgb) => { const [r, g, b] = rgb.map(linear);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const ground = (element) => { for (; element; element = element.parentElement) {
-    const [r, g, b, alpha = 1] = parts(getComputedStyle(element).backgroundColor); if (alpha) return [r, g, b]; }
+    const [r, g, b, alpha = 1] = parts(getComputedStyle(element).backgroundColor);
+    if (alpha) return [r, g, b]; }
     return [255, 255, 255]; };
   const found = [];
   for (const element of document.querySelectorAll("body *:not(script):not(noscript)")) {
     const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
     if (!own || !element.checkVisibility() || element.closest(".dim, svg")) continue;
-    const [a, b] = [light(parts(getComputedStyle(element).color).slice(0, 3)), light(ground(element))].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) found.push([element.className, element.textContent.slice(0, 40), (a + 0.05) / (b + 0.05)]);
+    const text = light(parts(getComputedStyle(element).color).slice(0, 3));
+    const [a, b] = [text, light(ground(element))].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < 4.5) found.push([element.className, element.textContent.slice(0, 40), contrast]);
   }
   return found;
 }"""

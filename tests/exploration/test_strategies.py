@@ -418,10 +418,13 @@ def make(section):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("rro", RisingExploration), ("fixed", FixedSizeExploration), ("ipr", IterativeStepRefinement),
-        ("eto", TrajectoryExploration), ("rft", RejectionSampling),
+        ("rro", RisingExploration),
+        ("fixed", FixedSizeExploration),
+        ("ipr", IterativeStepRefinement),
+        ("eto", TrajectoryExploration),
+        ("rft", RejectionSampling),
     ],
-)  # fmt: skip
+)
 def test_strategies_by_name(name, kind):
     strategy = make(ExploreConfig(strategy=name, rollouts=3))
     assert (type(strategy), strategy.name) == (kind, name)

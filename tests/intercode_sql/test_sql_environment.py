@@ -167,9 +167,16 @@ def test_options(folder):
 
 
 STATEMENTS = [
-    "SELECT count(*) FROM customer", "SELECT name FROM animal", "USE zoo", "USE shop", "SELECT nothing", "SHOW TABLES",
-    "SELECT database()", "DELETE FROM customer", "SELECT name FROM customer WHERE born IS NOT NULL ORDER BY born",
-]  # fmt: skip
+    "SELECT count(*) FROM customer",
+    "SELECT name FROM animal",
+    "USE zoo",
+    "USE shop",
+    "SELECT nothing",
+    "SHOW TABLES",
+    "SELECT database()",
+    "DELETE FROM customer",
+    "SELECT name FROM customer WHERE born IS NOT NULL ORDER BY born",
+]
 
 
 @settings(max_examples=5)

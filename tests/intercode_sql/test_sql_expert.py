@@ -41,12 +41,15 @@ def test_with_noise_it_errs_and_repeats_by_seed(benchmark):
 
 
 def test_what_it_knows_of_a_query():
-    gold = "SELECT a FROM T1 x JOIN t2 ON x.i = t2.i WHERE a > 1 GROUP BY a HAVING count(*) > 1 ORDER BY a DESC LIMIT 3"
+    gold = (
+        "SELECT a FROM T1 x JOIN t2 ON x.i = t2.i WHERE a > 1 GROUP BY a HAVING count(*) > 1 "
+        "ORDER BY a DESC LIMIT 3"
+    )
     assert tables(gold) == ("T1", "t2")
     assert len(flawed(gold)) == 4
     assert plan(gold) == (
-        "I know the columns that I need. I join T1 and t2, keep the rows where a > 1, group by a, keep groups with COUNT(*) > 1, "
-        "sort by a DESC, take only the first rows."
+        "I know the columns that I need. I join T1 and t2, keep the rows where a > 1, group by a, "
+        "keep groups with COUNT(*) > 1, sort by a DESC, take only the first rows."
     )
     assert tables("no SQL at (all") == ()
     assert flawed("no SQL at (all") == ()

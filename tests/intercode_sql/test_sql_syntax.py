@@ -5,7 +5,10 @@ from sql_toys import write_dump
 
 from rro.intercode_sql.embedded.sqlite import SqliteEngine
 
-ERROR = "Error executing query: You have an error in your SQL syntax; check the manual that corresponds to your MySQL server"
+ERROR = (
+    "Error executing query: You have an error in your SQL syntax; check the manual that "
+    "corresponds to your MySQL server"
+)
 WRONG = [
     "SELECT rank FROM customer",  # a reserved word
     "SELECT * FROM show",

@@ -46,15 +46,44 @@ EPISODE = {
     "task_index": 1,
     "reward_version": "iou_kendall",
     "turns": [
-        {"action": "USE zoo", "executed": "USE zoo", "submit": False, "observation": "None", "reward": 0.0},
+        {
+            "action": "USE zoo",
+            "executed": "USE zoo",
+            "submit": False,
+            "observation": "None",
+            "reward": 0.0,
+        },
         {"action": "?", "executed": None, "submit": False, "observation": "Format!", "reward": 0},
-        {"action": "a", "executed": "SELECT database()", "submit": False, "observation": "[('zoo',)]", "reward": 0.0},
-        {"action": "b", "executed": "SELECT name FROM shop.customer WHERE born IS NOT NULL ORDER BY born", "submit": False,
-         "observation": "[(\"O'Neil\",), ('Anna',), ('anna ',), ('Zoë',)]", "reward": 1.0},
-        {"action": "submit", "executed": "submit", "submit": True, "observation": "no", "reward": 1.0},
-        {"action": "c", "executed": "SELECT 1", "submit": False, "observation": "(1,)", "reward": None},
+        {
+            "action": "a",
+            "executed": "SELECT database()",
+            "submit": False,
+            "observation": "[('zoo',)]",
+            "reward": 0.0,
+        },
+        {
+            "action": "b",
+            "executed": "SELECT name FROM shop.customer WHERE born IS NOT NULL ORDER BY born",
+            "submit": False,
+            "observation": "[(\"O'Neil\",), ('Anna',), ('anna ',), ('Zoë',)]",
+            "reward": 1.0,
+        },
+        {
+            "action": "submit",
+            "executed": "submit",
+            "submit": True,
+            "observation": "no",
+            "reward": 1.0,
+        },
+        {
+            "action": "c",
+            "executed": "SELECT 1",
+            "submit": False,
+            "observation": "(1,)",
+            "reward": None,
+        },
     ],
-}  # fmt: skip
+}
 
 
 def test_statements(benchmark, tmp_path):

@@ -24,10 +24,19 @@ QUESTION = st.builds(
 )
 SIDE = st.lists(ANSWER, min_size=1, max_size=3).map(tuple)
 PAIR = st.builds(
-    PreferencePair, st.lists(QUESTION | ANSWER, min_size=1, max_size=4).map(tuple), SIDE, SIDE, TEXT,
-    st.integers(1, 30), REWARD, REWARD, TEXT, st.sampled_from(["step", "continuation", "trajectory"]), st.integers(0, 6),
+    PreferencePair,
+    st.lists(QUESTION | ANSWER, min_size=1, max_size=4).map(tuple),
+    SIDE,
+    SIDE,
+    TEXT,
+    st.integers(1, 30),
+    REWARD,
+    REWARD,
+    TEXT,
+    st.sampled_from(["step", "continuation", "trajectory"]),
+    st.integers(0, 6),
     st.none() | st.floats(0.5, 1),
-)  # fmt: skip
+)
 
 
 def pair(text="x", tokens=(1, 2)):

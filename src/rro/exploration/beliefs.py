@@ -97,7 +97,8 @@ class Prior:
         for outcome in outcomes:
             if not self.low <= outcome <= self.high:
                 raise UsageError(
-                    f"an outcome of {outcome:g} is not between {self.low:g} and {self.high:g}: set reward_range of the benchmark"
+                    f"an outcome of {outcome:g} is not between {self.low:g} and {self.high:g}: "
+                    "set reward_range of the benchmark"
                 )
         return [(outcome - self.low) / (self.high - self.low) for outcome in outcomes]
 

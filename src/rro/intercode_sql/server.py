@@ -128,8 +128,8 @@ class ServerEngine:
         self.name = f"{'mariadb' if 'mariadb' in version.lower() else 'mysql'} {version}"
         if not allow_writer and any(map(_may_write, grants)):
             raise UsageError(
-                f"the account of {self._address!r} may write: use one with SELECT alone, or set the "
-                "option allow_writer = true (transactions are read-only either way)"
+                f"the account of {self._address!r} may write: use one with SELECT alone, or set "
+                "the option allow_writer = true (transactions are read-only either way)"
             )
 
     def execute(self, database: str, sql: str) -> Result:

@@ -66,7 +66,8 @@ class Choices:
             tasks = [task for task in tasks if task.id in self.experts]
         if not tasks:
             raise UsageError(
-                "no task to explore: the expert file has no task of the train split (ids must be task ids)"
+                "no task to explore: the expert file has no task of the train split (ids must be "
+                "task ids)"
             )
         return tasks[: self.run.config.explore.tasks]
 
@@ -87,8 +88,8 @@ class Choices:
         )
         if takes != gives:
             raise UsageError(
-                f"learner {plugin.name} takes {takes}, but credit {self._credit.name} gives {gives}: set optimise.learner "
-                "or credit.name to one that fits the other"
+                f"learner {plugin.name} takes {takes}, but credit {self._credit.name} gives "
+                f"{gives}: set optimise.learner or credit.name to one that fits the other"
             )
         stage = getattr(config, plugin.name, None)  # [sft] and [dpo] have sections of their own
         defaults = {"endings": own.endings} if "endings" in plugin.option_names() else {}

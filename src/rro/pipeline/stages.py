@@ -190,8 +190,8 @@ def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
         rows = [row for tree in trees for row in credit.rows(tree)]
     if not rows:
         raise RroError(
-            f"iteration {iteration} gave no {credit.gives} to learn from: explore more tasks, raise "
-            "policy.temperature, or weaken the SFT policy"
+            f"iteration {iteration} gave no {credit.gives} to learn from: explore more tasks, "
+            "raise policy.temperature, or weaken the SFT policy"
         )
     return rows
 
@@ -285,11 +285,20 @@ def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
             ) as progress:
                 asyncio.run(
                     evaluate(
-                        run.test_tasks, run.benchmark, policy, run.journal, label=label, mode=mode, episodes=episodes,
-                        params=params, limits=run.limits, seed=run.config.seed, concurrency=config.concurrency,
+                        run.test_tasks,
+                        run.benchmark,
+                        policy,
+                        run.journal,
+                        label=label,
+                        mode=mode,
+                        episodes=episodes,
+                        params=params,
+                        limits=run.limits,
+                        seed=run.config.seed,
+                        concurrency=config.concurrency,
                         progress=progress,
                     )
-                )  # fmt: skip
+                )
         return _trend(run, label, policy) if config.trend_tasks else {}
 
 

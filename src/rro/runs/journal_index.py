@@ -14,8 +14,8 @@ Place = tuple[int, int]
 
 
 class Index:
-    """Records by number, in the order in which they were added. `name_at` reads a record's kind and key
-    from the file."""
+    """Records by number, in the order in which they were added. `name_at` reads a record's kind and
+    key from the file."""
 
     def __init__(self, name_at: Callable[[int, int], tuple[str, str]]) -> None:
         self._name_at = name_at

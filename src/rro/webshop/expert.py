@@ -1,4 +1,4 @@
-"""A scripted expert that knows the goal: it makes demonstrations for SFT, with mistakes if asked to.
+"""A scripted expert that knows the goal: demonstrations for SFT, with mistakes if asked to.
 
 It sees the shop only through the conversation, as any agent does, and keeps no state between calls:
 the same messages and seeds give the same answer, so it can take over anywhere in an episode. Of the
@@ -170,8 +170,8 @@ def _kind(parts: Sequence[str]) -> str:
 
 
 def _results(parts: Sequence[str]) -> tuple[int, int, list[str]]:
-    """Number of the page, number of results, and the product ids shown. A product takes three parts:
-    id, title, price."""
+    """Number of the page, number of results, and the product ids shown. A product takes three
+    parts: id, title, price."""
     line = next(match for part in parts if (match := _PAGE_LINE.fullmatch(part)))
     rows = parts[parts.index("Next >") + 1 :]
     return int(line[1]), int(line[2]), list(rows[::3])

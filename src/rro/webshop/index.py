@@ -135,8 +135,8 @@ class Index:
 
     def _best(self, sums: Array, k: int) -> list[tuple[int, float]]:
         scores = sums.astype(np.float32)
-        # A document with a term scores above 0: a length is at most len(self) times the mean, so for
-        # up to ten million documents a denominator exceeds 1 by at least two units in the last
+        # A document with a term scores above 0: a length is at most len(self) times the mean, so
+        # for up to ten million documents a denominator exceeds 1 by at least two units in the last
         # place.
         floor = _floor(scores, k)
         candidates = np.flatnonzero(scores >= floor) if floor > 0 else np.flatnonzero(scores)

@@ -192,8 +192,8 @@ def _sections(product: Product) -> Iterable[tuple[str, list[str]]]:
 
 
 def _segment(node: str) -> list[str]:
-    """A text node as the original's HTML parser and join leave it: nothing for an empty node, or for
-    whitespace with a newline; an empty segment for other whitespace; otherwise the stripped
+    """A text node as the original's HTML parser and join leave it: nothing for an empty node, or
+    for whitespace with a newline; an empty segment for other whitespace; otherwise the stripped
     text."""
     if node == "":
         return []

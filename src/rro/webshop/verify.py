@@ -26,8 +26,8 @@ from rro.webshop.pages import Pages
 
 @dataclass
 class Counts:
-    """How much was replayed, and how much of it was equal. A start page that differs makes the first
-    step unequal. `finals` are purchases."""
+    """How much was replayed, and how much of it was equal. A start page that differs makes the
+    first step unequal. `finals` are purchases."""
 
     episodes: int = 0
     steps: int = 0
@@ -138,9 +138,9 @@ class Replay:
         return "synthetic" if isinstance(record["goal"]["goal_options"], dict) else "human"
 
     def _goal(self, kind: GoalKind, record: Mapping[str, Any]) -> int:
-        """The goal of a visit: the number that it was opened with, the goal of an earlier visit with
-        the same name, or one drawn from the random stream. A visit without a name first draws its
-        name from that stream."""
+        """The goal of a visit: the number that it was opened with, the goal of an earlier visit
+        with the same name, or one drawn from the random stream. A visit without a name first draws
+        its name from that stream."""
         session, seed = record["reset"]["session"], record["reset"].get("random_seed")
         if isinstance(session, int):
             # Negative numbers count from the end.

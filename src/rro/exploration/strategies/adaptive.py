@@ -64,8 +64,9 @@ class AdaptiveExploration(Strategy):
     def __post_init__(self) -> None:
         if self.recycle and not self.context.one_policy:
             raise UsageError(
-                "strategy adaptive takes its candidates from rollouts, so both need one model and one temperature: leave out "
-                "explore.pricing and explore.proposal_temperature, or set explore.adaptive.recycle=false"
+                "strategy adaptive takes its candidates from rollouts, so both need one model and "
+                "one temperature: leave out explore.pricing and explore.proposal_temperature, or "
+                "set explore.adaptive.recycle=false"
             )
 
     def credit_options(self) -> Mapping[str, Any]:

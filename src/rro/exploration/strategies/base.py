@@ -41,8 +41,9 @@ class StrategyContext:
 
 
 def best_of(sampler: Sampler, node: Node, candidates: Iterable[Node]) -> Node:
-    """Of the candidates below `node`, the one with the highest process reward, the first of equals. Those
-    without an estimate (every rollout failed) are missing, not bad; raises TaskFailed if all are."""
+    """Of the candidates below `node`, the one with the highest process reward, the first of equals.
+    Those without an estimate (every rollout failed) are missing, not bad; raises TaskFailed if all
+    are."""
     estimated = [(new.estimate.mean, new) for new in candidates if new.estimate is not None]
     if not estimated:
         raise TaskFailed(f"task {sampler.task.id}: no candidate at node {node.id} has an estimate")

@@ -13,17 +13,17 @@ from rro.intercode_sql.embedded.store import Table, Type
 SELECT_LIST, WHERE, ON = "field list", "where clause", "on clause"
 GROUP, HAVING, ORDER = "group statement", "having clause", "order clause"
 NOT_GROUPED = (
-    "Expression #{} of {} is not in GROUP BY clause and contains nonaggregated column '{}' which is "
-    "not functionally dependent on columns in GROUP BY clause; this is incompatible with "
+    "Expression #{} of {} is not in GROUP BY clause and contains nonaggregated column '{}' which "
+    "is not functionally dependent on columns in GROUP BY clause; this is incompatible with "
     "sql_mode=only_full_group_by"
 )
 NOT_AGGREGATED = (
-    "In aggregated query without GROUP BY, expression #{} of {} contains nonaggregated column '{}'; "
-    "this is incompatible with sql_mode=only_full_group_by"
+    "In aggregated query without GROUP BY, expression #{} of {} contains nonaggregated column "
+    "'{}'; this is incompatible with sql_mode=only_full_group_by"
 )
 NOT_LISTED = (
-    "Expression #{} of {} is not in SELECT list, references column '{}' which is not in SELECT list; "
-    "this is incompatible with DISTINCT"
+    "Expression #{} of {} is not in SELECT list, references column '{}' which is not in SELECT "
+    "list; this is incompatible with DISTINCT"
 )
 
 
@@ -32,8 +32,8 @@ class SqlError(Exception):
 
 
 class Value(NamedTuple):
-    """A translated expression: SQLGlot's node in SQLite's SQL, its type in MySQL, and its name if it
-    is a column."""
+    """A translated expression: SQLGlot's node in SQLite's SQL, its type in MySQL, and its name if
+    it is a column."""
 
     node: Any
     type: Type

@@ -24,8 +24,8 @@ _sql = SQLite().generator(unsupported_level=ErrorLevel.IGNORE).generate
 
 
 class Query(NamedTuple):
-    """A translated query. Its columns are named c1, c2 ...; if requested, one more, named #, numbers
-    the rows."""
+    """A translated query. Its columns are named c1, c2 ...; if requested, one more, named #,
+    numbers the rows."""
 
     sql: str
     columns: list[Value]
@@ -120,8 +120,8 @@ class Queries(Expressions):
         ]
 
     def _listed(self, node: Any, scope: Scope) -> Value:
-        """An item of GROUP BY or ORDER BY. A number is a position in the select list; in ORDER BY, a
-        name refers to the select list first."""
+        """An item of GROUP BY or ORDER BY. A number is a position in the select list; in ORDER BY,
+        a name refers to the select list first."""
         if node.is_int and 1 <= int(node.name) <= len(scope.output):
             return scope.output[int(node.name) - 1]
         if node.is_int:

@@ -46,8 +46,9 @@ class RequestRejected(Exception):
 class ApiClient:
     """Sends requests to `settings.base_url`. Made by `connect`; call `disconnect` as often.
 
-    `limit` is the current limit of concurrent requests, `thread` runs requests from anywhere. Raises UsageError if base_url is no http(s)
-    address, the key has unprintable characters, or httpx2 is not installed."""
+    `limit` is the current limit of concurrent requests, `thread` runs requests from anywhere.
+    Raises UsageError if base_url is no http(s) address, the key has unprintable characters, or
+    httpx2 is not installed."""
 
     def __init__(self, settings: OpenAIConfig) -> None:
         self.settings, self.url = settings, settings.base_url.rstrip("/")
