@@ -1,5 +1,4 @@
-"""Errors that a user can mend: one sentence each, which the command line prints without a
-traceback."""
+"""Errors that a user can fix: one sentence each, which the command line prints without a traceback."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ class RroError(Exception):
 
 
 class UsageError(RroError):
-    """The user's input is wrong (file, key or option); the sentence names it and the mend: exit
+    """The user's input is wrong (file, key or option); the sentence names it and the fix: exit
     code 2."""
 
     exit_code = 2

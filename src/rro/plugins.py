@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rro.errors import UsageError
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Factory = Callable[..., Any]
+F = TypeVar("F", bound=Factory)
 OPTIONS, CONTEXT = "options", "context"
 
 
@@ -72,6 +73,12 @@ class Plugin:
                 log.warning("option %s of %s %s is now called %s", old, self.kind, self.name, new)
                 current.setdefault(new, current.pop(old))
         return self.options_model.model_validate(current)
+
+    def ask(self, options: BaseModel) -> str:
+        """Whether what it needs outside this process is there, as its attribute `check(options)`
+        finds out; empty where it has none. Raises UsageError for what is missing."""
+        check = getattr(self.factory, "check", None)
+        return str(check(options)) if check else ""
 
     def make(self, options: BaseModel, context: Any = None) -> Any:
         """Call it with its options, and with `context` if it has a parameter of that name."""
@@ -146,6 +153,17 @@ CREDITS = Door("credit", "rro.credits")
 LEARNERS = Door("learner", "rro.learners")
 DATA_SETS = Door("data set", "rro.data_sets")
 COMMANDS = Door("command", "rro.commands")
+
+
+def checked_by(check: Callable[[Any], str]) -> Callable[[F], F]:
+    """Decorates a plug-in: `check(options)` finds out whether what it needs outside this process is
+    there, and raises UsageError where it is not."""
+
+    def decorate(factory: F) -> F:
+        factory.check = check  # type: ignore[attr-defined]
+        return factory
+
+    return decorate
 
 
 def search_in(folders: Iterable[str | os.PathLike[str]]) -> None:

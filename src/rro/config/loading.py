@@ -24,8 +24,9 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, check: bool = True
     """Read a recipe and apply `key.sub=value` overrides (TOML values; bare words are strings).
 
     With `check`, the names and options of all plug-ins are checked too, which imports those that
-    are chosen or have options; without it, as for a run folder, old keys are taken silently. Raises
-    UsageError that names every problem: the file and line or the override, the key, and the fix."""
+    are chosen or have options; without it, as for a run folder, old keys are taken silently.
+    Raises UsageError that names every problem: the file and line or the override, the key, and the
+    fix."""
     tree, origins = _read(path)
     problems = [
         problem for override in overrides for problem in _apply(tree, override.strip(), origins)

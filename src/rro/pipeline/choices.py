@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from rro import plugins
-from rro.config import parse_options
+from rro.config import Config, parse_options
 from rro.errors import UsageError
 from rro.exploration.strategies.base import Strategy, StrategyContext
 from rro.learning.base import Learner
@@ -21,6 +20,44 @@ from rro.learning.credit.choosing import credit_of
 from rro.pipeline.run import Run
 from rro.plugins import Plugin
 from rro.types import Task, Trajectory
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The plug-ins that a recipe names, found but not made."""
+
+    config: Config
+
+    @property
+    def strategy(self) -> Plugin:
+        """How to explore."""
+        return plugins.STRATEGIES.find(self.config.explore.strategy)
+
+    @property
+    def credit(self) -> Plugin:
+        """What turns trees into rows: the recipe's, or the strategy's own."""
+        own: str = getattr(self.strategy.factory, "credit", Strategy.credit)
+        return plugins.CREDITS.find(self.config.credit.name or own)
+
+    @property
+    def learner(self) -> Plugin:
+        """What learns from the rows: the recipe's, or the strategy's own. Raises UsageError where
+        it does not take what the credit gives."""
+        own: str = getattr(self.strategy.factory, "learner", Strategy.learner)
+        name = self.config.optimise.learner or own
+        plugin, credit = plugins.LEARNERS.find(name), self.credit
+        takes, gives = getattr(plugin.factory, "takes", ""), getattr(credit.factory, "gives", "")
+        if takes != gives:
+            raise UsageError(
+                f"learner {name} takes {takes}, but credit {credit.name} gives {gives}: set "
+                "optimise.learner or credit.name to one that fits the other"
+            )
+        return plugin
+
+    @property
+    def needs_experts(self) -> bool:
+        """Whether strategy or credit needs expert episodes of the tasks."""
+        return self.strategy.needs("experts") or self.credit.needs("experts")
 
 
 @dataclass(frozen=True)
@@ -40,8 +77,8 @@ class Choices:
             success_reward=benchmark.success_reward,
             one_policy=section.pricing == "policy" and section.proposal_temperature is None,
         )
-        strategy: Strategy = self._strategy.make(
-            parse_options(section, self._strategy, "explore"), context
+        strategy: Strategy = self._chosen.strategy.make(
+            parse_options(section, self._chosen.strategy, "explore"), context
         )
         return strategy
 
@@ -59,54 +96,41 @@ class Choices:
 
     @property
     def tasks(self) -> Sequence[Task]:
-        """The train tasks to explore: only those with an expert episode where strategy or credit
-        needs it."""
+        """The train tasks to explore, as many as the recipe says."""
+        return self.all_tasks[: self.run.config.explore.tasks]
+
+    @property
+    def all_tasks(self) -> Sequence[Task]:
+        """The train tasks that can be explored: only those with an expert episode where strategy or
+        credit needs it."""
         tasks = self.run.train_tasks
-        if self._needs_experts:
+        if self._chosen.needs_experts:
             tasks = [task for task in tasks if task.id in self.experts]
         if not tasks:
             raise UsageError(
                 "no task to explore: the expert file has no task of the train split (ids must be "
                 "task ids)"
             )
-        return tasks[: self.run.config.explore.tasks]
+        return tasks
 
     @cached_property
     def experts(self) -> Mapping[str, Trajectory]:
         """Expert episodes by task; none unless strategy or credit needs them."""
-        return self.run.expert_episodes() if self._needs_experts else {}
+        return self.run.expert_episodes() if self._chosen.needs_experts else {}
 
     @cached_property
     def learner(self) -> Learner:
         """What learns from the rows. Raises UsageError where it does not take what the credit
         gives."""
-        config, own = self.run.config, self.strategy
-        plugin = plugins.LEARNERS.find(config.optimise.learner or own.learner)
-        takes, gives = (
-            getattr(plugin.factory, "takes", ""),
-            getattr(self._credit.factory, "gives", ""),
-        )
-        if takes != gives:
-            raise UsageError(
-                f"learner {plugin.name} takes {takes}, but credit {self._credit.name} gives "
-                f"{gives}: set optimise.learner or credit.name to one that fits the other"
-            )
+        config, plugin = self.run.config, self._chosen.learner
         stage = getattr(config, plugin.name, None)  # [sft] and [dpo] have sections of their own
-        defaults = {"endings": own.endings} if "endings" in plugin.option_names() else {}
+        recommended = {"endings": self.strategy.endings}
+        defaults = {name: recommended[name] for name in recommended.keys() & plugin.option_names()}
         if stage is not None:
             defaults |= {name: getattr(stage, name) for name in stage.model_fields_set}
         learner: Learner = plugin.make(parse_options(config.optimise, plugin, "optimise", defaults))
         return learner
 
-    @property
-    def _needs_experts(self) -> bool:
-        return self._strategy.needs("experts") or self._credit.needs("experts")
-
     @cached_property
-    def _strategy(self) -> Plugin:
-        return plugins.STRATEGIES.find(self.run.config.explore.strategy)
-
-    @cached_property
-    def _credit(self) -> Plugin:
-        own: Any = self._strategy.factory
-        return plugins.CREDITS.find(self.run.config.credit.name or own.credit)
+    def _chosen(self) -> Chosen:
+        return Chosen(self.run.config)

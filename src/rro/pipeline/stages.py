@@ -45,12 +45,26 @@ from rro.types import Task, Usage
 log = logging.getLogger(__name__)
 
 
+class NothingToLearn(RroError):
+    """An iteration's trees gave its learner nothing. `results` are those of the policies before it,
+    where they have been evaluated."""
+
+    results: dict[str, Any] | None = None
+
+
 def run_all(run: Run) -> dict[str, Any]:
-    """Every stage in order; returns the results, which are also in results.json."""
+    """Every stage in order; returns the results, which are also in results.json.
+
+    Raises NothingToLearn where an iteration gives nothing to learn from, after the evaluation of
+    the policies that there are."""
     sft(run)
-    for iteration in range(1, run.config.iterations + 1):
-        explore(run, iteration)
-        optimise(run, iteration)
+    try:
+        for iteration in range(1, run.config.iterations + 1):
+            explore(run, iteration)
+            optimise(run, iteration)
+    except NothingToLearn as error:
+        error.results = evaluate_run(run)
+        raise
     return evaluate_run(run)
 
 
@@ -72,29 +86,36 @@ def sft(run: Run) -> None:
     _stage(run, "sft", work)
 
 
-def explore(run: Run, iteration: int, limits: BudgetConfig | None = None) -> None:
+def explore(
+    run: Run, iteration: int, limits: BudgetConfig | None = None, tasks: int | None = None
+) -> None:
     """Stage 2: grow every train task's tree with the current policy, and export the preference
-    pairs. `limits` takes the place of the recipe's budget."""
-    limits = limits or run.config.explore.budget
+    pairs. `limits` takes the place of the recipe's budget.
+
+    `tasks` extends an exploration that is done to so many tasks; what is there stays. Raises
+    UsageError where it has as many already, or where its policy has been trained."""
+    limits, name = limits or run.config.explore.budget, f"explore-{iteration}"
+    if tasks is not None:
+        name = _extension(run, iteration, tasks)
 
     def work() -> dict[str, Any]:
         _single_process("explore")
         choices = Choices(run)
-        credit, tasks = choices.credit(iteration), choices.tasks
-        budget, failed = _grow_trees(run, choices, iteration, limits)
-        keys = _explored(run, tasks, iteration)
+        credit, wanted = choices.credit(iteration), _tasks(run, choices, iteration, tasks)
+        budget, failed = _grow_trees(run, choices, iteration, limits, wanted)
+        keys = _explored(run, wanted, iteration)
         if failed and not keys:
             raise RroError(
                 "every task failed: fix the cause of the warnings above, then resume the run"
             )
         if failed:
-            log.warning("%d of %d tasks failed and are missing", len(failed), len(tasks))
+            log.warning("%d of %d tasks failed and are missing", len(failed), len(wanted))
         if budget.exhausted:
             log.info(
                 "the budget of %s is spent; %d of %d tasks were explored",
                 budget.exhausted,
                 len(keys),
-                len(tasks),
+                len(wanted),
             )
         rows = _export(run, credit, keys, iteration)
         run.folder.pairs_so_far(iteration).unlink(missing_ok=True)
@@ -103,16 +124,39 @@ def explore(run: Run, iteration: int, limits: BudgetConfig | None = None) -> Non
             "pairs": rows if credit.gives == "pairs" else 0,
             "demonstrations": rows if credit.gives == "conversations" else 0,
             "failed_tasks": len(failed),
-            "left_tasks": len(tasks) - len(keys) - len(failed),
+            "left_tasks": len(wanted) - len(keys) - len(failed),
             "budget": limits.model_dump(exclude_none=True),
             "ended_by": budget.exhausted,
         }
 
-    _stage(run, f"explore-{iteration}", work)
+    _stage(run, name, work)
+
+
+def _extension(run: Run, iteration: int, tasks: int) -> str:
+    """The name of the stage that extends an exploration to so many tasks."""
+    if run.is_done(f"optimise-{iteration}"):
+        raise UsageError(
+            f"{run.folder.path}: iteration {iteration} has been trained on its pairs already; start a new run to "
+            "explore more tasks"
+        )
+    if not run.is_done(f"explore-{iteration}"):
+        raise UsageError(
+            f"{run.folder.path}: nothing is explored yet that --tasks could extend; leave it out"
+        )
+    return f"explore-{iteration}-to-{tasks}"
+
+
+def _tasks(run: Run, choices: Choices, iteration: int, tasks: int | None = None) -> Sequence[Task]:
+    """The tasks of an iteration's exploration: those of the recipe, or of its last extension."""
+    prefix = f"explore-{iteration}-to-"
+    stages = (str(record["key"]) for record in run.journal.records("stage", prefix))
+    counts = [int(stage.removeprefix(prefix)) for stage in stages]
+    most = max([*counts, tasks or 0])
+    return choices.tasks if not most else choices.all_tasks[: max(most, len(choices.tasks))]
 
 
 def _grow_trees(
-    run: Run, choices: Choices, iteration: int, limits: BudgetConfig
+    run: Run, choices: Choices, iteration: int, limits: BudgetConfig, tasks: Sequence[Task]
 ) -> tuple[Budget, list[str]]:
     """Explore the tasks that the journal does not hold yet; returns the budget and the failed
     tasks."""
@@ -122,7 +166,7 @@ def _grow_trees(
         closing(
             Policies(run, acting, stage, frozen_pricer=config.explore.pricing == "sft")
         ) as policies,
-        Progress(f"explore {iteration}", len(choices.tasks), "tasks") as progress,
+        Progress(f"explore {iteration}", len(tasks), "tasks") as progress,
         tracking(config.report_to, run.folder.path, _tracked_name(run, stage)) as track,
         run.folder.pairs_so_far(iteration).open("w", encoding="utf-8") as so_far,
     ):
@@ -141,7 +185,7 @@ def _grow_trees(
         context = replace(context, budget=budget)
         concurrency = config.explore.concurrency
         failed = asyncio.run(
-            explorer.explore(choices.tasks, strategy, context, concurrency, progress, observe)
+            explorer.explore(tasks, strategy, context, concurrency, progress, observe)
         )
     return budget, failed
 
@@ -186,12 +230,15 @@ def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
     if credit.gives == "pairs":
         rows: list[Any] = list(read_pairs(run.folder.pairs(iteration)))
     else:
-        trees = read_trees(run.journal, _explored(run, choices.tasks, iteration))
+        keys = _explored(run, _tasks(run, choices, iteration), iteration)
+        trees = read_trees(run.journal, keys)
         rows = [row for tree in trees for row in credit.rows(tree)]
     if not rows:
-        raise RroError(
-            f"iteration {iteration} gave no {credit.gives} to learn from: explore more tasks, "
-            "raise policy.temperature, or weaken the SFT policy"
+        more = 2 * max(1, len(_tasks(run, choices, iteration)))
+        raise NothingToLearn(
+            f"iteration {iteration} gave no {credit.gives} to learn from. To explore more tasks in this run: "
+            f"rro explore {run.folder.path} --iteration {iteration} --tasks {more}, then "
+            f"rro run --resume {run.folder.path}"
         )
     return rows
 

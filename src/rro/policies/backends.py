@@ -6,11 +6,13 @@ by its `PolicyContext`."""
 from __future__ import annotations
 
 import logging
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rro.errors import UsageError
+from rro.plugins import checked_by
 from rro.policies.api.settings import OpenAIConfig
 from rro.policies.base import Policy, PolicyContext
 from rro.policies.vllm.settings import VllmConfig
@@ -40,6 +42,36 @@ def open_transformers(context: PolicyContext) -> Policy:
     return TransformersPolicy(model, tokenizer, context.name, **settings)
 
 
+def check_vllm(options: VllmConfig) -> str:
+    """Where vLLM runs. Raises UsageError if its interpreter is missing, or has no vLLM."""
+    from rro.policies.vllm.server import find_interpreter
+
+    python = find_interpreter(options)
+    command = [
+        str(python),
+        "-c",
+        "import importlib.util as u; print(u.find_spec('vllm') is not None)",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.stdout.strip() != "True":
+        raise UsageError(f"policy.vllm.python {python} has no vLLM: make vllm, or name another")
+    return f"vLLM of {python}"
+
+
+def check_openai(options: OpenAIConfig) -> str:
+    """What the server lists. Raises UsageError if it does not answer, or refuses our key."""
+    from rro.policies.api.client import connect, disconnect
+    from rro.policies.api.endpoint import list_models
+
+    client = connect(options)
+    try:
+        names = [model.id for model in list_models(client)]
+    finally:
+        disconnect(client)
+    return f"{options.base_url} lists {', '.join(names) or 'no models'}"
+
+
+@checked_by(check_vllm)
 def open_vllm(options: VllmConfig, context: PolicyContext) -> Policy:
     """A vLLM server that rro starts. Raises UsageError if the settings do not fit, RroError if the
     server does not start."""
@@ -49,6 +81,7 @@ def open_vllm(options: VllmConfig, context: PolicyContext) -> Policy:
     return start(options, context)
 
 
+@checked_by(check_openai)
 def open_openai(options: OpenAIConfig, context: PolicyContext) -> Policy:
     """A model on a server that runs already. Raises UsageError if the server does not answer, or
     does not have the run's weights."""

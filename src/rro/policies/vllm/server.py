@@ -61,7 +61,7 @@ class VllmServer:
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}/v1"
         command = [
-            str(_interpreter(settings)), "-m", "vllm.entrypoints.openai.api_server",
+            str(find_interpreter(settings)), "-m", "vllm.entrypoints.openai.api_server",
             "--host", "127.0.0.1", "--port", str(port), "--served-model-name", WHOLE_MODEL,
             # without it, usage does not say how much of a prompt was cached
             "--enable-prompt-tokens-details",
@@ -158,7 +158,8 @@ def _request_options(timeout: float) -> dict[str, Any]:
     return {"headers": key, "timeout": timeout, "trust_env": False}
 
 
-def _interpreter(settings: VllmConfig) -> Path:
+def find_interpreter(settings: VllmConfig) -> Path:
+    """The interpreter that runs the server. Raises UsageError if it is none."""
     # symbolic links are not resolved: that would leave a virtual environment
     python = Path(os.path.abspath(settings.python or sys.executable))
     if not os.access(python, os.X_OK) or python.is_dir():

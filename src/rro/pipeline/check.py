@@ -1,0 +1,152 @@
+"""What can be known of a run before its folder is made: `rro check`, and every command that starts
+a run.
+
+Each check answers with a phrase, or with the sentence of what is wrong and how to fix it. Nothing
+is written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rro import plugins
+from rro.config import Config, parse_options
+from rro.environments.base import Benchmark
+from rro.environments.registry import open_environment
+from rro.episodes.experts import read_conversations
+from rro.errors import RroError, UsageError
+from rro.models.finding import find_model, model_bytes
+from rro.pipeline.choices import Chosen
+from rro.runs.folder import RunFolder
+from rro.runs.trackers import require
+
+# of the weights while one trains: itself, the optimiser's state and the last checkpoint
+_COPIES = 3
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check: `problem` is None where all is well, `detail` then says what was
+    found."""
+
+    name: str
+    detail: str = ""
+    problem: str | None = None
+
+
+def check_run(config: Config, folder: Path, *, thorough: bool = True) -> Iterator[Check]:
+    """Check the environment, experts, model, trackers, backend, learner, disk and the run folder,
+    one by one.
+
+    Without `thorough`, servers and other interpreters are not asked."""
+    environment = _Opened(config)
+    checks: dict[str, Callable[[], str]] = {
+        "environment": environment.tasks,
+        "experts": environment.experts,
+        "model": lambda: find_model(config.model),
+        "policy": lambda: _backend(config, thorough),
+        "learner": lambda: f"{Chosen(config).learner.name} of {Chosen(config).credit.name}",
+        "trackers": lambda: _trackers(config),
+        "disk": lambda: _disk(config, folder),
+        "run folder": lambda: _free(folder),
+    }
+    for name, check in checks.items():
+        try:
+            yield Check(name, check())
+        except RroError as error:
+            yield Check(name, problem=str(error))
+
+
+def new_run(config: Config, folder: Path) -> RunFolder:
+    """Check a run quickly, then make its folder. Raises UsageError that tells everything that is
+    wrong; then nothing was written."""
+    problems = [
+        check.problem for check in check_run(config, folder, thorough=False) if check.problem
+    ]
+    if len(problems) > 1:
+        raise UsageError(
+            "\n  ".join([f"{len(problems)} things keep the run from starting:", *problems])
+        )
+    if problems:
+        raise UsageError(problems[0])
+    return RunFolder.create(config, folder)
+
+
+class _Opened:
+    """The environment, opened once for the checks that need it."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._benchmark: Benchmark | None = None
+
+    def tasks(self) -> str:
+        section, counts = self._config.environment, []
+        benchmark = self._open()
+        for name, split in (
+            ("train_split", section.train_split),
+            ("test_split", section.test_split),
+        ):
+            found = len(benchmark.tasks(split))
+            if not found:
+                raise UsageError(
+                    f"environment.{name}: the split {split!r} of {section.name} has no tasks"
+                )
+            counts.append(f"{found} tasks in {split}")
+        return f"{section.name}, {' and '.join(counts)}"
+
+    def experts(self) -> str:
+        file, benchmark = self._config.experts.file, self._open()
+        train = benchmark.tasks(self._config.environment.train_split)
+        if file is None:
+            benchmark.expert(train[0], self._config.experts.noise, 0)
+            return f"the scripted expert of {benchmark.name}"
+        rows = read_conversations(file)
+        if Chosen(self._config).needs_experts and not {task.id for task in train} & {
+            row[0] for row in rows
+        }:
+            raise UsageError(
+                f"{file}: no row's id is a task of the train split, which strategy or credit needs"
+            )
+        return f"{len(rows)} episodes in {file}"
+
+    def _open(self) -> Benchmark:
+        if self._benchmark is None:
+            self._benchmark = open_environment(self._config.environment)
+        return self._benchmark
+
+
+def _backend(config: Config, thorough: bool) -> str:
+    plugin = plugins.POLICIES.find(config.policy.backend)
+    options = parse_options(config.policy, plugin, "policy")
+    asked = plugin.ask(options) if thorough else ""
+    return f"{plugin.name}{asked and ': '}{asked}"
+
+
+def _trackers(config: Config) -> str:
+    require(config.report_to)
+    return ", ".join(config.report_to) or "none"
+
+
+def _disk(config: Config, folder: Path) -> str:
+    size = model_bytes(config.model)
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if size is None:
+        return f"{free / 2**30:.1f} GiB free"
+    needed = size * (1 + config.iterations + _COPIES)
+    if needed > free:
+        raise UsageError(
+            f"{place}: {free / 2**30:.1f} GiB free, but the checkpoints of this run take about "
+            f"{needed / 2**30:.1f} GiB: make room, or choose another --out"
+        )
+    return f"{free / 2**30:.1f} GiB free, about {needed / 2**30:.2f} needed"
+
+
+def _free(folder: Path) -> str:
+    if (folder / "config.toml").exists():
+        raise UsageError(
+            f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out"
+        )
+    return f"{folder} is free"
