@@ -1,5 +1,6 @@
 """The command line: a mistake gets one sentence and the right exit code, never a traceback."""
 
+import io
 import re
 import subprocess
 import sys
@@ -107,7 +108,9 @@ def test_second_run_does_not_overwrite_the_first(capsys, recipe, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
     (out / "config.toml").write_text('name = "earlier"\n')
-    assert "holds a run already" in refused(capsys, "run", recipe, "--out", out)
+    assert "holds a run already" in refused(
+        capsys, "run", recipe, "environment.options.catalogue=sample", "--out", out
+    )
     assert (out / "config.toml").read_text() == 'name = "earlier"\n'
 
 
@@ -141,6 +144,14 @@ def test_fetching_something_unknown_lists_what_there_is(capsys):
 
 def test_playing_an_unknown_task(capsys):
     assert "no task 'nope'" in refused(capsys, "play", "--task", "nope")
+
+
+def test_a_player_who_leaves_has_not_failed(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("search[x]\n"))
+    code, out, err = run(capsys, "play")
+    assert code == 0
+    assert out.endswith("\nended by the player\n")
+    assert "failed" not in out + err
 
 
 def test_a_person_plays_to_the_end(capsys, monkeypatch):

@@ -81,7 +81,7 @@ def _play(options: argparse.Namespace) -> None:
     from rro.config.packaged import find_recipe
     from rro.environments.registry import open_environment
     from rro.episodes.loop import Limits
-    from rro.episodes.play import play
+    from rro.episodes.play import PlayerLeft, play
 
     config = load_recipe(options.words, find_recipe("quickstart"))
     benchmark = open_environment(config.environment)
@@ -95,7 +95,7 @@ def _play(options: argparse.Namespace) -> None:
     limits = Limits(config.environment.max_steps or benchmark.max_steps)
     try:
         play(benchmark, task, limits, config.seed)
-    except EOFError:
+    except PlayerLeft:
         print("\nended by the player")
 
 

@@ -29,11 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.command(options) or 0
     except RroError as error:
         return _failed(str(error), error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(file=sys.stderr)
-        return _failed(
-            "interrupted; what was finished is kept: rro run --resume RUN continues", 130
-        )
+        return _failed(": ".join(filter(None, ("interrupted", str(stop)))), 130)
     except OSError as error:
         if options.verbose:
             raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from rro.config import BudgetConfig
     from rro.pipeline.run import Run
     from rro.runs.folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 # Each stage with its description and an example.
 _STAGES = {
@@ -44,6 +48,16 @@ def add_commands(commands: Parsers) -> None:
     _add_run(commands)
     for name in _STAGES:
         _add_stage(commands, name)
+    check = add_command(
+        commands,
+        "check",
+        _check,
+        "what can be known of a run before it is started; writes nothing",
+        "rro check quickstart explore.tasks=20",
+    )
+    check.add_argument("recipe", help=_RECIPE)
+    check.add_argument("overrides", nargs="*", metavar=OVERRIDE)
+    check.add_argument("--out", type=Path, help=_NEW_RUN)
 
 
 def _add_quickstart(commands: Parsers) -> None:
@@ -86,6 +100,12 @@ def _add_stage(commands: Parsers, name: str) -> None:
     if name in ("explore", "optimise"):
         stage.add_argument("--iteration", type=int, default=1, help="which round (default: 1)")
     if name == "explore":
+        stage.add_argument(
+            "--tasks",
+            type=int,
+            metavar="N",
+            help="extend an exploration that is done to N tasks; takes a run folder",
+        )
         stage.add_argument(
             "--budget",
             action="append",
@@ -131,24 +151,41 @@ def _run_all(folder: RunFolder) -> None:
     from rro.pipeline.run import open_run
     from rro.report.tables import print_results
 
-    with open_run(folder) as run:
-        print_results(pipeline.run_all(run))
+    with _resumable(folder), open_run(folder) as run:
+        try:
+            print_results(pipeline.run_all(run))
+        except pipeline.NothingToLearn as error:
+            if error.results:
+                print_results(error.results)
+            raise
     print(f"run folder: {folder.path}")
+
+
+@contextmanager
+def _resumable(folder: RunFolder) -> Iterator[None]:
+    """Lets Ctrl-C say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        what = f"what was finished is kept. To go on: rro run --resume {folder.path}"
+        raise KeyboardInterrupt(what) from None
 
 
 def _new_run(recipe: str, overrides: Sequence[str], out: Path | None) -> RunFolder:
     from rro.config import load_config
     from rro.config.packaged import find_recipe
+    from rro.pipeline.check import new_run
     from rro.runs.folder import RunFolder
 
     if world_size() > 1 and out is None:
         raise UsageError("several processes need one run folder: name it with --out")
+    log.info("checking %s ...", recipe)
     config = load_config(find_recipe(recipe), overrides)
-    path = out or Path("runs") / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path = out or _default_folder(config.name)
     if rank() > 0:
         wait_for_all()
         return RunFolder.open(path)
-    folder = RunFolder.create(config, path)
+    folder = new_run(config, path)
     wait_for_all()
     print(f"run folder: {folder.path}", file=sys.stderr)
     return folder
@@ -162,16 +199,34 @@ def _stage(options: argparse.Namespace) -> None:
     stages: dict[str, Callable[[Run], None]] = {
         "sft": pipeline.sft,
         "explore": lambda run: pipeline.explore(
-            run, options.iteration, parse_budget(options.budget)
+            run, options.iteration, parse_budget(options.budget), options.tasks
         ),
         "optimise": lambda run: pipeline.optimise(run, options.iteration),
         "evaluate": lambda run: print_results(pipeline.evaluate_run(run)),
     }
     folder = _target(options)
-    with open_run(folder) as run:
+    with _resumable(folder), open_run(folder) as run:
         stages[options.stage](run)
     if rank() == 0:
         print(f"run folder: {folder.path}")
+
+
+def _default_folder(name: str) -> Path:
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rro.config import load_config
+    from rro.config.packaged import find_recipe
+    from rro.pipeline.check import check_run
+
+    log.info("checking %s ...", options.recipe)
+    config = load_config(find_recipe(options.recipe), options.overrides)
+    failed = False
+    for check in check_run(config, options.out or _default_folder(config.name)):
+        print(f"{check.name}: {check.problem or check.detail}", flush=True)
+        failed = failed or check.problem is not None
+    return UsageError.exit_code if failed else 0
 
 
 def _target(options: argparse.Namespace) -> RunFolder:

@@ -10,15 +10,20 @@ from rich.console import Console
 
 from rro.environments.base import Benchmark
 from rro.episodes.loop import Limits, play_task
+from rro.errors import RroError
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, SamplingParams, Source, Step, Task, Trajectory
 
 
-def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Trajectory:
-    """Show the opening, ask for an action, show the answer, and so on to the end of the episode or
-    of the input.
+class PlayerLeft(RroError):
+    """The input ended before the episode did."""
 
-    Where actions have a prefix (`Benchmark.action_prefix`), it need not be typed."""
+
+def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Trajectory:
+    """Show the opening, ask for an action, show the answer, and so on to the end of the episode.
+
+    Where actions have a prefix (`Benchmark.action_prefix`), it need not be typed. Raises PlayerLeft
+    at the end of the input."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
 
     def ask(messages: Sequence[Message], _: random.Random) -> str:
@@ -26,7 +31,10 @@ def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Traject
             for message in messages:
                 console.print(f"{message.role}:", style="bold")
                 console.print(message.content)
-        typed = console.input("\n> ")
+        try:
+            typed = console.input("\n> ")
+        except EOFError:
+            raise PlayerLeft("the player left") from None
         return typed if benchmark.action_prefix in typed else benchmark.action_prefix + typed
 
     def show(step: Step) -> None:

@@ -6,6 +6,7 @@ Knows nothing of stages: what is done with a run is in rro.pipeline.stages.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from rro.runs.journal import Journal
 from rro.runs.trackers import require
 from rro.types import SamplingParams, Task, Trajectory
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Run:
@@ -43,6 +46,7 @@ class Run:
 
     @cached_property
     def benchmark(self) -> Benchmark:
+        log.info("opening %s ...", self.config.environment.name)
         return open_environment(self.config.environment)
 
     @property

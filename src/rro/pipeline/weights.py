@@ -58,6 +58,7 @@ def make_base(run: Run, conversations: Sequence[Conversation]) -> Path | None:
 def open_policy(run: Run, label: str) -> Policy:
     """The policy that acts with the weights called `label`; its name in records is `RUN/LABEL`."""
     section = run.config.policy
+    log.info("loading the policy %s ...", label)
     plugin = plugins.POLICIES.find(section.backend)
     policy: Policy = plugin.make(parse_options(section, plugin, "policy"), _context(run, label))
     return priced(policy, section.prices)

@@ -1,0 +1,68 @@
+"""A run whose exploration gives no pairs is evaluated all the same, and can explore more tasks."""
+
+import json
+
+import doors
+import pytest
+
+from rro.cli.main import main
+from rro.config import parse_config
+from rro.pipeline import stages
+from rro.pipeline.run import open_run
+from rro.plugins import ENVIRONMENTS
+from rro.runs.folder import RunFolder
+
+TREE = {
+    "name": "nothing",
+    "threads": 1,
+    "environment": {"name": "doors-here"},
+    "model": {
+        "tiny": {
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "layers": 2,
+            "vocabulary": 300,
+            "context": 128,
+        }
+    },
+    "policy": {"max_new_tokens": 8},
+    "experts": {"episodes": 100, "noise": 0.5},
+    "sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16},
+    # one candidate has no sibling, so there are no pairs
+    "explore": {"tasks": 2, "rollouts": 1, "candidates": 1, "budget": {"policy_calls": 1000}},
+    "evaluate": {"tasks": 3, "greedy": False, "bootstrap": 100},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    if "doors-here" not in ENVIRONMENTS.names():
+        ENVIRONMENTS.register("doors-here", doors.open_doors)
+    return RunFolder.create(parse_config(TREE, "test"), tmp_path / "run")
+
+
+def tasks_of(folder):
+    records = (json.loads(line) for line in folder.journal.open())
+    return [record["key"] for record in records if record["kind"] == "task"]
+
+
+def test_it_is_evaluated_and_goes_on(folder, capsys):
+    assert main(["run", "--resume", str(folder.path)]) == 1
+    out, err = capsys.readouterr()
+    assert "sft" in out  # its figures
+    assert json.loads(folder.results.read_text())["evaluations"][0]["label"] == "sft"
+    assert f"rro explore {folder.path} --iteration 1 --tasks 4" in err
+    assert main(["explore", str(folder.path), "--tasks", "4"]) == 0
+    assert len(tasks_of(folder)) == 4
+    assert len(set(tasks_of(folder))) == 4
+    assert main(["run", "--resume", str(folder.path)]) == 1  # still one candidate a step
+    assert "--tasks 8" in capsys.readouterr().err
+
+
+def test_what_cannot_be_extended_is_refused(folder, capsys):
+    assert main(["explore", str(folder.path), "--tasks", "4"]) == 2
+    assert "nothing is explored yet" in capsys.readouterr().err
+    with open_run(folder) as run:
+        run.journal.append("stage", "optimise-1", {"seconds": 0.0})
+        with pytest.raises(stages.UsageError, match="has been trained on its pairs already"):
+            stages.explore(run, 1, tasks=4)
