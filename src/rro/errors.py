@@ -1,4 +1,4 @@
-"""Errors that a user can fix: one sentence each, which the command line prints without a traceback."""
+"""Errors that a user can fix: one sentence each, printed without a traceback."""
 
 from __future__ import annotations
 

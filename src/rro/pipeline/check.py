@@ -147,6 +147,7 @@ def _disk(config: Config, folder: Path) -> str:
 def _free(folder: Path) -> str:
     if (folder / "config.toml").exists():
         raise UsageError(
-            f"{folder} holds a run already: continue it with --resume {folder}, or choose another --out"
+            f"{folder} holds a run already: continue it with --resume {folder}, or choose another "
+            "--out"
         )
     return f"{folder} is free"

@@ -136,8 +136,8 @@ def _extension(run: Run, iteration: int, tasks: int) -> str:
     """The name of the stage that extends an exploration to so many tasks."""
     if run.is_done(f"optimise-{iteration}"):
         raise UsageError(
-            f"{run.folder.path}: iteration {iteration} has been trained on its pairs already; start a new run to "
-            "explore more tasks"
+            f"{run.folder.path}: iteration {iteration} has been trained on its pairs "
+            "already; start a new run to explore more tasks"
         )
     if not run.is_done(f"explore-{iteration}"):
         raise UsageError(
@@ -236,8 +236,8 @@ def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
     if not rows:
         more = 2 * max(1, len(_tasks(run, choices, iteration)))
         raise NothingToLearn(
-            f"iteration {iteration} gave no {credit.gives} to learn from. To explore more tasks in this run: "
-            f"rro explore {run.folder.path} --iteration {iteration} --tasks {more}, then "
+            f"iteration {iteration} gave no {credit.gives} to learn from. To explore more tasks in "
+            f"this run: rro explore {run.folder.path} --iteration {iteration} --tasks {more}, then "
             f"rro run --resume {run.folder.path}"
         )
     return rows
