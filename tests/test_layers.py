@@ -21,7 +21,7 @@ LAYERS = (
     ("config",),
     ("runs",),
     ("models",),
-    ("environments", "policies"),
+    ("environments", "policies", "envs"),
     ("episodes",),
     GUESTS,
     ("exploration",),

@@ -151,3 +151,13 @@ def test_an_expert_is_a_file_where_none_is_scripted(folder):
     benchmark = open_benchmark("guess:guess_number")
     with pytest.raises(UsageError, match=r"experts\.file"):
         benchmark.expert(benchmark.tasks("train")[0], 0.0, 0)
+
+
+def test_an_environment_written_for_the_first_version_still_opens(folder):
+    """Its module imports the contract from where it was."""
+    text = (folder / "guess.py").read_text().replace("rro.environments.base", "rro.envs.base")
+    old = text.replace("from rro import ", "from rro.envs.base import ")
+    (folder / "old_guess.py").write_text(old)
+    assert "rro.envs.base" in old
+    with pytest.warns(FutureWarning, match="import Benchmark, Environment and TaskList from rro"):
+        assert open_benchmark("old_guess:guess_number").tasks("train")
