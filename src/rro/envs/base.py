@@ -10,8 +10,8 @@ from rro.environments.base import Benchmark, Environment, Forkable, TaskList
 __all__ = ["Benchmark", "Environment", "ExpertPolicy", "Forkable", "TaskList"]
 
 warnings.warn(
-    "rro.envs.base is now rro.environments.base: import Benchmark, Environment and TaskList from rro; "
-    "the old name goes in the next minor version",
+    "rro.envs.base is now rro.environments.base: import Benchmark, Environment and TaskList from "
+    "rro; the old name goes in the next minor version",
     FutureWarning,
     stacklevel=2,
 )
