@@ -5,8 +5,8 @@ Reads only as much TOML as it takes to find the keys: the text has been parsed b
 
 from __future__ import annotations
 
-import json
 import re
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -154,7 +154,4 @@ class _Scanner:
 
 
 def _unquoted(text: str) -> str:
-    try:
-        return str(json.loads(f'"{text}"'))
-    except ValueError:  # escapes that JSON does not have
-        return text
+    return str(tomllib.loads(f'key = "{text}"')["key"])
