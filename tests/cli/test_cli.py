@@ -1,9 +1,11 @@
 """The command line: a mistake gets one sentence and the right exit code, never a traceback."""
 
 import io
+import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -226,3 +228,37 @@ def help_of(capsys, *command):
         main([*command, "--help"])
     assert exit_.value.code == 0
     return capsys.readouterr().out
+
+
+def test_config_lists_a_recipe_with_overrides(capsys, recipe):
+    code, out, _ = run(capsys, "config", recipe, "explore.tasks=7")
+    listed = tomllib.loads(out)
+    assert code == 0
+    assert (listed["name"], listed["explore"]["rollouts"], listed["explore"]["tasks"]) == (
+        "mine",
+        3,
+        7,
+    )
+    assert listed["modules"] == [str(recipe.parent)]
+    code, out, _ = run(capsys, "config", "explore.strategy=eto")
+    assert tomllib.loads(out)["explore"]["strategy"] == "eto"
+    assert "modules" not in tomllib.loads(out)
+
+
+def test_the_listing_without_a_recipe_runs(capsys, tmp_path):
+    code, out, _ = run(capsys, "config")
+    (tmp_path / "mine.toml").write_text(out)
+    message = refused(capsys, "run", tmp_path / "mine.toml", "explore.rollouts=0")
+    assert "explore.rollouts must be" in message
+
+
+def test_config_refuses_what_run_refuses(capsys, recipe):
+    assert "did you mean rollouts?" in refused(capsys, "config", recipe, "explore.rolouts=7")
+    assert "did you mean quickstart?" in refused(capsys, "config", "quickstrat")
+    assert "name none" in refused(capsys, "config", "--schema", "quickstart")
+
+
+def test_the_schema_is_json(capsys):
+    code, out, _ = run(capsys, "config", "--schema")
+    assert code == 0
+    assert json.loads(out)["additionalProperties"] is False

@@ -7,10 +7,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from rro.config import Config
+from typing import TypeAlias
 
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Function = Callable[[argparse.Namespace], int | None]
@@ -49,12 +46,3 @@ def split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     if words and ("=" not in words[0] or Path(words[0]).exists()):
         return find_recipe(words[0]), list(words[1:])
     return None, list(words)
-
-
-def load_recipe(words: Sequence[str], default: Path) -> Config:
-    """The configuration of a recipe, or of `default` if none is named, with overrides. Raises
-    UsageError for an unknown recipe and for wrong settings."""
-    from rro.config import load_config
-
-    recipe, overrides = split_words(words)
-    return load_config(recipe or default, overrides)

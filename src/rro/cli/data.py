@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rro.cli.commands import Parsers, add_command, load_recipe
+from rro.cli.commands import Parsers, add_command, split_words
 from rro.errors import UsageError
 from rro.plugins import COMMANDS, DATA_SETS
 
@@ -78,12 +78,14 @@ def _add_data(commands: Parsers, guests: bool) -> argparse.ArgumentParser:
 
 
 def _play(options: argparse.Namespace) -> None:
+    from rro.config import load_config
     from rro.config.packaged import find_recipe
     from rro.environments.registry import open_environment
     from rro.episodes.loop import Limits
     from rro.episodes.play import PlayerLeft, play
 
-    config = load_recipe(options.words, find_recipe("quickstart"))
+    recipe, overrides = split_words(options.words)
+    config = load_config(recipe or find_recipe("quickstart"), overrides)
     benchmark = open_environment(config.environment)
     tasks = {task.id: task for task in benchmark.tasks(options.split)}
     if options.task is not None and options.task not in tasks:

@@ -1,15 +1,42 @@
-"""The commands about recipes: recipes (list, show)."""
+"""The commands about recipes: recipes (list, show) and config."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rro.cli.commands import Parsers, add_command
+from rro.cli.commands import NO_RECIPE, Parsers, add_command, split_words
+from rro.errors import UsageError
+
+if TYPE_CHECKING:
+    from rro.config import Config
 
 
 def add_commands(commands: Parsers) -> None:
-    """Add recipes to the command line."""
+    """Add recipes and config to the command line."""
+    _add_recipes(commands)
+    config = add_command(
+        commands,
+        "config",
+        _config,
+        "every setting of a recipe with its value, type and meaning, as a recipe",
+        "rro config quickstart explore.strategy=rro > mine.toml",
+    )
+    config.add_argument(
+        "words",
+        nargs="*",
+        metavar="recipe",
+        help="a file or a name (default: none, every setting at its default), and overrides",
+    )
+    other = config.add_mutually_exclusive_group()
+    other.add_argument("--schema", action="store_true", help="a JSON schema, for editors, instead")
+    other.add_argument("--page", action="store_true", help="the reference page in Markdown instead")
+
+
+def _add_recipes(commands: Parsers) -> None:
     recipes = add_command(
         commands,
         "recipes",
@@ -42,3 +69,32 @@ def _show(options: argparse.Namespace) -> None:
     from rro.config.packaged import find_recipe
 
     sys.stdout.write(find_recipe(options.recipe).read_text(encoding="utf-8"))
+
+
+def _config(options: argparse.Namespace) -> None:
+    from rro.config.listing import as_page, as_toml
+    from rro.config.schema import json_schema
+
+    if (options.schema or options.page) and options.words:
+        raise UsageError("--schema and --page are about every recipe: name none")
+    if options.schema:
+        text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    elif options.page:
+        text = as_page()
+    else:
+        text = as_toml(*_listed(options.words))
+    sys.stdout.write(text)
+
+
+def _listed(words: Sequence[str]) -> tuple[Config, str]:
+    """The configuration to list, and the comment above it. rro's own recipes have no modules
+    beside them."""
+    from rro.config import load_config
+    from rro.config.listing import TEMPLATE
+    from rro.config.packaged import packaged_recipes
+
+    recipe, overrides = split_words(words)
+    config = load_config(recipe or NO_RECIPE, overrides)
+    if recipe is None or recipe.resolve() in packaged_recipes().values():
+        config = config.model_copy(update={"modules": []})
+    return config, f"rro config {' '.join(words)}".strip() + f": {TEMPLATE}"

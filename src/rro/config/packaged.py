@@ -14,7 +14,7 @@ from rro.plugins import did_you_mean
 
 def packaged_recipes() -> dict[str, Path]:
     """The files of rro's own recipes, by name. Raises RroError if this installation lacks them."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "recipes", package.parents[1] / "recipes"):
         files = sorted(folder.glob("*.toml"))
         if files:
