@@ -246,7 +246,7 @@ def test_config_lists_a_recipe_with_overrides(capsys, recipe):
 
 
 def test_the_listing_without_a_recipe_runs(capsys, tmp_path):
-    code, out, _ = run(capsys, "config")
+    _, out, _ = run(capsys, "config")
     (tmp_path / "mine.toml").write_text(out)
     message = refused(capsys, "run", tmp_path / "mine.toml", "explore.rollouts=0")
     assert "explore.rollouts must be" in message
