@@ -43,9 +43,7 @@ def scripted_experts(
     benchmark: Benchmark, tasks: Sequence[Task], config: ExpertsConfig, limits: Limits, seed: int
 ) -> list[Trajectory]:
     """The benchmark's own expert plays the first `config.episodes` of `tasks`, erring as often as
-    `config.noise` says.
-
-    Episodes below `config.min_reward` are left out. Deterministic by seed and task."""
+    `config.noise` says. Episodes below `config.min_reward` are left out."""
 
     def expert(task: Task) -> Agent:
         return benchmark.expert(task, config.noise, derive_seed(seed, "expert", task.id))
@@ -64,8 +62,7 @@ def play_experts(
     limits: Limits,
     seed: int,
 ) -> list[Trajectory]:
-    """One episode for each task and what makes its expert, in their order. Several are played at
-    once; none depends on the others."""
+    """One episode for each task and what makes its expert, in their order."""
 
     async def play(player: tuple[Task, Callable[[], Agent]]) -> Trajectory:
         task, make_expert = player
@@ -89,11 +86,8 @@ def replayed_experts(
     limits: Limits,
     seed: int,
 ) -> list[Trajectory]:
-    """Play a file's actions again, so that ETO and IPR know each expert episode's states and
-    outcome.
-
-    Rows whose id is no task of `tasks`, or whose actions run out before the episode ends, are left
-    out."""
+    """Play a file's actions again, for each expert episode's states and outcome. Rows whose id is
+    no task of `tasks`, or whose actions run out before the episode ends, are left out."""
     by_id = {task.id: task for task in tasks}
     players = [
         (by_id[task_id], partial(recorded_expert, conversation))

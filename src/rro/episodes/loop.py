@@ -63,21 +63,16 @@ async def reset_checked(
     return opening
 
 
-async def step_checked(environment: Environment, action: Message, timeout: float) -> StepResult:
-    """Carry out one action. Raises UsageError if the answer does not fit the contract, ValueError
-    if the reward is not finite: it would spoil every mean."""
+async def step_checked(environment: Environment, action: Message, timeout: float) -> Step:
+    """Carry out one action; returns it with its answer. Raises UsageError if the answer does not
+    fit the contract, ValueError if the reward is not finite: it would spoil every mean."""
     result = await call_with_timeout(environment, timeout, lambda: environment.step(action))
     if not isinstance(result, StepResult) or not isinstance(result.observation, str):
         raise UsageError(
             f"{type(environment).__name__}.step must return a StepResult whose observation is a str"
         )
-    return replace(
-        result,
-        observation=storable(result.observation),
-        reward=_finite(result.reward),
-        done=bool(result.done),
-        invalid=bool(result.invalid),
-    )
+    observation, reward = storable(result.observation), _finite(result.reward)
+    return Step(action, observation, reward, bool(result.done), bool(result.invalid))
 
 
 async def truncated_reward(environment: Environment, timeout: float) -> float:
@@ -158,11 +153,9 @@ async def run_episode(
     taken: int = 0,
     on_step: Callable[[Step], None] | None = None,
 ) -> Trajectory:
-    """Continue an episode from `history`, in which `taken` steps were done, to its end.
-
-    The environment is in the state after `history`. A failure of the policy or the environment
-    gives a trajectory whose reward is None and whose stop reason is FAILED; errors that a user can
-    fix (RroError) are raised."""
+    """Continue an episode from `history`, in which `taken` steps were done, to its end; the
+    environment is in the state after it. A failure of the policy or the environment gives a
+    trajectory with the reward None and the stop reason FAILED; RroError is raised."""
     started = time.perf_counter()
     messages, steps, usage = list(history), list[Step](), Usage()
 
@@ -181,22 +174,14 @@ async def run_episode(
                 return finished(
                     await truncated_reward(environment, limits.step_timeout), StopReason.CONTEXT
                 )
-            result = await step_checked(environment, completion.message, limits.step_timeout)
+            step = await step_checked(environment, completion.message, limits.step_timeout)
             usage += Usage(environment_steps=1)
-            steps.append(
-                Step(
-                    completion.message,
-                    result.observation,
-                    result.reward,
-                    result.done,
-                    result.invalid,
-                )
-            )
+            steps.append(step)
             if on_step:
-                on_step(steps[-1])
-            if result.done:
-                return finished(result.reward, StopReason.TERMINAL)
-            messages += [completion.message, Message("user", result.observation)]
+                on_step(step)
+            if step.done:
+                return finished(step.reward, StopReason.TERMINAL)
+            messages += [step.action, Message("user", step.observation)]
         return finished(
             await truncated_reward(environment, limits.step_timeout), StopReason.STEP_LIMIT
         )
@@ -235,10 +220,7 @@ async def play_task(
 
 async def attempt_episode(run: Callable[[], Awaitable[Trajectory]], retries: int) -> Trajectory:
     """Call `run` (each call in a fresh environment) until it does not fail, at most 1 + `retries`
-    times.
-
-    The seed stays the same, so a passing fault leaves no trace in the result; the cost of failed
-    attempts is added."""
+    times. The seed stays the same; the cost of failed attempts is added."""
     spent = Usage()
     for _ in range(1 + retries):
         trajectory = await run()

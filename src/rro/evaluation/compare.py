@@ -16,8 +16,7 @@ SEED = 0
 
 
 def to_first_policy(rewards: Rewards, resamples: int, seed: int) -> list[Difference]:
-    """Within one run, by mode: each later policy minus the one evaluated first. Policies that share
-    no evaluated task are left out."""
+    """Within one run, by mode: each later policy minus the first one, where they share a task."""
     if not rewards:
         return []
     first, *later = dict.fromkeys(label for label, _ in rewards)

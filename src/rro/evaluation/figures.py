@@ -94,10 +94,8 @@ def evaluation_of(
     success_reward: float | None = None,
     expected: int | None = None,
 ) -> Evaluation:
-    """The figures of at least one finished episode.
-
-    An episode with a reward of `success_reward` or more is a success; of `expected` episodes, those
-    that are not in `totals` failed."""
+    """The figures of at least one finished episode. A reward of `success_reward` or more is a
+    success; of `expected` episodes, those that are not in `totals` failed."""
     success = None
     if success_reward is not None:
         successes = {
@@ -130,9 +128,7 @@ def journalled_evaluation(
     resamples: int,
     seed: int,
 ) -> Evaluation:
-    """The figures of what the journal holds under `label` and `mode`; see `evaluation_of`.
-
-    Raises RroError where there is no finished episode."""
+    """`evaluation_of` what the journal holds. Raises RroError where no episode is finished."""
     prefix, totals = f"{label}/{mode}/", EpisodeTotals()
     # in the order of their keys, not of their end, and one record in memory at a time
     for key in sorted(record["key"] for record in journal.records("evaluation", prefix)):

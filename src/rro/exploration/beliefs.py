@@ -33,11 +33,9 @@ class Belief:
 
     @property
     def mean(self) -> float:
-        return (
-            self.exact
-            if self.exact is not None
-            else self.successes / (self.successes + self.failures)
-        )
+        if self.exact is not None:
+            return self.exact
+        return self.successes / (self.successes + self.failures)
 
     @property
     def variance(self) -> float:
@@ -54,8 +52,8 @@ class Belief:
 
 @dataclass(frozen=True)
 class Prior:
-    """What is believed of an action before its first outcome: that it is worth what its state is
-    worth, as firmly as `strength` outcomes would say it. `low` and `high` bound the outcomes."""
+    """Before its first outcome an action is believed to be worth what its state is worth, as firmly
+    as after `strength` outcomes. `low` and `high` bound the outcomes."""
 
     strength: float = 2.0
     low: float = 0.0
@@ -75,8 +73,7 @@ class Prior:
         return prior.after(weight * len(scaled), sum(scaled) / len(scaled))
 
     def center(self, estimate: ProcessReward | None, weight: float = 1.0) -> float:
-        """What a state is worth, given the outcomes of rollouts from it, from a uniform prior. In
-        (0, 1)."""
+        """What a state is worth, in (0, 1), by the rollouts from it and a uniform prior."""
         return Prior(2.0, self.low, self.high).belief(estimate, 0.5, weight).mean
 
     def weight(self, outcomes: Sequence[float]) -> float:
@@ -120,8 +117,7 @@ def above(one: Belief, other: Belief) -> float:
 
 @lru_cache(4096)
 def _mass(successes: float, failures: float) -> npt.NDArray[np.float64]:
-    """Beta(successes, failures) on a grid of logits, where its density is smooth whatever its
-    parameters."""
+    """Beta(successes, failures) on a grid of logits, where its density is always smooth."""
     log = -successes * np.logaddexp(0, -_LOGITS) - failures * np.logaddexp(0, _LOGITS)
     mass = np.exp(log - log.max())
     return mass / mass.sum()  # type: ignore[no-any-return]

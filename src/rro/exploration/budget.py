@@ -60,8 +60,8 @@ class Budget:
         self.observe(usage)
 
     def share(self) -> float | None:
-        """The share of the budget that is spent, by the limit that is nearest; 1 is all of it, None
-        means that there is no limit."""
+        """The share of the budget that is spent, by the nearest limit (1: all); None without
+        one."""
         shares = [used / limit if limit else 1.0 for _, limit, used in self._limits(self.spent)]
         return max(shares, default=None)
 

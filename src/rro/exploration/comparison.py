@@ -12,10 +12,8 @@ from rro.exploration.tree import Node, RolloutSuffix
 
 @dataclass(frozen=True)
 class Candidate:
-    """Nodes below one node whose actions do the same, and all rollouts seen to follow them.
-
-    The first node stands for all: it is the one that is rolled out, committed and paired. `weight`
-    is what one outcome counts for."""
+    """Nodes below one node whose actions do the same, and all rollouts seen to follow them. The
+    first node is rolled out, committed and paired. `weight` is what one outcome counts for."""
 
     nodes: tuple[Node, ...]
     suffixes: tuple[RolloutSuffix, ...]
@@ -24,7 +22,7 @@ class Candidate:
 
     @property
     def first(self) -> Node:
-        """The node that stands for all."""
+        """The node that stands for all of them."""
         return self.nodes[0]
 
     def later(self, rollouts: float) -> Belief:
@@ -42,10 +40,8 @@ class Comparison:
     credibility: float
 
     def next(self, rollouts: float, level: float) -> Candidate | None:
-        """The side whose uncertainty the next rollout lowers more.
-
-        None if another `rollouts` rollouts would leave the credibility below `level` even if they
-        came out as expected."""
+        """The side whose uncertainty the next rollout lowers more; None if another `rollouts` that
+        come out as expected would leave the credibility below `level`."""
         if self.worse is None:
             return None
         open_sides = [side for side in (self.best, self.worse) if side.belief.exact is None]

@@ -1,9 +1,8 @@
 """Many tasks at once: runs a strategy over tasks, journals each finished tree, and sums up what the
 trees gave and cost.
 
-A fixed number of workers take tasks from one queue, so what is in memory follows the concurrency,
-not the number of tasks. One task's failure leaves the others running: that task is dropped and
-logged. Knows nothing of what is made of the trees (pairs, demonstrations)."""
+What is in memory follows the concurrency, not the number of tasks. A task that fails is dropped
+and logged; the others go on. Knows nothing of what is made of the trees (pairs, demonstrations)."""
 
 from __future__ import annotations
 
@@ -42,10 +41,8 @@ async def explore(
     progress bar.
 
     Where the budget ends, trees under way are recorded as far as they came, and the other tasks are
-    not begun.
-
-    Raises every other RroError at once: an environment that does not restore makes all estimates
-    wrong, a journal that cannot be written loses all work, and so on."""
+    not begun. Raises every RroError but TaskFailed at once: an environment that does not restore,
+    say, makes all estimates wrong."""
     _check_distinct(tasks)
     failed = list[str]()
 
@@ -88,8 +85,7 @@ def _advance(
 
 
 async def _explored(task: Task, strategy: Strategy, context: ExplorationContext) -> Tree | None:
-    """The task's finished tree, journalled; None where it failed. Raises BudgetSpent and errors
-    that end a run."""
+    """The task's finished tree, journalled; None where it failed."""
     started = time.perf_counter()
     try:
         tree, cut = await _explore_task(task, strategy, context)

@@ -1,6 +1,5 @@
-"""Environments in the state of a node of the tree: by restoring a snapshot if the environment has
-snapshots, by replaying the actions if it has none. Either way the result is compared with the
-record.
+"""Environments in the state of a node of the tree: by restoring a snapshot, or by replaying the
+actions where there are none, compared with the record either way.
 
 The only part of exploration that opens environments. Knows nothing of policies or journals."""
 
@@ -56,8 +55,8 @@ class Forks:
         return await call_with_timeout(environment, self._timeout, take)
 
     async def ensure_snapshot(self, node: Node) -> None:
-        """Give the node its snapshot if it has none: on resume no node has one before it is forked.
-        The steps are not counted, as an undisturbed run does not take them."""
+        """Give the node its snapshot if it has none, as on resume. The steps are not counted: an
+        undisturbed run does not take them."""
         if node.snapshot is None:
             async with open_environment(self._benchmark, self._timeout) as environment:
                 await self._replay(environment, node)
@@ -109,8 +108,7 @@ def immutable_snapshot(environment: Environment) -> Any:
 
 
 def restore_checked(environment: Environment, snapshot: Any) -> None:
-    """Restore and check that the state is the one that was saved. Raises RestoreError where it is
-    not."""
+    """Restore a state. Raises RestoreError if it is not the one that was saved."""
     name = type(environment).__name__
     if not isinstance(environment, Forkable):
         raise RestoreError(f"{name} has no snapshot and restore: fork it by replay")
@@ -126,11 +124,8 @@ def replay_checked(
     opening: Sequence[Message],
     steps: Sequence[Step],
 ) -> None:
-    """Reset and repeat `steps`, comparing each answer with the record. Raises RestoreError at the
-    first difference.
-
-    IPR's code forks this way unchecked: an environment that is not deterministic then estimates a
-    different state."""
+    """Reset and repeat `steps`; raises RestoreError at the first answer that is not the recorded
+    one. IPR's code does not check: what it estimates may then be another state."""
     again = [message.content for message in environment.reset(task, seed)]
     if again != [message.content for message in opening]:
         raise RestoreError(f"task {task.id}: the opening differs on replay")

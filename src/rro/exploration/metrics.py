@@ -10,8 +10,7 @@ from rro.types import Usage
 
 
 class RunningFigures:
-    """Takes each finished tree and passes the figures so far to `log`, at the step "tasks
-    finished"."""
+    """Takes each finished tree and passes the figures so far to `log`, by tasks finished."""
 
     def __init__(self, log: Callable[[Mapping[str, float], int], None]) -> None:
         self._log, self._usage = log, Usage()

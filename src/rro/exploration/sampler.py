@@ -29,7 +29,6 @@ from rro.types import (
     Message,
     ProcessReward,
     SamplingParams,
-    Step,
     StopReason,
     Task,
     Trajectory,
@@ -50,12 +49,10 @@ class ContextFull(Exception):
 
 @dataclass(frozen=True)
 class ExplorationContext:
-    """What the samplers of one exploration share.
-
-    `policy` draws candidates with `proposal_params`; `rollout_policy` rolls out with `params` (it
-    is the policy itself unless a frozen model makes the estimates). Each new piece of work is
-    reserved in `budget`, and its cost entered there. The journal's keys and the seeds begin with
-    `namespace`, or with the iteration if it is empty."""
+    """What the samplers of one exploration share. `policy` draws candidates with `proposal_params`;
+    `rollout_policy` (the policy itself, unless a frozen model makes the estimates) rolls out with
+    `params`. Each new piece of work is reserved in `budget`, and its cost entered there. The
+    journal's keys and the seeds begin with `namespace`, or with the iteration if it is empty."""
 
     benchmark: Benchmark
     policy: Policy
@@ -85,8 +82,7 @@ class Sampler:
         self._forks = Forks(context.benchmark, self.tree, seed, context.limits.step_timeout)
 
     async def start(self) -> None:
-        """Reset the task: the root gets its opening. Once, before anything else. Raises
-        TaskFailed."""
+        """Reset the task, once: the root gets its opening. Raises TaskFailed."""
         await self._retried(self._forks.start, "start")
 
     def is_open(self, node: Node) -> bool:
@@ -96,8 +92,8 @@ class Sampler:
     # -- draw
 
     async def propose(self, node: Node) -> Node:
-        """Draw one candidate a_t ~ pi(. | h_t) and carry it out in a fork. Raises ContextFull,
-        BudgetSpent, TaskFailed."""
+        """Draw a candidate a_t ~ pi(. | h_t) and carry it out. Raises ContextFull, BudgetSpent,
+        TaskFailed."""
         child, seed = self._new_child(node), self._seed("candidate", node.id, _drawn(node))
         node.children.append(child)
         try:
@@ -107,8 +103,7 @@ class Sampler:
             raise
 
     async def propose_and_estimate(self, node: Node, candidates: int, rollouts: int) -> list[Node]:
-        """Draw `candidates` at once and estimate each as soon as it is drawn. Raises
-        ContextFull."""
+        """Draw several at once and estimate each as soon as it is drawn. Raises ContextFull."""
 
         async def draw_and_estimate() -> Node:
             candidate = await self.propose(node)
@@ -132,11 +127,9 @@ class Sampler:
         return self.tree.recycle(node)
 
     async def outcome_of(self, node: Node) -> Hashable:
-        """What an action did: equal for two candidates of one node that the environment cannot tell
-        apart from here on.
-
-        With snapshots: observation, reward and state. Without: what the benchmark says that a
-        message does."""
+        """What an action did: equal for candidates of one node that the environment cannot tell
+        apart from here on. Observation, reward and state; without snapshots, what the benchmark
+        says that a message does in place of the state."""
         assert node.step is not None
         seen = (node.step.observation, node.step.reward, node.stop, node.reward)
         if node.stop is not None:
@@ -156,15 +149,13 @@ class Sampler:
         if number not in node.rollouts:
             policy, params = self.context.rollout_policy, self.context.params
             states: list[Any] | None = [] if keep_states else None
-            node.rollouts[number] = await self._episode(
-                "rollout", node, number, policy, params, states
-            )
+            rollout = await self._episode("rollout", node, number, policy, params, states)
+            node.rollouts[number] = rollout
             node.states[number] = tuple(states or ())
         return node.rollouts[number]
 
     async def play(self, number: int) -> Trajectory:
-        """Episode `number` of the policy itself, from the start, drawn as candidates are. Its
-        reward is None if it failed."""
+        """Episode `number` of the policy itself, from the start, drawn as candidates are."""
         episodes, root = self.tree.episodes, self.tree.root
         if number not in episodes:
             policy, params = self.context.policy, self.context.proposal_params
@@ -230,14 +221,8 @@ class Sampler:
             completion = (await self._retried(sample, what))[0]
             if completion.finish == "context":
                 return CandidateRecord(None, completion.policy, completion.usage)
-            carry_out = partial(
-                self._carry_out,
-                node,
-                child,
-                completion.message,
-                completion.policy,
-                completion.usage,
-            )
+            drawn = completion.message, completion.policy, completion.usage
+            carry_out = partial(self._carry_out, node, child, *drawn)
             return replace(await self._retried(carry_out, what), logprobs=completion.logprobs)
 
     async def _carry_out(
@@ -245,17 +230,16 @@ class Sampler:
     ) -> CandidateRecord:
         started, reward, timeout = time.perf_counter(), None, self.context.limits.step_timeout
         async with self._forks.at(node) as (environment, replayed):
-            result = await step_checked(environment, action, timeout)
-            ended = result.done or node.depth + 1 >= self.context.limits.max_steps
-            if result.done:
-                reward = result.reward
+            step = await step_checked(environment, action, timeout)
+            ended = step.done or node.depth + 1 >= self.context.limits.max_steps
+            if step.done:
+                reward = step.reward
             elif ended:
                 reward = await truncated_reward(environment, timeout)
             else:
                 child.snapshot = await self._forks.snapshot(environment)
-        stop = StopReason.TERMINAL if result.done else StopReason.STEP_LIMIT if ended else None
+        stop = StopReason.TERMINAL if step.done else StopReason.STEP_LIMIT if ended else None
         usage += Usage(environment_steps=1 + replayed, seconds=time.perf_counter() - started)
-        step = Step(action, result.observation, result.reward, result.done, result.invalid)
         return CandidateRecord(step, policy, usage, reward, stop)
 
     async def _episode(
@@ -321,8 +305,7 @@ class Sampler:
         read: Callable[[Mapping[str, Any]], Work],
     ) -> Work:
         """What the journal has under this key, or else what `make` gives, journalled and counted.
-
-        What failed is counted, but not journalled: a resumed run tries again."""
+        What failed is only counted: a resumed run tries again."""
         journal, name = self.context.journal, self.context.key(self.task, key)
         known = journal.get(kind, name)
         if known is not None:
@@ -351,6 +334,5 @@ class Sampler:
 
 
 def _drawn(node: Node) -> int:
-    """Candidates that were drawn or given, which is what numbers the next one; recycled ones have
-    no number."""
+    """Candidates that were drawn or given, which number the next one; recycled ones do not."""
     return sum(not child.recycled for child in node.children)

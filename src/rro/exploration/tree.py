@@ -50,8 +50,7 @@ class RolloutSuffix:
 
     @property
     def is_last(self) -> bool:
-        """Whether the rollout ends with its next step (rather than with a full context after
-        it)."""
+        """Whether the rollout ends with its next step, not with a full context after it."""
         return (
             self.start + 1 == len(self.rollout.steps)
             and self.rollout.stop is not StopReason.CONTEXT
@@ -120,11 +119,8 @@ class Node:
         return self.cost + _total(self.rollouts)
 
     def suffixes(self) -> list[RolloutSuffix]:
-        """Every rollout through this node that has an outcome, in an order that does not depend on
-        when each ended.
-
-        Rollouts that began below are not among them: a strategy chose where they begin, so their
-        outcomes are no fair sample for this node."""
+        """Every rollout through this node that has an outcome, in a fixed order. Not those that
+        began below: a strategy chose where, so they are no fair sample for this node."""
         own = [
             RolloutSuffix(rollout, rollout.reward, 0, self.states.get(number, ()), self.id, number)
             for number, rollout in sorted(self.rollouts.items())
@@ -146,8 +142,7 @@ class Node:
         return [] if self.parent is None else [*self.parent.path(), self]
 
     def history(self) -> tuple[Message, ...]:
-        """The messages up to and including this node's observation: the prompt of the next
-        action."""
+        """The messages up to this node's observation: the prompt of the next action."""
         if self.parent is None:
             return self.opening
         assert self.step is not None
@@ -226,8 +221,8 @@ class Tree:
         return sum(self.usage_by_step(), Usage())
 
     def usage_by_step(self) -> list[Usage]:
-        """Element t is what was spent on the t-th step: its candidates and their rollouts; element
-        0 is the estimate of the start, and the episodes."""
+        """Element t: the candidates of the t-th step and their rollouts; 0: the start's estimate
+        and the episodes."""
         by_step = [_total(self.episodes)]
         for node in self.root.walk():
             by_step += [Usage()] * (node.depth + 1 - len(by_step))
@@ -241,8 +236,7 @@ def answer(step: Step | StepResult) -> tuple[str, float, bool]:
 
 
 def recycled_child(child_id: str, parent: Node, origin: RolloutSuffix) -> Node:
-    """The node that the next step of `origin`, as seen from `parent`, leads to; not yet among the
-    parent's children."""
+    """The node that the next step of `origin` leads to; not yet among the parent's children."""
     child = Node(child_id, parent, step=origin.next, policy=origin.rollout.policy, origin=origin)
     if origin.is_last:
         child.stop, child.reward = origin.rollout.stop, origin.reward

@@ -1,7 +1,7 @@
 """What a learner is: rows in, a checkpoint out, one training.
 
-Knows neither TRL nor torch, so that a learner and its options can be looked up without them. A
-learner module imports what trains only inside `train`."""
+Knows neither TRL nor torch: a learner imports them inside `train`, so that it and its options can
+be looked up without."""
 
 from __future__ import annotations
 
@@ -99,10 +99,8 @@ class Learner(Protocol):
         """Train the model in folder `start` and write the result, a whole model and its tokenizer,
         to the folder `output`; it appears there only when it is complete.
 
-        `start`, `reference`: checkpoints, or None for the model that `context.model` names. A
-        learner without a reference policy ignores `reference`. A call with the same arguments
-        resumes from the last checkpoint of one that was killed.
-
-        Raises DataError if no row can be trained on, UsageError for options that cannot be met,
-        and RroError if the training itself fails."""
+        `start`, `reference`: checkpoints, or None for the model that `context.model` names. The
+        same arguments again resume a training that was killed from its last checkpoint. Raises
+        DataError if no row can be trained on, UsageError for options that cannot be met, and
+        RroError if the training itself fails."""
         ...

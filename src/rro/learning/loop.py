@@ -29,9 +29,8 @@ def fit(
     trainer: Any, stage: str, work: Workspace, rows: Rows, observe: Observe | None
 ) -> TrainingReport:
     """Train, from the last checkpoint if there is one, and put the result at the workspace's
-    output.
-
-    Raises RroError if the loss is no longer finite, or the disk or the GPU's memory is full."""
+    output. Raises RroError if the loss is no longer finite, or the disk or the GPU's memory is
+    full."""
     checkpoint = work.last_checkpoint()
     resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     steps = math.ceil(trainer.args.num_train_epochs * trainer.row_order.steps)
@@ -75,12 +74,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self, stage: str, observe: Observe | None, row_order: LengthOrder, progress: Progress | None
     ) -> None:
-        self.stage, self.observe, self.row_order, self.progress = (
-            stage,
-            observe,
-            row_order,
-            progress,
-        )
+        self.stage, self.observe = stage, observe
+        self.row_order, self.progress = row_order, progress
         self.tokens = 0.0
         self._last_record = (time.perf_counter(), 0.0)
 
@@ -116,10 +111,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 
 
 def _save(trainer: Any, work: Workspace, report: TrainingReport) -> None:
-    """Write the result in the main process; all processes return when it is there.
-
-    An adapter is merged into the weights it was trained on, so a result is always a whole model;
-    the adapter itself is kept beside them for serving engines."""
+    """Write the result in the main process; all processes return when it is there. An adapter is
+    merged, so a result is always a whole model, and kept beside it for serving engines."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):
         if trainer.accelerator.is_main_process:
@@ -132,8 +125,8 @@ def _save(trainer: Any, work: Workspace, report: TrainingReport) -> None:
 
 @contextmanager
 def clear_errors(stage: str, work: Workspace) -> Iterator[None]:
-    """Raise RroError with the fix in place of what torch and the writers of weights raise for a
-    full GPU or a full disk; each of the writers has an error of its own for that."""
+    """Raise RroError with the fix in place of what torch and the writers of weights, each in its
+    own way, raise for a full GPU or a full disk."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -160,8 +153,7 @@ def _is_full_disk(error: Exception) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Transformers and TRL: what they log on the way is for their developers, and would
-    break our progress bar."""
+    """Silence Transformers and TRL, which would break our progress bar."""
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:

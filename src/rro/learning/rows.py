@@ -43,9 +43,7 @@ class Rows:
 
 def sft_rows(chat: ChatFormat, conversations: Sequence[Sequence[Message]], max_length: int) -> Rows:
     """Tokenise conversations: columns `input_ids`, and `labels` with IGNORED at every token without
-    loss.
-
-    Raises DataError if no row is left."""
+    loss. Raises DataError if no row is left."""
     encoded = [
         chat.encode(conversation, add_generation_prompt=False) for conversation in conversations
     ]
@@ -65,10 +63,9 @@ def sft_rows(chat: ChatFormat, conversations: Sequence[Sequence[Message]], max_l
 
 def preference_rows(chat: ChatFormat, pairs: Sequence[PreferencePair], max_length: int) -> Rows:
     """Tokenise pairs for TRL: columns `prompt_ids`, `chosen_ids`, `rejected_ids`, and
-    `chosen_mask`, `rejected_mask`, which mark the assistant tokens of a side. A side may be one
-    message or a whole trajectory.
-
-    Raises DataError if no row is left, or if a side does not continue its prompt token by token."""
+    `chosen_mask`, `rejected_mask`, which mark the assistant tokens of a side (one message or a
+    whole trajectory). Raises DataError if no row is left, or if a side does not continue its prompt
+    token by token."""
     rows: list[dict[str, Any]] = []
     masks = []
     for pair in pairs:
@@ -159,8 +156,7 @@ class LengthOrder(Sampler[int]):
 
     A function of `seed` and the epoch only: neither resuming, nor the split of `batch_size` into
     micro-batches and devices, changes which rows make up which step. There is little padding, and
-    shapes repeat, which matters on a CPU, where the first batch of every new shape is slow. The
-    bias of sorting is limited to pools of POOL steps."""
+    shapes repeat (see PAD_MULTIPLE). The bias of sorting is limited to pools of POOL steps."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
         self.lengths = list(lengths)

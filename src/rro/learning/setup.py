@@ -37,8 +37,7 @@ RECORDS = 100
 
 
 def load_for_training(config: ModelConfig, checkpoint: Path | None) -> tuple[Any, Any]:
-    """The model in float32 and its tokenizer. An adapter, if the checkpoint is one, is merged into
-    the model."""
+    """The model in float32, an adapter merged into it, and its tokenizer."""
     device = resolve_device(config.device)
     if device.type == "cuda":
         if device.index and "LOCAL_RANK" not in os.environ:
@@ -135,8 +134,7 @@ def training_arguments(
 
 
 def optimiser_steps(options: TrainingConfig, rows: Rows) -> int:
-    """Optimiser steps of a whole training; an incomplete batch at the end of an epoch is a step
-    too."""
+    """Optimiser steps of a training; an incomplete batch at the end of an epoch is one too."""
     return math.ceil(options.epochs * math.ceil(len(rows.dataset) / options.batch_size))
 
 
@@ -164,8 +162,7 @@ def identity(options: TrainingConfig, context: TrainingContext, rows: Rows) -> s
 
 
 class OrderedRows:
-    """Put before a TRL trainer: rows come in the order of `LengthOrder`, and no model card is
-    written."""
+    """Put before a TRL trainer: the order is that of `LengthOrder`; no model card is written."""
 
     args: Any
     train_dataset: Any

@@ -76,40 +76,33 @@ def adapted_trl() -> Iterator[None]:
 
 
 class NoTelemetry:
-    """Put before a TRL trainer: it sends no usage data.
-
-    The public switch, HF_HUB_DISABLE_TELEMETRY, is read when huggingface_hub is imported, which
-    may be before this package is."""
+    """Put before a TRL trainer: it sends no usage data. The public switch,
+    HF_HUB_DISABLE_TELEMETRY, works only before huggingface_hub is imported."""
 
     def _send_telemetry(self) -> None:
         return
 
 
 class TokenisedPairs:
-    """Put before `DPOTrainer`: it takes rows that are tokenised already.
-
-    `_prepare_dataset` renders and tokenises text. `SFTTrainer` has a public switch for this,
-    `dataset_kwargs={"skip_prepare_dataset": True}`; `DPOTrainer` has none."""
+    """Put before `DPOTrainer`: it takes rows that are tokenised already. `SFTTrainer` has a public
+    switch for this, `dataset_kwargs={"skip_prepare_dataset": True}`; `DPOTrainer` has none."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
 
 
 class GivenReference:
-    """Put before `DPOTrainer`: it takes the reference's log-probabilities from columns of the rows.
-
-    `precompute_ref_log_probs=True` keeps the reference model out of memory, but then
-    `_precompute_ref_logps` would score all rows with the policy."""
+    """Put before `DPOTrainer`: it takes the reference's log-probabilities from columns of the rows,
+    where `precompute_ref_log_probs=True` would score all rows with the policy."""
 
     def _precompute_ref_logps(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
 
 
 def use_one_gpu(args: Any) -> None:
-    """Train on one GPU where several are visible and no launcher was used.
-
-    Transformers would use `nn.DataParallel`, which TRL refuses; only `_n_gpu` tells it otherwise,
-    short of hiding the other GPUs before CUDA starts. Raises RroError if that has no effect."""
+    """Train on one GPU where several are visible and no launcher was used: Transformers would use
+    `nn.DataParallel`, which TRL refuses, and only `_n_gpu` tells it otherwise. Raises RroError if
+    that has no effect."""
     if args.n_gpu > 1:
         args._n_gpu = 1
     if args.n_gpu > 1:

@@ -17,9 +17,8 @@ from rro.models import adapters
 
 
 class Workspace:
-    """The folders of one training. Raises UsageError if `output` is not empty, or if
-    `<output>.partial` belongs to a training with other rows or settings, that is, one with another
-    `identity`."""
+    """The folders of one training. Raises UsageError if `output` is not empty, or
+    `<output>.partial` belongs to a training with another `identity` (other rows or settings)."""
 
     def __init__(self, output: Path, identity: str) -> None:
         self.output = output
@@ -52,8 +51,7 @@ class Workspace:
         return self.partial / adapters.FOLDER
 
     def last_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint. Transformers writes the trainer's state last, so a
-        checkpoint that has it is complete."""
+        """The newest checkpoint with the trainer's state, which Transformers writes last."""
         steps = {
             int(path.name.rpartition("-")[2]): path for path in self.partial.glob("checkpoint-*")
         }
@@ -66,8 +64,8 @@ class Workspace:
         return None
 
     def finish(self, model: Any, tokenizer: Any, report: TrainingReport) -> None:
-        """Write the weights, the tokenizer and the report, then rename them to `output` at once,
-        and remove what else the training wrote."""
+        """Write weights, tokenizer and report, rename them to `output` at once, and remove the rest
+        of what the training wrote."""
         final = self.partial / "final"
         shutil.rmtree(final, ignore_errors=True)
         model.save_pretrained(final)

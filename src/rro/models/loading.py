@@ -40,10 +40,8 @@ TINY_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|
 
 def build_tiny(config: TinyConfig, texts: Iterable[str], seed: int, folder: Path) -> None:
     """Make an untrained Llama and its tokenizer and save both to `folder`, for `load_model(...,
-    checkpoint=folder)`. The same arguments give the same files.
-
-    The tokenizer is a byte-level BPE trained on `texts`; it can encode any text. Raises UsageError
-    for impossible sizes."""
+    checkpoint=folder)`. The same arguments give the same files. The tokenizer is a byte-level BPE
+    trained on `texts`; it can encode any text. Raises UsageError for impossible sizes."""
     if config.vocabulary < 256 + len(TINY_SPECIAL):
         raise UsageError(
             f"model.tiny.vocabulary must be at least {256 + len(TINY_SPECIAL)}, for all bytes and "
@@ -140,8 +138,7 @@ def load_model(config: ModelConfig, checkpoint: Path | None, *, train: bool) -> 
 
 
 def load_tokenizer(config: ModelConfig, checkpoint: Path | None) -> Any:
-    """The tokenizer that `load_model` would return, without loading the weights. Raises UsageError
-    likewise."""
+    """The tokenizer that `load_model` would return, without the weights. Raises likewise."""
     return _load_tokenizer(config, find_sources(config, checkpoint)[1])
 
 

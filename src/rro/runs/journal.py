@@ -64,21 +64,18 @@ class Journal:
         return self._index.find(*kind_and_key) is not None
 
     def records(self, kind: str, prefix: str = "") -> Iterator[dict[str, Any]]:
-        """All records of a kind whose key starts with `prefix`, in the order in which they were
-        written."""
+        """The records of a kind whose keys start with `prefix`, in the order of writing."""
         for place in self._index.places(kind):
             line = self._line(*place)
             if not prefix or _name(line)[1].startswith(prefix):
                 yield json.loads(line)
 
     def keys(self, start: int = 0) -> Iterator[tuple[str, str]]:
-        """(kind, key) of every record, in the order in which they were written, from number `start`
-        on."""
+        """(kind, key) of every record from number `start` on, in the order of writing."""
         return (_name(self._line(*place)) for place in self._index.places(start=start))
 
     def refresh(self) -> None:
-        """Read the complete records after the last one known, which another process has written
-        since. Only for a journal that is open read-only."""
+        """Read what another process has written since. Only for a read-only journal."""
         with open(self.path, "rb") as lines:
             lines.seek(self._end)
             for number, line in enumerate(lines, self._lines + 1):

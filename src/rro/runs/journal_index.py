@@ -45,8 +45,7 @@ class Index:
         return None if number is None else (self._starts[number], self._lengths[number])
 
     def places(self, kind: str | None = None, start: int = 0) -> Iterator[Place]:
-        """The places of the records there are now, of one kind or of all, from number `start`
-        on."""
+        """The places of the records of one kind or of all, from number `start` on."""
         end, wanted = len(self._starts), self._of_kind.get(kind, -1) if kind is not None else None
         for number in range(start, end):
             if wanted is None or self._kinds[number] == wanted:

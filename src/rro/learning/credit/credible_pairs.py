@@ -18,10 +18,7 @@ from rro.types import PreferencePair
 @dataclass(frozen=True)
 class CrediblePairs(Credit):
     """Each committed action against the sibling that is most credibly worth less, or against all
-    that credibly are.
-
-    What was seen after an action was committed counts too, and may overturn what had seemed
-    settled."""
+    that credibly are, by everything seen, also after it was committed."""
 
     siblings: Siblings = "lowest"
     """Which siblings the chosen action is paired with: the most credibly worse one, or all."""

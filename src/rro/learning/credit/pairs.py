@@ -19,9 +19,8 @@ Margin = Annotated[float, Field(ge=0)]
 
 @dataclass(frozen=True)
 class SiblingPairs(Credit):
-    """Each committed action against its siblings whose process reward is lower.
-
-    Siblings without an estimate, and those that say the same, give no pair."""
+    """Each committed action against its siblings whose process reward is lower. Siblings without an
+    estimate, and those that say the same, give no pair."""
 
     siblings: Siblings = "lowest"
     """Which siblings the chosen action is paired with: the one with the lowest process reward, or

@@ -29,8 +29,7 @@ class TransientError(Exception):
 
 
 def backoff(attempt: int, rng: random.Random) -> float:
-    """Seconds to wait after attempt number `attempt` (from 0): doubling, with "equal jitter", so
-    that requests that failed together are not retried together."""
+    """Seconds to wait after attempt number `attempt` (from 0): doubling, with "equal jitter"."""
     longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempt, 16))
     return longest * rng.uniform(0.5, 1.0)
 
@@ -86,8 +85,8 @@ class AdaptiveLimit:
             self._wake()
 
     def _decrease(self, decreases: int) -> None:
-        """Halve the limit, unless it was halved since the request began, which was then sent under
-        the old limit; `decreases` is how often that had happened before it."""
+        """Halve the limit, unless that was done since the request began, after `decreases`
+        times."""
         if decreases == self._decreases:
             self._decreases += 1
             self.now = max(1.0, self.now / 2)

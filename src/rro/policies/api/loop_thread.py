@@ -41,8 +41,8 @@ class LoopThread:
         return self._submit(work).result()
 
     def close(self, last: Callable[[], Awaitable[None]]) -> bool:
-        """Take no more work, cancel what is running, await `last` and end the thread. Returns False
-        if it was closed before."""
+        """Cancel what is running, await `last` and end the thread. False if it was closed
+        before."""
         if self._closed:
             return False
         self._closed = True

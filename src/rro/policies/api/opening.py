@@ -91,8 +91,7 @@ async def _open(
 
 
 def _check_model(answered: str, asked: str, url: str) -> str:
-    """The name that answers carry: `asked`, or a longer name (a dated version of an alias). Raises
-    UsageError for another one."""
+    """The name in answers: `asked`, or longer (a dated alias). Raises UsageError for another."""
     if answered and not answered.startswith(asked):
         raise UsageError(
             f"{url} was asked for the model {asked!r} and answered as {answered[:80]!r}: set "

@@ -41,10 +41,9 @@ _lock = threading.Lock()
 
 
 def acquire(key: str, weights: ServedWeights, start: Callable[[], Server]) -> Any:
-    """Return a running server with the same key (everything that tells servers apart except
-    adapters) whose rank fits the weights' adapter, or start one. The adapter is loaded. Call
-    `release` afterwards. The lock is held while a server starts, so that two callers do not start
-    the same one twice."""
+    """A running server with the same key (everything that tells servers apart except adapters)
+    whose rank fits the weights' adapter, or a new one; the adapter is loaded. Call `release`
+    afterwards. The lock is held while a server starts, so that none is started twice."""
     with _lock:
         fitting = [entry for entry in _entries if entry.key == key and entry.rank >= weights.rank]
         entry = fitting[0] if fitting else _Entry(start(), key, weights.rank)
