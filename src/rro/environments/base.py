@@ -18,16 +18,15 @@ from rro.types import Completion, Message, SamplingParams, StepResult, Task
 class Environment(ABC):
     """One episode. Deterministic given the task, the seed and the actions.
 
-    It is called from other threads than the one that made it, each call within a time limit; never
-    twice at once, but at the same time as others of its class. Set `blocking` if a step waits for
-    something (a server, a disk), so that it does not delay others (rro.environments.calls)."""
+    Called from other threads than the one that made it, within a time limit; never twice at once,
+    but at the same time as others of its class. Set `blocking` if a step waits for something (a
+    server, a disk), so that it does not delay others."""
 
     blocking: bool = False
 
     @abstractmethod
     def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
-        """Start `task` again; returns the opening of the conversation (system text, first
-        observation ...), which ends with a user message."""
+        """Start `task` again; returns the opening messages, which end with a user's."""
 
     @abstractmethod
     def step(self, action: Message) -> StepResult:
@@ -98,8 +97,8 @@ class Benchmark(ABC):
         """A new environment. Cheap, as the benchmark holds what is shared."""
 
     def action_of(self, message: Message) -> str:
-        """The part of a message that the environment carries out: messages that agree in it have
-        the same effect. Used only where there are no snapshots to compare."""
+        """The part of a message that decides its effect. Used where there are no snapshots to
+        compare."""
         return message.content
 
     def expert(self, task: Task, noise: float, seed: int) -> Agent:
@@ -110,8 +109,7 @@ class Benchmark(ABC):
         )
 
     def provenance(self) -> Mapping[str, Any]:
-        """What decides the tasks and rewards beyond the code (data hashes, seeds); goes into the
-        run folder."""
+        """What decides tasks and rewards beyond the code (data hashes, seeds), for the records."""
         return {}
 
 
@@ -147,6 +145,5 @@ class TaskList(Benchmark):
         return self._environment()
 
     def expert(self, task: Task, noise: float, seed: int) -> Agent:
-        return (
-            self._expert(task, noise, seed) if self._expert else super().expert(task, noise, seed)
-        )
+        make = self._expert or super().expert
+        return make(task, noise, seed)

@@ -1,10 +1,9 @@
 """Calls into environments from an event loop, each within a time limit: one that is slow or hangs
 does not delay the others.
 
-Environments that only compute share one thread, which is as fast as it gets where Python runs one
-thread at a time. A call that takes long keeps that thread, and the others go on in a new one. Each
-call of an environment that blocks, or once took long, has its own thread, so that no pool can be
-used up. All are daemon threads: none keeps the process alive."""
+Environments that only compute share one thread. A call that takes long keeps that thread, and the
+others go on in a new one. Each call of an environment that blocks, or once took long, has its own
+thread, so that no pool can be used up. All are daemon threads: none keeps the process alive."""
 
 from __future__ import annotations
 
@@ -38,8 +37,7 @@ _REPORT_INTERVAL = 0.001
 async def call_with_timeout(
     owner: Environment | Benchmark, timeout: float, work: Callable[[], T]
 ) -> T:
-    """Call into an environment, or into a benchmark that makes one; returns or raises what the call
-    does.
+    """Call into an environment, or into a benchmark that makes one; gives what the call does.
 
     Raises TimeoutError if it takes longer than `timeout` seconds from its start; RroError if so
     many calls hang that the process cannot go on."""
@@ -60,8 +58,7 @@ def hanging_calls() -> int:
 
 
 class _Abandoned(BaseException):
-    """Raised in a thread that hangs in Python code, so that it ends and leaves the processor to the
-    others."""
+    """Raised in a thread that hangs in Python code, so that it ends."""
 
 
 class _Call(Generic[T]):
@@ -151,11 +148,8 @@ class _Call(Generic[T]):
 
 
 class _SharedThread:
-    """An event loop's thread for short calls, which it runs one after another. `slow` are the
-    classes that had a long call.
-
-    The thread starts once the event loop has nothing else to do, and reports what it has finished
-    in groups."""
+    """An event loop's thread for short calls, which it runs one after another and reports in
+    groups. `slow` are the classes that had a long call."""
 
     def __init__(self) -> None:
         self.slow: set[type] = set()
@@ -172,8 +166,7 @@ class _SharedThread:
             call.loop.call_soon(self.wake.put, True)
 
     def hand_over(self, call: _Call[Any]) -> None:
-        """Leave the thread to this call if the call runs in it, and start a new one for the
-        others."""
+        """Leave the thread to this call if it runs there; the others go on in a new one."""
         if call.thread == self._worker.ident:
             self.slow.add(call.kind)
             log.info(

@@ -56,10 +56,9 @@ def data_folder(name: str) -> Path:
 def fetch(name: str, source: Path | None = None, target: Path | None = None) -> Path:
     """Put the data set `name` into the folder `target` (default: data_root()/name); returns it.
 
-    Files that the folder `source` has are copied; all others are downloaded or made. Either the
-    whole folder appears or nothing does, and a complete folder is left unchanged. Raises UsageError
-    for an unknown name, DataError if a file cannot be obtained or is not what it should be.
-    """
+    Files that the folder `source` has are copied; all others are downloaded or made. The whole
+    folder appears or nothing does; a complete one is left unchanged. Raises UsageError for an
+    unknown name, DataError if a file cannot be obtained or is not what it should be."""
     if name not in DATA_SETS.names():
         raise UsageError(f"unknown data set {name!r}: {did_you_mean(name, DATA_SETS.names())}")
     if source is not None and not source.is_dir():
@@ -99,10 +98,7 @@ def _fill(data_set: DataSet, source: Path | None, target: Path) -> None:
 
 
 def download(url: str) -> bytes:
-    """The content at `url`. Raises DataError that says how to do without the network.
-
-    For the few megabytes that are not in a data set of the Hugging Face Hub.
-    """
+    """The content at `url`. Raises DataError that says how to do without the network."""
     content = io.BytesIO()
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:

@@ -16,11 +16,8 @@ from rro.runs.progress import Progress
 
 
 def replay(file: Path, play: Callable[[Mapping[str, Any]], None], system: str) -> None:
-    """Call `play` with each record of a file, in order, with a progress bar.
-
-    Raises DataError that names file and line if a line is not JSON, or if `play` raises because the
-    record is not one of `system`.
-    """
+    """Call `play` with each record of a file, in order, with a progress bar. Raises DataError that
+    names file and line if a line is not JSON, or `play` finds that it is not of `system`."""
     lines = list(_lines(file))
     with Progress(f"replaying {file.name}", len(lines), "lines") as progress:
         for number, record in lines:
@@ -34,8 +31,7 @@ def replay(file: Path, play: Callable[[Mapping[str, Any]], None], system: str) -
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a file, decompressed if it is gzipped. Raises DataError if it cannot be
-    read."""
+    """The content of a file, plain or gzipped. Raises DataError if it cannot be read."""
     try:
         content = file.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content

@@ -12,11 +12,9 @@ from rro.errors import UsageError
 
 
 def register(name: str, factory: Callable[..., Benchmark]) -> None:
-    """Make an environment available to recipes as `environment.name = name`.
-
-    `factory` takes options, as keyword parameters or as a pydantic model called `options`, and
-    returns a Benchmark. Raises UsageError for a name that is taken.
-    """
+    """Make an environment available to recipes as `environment.name = name`. `factory` takes
+    options, as keyword parameters or as a pydantic model called `options`, and returns a Benchmark.
+    Raises UsageError for a name that is taken."""
     plugins.ENVIRONMENTS.register(name, factory)
 
 
@@ -27,8 +25,7 @@ def open_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Bench
 
 
 def open_environment(section: EnvironmentConfig) -> Benchmark:
-    """Open the benchmark of a recipe's `[environment]`. Raises UsageError as `open_benchmark`
-    does."""
+    """Open the benchmark of a recipe's `[environment]`. Raises as `open_benchmark` does."""
     if not section.name:
         known = ", ".join(plugins.ENVIRONMENTS.names())
         raise UsageError(

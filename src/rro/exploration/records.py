@@ -243,22 +243,12 @@ class _FinishedTree:
     def _run(self, kind: str, node: Node, number: int, history: tuple[Message, ...]) -> Trajectory:
         row = self._failed.get((kind, node.id, number))
         if row is not None:
-            run = Trajectory(
-                self._tree.task.id,
-                history,
-                (),
-                None,
-                StopReason.FAILED,
-                row["policy"],
-                row["seed"],
-                usage_of(row),
-                row["error"],
-            )
-        elif kind == "rollout":
-            run = read_rollout(self._records.rollouts[node.id, number], history)
-        else:
-            run = read_rollout(self._records.episodes[number], history)
-        return run
+            task, failed, usage = self._tree.task.id, StopReason.FAILED, usage_of(row)
+            policy, seed, error = row["policy"], row["seed"], row["error"]
+            return Trajectory(task, history, (), None, failed, policy, seed, usage, error)
+        if kind == "rollout":
+            return read_rollout(self._records.rollouts[node.id, number], history)
+        return read_rollout(self._records.episodes[number], history)
 
 
 class _UnfinishedTree:

@@ -97,8 +97,7 @@ class ChatFormat:
     Thread-safe."""
 
     def __init__(self, tokenizer: Any, cached: int = 2048) -> None:
-        """`cached`: how many encoded histories to remember; exploration encodes the same ones many
-        times."""
+        """`cached`: how many encoded histories to remember, as exploration encodes them again."""
         self.tokenizer = tokenizer
         self._name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         if not getattr(tokenizer, "chat_template", None):
@@ -151,8 +150,7 @@ class ChatFormat:
         return state
 
     def _extend(self, messages: tuple[Message, ...], prompt: bool) -> _State:
-        """The state after `messages`, made from that of their longest beginning that ends with an
-        answer."""
+        """The state after `messages`, from that of the longest beginning that ends in an answer."""
         text = self._render(messages, prompt)
         answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
         if answers and answers[-1] == len(messages) - 1 and not prompt:

@@ -74,10 +74,8 @@ class ApiClient:
         retries: int | None = None,
     ) -> T:
         """POST `body` (None: GET) and return `read` of the answer's JSON; in the client's loop.
-
-        Transient errors are retried `retries` times (None: as the settings say), also those that
-        `read` raises. Raises PolicyError when the retries are used up, RequestRejected for what no
-        retry helps."""
+        Transient errors, also those of `read`, are retried `retries` times (None: as the settings
+        say). Raises PolicyError after that, RequestRejected for what no retry helps."""
         self.requests += 1
         retries = self.settings.retries if retries is None else retries
         for attempt in range(retries + 1):
@@ -205,8 +203,7 @@ def _key(variable: str) -> str:
 
 
 def _reason(response: Any) -> tuple[str, str, Mapping[str, Any]]:
-    """The text, the code and the other fields of a server's error; servers put these in four
-    different places."""
+    """The text, the code and the other fields of a server's error, from where servers put them."""
     try:
         tree = response.json()
     except (ValueError, RecursionError):
@@ -224,8 +221,7 @@ _lock = threading.Lock()
 
 
 def connect(settings: OpenAIConfig) -> ApiClient:
-    """The client with these settings: the one that another policy uses, or a new one. Call
-    `disconnect` afterwards."""
+    """The client with these settings, new or another policy's. Call `disconnect` afterwards."""
     # a client reads none of the excluded ones
     key = settings.model_dump_json(exclude={"model", "models", "tokens"})
     with _lock:

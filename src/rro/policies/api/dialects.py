@@ -59,9 +59,8 @@ class Reply:
     model: str
 
     def usage(self, prompt_tokens: int, seconds: float) -> list[Usage]:
-        """The usage of each answer. The prompt is computed and billed once, so it is in the first
-        one's alone. `prompt_tokens` is our own count, for a server without one; `seconds` is the
-        share of each answer."""
+        """The usage of each answer, the prompt in the first one's alone. `prompt_tokens` is our own
+        count, for a server without one; `seconds` is the share of each answer."""
         total, count = self.generated_tokens or 0, len(self.answers)
         shares = [total // count + (i < total % count) for i in range(count)]
         generated = [
@@ -92,8 +91,8 @@ class Dialect(ABC):
 
     @abstractmethod
     def read(self, tree: Any, request: SamplingRequest) -> Reply:
-        """The answers in the response to `request`. Raises TransientError if something is missing,
-        PolicyError if the server withheld an answer."""
+        """The answers in a response. Raises TransientError if something is missing, PolicyError if
+        the server withheld one."""
 
     def text(self, tree: Any) -> str:
         """The first answer's text as the server decoded it."""

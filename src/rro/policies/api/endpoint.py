@@ -67,8 +67,7 @@ class Endpoint:
     served_as: str = ""
 
     async def sample(self, request: SamplingRequest) -> Reply:
-        """The answers to a request; in the client's loop. Raises RequestRejected, or PolicyError
-        after all retries."""
+        """The answers to a request; in the client's loop. Raises as `ApiClient.request` does."""
 
         def read(tree: Any) -> Reply:
             reply = self.dialect.read(tree, request)

@@ -128,10 +128,8 @@ def _on_cpu(policy: PolicyConfig, options: Mapping[str, Any], shape: Any) -> dic
 
 def environment(threads: int | None) -> dict[str, str]:
     """Environment variables for a server with `threads` threads (None: one for each core), except
-    those that the user has set.
-
-    vLLM would bind one thread to each core but one, always starting with the first: two servers, or
-    a server and a trainer, would share the same cores."""
+    those that the user has set. By itself vLLM binds its threads to the first cores: two servers,
+    or a server and a trainer, would share the same ones."""
     defaults = {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": str(threads or cores()),

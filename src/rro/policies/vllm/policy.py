@@ -32,10 +32,8 @@ from rro.types import Completion, Message, SamplingParams
 
 
 def open_vllm(settings: VllmConfig, context: PolicyContext) -> VllmPolicy:
-    """A policy with the context's weights.
-
-    Policies with the same whole model share a server, whatever their adapters. If adapters lead
-    from the checkpoint `context.start` to these weights, they are served on top of it.
+    """A policy with the context's weights, on top of the checkpoint `context.start` if adapters
+    lead from there to them.
 
     Waits until the server answers, so call it outside any event loop. Raises UsageError if there is
     no vLLM or the settings do not fit, RroError if the server does not start."""
@@ -106,7 +104,7 @@ class VllmPolicy:
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
-        """Draw `n` answers. Raises PolicyError if a request failed, RroError if the server has
+        """Draw `n` answers. Raises PolicyError if a request failed, RroError if the server
         ended."""
         try:
             return await self._inner.sample(messages, n, params, seed)
