@@ -20,7 +20,7 @@ from rro.episodes.loop import (
 )
 from rro.errors import RroError, UsageError
 from rro.policies.scripted import ScriptedPolicy
-from rro.types import Message, StepResult, StopReason, Task, Trajectory, Usage
+from rro.types import Message, Step, StepResult, StopReason, Task, Trajectory, Usage
 
 DEEP = {"t": {"a": {"a": {"a": 0.75}}}}
 
@@ -197,7 +197,7 @@ def answer(result):
 
 def test_numpy_rewards_become_plain_ones():
     result = answer(StepResult("o\udc80", np.float32(0.5), np.bool_(True)))
-    assert result == StepResult("o?", 0.5, True)
+    assert result == Step(Message("assistant", "a"), "o?", 0.5, True)
     assert (type(result.reward), type(result.done)) == (float, bool)
 
 
