@@ -20,6 +20,7 @@ import logging
 import os
 import sys
 import textwrap
+import traceback
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
@@ -144,6 +145,11 @@ class Door:
                 f"{self.kind} {target}: {error}; modules are looked for beside the recipe, in the "
                 "working directory and among installed packages"
             ) from error
+        except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+            raise UsageError(
+                f"{self.kind} {target}: importing {module} failed: "
+                f"{type(error).__name__}: {error}{_place(error)}"
+            ) from error
 
 
 ENVIRONMENTS = Door("environment", "rro.environments")
@@ -238,6 +244,14 @@ def _descriptions(factory: Factory) -> dict[str, str]:
         and isinstance(below.value, ast.Constant)
         and isinstance(below.value.value, str)
     }
+
+
+def _place(error: BaseException) -> str:
+    """Where an error was raised, unless its message says so."""
+    if isinstance(error, SyntaxError) or error.__traceback__ is None:
+        return ""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({last.filename}, line {last.lineno})"
 
 
 def _article(noun: str) -> str:

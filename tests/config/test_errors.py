@@ -1,10 +1,11 @@
 """What is wrong with a recipe is told all at once, in our words, each with the place where it was
 written."""
 
+import sys
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tomli_w import dumps
 
@@ -82,6 +83,52 @@ def test_a_single_problem_is_one_sentence(tmp_path):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("experts.file=3", "experts.file must be a path, not 3"),
+        ("environment.options.data=3", "environment.options.data must be a path, not 3"),
+        ("environment.webshop=3", "environment.webshop must be a table"),
+        ("environment.options.sample=3", "environment.options.sample must be a table, not 3"),
+        ("explore.tasks=true", "explore.tasks must be a whole number of at least 1, not true"),
+        ("dpo.learning_rate=inf", "dpo.learning_rate must be a number above 0, not inf"),
+        ("policy.top_p=2", "policy.top_p must be a number above 0 and at most 1, not 2"),
+        ("explore.pricing=sf", "must be one of policy, sft, not 'sf' (did you mean sft?)"),
+        ("explore.adaptve.prior=1", "unknown key explore.adaptve: did you mean adaptive?"),
+        ("explore.adaptive.first=0", "explore.adaptive.first must be a whole number"),
+        ("modules=3", "modules must be a list of paths, not 3"),
+    ],
+)
+def test_types_are_told_in_plain_words(tmp_path, override, sentence):
+    file = tmp_path / "recipe.toml"
+    file.write_text('[environment]\nname = "webshop"\n')
+    message = refused(file, override)
+    assert message.startswith(f"override {override}: ")
+    assert sentence in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("import sys\nsys.exit(0)\n", "importing broken failed: SystemExit: 0"),
+        ("x = 1\ny = nothing\n", "NameError: name 'nothing' is not defined"),
+        ("def f(:\n", "SyntaxError: invalid syntax"),
+        ("import no_such_package\n", "No module named 'no_such_package'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_one_sentence(tmp_path, source, sentence):
+    file = tmp_path / "recipe.toml"
+    file.write_text('[environment]\nname = "broken:open_it"\n')
+    (tmp_path / "broken.py").write_text(source)
+    try:
+        message = refused(file)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert message.startswith(f"{file}:2: environment.name: environment broken:open_it: ")
+    assert sentence in message
+
+
 def test_what_is_no_toml_names_the_line(tmp_path):
     file = tmp_path / "recipe.toml"
     file.write_text('name = "a"\nseed = \n')
@@ -104,6 +151,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(keys, values, max_size=4))
+@example({"\x1f\t": {"\\ \N{MEDIUM WHITE CIRCLE}": 1}})
 def test_every_key_of_any_recipe_has_its_line(tree):
     text = dumps(tree)
     lines, found = text.splitlines(), key_lines(text)

@@ -57,6 +57,9 @@ def problems_of(error: ValidationError, model: type[BaseModel], tree: Any) -> li
             key = detail["ctx"]["key"] if "ctx" in detail else str(detail["loc"][-1])
             path = (*path, key)
             problem = unknown_key(path, known_keys(model, path[:-1]))
+        elif detail["type"] == "not_a_table":
+            path = (*path, detail["ctx"]["key"])
+            problem = Problem(path, f"{'.'.join(path)} must be a table")
         else:
             problem = _wrong_value(path, field, detail, tree)
         found.setdefault(path, problem)
@@ -76,7 +79,8 @@ def known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     for part in path:
         field = section.model_fields.get(part) if section else None
         section = model_in(field.annotation) if field else None
-    return list(section.model_fields) if section else []
+    plugins = getattr(section, "door", None)
+    return [*(section.model_fields if section else ()), *(plugins.names() if plugins else ())]
 
 
 def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[Path, FieldInfo | None]:
@@ -100,7 +104,9 @@ def _wrong_value(path: Path, field: FieldInfo | None, detail: Any, tree: Any) ->
         return Problem(path, f"{key} is missing: set it to {expected(field)}")
     if detail["type"] in ("value_error", "assertion_error"):  # the sentence of a validator
         return Problem(path, f"{prefix}{detail['ctx']['error']}")
-    if field is None or "url" not in detail:  # pydantic gives its own errors a link
+    # pydantic gives its own errors a link, apart from that of paths
+    about_type = "url" in detail or detail["type"] in ("path_type", "truth_value")
+    if field is None or not about_type:
         return Problem(path, f"{prefix}{detail['msg']}", secret=detail["type"] == "secret")
     value, words = _value_at(tree, path), expected(field)
     return Problem(path, f"{key} must be {words}, not {_shown(value)}{_hint(value, words)}")

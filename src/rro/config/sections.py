@@ -10,16 +10,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from rro import plugins
+from rro.config.wording import expected
 
 
 class Section(BaseModel):
     """A table of settings. Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` is not taken for 1."""
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and expected(field).startswith(("a number", "a whole number")):
+            raise PydanticCustomError("truth_value", "true or false is not a number")
+        return value
 
 
 class PluginSection(Section):
@@ -49,8 +61,10 @@ class PluginSection(Section):
         """An extra key must be the table of a known plug-in: a misspelt setting is not taken for
         one."""
         for key, value in (self.model_extra or {}).items():
-            if not isinstance(value, dict) or key not in self.door.names():
+            if key not in self.door.names():
                 raise PydanticCustomError("unknown_key", "unknown key {key}", {"key": key})
+            if not isinstance(value, dict):
+                raise PydanticCustomError("not_a_table", "{key} must be a table", {"key": key})
         return self
 
 

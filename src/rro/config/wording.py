@@ -81,6 +81,6 @@ def _range(limits: Iterable[Any]) -> str:
         }
     if found.keys() == {"ge", "le"}:
         return f" from {found['ge']} to {found['le']}"
-    words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+    words = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
     parts = [f"{words[name]} {found[name]}" for name in words if name in found]
     return f" {' and '.join(parts)}" if parts else ""
