@@ -22,7 +22,7 @@ FILES = {
 }
 RECIPE, PACKAGE = (text for language, text in BLOCKS if language == "toml")
 # The trained policy is called as the recipe calls the strategy.
-LABEL = "strategy:BestOfTwo-1"
+LABEL = "BestOfTwo-1"
 (COMMAND,) = (text.split() for language, text in BLOCKS if not language)
 
 

@@ -77,8 +77,10 @@ class RunFolder:
         return self.path / "checkpoints" / label
 
     def trained(self, iteration: int) -> str:
-        """The label of the policy after that iteration; iteration 0 is the SFT policy."""
-        return "sft" if iteration == 0 else f"{self.config.explore.strategy}-{iteration}"
+        """The label of the policy after that iteration: "sft" for 0, else the strategy's name, without
+        its module, and the number."""
+        name = self.config.explore.strategy.rpartition(":")[2]
+        return f"{name}-{iteration}" if iteration else "sft"
 
     def write_metric(self, metric: dict[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as lines:
