@@ -28,6 +28,8 @@ from rro.plugins import Plugin, search_in
 log = logging.getLogger(__name__)
 
 _WIDTH = 100
+# A longer list has a line for each item.
+_SHORT = 80
 _ABSENT: tuple[Any, ...] = (None, [], {}, "")
 TEMPLATE = """\
 Every setting of a recipe. Lines that begin with # and no space are settings that are not set, with
@@ -178,7 +180,11 @@ def _setting(key: str, field: FieldInfo, given: Mapping[str, Any]) -> Setting:
 
 def _default(field: FieldInfo) -> Any:
     default = field.get_default(call_default_factory=True, validated_data={})
-    return None if default is PydanticUndefined else to_jsonable_python(default, fallback=str)
+    return (
+        None
+        if default is PydanticUndefined
+        else to_jsonable_python(default, fallback=lambda _: None)
+    )
 
 
 def _text(described: Any) -> str:
@@ -221,8 +227,14 @@ def _value(value: Any) -> str:
     if isinstance(value, dict):
         pairs = [f"{_dotted([key])} = {_value(item)}" for key, item in value.items()]
         return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
-    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
-        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, list):
+        items = [_value(item) for item in value]
+        line = f"[{', '.join(items)}]"
+        return (
+            line
+            if len(line) <= _SHORT
+            else "\n".join(["[", *(f"    {item}," for item in items), "]"])
+        )
     return tomli_w.dumps({"value": value}).strip().removeprefix("value = ")
 
 

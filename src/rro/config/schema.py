@@ -57,10 +57,11 @@ def _add_plugins(owner: Schema, table: str, section: PluginSection, definitions:
 def _options_schema(plugin: Plugin, name: str, definitions: Schema) -> Schema:
     """The schema of a plug-in's options; models nested in it become definitions."""
     model: type[BaseModel] = plugin.options_model
+    named = (plugin.kind, plugin.name)
     try:
         schema = model.model_json_schema(ref_template=f"#/{_DEFINITIONS}/{name}.{{model}}")
-    except PydanticUserError as error:
-        log.warning("options of %s %s: any are accepted: %s", plugin.kind, plugin.name, error)
+    except PydanticUserError:
+        log.warning("%s %s: the schema accepts any options: JSON lacks their types", *named)
         return {"type": "object"}
     for inner, definition in schema.pop(_DEFINITIONS, {}).items():
         definitions[f"{name}.{inner}"] = definition
