@@ -171,7 +171,9 @@ def _resumable(folder: RunFolder) -> Iterator[None]:
         raise KeyboardInterrupt(what) from None
 
 
-def _new_run(recipe: str, overrides: Sequence[str], out: Path | None) -> RunFolder:
+def _new_run(
+    recipe: str, overrides: Sequence[str], out: Path | None, stage: str = "run"
+) -> RunFolder:
     from rro.config import load_config
     from rro.config.packaged import find_recipe
     from rro.pipeline.check import new_run
@@ -185,7 +187,7 @@ def _new_run(recipe: str, overrides: Sequence[str], out: Path | None) -> RunFold
     if rank() > 0:
         wait_for_all()
         return RunFolder.open(path)
-    folder = new_run(config, path)
+    folder = new_run(config, path, stage)
     wait_for_all()
     print(f"run folder: {folder.path}", file=sys.stderr)
     return folder
@@ -234,7 +236,7 @@ def _target(options: argparse.Namespace) -> RunFolder:
     from rro.runs.folder import RunFolder
 
     if not Path(options.target).is_dir():
-        return _new_run(options.target, options.overrides, options.out)
+        return _new_run(options.target, options.overrides, options.out, options.stage)
     if options.overrides or options.out:
         raise UsageError(
             f"{options.target} is a run: it knows its configuration, so give neither settings nor "

@@ -6,6 +6,7 @@ is written."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from rro.episodes.experts import read_conversations
 from rro.errors import RroError, UsageError
 from rro.models.finding import find_model, model_bytes
 from rro.pipeline.choices import Chosen
-from rro.runs.folder import RunFolder
+from rro.runs.folder import RunFolder, ensure_free
 from rro.runs.trackers import require
+
+log = logging.getLogger(__name__)
 
 # of the weights while one trains: itself, the optimiser's state and the last checkpoint
 _COPIES = 3
@@ -36,35 +39,46 @@ class Check:
     problem: str | None = None
 
 
-def check_run(config: Config, folder: Path, *, thorough: bool = True) -> Iterator[Check]:
+def check_run(
+    config: Config, folder: Path, *, stage: str = "run", thorough: bool = True
+) -> Iterator[Check]:
     """Check the environment, experts, model, trackers, backend, learner, disk and the run folder,
-    one by one.
+    one by one. `stage` is what the run begins with; "run": all of them, in order.
 
     Without `thorough`, servers and other interpreters are not asked."""
     environment = _Opened(config)
     checks: dict[str, Callable[[], str]] = {
         "environment": environment.tasks,
         "experts": environment.experts,
-        "model": lambda: find_model(config.model),
+        "model": lambda: _model(config, stage),
         "policy": lambda: _backend(config, thorough),
         "learner": lambda: f"{Chosen(config).learner.name} of {Chosen(config).credit.name}",
         "trackers": lambda: _trackers(config),
         "disk": lambda: _disk(config, folder),
         "run folder": lambda: _free(folder),
     }
+    if stage not in ("run", "sft") and not Chosen(config).needs_experts:
+        del checks["experts"]
     for name, check in checks.items():
         try:
             yield Check(name, check())
         except RroError as error:
             yield Check(name, problem=str(error))
+        except Exception as error:  # of an environment or another part of the user's own
+            log.debug("%s", name, exc_info=True)
+            problem = f"{name}: {type(error).__name__}: {error} (rro -v shows where)"
+            yield Check(name, problem=problem)
 
 
-def new_run(config: Config, folder: Path) -> RunFolder:
+def new_run(config: Config, folder: Path, stage: str = "run") -> RunFolder:
     """Check a run quickly, then make its folder. Raises UsageError that tells everything that is
     wrong; then nothing was written."""
     problems = [
-        check.problem for check in check_run(config, folder, thorough=False) if check.problem
+        check.problem
+        for check in check_run(config, folder, stage=stage, thorough=False)
+        if check.problem
     ]
+    problems = list(dict.fromkeys(problems))
     if len(problems) > 1:
         raise UsageError(
             "\n  ".join([f"{len(problems)} things keep the run from starting:", *problems])
@@ -144,10 +158,14 @@ def _disk(config: Config, folder: Path) -> str:
     return f"{free / 2**30:.1f} GiB free, about {needed / 2**30:.2f} needed"
 
 
+def _model(config: Config, stage: str) -> str:
+    if stage == "optimise":
+        raise UsageError("a new run has nothing to learn from: give rro optimise a run folder")
+    if stage not in ("run", "sft") and config.model.name == "tiny":
+        raise UsageError("a model from scratch knows nothing before SFT; run rro sft first")
+    return find_model(config.model)
+
+
 def _free(folder: Path) -> str:
-    if (folder / "config.toml").exists():
-        raise UsageError(
-            f"{folder} holds a run already: continue it with --resume {folder}, or choose another "
-            "--out"
-        )
+    ensure_free(folder)
     return f"{folder} is free"

@@ -24,11 +24,7 @@ class RunFolder:
     @classmethod
     def create(cls, config: Config, path: Path) -> RunFolder:
         """Start a run. Raises UsageError where the folder holds one already."""
-        if (path / "config.toml").exists():
-            raise UsageError(
-                f"{path} holds a run already: continue it with --resume {path}, or choose another "
-                "--out"
-            )
+        ensure_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_atomically(path / "config.toml", dump_toml(config))
@@ -88,6 +84,20 @@ class RunFolder:
 
     def write_results(self, results: dict[str, Any]) -> None:
         write_atomically(self.results, json.dumps(results, indent=1) + "\n")
+
+
+def ensure_free(path: Path) -> None:
+    """Raises UsageError where a run cannot be started in this folder: it holds one already, is
+    below a file, or cannot be written."""
+    if (path / "config.toml").exists():
+        raise UsageError(
+            f"{path} holds a run already: continue it with --resume {path}, or choose another --out"
+        )
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"{path}: cannot make the run folder: {nearest} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: cannot make the run folder: {nearest} is not writable")
 
 
 def write_atomically(path: Path, text: str) -> None:
