@@ -73,8 +73,8 @@ class RunFolder:
         return self.path / "checkpoints" / label
 
     def trained(self, iteration: int) -> str:
-        """The label of the policy after that iteration: "sft" for 0, else the strategy's name, without
-        its module, and the number."""
+        """The label of the policy after that iteration: "sft" for 0, else the strategy's name,
+        without its module, and the number."""
         name = self.config.explore.strategy.rpartition(":")[2]
         return f"{name}-{iteration}" if iteration else "sft"
 
