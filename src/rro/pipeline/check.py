@@ -40,46 +40,29 @@ class Check:
 
 
 def check_run(
-<<<<<<< HEAD
     config: Config, folder: Path, *, stage: str = "run", thorough: bool = True
 ) -> Iterator[Check]:
     """Check the environment, experts, model, trackers, backend, learner, disk and the run folder,
     one by one. `stage` is what the run begins with; "run": all of them, in order.
-=======
-    config: Config, folder: Path, *, stage: str = "sft", thorough: bool = True
-) -> Iterator[Check]:
-    """Check the environment, experts, model, trackers, backend, learner, disk and the run folder,
-    one by one, for a new run that begins with `stage`.
->>>>>>> 9494c05 (A new run is refused before its folder is made if it cannot begin with the stage; rro check marks what is wrong and tells it once; no old key in the recipes)
 
     Without `thorough`, servers and other interpreters are not asked."""
     environment = _Opened(config)
     checks: dict[str, Callable[[], str]] = {
         "environment": environment.tasks,
         "experts": environment.experts,
-<<<<<<< HEAD
         "model": lambda: _model(config, stage),
-=======
-        "model": lambda: find_model(config.model),
-        "stage": lambda: _can_begin(config, stage),
->>>>>>> 9494c05 (A new run is refused before its folder is made if it cannot begin with the stage; rro check marks what is wrong and tells it once; no old key in the recipes)
         "policy": lambda: _backend(config, thorough),
         "learner": lambda: f"{Chosen(config).learner.name} of {Chosen(config).credit.name}",
         "trackers": lambda: _trackers(config),
         "disk": lambda: _disk(config, folder),
         "run folder": lambda: _free(folder),
     }
-<<<<<<< HEAD
     if stage not in ("run", "sft") and not Chosen(config).needs_experts:
         del checks["experts"]
-=======
-    told = set[str]()
->>>>>>> 9494c05 (A new run is refused before its folder is made if it cannot begin with the stage; rro check marks what is wrong and tells it once; no old key in the recipes)
     for name, check in checks.items():
         try:
             yield Check(name, check())
         except RroError as error:
-<<<<<<< HEAD
             yield Check(name, problem=str(error))
         except Exception as error:  # of an environment or another part of the user's own
             log.debug("%s", name, exc_info=True)
@@ -96,18 +79,6 @@ def new_run(config: Config, folder: Path, stage: str = "run") -> RunFolder:
         if check.problem
     ]
     problems = list(dict.fromkeys(problems))
-=======
-            known = str(error) in told  # of the environment, which the experts need, too
-            told.add(str(error))
-            yield Check(name, "not checked") if known else Check(name, problem=str(error))
-
-
-def new_run(config: Config, folder: Path, stage: str = "sft") -> RunFolder:
-    """Check quickly whether a run can begin with `stage`, then make its folder. Raises UsageError
-    that tells everything that is wrong; then nothing was written."""
-    checks = check_run(config, folder, stage=stage, thorough=False)
-    problems = [check.problem for check in checks if check.problem]
->>>>>>> 9494c05 (A new run is refused before its folder is made if it cannot begin with the stage; rro check marks what is wrong and tells it once; no old key in the recipes)
     if len(problems) > 1:
         raise UsageError(
             "\n  ".join([f"{len(problems)} things keep the run from starting:", *problems])
@@ -140,13 +111,12 @@ class _Opened:
         return f"{section.name}, {' and '.join(counts)}"
 
     def experts(self) -> str:
-        file = self._config.experts.file
-        rows = read_conversations(file) if file is not None else []
-        benchmark = self._open()
+        file, benchmark = self._config.experts.file, self._open()
         train = benchmark.tasks(self._config.environment.train_split)
         if file is None:
             benchmark.expert(train[0], self._config.experts.noise, 0)
             return f"the scripted expert of {benchmark.name}"
+        rows = read_conversations(file)
         if Chosen(self._config).needs_experts and not {task.id for task in train} & {
             row[0] for row in rows
         }:
@@ -159,19 +129,6 @@ class _Opened:
         if self._benchmark is None:
             self._benchmark = open_environment(self._config.environment)
         return self._benchmark
-
-
-def _can_begin(config: Config, stage: str) -> str:
-    """Whether a new run can begin with a stage: what the earlier ones make is not there."""
-    backend = plugins.POLICIES.find(config.policy.backend)
-    if stage != "sft" and config.model.name == "tiny" and backend.needs("weights"):
-        raise UsageError(
-            f"{stage} of a new run: a model from scratch knows nothing before SFT; "
-            "run rro sft first"
-        )
-    if stage == "optimise":
-        raise UsageError("optimise of a new run: nothing is explored yet; run rro explore first")
-    return f"begins with {stage}"
 
 
 def _backend(config: Config, thorough: bool) -> str:

@@ -167,8 +167,3 @@ def _chat_format(
             raise
         log.warning("no tokenizer for token ids: %s", error)
         return None
-
-
-# Both run the weights that a run trains; a model from scratch has none before SFT.
-open_transformers.needs = frozenset({"weights"})  # type: ignore[attr-defined]
-open_vllm.needs = frozenset({"weights"})  # type: ignore[attr-defined]
