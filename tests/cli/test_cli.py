@@ -172,13 +172,14 @@ def test_python_dash_m_says_its_version():
     assert ran.stdout.startswith("rro ")
 
 
-def test_packaged_recipes_are_valid():
+def test_packaged_recipes_are_valid(caplog):
     from rro.config import load_config
 
     recipes = sorted(RECIPES.glob("*.toml"))
     assert recipes
     for recipe in recipes:
         load_config(recipe)
+    assert caplog.text == ""  # no old key
 
 
 def test_a_recipe_is_found_by_its_name_and_a_path_wins(capsys, monkeypatch, tmp_path):

@@ -226,7 +226,8 @@ def _check(options: argparse.Namespace) -> int:
     config = load_config(find_recipe(options.recipe), options.overrides)
     failed = False
     for check in check_run(config, options.out or _default_folder(config.name)):
-        print(f"{check.name}: {check.problem or check.detail}", flush=True)
+        mark = "wrong" if check.problem else "ok"
+        print(f"{mark:5} {check.name}: {check.problem or check.detail}", flush=True)
         failed = failed or check.problem is not None
     return UsageError.exit_code if failed else 0
 

@@ -111,12 +111,13 @@ class _Opened:
         return f"{section.name}, {' and '.join(counts)}"
 
     def experts(self) -> str:
-        file, benchmark = self._config.experts.file, self._open()
+        file = self._config.experts.file
+        rows = read_conversations(file) if file is not None else []
+        benchmark = self._open()
         train = benchmark.tasks(self._config.environment.train_split)
         if file is None:
             benchmark.expert(train[0], self._config.experts.noise, 0)
             return f"the scripted expert of {benchmark.name}"
-        rows = read_conversations(file)
         if Chosen(self._config).needs_experts and not {task.id for task in train} & {
             row[0] for row in rows
         }:
