@@ -57,6 +57,9 @@ def test_it_is_evaluated_and_goes_on(folder, capsys):
     assert len(set(tasks_of(folder))) == 4
     assert main(["run", "--resume", str(folder.path)]) == 1  # still one candidate a step
     assert "--tasks 8" in capsys.readouterr().err
+    stages_of = json.loads(folder.results.read_text())["stages"]
+    assert stages_of["explore-1"]["tasks"] == 4  # the extended exploration, told once
+    assert not [name for name in stages_of if "-to-" in name]
 
 
 def test_what_cannot_be_extended_is_refused(folder, capsys):
@@ -66,3 +69,11 @@ def test_what_cannot_be_extended_is_refused(folder, capsys):
         run.journal.append("stage", "optimise-1", {"seconds": 0.0})
         with pytest.raises(stages.UsageError, match="has been trained on its pairs already"):
             stages.explore(run, 1, tasks=4)
+
+
+def test_where_no_task_is_left_the_sentence_says_so(folder, capsys):
+    assert main(["run", "--resume", str(folder.path)]) == 1
+    assert main(["explore", str(folder.path), "--tasks", "1000"]) == 0
+    capsys.readouterr()
+    assert main(["run", "--resume", str(folder.path)]) == 1
+    assert "no train task is left to explore" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -167,7 +168,9 @@ def _resumable(folder: RunFolder) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        what = f"what was finished is kept. To go on: rro run --resume {folder.path}"
+        what = (
+            f"what was finished is kept. To go on: rro run --resume {shlex.quote(str(folder.path))}"
+        )
         raise KeyboardInterrupt(what) from None
 
 

@@ -15,7 +15,8 @@ from rro.environments.base import Benchmark
 from rro.errors import DataError
 from rro.evaluation.compare import to_first_policy
 from rro.evaluation.figures import journalled_evaluation
-from rro.runs.journal import Journal, without_envelope
+from rro.runs.folder import stage_records
+from rro.runs.journal import Journal
 
 
 def collect_results(
@@ -52,7 +53,7 @@ def collect_results(
         "strategy": config.explore.strategy,
         "environment": {"name": config.environment.name, **benchmark.provenance()},
         "versions": _versions(),
-        "stages": {record["key"]: without_envelope(record) for record in journal.records("stage")},
+        "stages": stage_records(journal),
         "evaluations": [evaluation.plain() for evaluation in evaluations],
         "differences": [
             difference.plain() for difference in to_first_policy(rewards, resamples, seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -16,7 +17,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rro.codec import total_usage
 from rro.config import BudgetConfig
 from rro.errors import RroError, UsageError
 from rro.evaluation.evaluate import evaluate
@@ -25,22 +25,21 @@ from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.metrics import RunningFigures
 from rro.exploration.records import read_trees
-from rro.exploration.sampler import ExplorationContext
-from rro.exploration.strategies.base import Strategy
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.tree import Tree
-from rro.learning.base import REPORT_FILE, TrainingContext
+from rro.learning.base import REPORT_FILE
 from rro.learning.credit.base import Credit
 from rro.learning.pairs import read_pairs, to_row, write_pairs
 from rro.learning.sft import Sft
 from rro.pipeline.choices import Choices
+from rro.pipeline.contexts import exploration_context, spent, training_context
 from rro.pipeline.run import Run
 from rro.pipeline.weights import Policies, make_base, weights_after
 from rro.policies.base import Policy
 from rro.processes import rank, world_size
 from rro.runs.progress import Progress
 from rro.runs.trackers import tracked_training, tracking
-from rro.types import Task, Usage
+from rro.types import Task
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ def sft(run: Run) -> None:
         report = (
             _trained(output)
             or Sft(run.config.sft)
-            .train(conversations, start, None, output, _training_context(run))
+            .train(conversations, start, None, output, training_context(run))
             .record()
         )
         return {"conversations": len(conversations), "training": report}
@@ -170,8 +169,8 @@ def _grow_trees(
         tracking(config.report_to, run.folder.path, _tracked_name(run, stage)) as track,
         run.folder.pairs_so_far(iteration).open("w", encoding="utf-8") as so_far,
     ):
-        budget = Budget(limits, _spent(run, iteration), progress.spend)
-        context = _context(run, policies.explorer, policies.pricer, iteration, strategy)
+        budget = Budget(limits, spent(run, iteration), progress.spend)
+        context = exploration_context(run, policies.explorer, policies.pricer, iteration, strategy)
         figures = RunningFigures(track)
 
         def observe(tree: Tree) -> str:
@@ -213,7 +212,7 @@ def optimise(run: Run, iteration: int) -> None:
         previous, output = weights_after(run, iteration - 1), run.folder.checkpoint(label)
         choices = Choices(run)
         learner, rows = choices.learner, _rows(run, choices, iteration)
-        reference, context = weights_after(run, 0), _training_context(run, iteration)
+        reference, context = weights_after(run, 0), training_context(run, iteration)
         report = _trained(output) or (
             learner.train(rows, previous, reference, output, context).record()
         )
@@ -234,13 +233,23 @@ def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
         trees = read_trees(run.journal, keys)
         rows = [row for tree in trees for row in credit.rows(tree)]
     if not rows:
-        more = 2 * max(1, len(_tasks(run, choices, iteration)))
-        raise NothingToLearn(
-            f"iteration {iteration} gave no {credit.gives} to learn from. To explore more tasks in "
-            f"this run: rro explore {run.folder.path} --iteration {iteration} --tasks {more}, then "
-            f"rro run --resume {run.folder.path}"
-        )
+        raise NothingToLearn(_how_to_go_on(run, choices, iteration, credit.gives))
     return rows
+
+
+def _how_to_go_on(run: Run, choices: Choices, iteration: int, gives: str) -> str:
+    explored, folder = len(_tasks(run, choices, iteration)), shlex.quote(str(run.folder.path))
+    nothing = f"iteration {iteration} gave no {gives} to learn from"
+    if explored >= len(choices.all_tasks):
+        return (
+            f"{nothing}, and no train task is left to explore: start a new run with a higher "
+            "policy.temperature, or with fewer sft.epochs"
+        )
+    return (
+        f"{nothing}. To explore more tasks in this run: rro explore {folder} --iteration "
+        f"{iteration} --tasks {min(2 * explored, len(choices.all_tasks))}, then "
+        f"rro run --resume {folder}"
+    )
 
 
 def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
@@ -280,33 +289,6 @@ def _stage(run: Run, name: str, work: Callable[[], dict[str, Any]]) -> None:
 
 def _tracked_name(run: Run, stage: str) -> str:
     return f"{run.config.name}-{stage}"
-
-
-def _spent(run: Run, iteration: int) -> Usage:
-    """What earlier processes of this run spent on an exploration."""
-    kinds = ("candidate", "rollout", "episode")
-    records = (record for kind in kinds for record in run.journal.records(kind, f"{iteration}/"))
-    return total_usage(records)
-
-
-def _context(
-    run: Run, explorer: Policy, pricer: Policy, iteration: int, strategy: Strategy
-) -> ExplorationContext:
-    temperature = run.config.explore.proposal_temperature
-    if temperature is None:
-        temperature = strategy.proposal_temperature
-    proposals = run.params if temperature is None else replace(run.params, temperature=temperature)
-    return ExplorationContext(
-        run.benchmark,
-        explorer,
-        pricer,
-        run.journal,
-        run.params,
-        proposals,
-        run.limits,
-        run.config.seed,
-        iteration,
-    )
 
 
 def _single_process(stage: str) -> None:
@@ -364,7 +346,9 @@ def _trend(run: Run, label: str, policy: Policy) -> dict[str, Any]:
     config = run.config.evaluate
     tasks = run.test_tasks[: config.trend_tasks]
     strategy = FixedSizeExploration(config.trend_rollouts, candidates=1, estimate_start=True)
-    context = replace(_context(run, policy, policy, 0, strategy), namespace=f"trend-{label}")
+    context = replace(
+        exploration_context(run, policy, policy, 0, strategy), namespace=f"trend-{label}"
+    )
     with Progress(f"trend {label}", len(tasks), "tasks") as progress:
         context = replace(context, budget=Budget(observe=progress.spend))
         asyncio.run(explorer.explore(tasks, strategy, context, config.concurrency, progress))
@@ -378,15 +362,3 @@ def _trained(output: Path) -> dict[str, Any] | None:
     journalled."""
     report = output / REPORT_FILE
     return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None
-
-
-def _training_context(run: Run, iteration: int = 0) -> TrainingContext:
-    config = run.config
-    return TrainingContext(
-        model=config.model,
-        seed=config.seed,
-        run=config.name,
-        iteration=iteration,
-        report_to=config.report_to,
-        observe=lambda metric: run.folder.write_metric(dict(metric)),
-    )

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from rro.errors import DataError
 from rro.exploration.records import TaskRecords, build_tree
 from rro.exploration.tree import Tree
-from rro.runs.folder import RunFolder
+from rro.runs.folder import RunFolder, stage_records
 from rro.runs.journal import Journal
 from rro.types import Task
 
@@ -100,11 +100,7 @@ class RunSource:
 
     def stages(self) -> dict[str, Record]:
         """The finished stages, by name."""
-        return (
-            {record["key"]: record for record in self._journal.records("stage")}
-            if self._journal
-            else {}
-        )
+        return stage_records(self._journal) if self._journal else {}
 
     def close(self) -> None:
         if self._journal:

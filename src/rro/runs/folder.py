@@ -11,6 +11,7 @@ from typing import Any
 
 from rro.config import Config, dump_toml, load_config
 from rro.errors import UsageError
+from rro.runs.journal import Journal, without_envelope
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,17 @@ def ensure_free(path: Path) -> None:
         raise UsageError(f"{path}: cannot make the run folder: {nearest} is a file")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UsageError(f"{path}: cannot make the run folder: {nearest} is not writable")
+
+
+def stage_records(journal: Journal) -> dict[str, dict[str, Any]]:
+    """What the journal holds of each finished stage, by its name. Of an exploration that was
+    extended it is the last record, with the seconds of all."""
+    records: dict[str, dict[str, Any]] = {}
+    for record in journal.records("stage"):
+        name = record["key"].partition("-to-")[0]
+        seconds = records.get(name, {}).get("seconds", 0.0) + record["seconds"]
+        records[name] = {**without_envelope(record), "seconds": seconds}
+    return records
 
 
 def write_atomically(path: Path, text: str) -> None:

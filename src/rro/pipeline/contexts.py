@@ -1,0 +1,54 @@
+"""What the pipeline tells an exploration and a training of the run. Starts neither."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rro.codec import total_usage
+from rro.exploration.sampler import ExplorationContext
+from rro.exploration.strategies.base import Strategy
+from rro.learning.base import TrainingContext
+from rro.pipeline.run import Run
+from rro.policies.base import Policy
+from rro.types import Usage
+
+
+def spent(run: Run, iteration: int) -> Usage:
+    """What earlier processes of this run spent on an exploration."""
+    kinds = ("candidate", "rollout", "episode")
+    records = (record for kind in kinds for record in run.journal.records(kind, f"{iteration}/"))
+    return total_usage(records)
+
+
+def exploration_context(
+    run: Run, explorer: Policy, pricer: Policy, iteration: int, strategy: Strategy
+) -> ExplorationContext:
+    """What samplers share: candidates at the recipe's temperature for them, or the strategy's."""
+    temperature = run.config.explore.proposal_temperature
+    if temperature is None:
+        temperature = strategy.proposal_temperature
+    proposals = run.params if temperature is None else replace(run.params, temperature=temperature)
+    return ExplorationContext(
+        run.benchmark,
+        explorer,
+        pricer,
+        run.journal,
+        run.params,
+        proposals,
+        run.limits,
+        run.config.seed,
+        iteration,
+    )
+
+
+def training_context(run: Run, iteration: int = 0) -> TrainingContext:
+    """What a learner is told of the run; metrics go to the run folder."""
+    config = run.config
+    return TrainingContext(
+        model=config.model,
+        seed=config.seed,
+        run=config.name,
+        iteration=iteration,
+        report_to=config.report_to,
+        observe=lambda metric: run.folder.write_metric(dict(metric)),
+    )
