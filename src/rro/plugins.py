@@ -71,7 +71,9 @@ class Plugin:
         current, old_names = dict(values), getattr(self.factory, "old_names", {})
         for old, new in old_names.items():
             if old in current:
-                log.warning("option %s of %s %s is now called %s", old, self.kind, self.name, new)
+                what = "option %s of %s %s is now called %s; the old name goes in the next minor "
+                what += "version"
+                log.warning(what, old, self.kind, self.name, new)
                 current.setdefault(new, current.pop(old))
         return self.options_model.model_validate(current)
 
@@ -167,6 +169,16 @@ def checked_by(check: Callable[[Any], str]) -> Callable[[F], F]:
 
     def decorate(factory: F) -> F:
         factory.check = check  # type: ignore[attr-defined]
+        return factory
+
+    return decorate
+
+
+def needing(*what: str) -> Callable[[F], F]:
+    """Decorates a plug-in that is a function with what it `needs`."""
+
+    def decorate(factory: F) -> F:
+        factory.needs = frozenset(what)  # type: ignore[attr-defined]
         return factory
 
     return decorate

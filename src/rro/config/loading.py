@@ -81,9 +81,14 @@ def _read(path: Path) -> tuple[dict[str, Any], Origins]:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r" \(at line (\d+), column \d+\)$", str(error))
         where = f"{path}:{line[1]}" if line else str(path)
-        raise UsageError(f"{where}: not TOML: {error}") from None
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: {error}") from None
+        reason = str(error).partition(" (at ")[0]
+        raise UsageError(f"{where}: not TOML: {reason}; texts stand in quotes") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not a text in UTF-8: save it as one") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder: name a recipe's file") from None
+    except (OSError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
 
 
 def _resolve_modules(tree: dict[str, Any], folder: Path) -> None:

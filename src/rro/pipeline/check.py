@@ -162,7 +162,8 @@ def _disk(config: Config, folder: Path) -> str:
 def _model(config: Config, stage: str) -> str:
     if stage == "optimise":
         raise UsageError("a new run has nothing to learn from: give rro optimise a run folder")
-    if stage not in ("run", "sft") and config.model.name == "tiny":
+    weights = plugins.POLICIES.find(config.policy.backend).needs("weights")
+    if stage not in ("run", "sft") and config.model.name == "tiny" and weights:
         raise UsageError("a model from scratch knows nothing before SFT; run rro sft first")
     return find_model(config.model)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rro.errors import UsageError
-from rro.plugins import checked_by
+from rro.plugins import checked_by, needing
 from rro.policies.api.settings import OpenAIConfig
 from rro.policies.base import Policy, PolicyContext
 from rro.policies.vllm.settings import VllmConfig
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@needing("weights")
 def open_transformers(context: PolicyContext) -> Policy:
     """A Transformers model in this process, or in several (`policy.replicas`)."""
     from rro.models.loading import load_model
@@ -71,6 +72,7 @@ def check_openai(options: OpenAIConfig) -> str:
     return f"{options.base_url} lists {', '.join(names) or 'no models'}"
 
 
+@needing("weights")
 @checked_by(check_vllm)
 def open_vllm(options: VllmConfig, context: PolicyContext) -> Policy:
     """A vLLM server that rro starts. Raises UsageError if the settings do not fit, RroError if the

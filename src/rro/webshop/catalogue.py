@@ -247,7 +247,7 @@ def catalogue_files(folder: Path) -> list[Path]:
     if missing:
         raise DataError(
             f"{folder} is not a WebShop data folder: {', '.join(missing)} missing; "
-            "run rro data fetch"
+            "run rro data fetch webshop-1k (or webshop, the full catalogue)"
         )
     return files
 
