@@ -1,4 +1,4 @@
-"""Whether a model can be had, without loading it. Imports neither torch nor Transformers."""
+"""Whether a model is available, without loading it. Imports neither torch nor Transformers."""
 
 from __future__ import annotations
 
