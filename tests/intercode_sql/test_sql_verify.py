@@ -8,7 +8,12 @@ from sql_toys import write_data
 
 from rro.errors import DataError
 from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
-from rro.intercode_sql.verify import run_verify, verify_episodes, verify_statements
+from rro.intercode_sql.verify import (
+    run_verify,
+    verify_answers,
+    verify_episodes,
+    verify_statements,
+)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +129,34 @@ def test_it_prints_one_line_a_file(folder, tmp_path, capsys):
         ["episodes", "steps", "reward_equal", "observation_equal"],
     ]
     assert not run_verify(folder, write(tmp_path / "s.gz", STATEMENTS), cache=folder / "cache")
+
+
+def answer(sql, **kind):
+    return {"db": "Shop", "sql": sql, **kind}
+
+
+def test_answers(benchmark, tmp_path):
+    names = "SELECT name FROM customer WHERE id < 3"
+    records = [
+        answer(names, rows="[('bob',), ('Anna',)]"),  # equal in any order
+        answer(f"{names} ORDER BY id", rows="[('Anna',), (\"bob\",)]"),
+        answer(f"{names} ORDER BY id", rows="[('bob',), ('Anna',)]"),  # another order
+        answer("SELECT x", error=1054),
+        answer("SELECT 1", error=1064),  # recorded wrong
+        answer("SELECT x", rows="[(1,)]"),  # recorded wrong
+    ]
+    assert verify_answers(benchmark, write(tmp_path / "a.gz", records)) == {
+        "statements": 6,
+        "kind_equal": 4,
+        "with_rows": 4,
+        "rows_equal": 2,
+    }
+
+
+@pytest.mark.parametrize("rows", ["(1,)", "[", 3])
+def test_answers_of_another_form(benchmark, tmp_path, rows):
+    with pytest.raises(DataError, match="line 1"):
+        verify_answers(benchmark, write(tmp_path / "a.gz", [answer("SELECT 1", rows=rows)]))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def add_commands(groups: Mapping[str, Any]) -> None:
     verify = groups["verify"].add_parser(
         "intercode-sql",
         help="InterCode-SQL",
-        description="Replay recorded statements and episodes.",
+        description="Replay recorded statements, episodes and answers of a server.",
     )
     verify.set_defaults(command=_verify)
     verify.add_argument(
@@ -23,6 +23,9 @@ def add_commands(groups: Mapping[str, Any]) -> None:
     )
     verify.add_argument("--statements", type=Path, help="recorded statements")
     verify.add_argument("--episodes", type=Path, help="recorded episodes")
+    verify.add_argument(
+        "--answers", type=Path, help="statements with a server's rows or error number"
+    )
     verify.add_argument(
         "--engine",
         default="sqlite",
@@ -55,6 +58,14 @@ def _load(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> None:
     from rro.intercode_sql.verify import run_verify
 
-    if options.statements is None and options.episodes is None:
-        raise UsageError("nothing to replay: give --statements FILE or --episodes FILE")
-    run_verify(options.data, options.statements, options.episodes, options.engine)
+    if not (options.statements or options.episodes or options.answers):
+        raise UsageError(
+            "nothing to replay: give --statements FILE, --episodes FILE or --answers FILE"
+        )
+    run_verify(
+        options.data,
+        options.statements,
+        options.episodes,
+        options.engine,
+        answers=options.answers,
+    )
