@@ -225,3 +225,22 @@ class PreferencePair:
     kind: PairKind = "step"
     iteration: int = 0
     credibility: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedEpisode:
+    """A sampled episode, or one step of it, with an advantage for each of its messages: what a
+    policy gradient learns from.
+
+    `messages`: the opening and the steps, ending with the last action. `advantages`: one for each
+    message; None for a message that was not sampled here and carries no loss. `reward`: the
+    outcome; `success`: whether it reached the benchmark's success reward. `logprobs`: the
+    sampler's, one natural-log probability for each of a message's `token_ids`; None for a message
+    without them, or where none were kept."""
+
+    task: str
+    messages: tuple[Message, ...]
+    advantages: tuple[float | None, ...]
+    reward: float
+    success: bool
+    logprobs: tuple[tuple[float, ...] | None, ...] | None = None

@@ -85,8 +85,8 @@ class Learner(Protocol):
     name: str
     """The name of its section in a recipe, and of its metrics."""
     takes: str
-    """What `rows` are, as a credit gives them: "conversations" (sequences of `Message`), or "pairs"
-    (`PreferencePair`s)."""
+    """What `rows` are, as a credit gives them: "conversations" (sequences of `Message`), "pairs"
+    (`PreferencePair`s) or "advantages" (`WeightedEpisode`s)."""
 
     def train(
         self,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from rro.exploration.strategies.base import StrategyContext
 from rro.exploration.tree import Tree
 
-Rows = Literal["pairs", "conversations"]
+Rows = Literal["pairs", "conversations", "advantages"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class CreditContext(StrategyContext):
 
 
 class Credit(ABC):
-    """`gives` says what its rows are: preference pairs (`PreferencePair`) or conversations (tuples
-    of `Message`). `needs` names what it reads of the context besides the tree ("experts")."""
+    """`gives` says what its rows are: preference pairs (`PreferencePair`), conversations (tuples of
+    `Message`) or episodes with advantages (`WeightedEpisode`). `needs` names what it
+    reads of the context besides the tree ("experts")."""
 
     gives: ClassVar[Rows] = "pairs"
     needs: ClassVar[frozenset[str]] = frozenset()
