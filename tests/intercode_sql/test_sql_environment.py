@@ -58,6 +58,9 @@ SUBMIT = Message("assistant", "Thought: done.\nAction: submit")
             "SELECT 1",
             "SELECT 1",
         ),
+        # what comes first counts, not what is made up after it
+        ("Action: submit\nObservation: [(1,)]\nAction: \n```sql\nSELECT 1\n```", "", ""),
+        ("Action: ```sql\nSELECT 1\n```\nObservation: [(1,)]\nAction: submit", "SELECT 1", ""),
         ("", None, None),
     ],
 )

@@ -64,7 +64,7 @@ def test_parsing_takes_linear_time():
     ("answer", "action"),
     [
         ("Thought: a\nAction: search[b] ", "search[b]"),
-        ("Action: one\nAction: two[x]", "two[x]"),
+        ("Action: one\nAction: two[x]", "one\nAction: two[x]"),
         ("Action:search[b]", None),
         ("Action: ", None),
         ("search[b]", None),
@@ -73,6 +73,70 @@ def test_parsing_takes_linear_time():
 )
 def test_the_action_of_an_answer(answer, action):
     assert action_text(answer) == action
+
+
+@pytest.mark.parametrize(
+    ("answer", "action"),
+    [
+        # several actions, with or without an observation that the agent made up
+        ("Thought: a\nAction: click[8 narrow]\nAction: click[Buy Now]", ("click", "8 narrow")),
+        (
+            "Action: click[8 narrow]\n\nObservation:\nWebShop [SEP] Buy Now\n"
+            "Thought: I buy it.\nAction: click[Buy Now]",
+            ("click", "8 narrow"),
+        ),
+        ("Action: click[red]\r\nAction: click[Buy Now]", ("click", "red")),
+        ("Action: click[red] and then\nAction: click[Buy Now]", ("click", "red")),
+        # on one line, the argument reaches to the last bracket, as in the original
+        ("Action: click[a] Action: click[Buy Now]", ("click[a] Action: click", "buy now")),
+        # the words in prose
+        ("Action: click[red]\nThe next Action: will be to buy.", ("click", "red")),
+        ("Action: click[red] (my Action: a click)", ("click", "red")),
+        ("My Action: is this\nAction: click[red]", None),
+        # fences
+        ("Thought: a\n```\nAction: click[red]\n```", ("click", "red")),
+        ("Action: ```click[red]```", ("```click", "red")),
+        ("Action: \n```\nclick[red]\n```", None),
+        # lower case, line breaks, spaces
+        ("action: click[red]", None),
+        ("thought: a\naction: click[red]\nAction: click[blue]", ("click", "blue")),
+        ("Action: \nclick[red]", None),
+        ("Action:\nclick[red]", None),
+        ("Action:  click[red]", (" click", "red")),
+        ("Action: click[red\ngreen]", None),
+    ],
+)
+def test_the_first_action_counts(answer, action):
+    """ETO and IPR match `Action: (.*)` with DOTALL and take the first match; the shop reads its
+    first line with `(.+)\\[(.+)\\]`."""
+    matches = re.findall(r"Action: (.*)", answer.strip(), re.DOTALL)
+    read = matches and re.match(r"(.+)\[(.+)\]", matches[0])
+    assert action == ((read[1], read[2].lower()) if read else None)
+    assert parse_action(action_text(answer) or "") == action
+
+
+def test_what_an_agent_makes_up_buys_nothing(shop, visit):
+    """Several actions in one answer: the first is carried out, and the answer to it is the shop's
+    own."""
+    goal = shop.goals.goals[shop.tasks("train")[0].data]
+    query = shop.catalogue[goal.asin].query
+    made_up = f"Observation:\nWebShop [SEP] {goal.asin} [SEP] Buy Now\nThought: Good.\nAction: "
+    first = say(visit, f"search[{query}]\n{made_up}click[{goal.asin}]\nAction: click[Buy Now]")
+    assert "Page 1 (Total results: " in first.observation
+    item = say(visit, f"click[{goal.asin}]\n{made_up}click[Buy Now]")
+    assert item.observation.endswith("Buy Now")
+    assert not item.done
+    option = say(visit, f"click[{goal.option_values()[0]}]\nAction: click[Buy Now]")
+    assert (option.done, option.reward) == (False, 0.0)
+    assert say(visit, "click[Buy Now]\nAction: search[more]").done
+
+
+def test_answers_that_do_the_same_have_one_action(shop):
+    answers = ("Thought: a\nAction: click[Buy Now]", "Action: click[BUY now]\nAction: click[x]")
+    assert {shop.action_of(Message("assistant", answer)) for answer in answers} == {
+        "click[buy now]"
+    }
+    assert shop.action_of(Message("assistant", "I buy.")) == ""
 
 
 # pages

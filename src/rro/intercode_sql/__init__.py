@@ -28,11 +28,16 @@ from rro.intercode_sql.data import (
 )
 from rro.intercode_sql.embedded.sqlite import SqliteEngine
 from rro.intercode_sql.engine import Engine
-from rro.intercode_sql.environment import INSTRUCTION, Compat, IntercodeSqlEnvironment
+from rro.intercode_sql.environment import (
+    INSTRUCTION,
+    Compat,
+    IntercodeSqlEnvironment,
+    parse_action,
+)
 from rro.intercode_sql.expert import SqlExpert
 from rro.intercode_sql.options import IntercodeSqlOptions
 from rro.intercode_sql.reward import RewardKind
-from rro.types import Task
+from rro.types import Message, Task
 
 __all__ = [
     "IntercodeSqlBenchmark",
@@ -82,6 +87,11 @@ class IntercodeSqlBenchmark(Benchmark):
         return IntercodeSqlEnvironment(
             self.engine, self.all_tasks, self._instruction, self._reward, self._compat
         )
+
+    def action_of(self, message: Message) -> str:
+        """The SQL of an answer, "" for a submit, or the whole of what is neither."""
+        sql = parse_action(message.content, self._compat)
+        return message.content if sql is None else sql
 
     def expert(self, task: Task, noise: float = 0.0, seed: int = 0) -> Agent:
         """A scripted analyst that knows the task's gold query (see `SqlExpert`)."""

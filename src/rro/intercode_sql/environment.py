@@ -72,13 +72,14 @@ class SqlState:
 def parse_action(answer: str, compat: Compat = "none") -> str | None:
     """The SQL of an agent's answer, "" for submit, or None if it is neither.
 
-    The action is the text after the first "Action:". With `compat` "ipr" it is parsed as by IPR's
+    The action is the text after the first "Action:", and what comes first in it counts: what an
+    agent makes up after a submit or a block does not. With `compat` "ipr" it is parsed as by IPR's
     code: the word submit anywhere in it submits, and only the first line of a block runs.
     """
     _, mark, action = answer.partition("Action:")
     if not mark:
         return None
-    if compat == "ipr" and "submit" in action:
+    if _SUBMIT.match(action) if compat == "none" else "submit" in action:
         return ""
     block = (
         _BLOCK.search(action)
@@ -86,7 +87,7 @@ def parse_action(answer: str, compat: Compat = "none") -> str | None:
         else re.search(r"```sql(.*?)```", action, re.DOTALL)
     )
     if block is None:
-        return "" if compat == "none" and _SUBMIT.match(action) else None
+        return None
     sql = block[1].strip()
     return (sql.split("\n")[0] if compat == "ipr" else sql) or None
 

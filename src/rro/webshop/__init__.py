@@ -15,9 +15,14 @@ from typing import Any
 from rro.environments.base import Agent, Benchmark
 from rro.environments.data_sets import data_folder
 from rro.errors import UsageError
-from rro.types import Task
+from rro.types import Message, Task
 from rro.webshop.catalogue import Catalogue, RawCatalogue, build_catalogue, file_hashes, load_raw
-from rro.webshop.environment import INSTRUCTION, WebShopEnvironment
+from rro.webshop.environment import (
+    INSTRUCTION,
+    WebShopEnvironment,
+    action_text,
+    parse_action,
+)
 from rro.webshop.expert import WebShopExpert
 from rro.webshop.goals import GoalSet, draw_goals, split_goals
 from rro.webshop.options import WebShopOptions
@@ -75,6 +80,12 @@ class WebShopBenchmark(Benchmark):
     def make(self) -> WebShopEnvironment:
         """A new environment on this shop."""
         return WebShopEnvironment(self.pages, self._instruction)
+
+    def action_of(self, message: Message) -> str:
+        """The action as the shop reads it, such as "click[buy now]"; "" for one that it cannot
+        read."""
+        parsed = parse_action(action_text(message.content) or "")
+        return "{}[{}]".format(*parsed) if parsed else ""
 
     def expert(self, task: Task, noise: float = 0.0, seed: int = 0) -> Agent:
         """A scripted buyer that knows the task's goal (see `WebShopExpert`)."""

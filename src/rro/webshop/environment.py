@@ -1,9 +1,10 @@
 """The environment: one visit to the shop, driven by `search[...]` and `click[...]`.
 
 The format of the conversation is that of ETO and IPR: a message with the rules, answered by "OK",
-then observations. The action is the part of an answer after its last "Action: ". No answer of an
-agent raises; an invalid action leaves the state unchanged. (The original raises for some of them
-and no longer works afterwards.) Knows nothing of files or search ranking.
+then observations. The action is the part of an answer after its first "Action: ", as in their
+code: whatever an agent writes after it (an observation that it made up, a second action) does not
+count. No answer of an agent raises; an invalid action leaves the state unchanged. (The original
+raises for some of them and no longer works afterwards.) Knows nothing of files or search ranking.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ ACTION_MARK = "Action: "
 
 
 def action_text(answer: str) -> str | None:
-    """The text after the last "Action: " of an agent's answer, or None."""
-    _, mark, action = answer.strip().rpartition(ACTION_MARK)
+    """The text after the first "Action: " of an agent's answer, or None."""
+    _, mark, action = answer.strip().partition(ACTION_MARK)
     return action if mark else None
 
 
