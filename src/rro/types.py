@@ -137,13 +137,19 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One turn of an episode: action a_t and what the environment answered."""
+    """One turn of an episode: action a_t and what the environment answered.
+
+    `logprobs` are the action's, one a token, where the policy reported them. `state` names the
+    environment's state after the step, where snapshots were kept: equal for equal states of one
+    task, empty where the episode ended or nothing is known."""
 
     action: Message
     observation: str
     reward: float
     done: bool
     invalid: bool = False
+    logprobs: tuple[float, ...] | None = None
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,8 @@ async def run_episode(
                 )
             step = await step_checked(environment, completion.message, limits.step_timeout)
             usage += Usage(environment_steps=1)
+            if completion.logprobs is not None:
+                step = replace(step, logprobs=completion.logprobs)
             steps.append(step)
             if on_step:
                 on_step(step)

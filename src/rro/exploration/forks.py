@@ -15,6 +15,7 @@ from rro.environments.calls import call_with_timeout
 from rro.episodes.loop import open_environment, reset_checked
 from rro.errors import RestoreError, UsageError
 from rro.exploration.tree import Node, Tree, answer
+from rro.seeds import derive_seed
 from rro.types import Message, Step, StepResult, Task
 
 
@@ -32,6 +33,7 @@ class Forks:
             task = self._tree.task
             opening = await reset_checked(environment, task, self._seed, self._timeout)
             root.opening, root.snapshot = opening, await self.snapshot(environment)
+            root.opening_state = state_name(root.snapshot)
 
     @asynccontextmanager
     async def at(self, node: Node) -> AsyncIterator[tuple[Environment, int]]:
@@ -105,6 +107,21 @@ def immutable_snapshot(environment: Environment) -> Any:
             f"{name}.snapshot must return an immutable value, such as a tuple of its state"
         ) from None
     return snapshot
+
+
+def state_name(snapshot: Any) -> str:
+    """A name for a state, equal for equal snapshots of one task also in another process: a digest
+    of the snapshot's text. Empty where there is no snapshot."""
+    return "" if snapshot is None else f"{derive_seed(_text(snapshot)):016x}"
+
+
+def _text(value: Any) -> str:
+    """`repr`, with the members of a set in order: theirs differs from process to process."""
+    if isinstance(value, frozenset):
+        return f"{{{', '.join(sorted(map(_text, value)))}}}"
+    if isinstance(value, tuple) and type(value) is tuple:
+        return f"({', '.join(map(_text, value))})"
+    return repr(value)
 
 
 def restore_checked(environment: Environment, snapshot: Any) -> None:

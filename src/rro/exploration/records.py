@@ -65,6 +65,7 @@ def tree_record(tree: Tree, strategy: str, cut: bool, seconds: float) -> dict[st
         "strategy": strategy,
         "cut": cut,
         "opening": [to_plain(message) for message in tree.root.opening],
+        "opening_state": tree.root.opening_state,
         "nodes": {node.id: _node_record(node) for node in tree.root.walk()},
         "episodes": sorted(tree.episodes),
         "overflowed": sorted(tree.overflowed),
@@ -198,7 +199,8 @@ class _FinishedTree:
     def __init__(self, records: TaskRecords, end: Record, task: Task) -> None:
         self._records, self._end = records, end
         opening = tuple(from_plain(Message, row) for row in end["opening"])
-        self._nodes = {"0": Node("0", None, opening=opening)}
+        state = end.get("opening_state", "")
+        self._nodes = {"0": Node("0", None, opening=opening, opening_state=state)}
         self._tree = Tree(task, self._nodes["0"], overflowed=list(end["overflowed"]))
         self._failed = {(row["kind"], row["node"], row["number"]): row for row in end["failed"]}
 

@@ -19,7 +19,7 @@ from rro.environments.base import Benchmark, Forkable
 from rro.episodes.loop import Limits, attempt_episode, run_episode, step_checked, truncated_reward
 from rro.errors import RroError
 from rro.exploration.budget import Budget, BudgetSpent
-from rro.exploration.forks import Forks, Watched
+from rro.exploration.forks import Forks, Watched, state_name
 from rro.exploration.records import CandidateRecord, read_candidate, read_rollout, work_record
 from rro.exploration.tree import Node, RolloutSuffix, Tree
 from rro.policies.base import Policy
@@ -29,6 +29,7 @@ from rro.types import (
     Message,
     ProcessReward,
     SamplingParams,
+    Step,
     StopReason,
     Task,
     Trajectory,
@@ -238,6 +239,7 @@ class Sampler:
                 reward = await truncated_reward(environment, timeout)
             else:
                 child.snapshot = await self._forks.snapshot(environment)
+                step = replace(step, state=state_name(child.snapshot))
         stop = StopReason.TERMINAL if step.done else StopReason.STEP_LIMIT if ended else None
         usage += Usage(environment_steps=1 + replayed, seconds=time.perf_counter() - started)
         return CandidateRecord(step, policy, usage, reward, stop)
@@ -288,6 +290,8 @@ class Sampler:
                     seed=seed,
                     taken=node.depth,
                 )
+            if states:
+                trajectory = replace(trajectory, steps=_with_states(trajectory.steps, states))
         except RroError:
             raise
         except Exception as error:
@@ -331,6 +335,12 @@ class Sampler:
 
     def _seed(self, *parts: object) -> int:
         return derive_seed(self.context.seed, self.context.key(self.task, *parts))
+
+
+def _with_states(steps: Sequence[Step], states: Sequence[Any]) -> tuple[Step, ...]:
+    """The steps with the names of the states after them. Where a step failed there are fewer."""
+    names = [state_name(state) for state in states]
+    return tuple(replace(step, state=name) for step, name in zip(steps, names, strict=False))
 
 
 def _drawn(node: Node) -> int:

@@ -64,7 +64,7 @@ class RolloutSuffix:
 @dataclass(eq=False, slots=True)
 class Node:
     """The state after one action: h_t extended by a_t and o_t; the root is the start of the task
-    and has no step.
+    and has no step; `opening_state` names its state as `Step.state` does.
 
     `id` is the path of candidate numbers from the root ("0.2.1"). `stop` is set where the episode
     ended here, `reward` is then its outcome. `estimate` is r(h_t, a_t); None until estimated, or
@@ -81,6 +81,7 @@ class Node:
     id: str
     parent: Node | None
     opening: tuple[Message, ...] = ()
+    opening_state: str = ""
     step: Step | None = None
     policy: str = ""
     reward: float | None = None
@@ -107,6 +108,11 @@ class Node:
         """The message that led here. The root has none."""
         assert self.step is not None, "the root has no action"
         return self.step.action
+
+    @property
+    def state(self) -> str:
+        """The name of the environment's state here, as in `Step.state`."""
+        return self.opening_state if self.step is None else self.step.state
 
     @property
     def recycled(self) -> bool:
