@@ -311,7 +311,7 @@ def explore(strategy: Any, context: ExplorationContext, concurrency: int = 4) ->
     """Explore all tasks of the context's benchmark; returns the failed ones."""
     tasks = context.benchmark.tasks("train")
     with Progress("explore", len(tasks), "tasks") as progress:
-        return asyncio.run(explorer.explore(tasks, strategy, context, concurrency, progress))
+        return list(asyncio.run(explorer.explore(tasks, strategy, context, concurrency, progress)))
 
 
 @contextmanager

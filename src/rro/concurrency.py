@@ -4,17 +4,52 @@ nothing of what they do."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
+
+from rro.errors import PluginError
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 
 
+@contextmanager
+def contained() -> Iterator[None]:
+    """Around the code of a plug-in: what it raises is an Exception, its failure, and ends neither
+    this process nor this worker in silence. Raises PluginError in place of SystemExit,
+    CancelledError and the like. A cancellation that was asked for, and Ctrl-C, pass."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if _is_ours(error):
+            raise
+        raise PluginError(error) from error
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the user or this program stopped the work. In a task of an event loop, Ctrl-C arrives
+    as a cancellation; elsewhere as KeyboardInterrupt."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    if task is None:
+        return isinstance(error, KeyboardInterrupt | GeneratorExit)
+    return task.cancelling() > 0
+
+
 async def gather_all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run all together, wait for every one to end, then raise the first error if there is one.
     Returns the results in the order of the coroutines."""
-    results = await asyncio.gather(*coroutines, return_exceptions=True)
+
+    async def run(coroutine: Coroutine[Any, Any, T]) -> T:
+        with contained():
+            return await coroutine
+
+    results = await asyncio.gather(*map(run, coroutines), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
@@ -30,7 +65,8 @@ async def for_each(
 
     async def worker() -> None:
         for item in queue:
-            await work(item)
+            with contained():
+                await work(item)
 
     try:
         async with asyncio.TaskGroup() as group:

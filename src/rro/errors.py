@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
+import unicodedata
+
+# Characters of an error's text that are shown and recorded.
+_LONGEST = 500
+
 
 class RroError(Exception):
     """Something failed while running: exit code 1."""
@@ -28,3 +34,58 @@ class RestoreError(RroError):
 class PolicyError(Exception):
     """A policy could not answer. No RroError: it does not end a run. The caller tries again, then
     what it asked for is missing."""
+
+
+class PluginError(Exception):
+    """What the code of an environment, a policy or another plug-in raised although it is no
+    Exception, and would have ended the process or a worker: SystemExit, KeyboardInterrupt,
+    CancelledError, GeneratorExit. `kind` is its class's name."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(_text(error))
+        self.kind, self.__cause__ = type(error).__name__, error
+
+
+def kind_of(error: BaseException) -> str:
+    """The name of an error's class, by which failures are counted."""
+    return str(getattr(error, "kind", type(error).__name__))
+
+
+def describe(error: BaseException) -> str:
+    """Class and text of an error that somebody else's code raised, for a log or a record: at most
+    some 500 characters, without control characters, whatever its `__str__` does."""
+    return f"{kind_of(error)}: {_text(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error was raised, as " (FILE, line N)", unless its message says so."""
+    if isinstance(error, PluginError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, SyntaxError) or error.__traceback__ is None:
+        return ""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({last.filename}, line {last.lineno})"
+
+
+def printable(text: str) -> str:
+    """`text` without what would control a terminal: escapes and the like are written as \\x1b.
+    Line ends and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    # Cc: control; Cf: invisible, such as a change of direction; Cs: half of a character.
+    if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs"):
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except BaseException as broken:
+        return f"(its __str__ raised {type(broken).__name__})"
+    text = printable(text[:_LONGEST]) + (" ..." if len(text) > _LONGEST else "")
+    return text.strip()

@@ -20,7 +20,6 @@ import logging
 import os
 import sys
 import textwrap
-import traceback
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
@@ -28,7 +27,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rro.errors import UsageError
+from rro.errors import UsageError, describe, place_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -147,10 +146,10 @@ class Door:
                 f"{self.kind} {target}: {error}; modules are looked for beside the recipe, in the "
                 "working directory and among installed packages"
             ) from error
-        except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        except (Exception, SystemExit, GeneratorExit) as error:  # whatever the module does
             raise UsageError(
                 f"{self.kind} {target}: importing {module} failed: "
-                f"{type(error).__name__}: {error}{_place(error)}"
+                f"{describe(error)}{place_of(error)}"
             ) from error
 
 
@@ -256,14 +255,6 @@ def _descriptions(factory: Factory) -> dict[str, str]:
         and isinstance(below.value, ast.Constant)
         and isinstance(below.value.value, str)
     }
-
-
-def _place(error: BaseException) -> str:
-    """Where an error was raised, unless its message says so."""
-    if isinstance(error, SyntaxError) or error.__traceback__ is None:
-        return ""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f" ({last.filename}, line {last.lineno})"
 
 
 def _article(noun: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from rro import __version__
 from rro.cli import data, recipes, reports, runs
-from rro.errors import RroError
+from rro.errors import PluginError, RroError, describe, place_of, printable
 
 # Commands that benchmarks add to.
 _BENCHMARK_COMMANDS = {"data", "verify"}
@@ -32,14 +32,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(file=sys.stderr)
         return _failed(": ".join(filter(None, ("interrupted", str(stop)))), 130)
+    except PluginError as error:
+        return _failed(f"{describe(error)}{place_of(error)}", 1)
+    except (SystemExit, GeneratorExit) as error:
+        # Of somebody's code: a command itself ends by returning.
+        return _failed(f"the run was ended by {describe(error)}{place_of(error)}", 1)
     except OSError as error:
         if options.verbose:
             raise
         return _failed(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
 
 
+class _Printable(logging.Formatter):
+    """Log lines may quote what a policy or an environment said."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _failed(sentence: str, code: int) -> int:
-    print(f"rro: {sentence}", file=sys.stderr)
+    print(f"rro: {printable(sentence)}", file=sys.stderr)
     return code
 
 
@@ -63,7 +75,9 @@ def _parser(guests: bool) -> argparse.ArgumentParser:
 
 
 def _set_up(verbose: bool) -> None:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Printable("%(message)s"))
     logging.getLogger("rro").setLevel(logging.DEBUG if verbose else logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -84,6 +84,9 @@ class EnvironmentConfig(PluginSection):
     step_timeout: float = Field(60.0, gt=0)
     """Seconds for one call into an environment; a longer one fails, and its rollout is tried
     again."""
+    max_observation: int = Field(200_000, ge=1)
+    """Characters that a message of the environment may have; a longer one fails, and its rollout is
+    tried again."""
 
 
 class TinyConfig(Section):

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, finalize
 
 from rro.environments.base import Benchmark, Environment
-from rro.errors import RroError
+from rro.errors import PluginError, RroError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -87,8 +87,15 @@ class _Call(Generic[T]):
         with suppress(_Abandoned):
             try:
                 self._outcome = self._work(), None
-            except BaseException as error:
+            except (StopIteration, StopAsyncIteration) as error:
+                # No coroutine can raise them.
+                self._outcome = None, PluginError(error)
+            except (Exception, _Abandoned) as error:
                 self._outcome = None, error
+            except BaseException as error:
+                # Ctrl-C goes to the main thread: SystemExit, KeyboardInterrupt and the like are
+                # the environment's own.
+                self._outcome = None, PluginError(error)
             with self._ending:
                 self._ended = True
             self._shared.finished.append(self)

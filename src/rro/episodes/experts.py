@@ -19,7 +19,7 @@ from rro.concurrency import map_all
 from rro.config import ExpertsConfig
 from rro.environments.base import Agent, Benchmark
 from rro.environments.recordings import read_bytes
-from rro.episodes.loop import Limits, play_task
+from rro.episodes.loop import Limits, attempt_episode, play_task
 from rro.errors import DataError
 from rro.policies.scripted import ScriptedPolicy
 from rro.seeds import derive_seed
@@ -62,10 +62,13 @@ def play_experts(
     limits: Limits,
     seed: int,
 ) -> list[Trajectory]:
-    """One episode for each task and what makes its expert, in their order."""
+    """One episode for each task and what makes its expert, in their order. Those that failed again
+    and again are among them, and logged."""
 
     async def play(player: tuple[Task, Callable[[], Agent]]) -> Trajectory:
-        task, make_expert = player
+        return await attempt_episode(lambda: once(*player), limits.retries)
+
+    async def once(task: Task, make_expert: Callable[[], Agent]) -> Trajectory:
         return await play_task(
             benchmark,
             make_expert(),

@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
+from rro.concurrency import contained
+from rro.environments import contract
 from rro.environments.base import Agent, Benchmark, Environment
 from rro.environments.calls import call_with_timeout
-from rro.errors import RroError, UsageError
+from rro.environments.contract import LONGEST_OBSERVATION
+from rro.errors import RroError, describe
 from rro.seeds import derive_seed
 from rro.types import (
     Message,
     SamplingParams,
     Step,
-    StepResult,
     StopReason,
     Task,
     Trajectory,
     Usage,
-    storable,
 )
 
 log = logging.getLogger(__name__)
@@ -38,46 +39,42 @@ log = logging.getLogger(__name__)
 class Limits:
     """`max_steps` counts from the start of the episode, also for one that was forked; each call
     into an environment may take `step_timeout` seconds; a failed episode is repeated up to
-    `retries` times."""
+    `retries` times. A message of the environment has at most `max_observation` characters."""
 
     max_steps: int = 10
     step_timeout: float = 60.0
     retries: int = 2
+    max_observation: int = LONGEST_OBSERVATION
 
 
 async def reset_checked(
-    environment: Environment, task: Task, seed: int, timeout: float
+    environment: Environment,
+    task: Task,
+    seed: int,
+    timeout: float,
+    longest: int = LONGEST_OBSERVATION,
 ) -> tuple[Message, ...]:
-    """Reset to a task; returns the opening. Raises UsageError if it does not fit the contract."""
-    opening = tuple(
-        await call_with_timeout(environment, timeout, lambda: environment.reset(task, seed)) or ()
-    )
-    if (
-        not opening
-        or not all(isinstance(message, Message) for message in opening)
-        or opening[-1].role != "user"
-    ):
-        raise UsageError(
-            f"{type(environment).__name__}.reset must return Messages that end with the user's"
-        )
-    return opening
+    """Reset to a task; returns the opening, as rro.environments.contract.reset checks it."""
+    reset = partial(contract.reset, environment, task, seed, longest)
+    return await call_with_timeout(environment, timeout, reset)
 
 
-async def step_checked(environment: Environment, action: Message, timeout: float) -> Step:
-    """Carry out one action; returns it with its answer. Raises UsageError if the answer does not
-    fit the contract, ValueError if the reward is not finite: it would spoil every mean."""
-    result = await call_with_timeout(environment, timeout, lambda: environment.step(action))
-    if not isinstance(result, StepResult) or not isinstance(result.observation, str):
-        raise UsageError(
-            f"{type(environment).__name__}.step must return a StepResult whose observation is a str"
-        )
-    observation, reward = storable(result.observation), _finite(result.reward)
-    return Step(action, observation, reward, bool(result.done), bool(result.invalid))
+async def step_checked(
+    environment: Environment, action: Message, timeout: float, longest: int = LONGEST_OBSERVATION
+) -> Step:
+    """Carry out one action; returns it with its answer, as rro.environments.contract.step checks
+    it."""
+    step = partial(contract.step, environment, action, longest)
+    return await call_with_timeout(environment, timeout, step)
 
 
 async def truncated_reward(environment: Environment, timeout: float) -> float:
     """The outcome of an episode that is cut off here."""
-    return _finite(await call_with_timeout(environment, timeout, environment.truncated_reward))
+
+    def ask() -> float:
+        return contract.finite(environment.truncated_reward())
+
+    return await call_with_timeout(environment, timeout, ask)
 
 
 @asynccontextmanager
@@ -120,8 +117,8 @@ async def _close(environment: Environment, timeout: float) -> None:
         try:
             if once.acquire(blocking=False):
                 environment.close()
-        except Exception as error:
-            log.warning("%s did not close: %s: %s", name, type(error).__name__, error)
+        except BaseException as error:
+            log.warning("%s did not close: %s", name, describe(error))
 
     try:
         await call_with_timeout(environment, timeout, close)
@@ -130,15 +127,7 @@ async def _close(environment: Environment, timeout: float) -> None:
         threading.Thread(target=close, daemon=True, name=name).start()
         raise
     except Exception as error:
-        log.warning("%s did not close: %s: %s", name, type(error).__name__, error)
-
-
-def _finite(reward: float) -> float:
-    # A numpy scalar cannot be journalled.
-    value = float(reward)
-    if not math.isfinite(value):
-        raise ValueError(f"the environment gave the reward {value}")
-    return value
+        log.warning("%s did not close: %s", name, describe(error))
 
 
 async def run_episode(
@@ -168,13 +157,16 @@ async def run_episode(
     try:
         while taken + len(steps) < limits.max_steps:
             turn = derive_seed(seed, taken + len(steps))
-            completion = (await policy.sample(messages, 1, params, turn))[0]
+            with contained():
+                completion = (await policy.sample(messages, 1, params, turn))[0]
             usage += completion.usage
             if completion.finish == "context":
                 return finished(
                     await truncated_reward(environment, limits.step_timeout), StopReason.CONTEXT
                 )
-            step = await step_checked(environment, completion.message, limits.step_timeout)
+            step = await step_checked(
+                environment, completion.message, limits.step_timeout, limits.max_observation
+            )
             usage += Usage(environment_steps=1)
             if completion.logprobs is not None:
                 step = replace(step, logprobs=completion.logprobs)
@@ -190,8 +182,8 @@ async def run_episode(
     except RroError:
         raise
     except Exception as error:
-        log.warning("an episode of task %s failed: %s: %s", task, type(error).__name__, error)
-        return finished(None, StopReason.FAILED, f"{type(error).__name__}: {error}")
+        log.warning("an episode of task %s failed: %s", task, describe(error))
+        return finished(None, StopReason.FAILED, describe(error))
 
 
 async def play_task(
@@ -205,19 +197,38 @@ async def play_task(
     environment_seed: int,
     on_step: Callable[[Step], None] | None = None,
 ) -> Trajectory:
-    """An episode of a task from its start to its end, in an environment of its own."""
-    async with open_environment(benchmark, limits.step_timeout) as environment:
-        opening = await reset_checked(environment, task, environment_seed, limits.step_timeout)
-        return await run_episode(
-            environment,
-            policy,
-            opening,
-            task=task.id,
-            params=params,
-            limits=limits,
-            seed=seed,
-            on_step=on_step,
-        )
+    """An episode of a task from its start to its end, in an environment of its own. Fails as
+    `run_episode` does, also where the environment cannot be made or reset."""
+    opening: tuple[Message, ...] = ()
+    try:
+        async with open_environment(benchmark, limits.step_timeout) as environment:
+            opening = await reset_checked(
+                environment, task, environment_seed, limits.step_timeout, limits.max_observation
+            )
+            return await run_episode(
+                environment,
+                policy,
+                opening,
+                task=task.id,
+                params=params,
+                limits=limits,
+                seed=seed,
+                on_step=on_step,
+            )
+    except RroError:
+        raise
+    except Exception as error:
+        return failed_episode(error, task.id, opening, policy.name, seed)
+
+
+def failed_episode(
+    error: Exception, task: str, opening: tuple[Message, ...], policy: str, seed: int
+) -> Trajectory:
+    """What is left of an episode whose environment could not be brought to its start."""
+    log.warning("an episode of task %s failed: %s", task, describe(error))
+    return Trajectory(
+        task, opening, (), None, StopReason.FAILED, policy, seed, error=describe(error)
+    )
 
 
 async def attempt_episode(run: Callable[[], Awaitable[Trajectory]], retries: int) -> Trajectory:

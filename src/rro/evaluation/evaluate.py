@@ -3,6 +3,7 @@ add up to is in rro.evaluation.figures."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,13 +33,14 @@ async def evaluate(
     seed: int,
     concurrency: int,
     progress: Progress,
-) -> None:
+) -> Counter[str]:
     """Play `episodes` per task into the journal, under `label` and `mode`; those that it holds
     already are not repeated.
 
     A failed episode is not journalled: it is missing (never a reward of 0), and is played again
-    when this is called again. Seeds depend on task and number, not on the label: two policies meet
-    the same random numbers."""
+    when this is called again. Returns how many failed, by the class of the error. Seeds depend on
+    task and number, not on the label: two policies meet the same random numbers."""
+    failed = Counter[str]()
     jobs = ((task, number) for number in range(episodes) for task in tasks)
 
     async def work(job: tuple[Task, int]) -> None:
@@ -58,7 +60,10 @@ async def evaluate(
             trajectory = await attempt_episode(play, limits.retries)
             if trajectory.stop is not StopReason.FAILED:
                 journal.append("evaluation", key, to_plain(replace(trajectory, opening=())))
+            else:
+                failed[str(trajectory.error).partition(":")[0]] += 1
             progress.spend(trajectory.usage)
         progress.advance()
 
     await for_each(jobs, work, min(concurrency, len(tasks) * episodes))
+    return failed

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from rro.concurrency import for_each
-from rro.errors import RroError, UsageError
+from rro.concurrency import contained, for_each
+from rro.errors import RroError, UsageError, describe, kind_of
 from rro.exploration.budget import BudgetSpent
-from rro.exploration.records import read_tree, tree_record
+from rro.exploration.records import failed_rows, read_tree, tree_record
 from rro.exploration.sampler import ContextFull, ExplorationContext, Sampler, TaskFailed
 from rro.exploration.strategies.base import Strategy
 from rro.exploration.tree import Tree
@@ -35,16 +35,16 @@ async def explore(
     concurrency: int,
     progress: Progress,
     observe: Observer | None = None,
-) -> list[str]:
+) -> dict[str, str]:
     """Explore every task that the journal does not hold already; returns the ids of those that
-    failed. `observe` is given each finished tree, new or read back, and may return a note for the
-    progress bar.
+    failed, each with the class of its error. `observe` is given each finished tree, new or read
+    back, and may return a note for the progress bar.
 
     Where the budget ends, trees under way are recorded as far as they came, and the other tasks are
     not begun. Raises every RroError but TaskFailed at once: an environment that does not restore,
     say, makes all estimates wrong."""
     _check_distinct(tasks)
-    failed = list[str]()
+    failed = dict[str, str]()
 
     async def work(task: Task) -> None:
         key = context.key(task)
@@ -56,8 +56,8 @@ async def explore(
                 tree = await _explored(task, strategy, context)
             except BudgetSpent:
                 return
-            if tree is None:
-                failed.append(task.id)
+            except _Dropped as error:
+                failed[task.id] = str(error)
         elif observe:
             tree = read_tree(context.journal, key, task)
         note = observe(tree) if tree is not None and observe else None
@@ -84,35 +84,43 @@ def _advance(
     progress.advance(new=new, note=notes, spent=share or 0.0)
 
 
-async def _explored(task: Task, strategy: Strategy, context: ExplorationContext) -> Tree | None:
-    """The task's finished tree, journalled; None where it failed."""
-    started = time.perf_counter()
+class _Dropped(Exception):
+    """A task failed; the class of its error."""
+
+
+async def _explored(task: Task, strategy: Strategy, context: ExplorationContext) -> Tree:
+    """The task's finished tree, journalled. Raises _Dropped where it failed."""
+    started, sampler = time.perf_counter(), Sampler(context, task)
     try:
-        tree, cut = await _explore_task(task, strategy, context)
+        tree, cut = await _explore_task(sampler, strategy)
     except BudgetSpent:
         raise
     except Exception as error:
         if isinstance(error, RroError) and not isinstance(error, TaskFailed):
             raise
-        log.warning("task %s failed and is dropped: %s: %s", task.id, type(error).__name__, error)
+        log.warning("task %s failed and is dropped: %s", task.id, describe(error))
         log.debug("task %s", task.id, exc_info=error)
-        return None
+        raise _Dropped(kind_of(error) or _rollouts_failed_by(sampler.tree)) from error
     record = tree_record(tree, strategy.name, cut, time.perf_counter() - started)
     context.journal.append("task", context.key(task), record)
     return tree
 
 
-async def _explore_task(
-    task: Task, strategy: Strategy, context: ExplorationContext
-) -> tuple[Tree, bool]:
+def _rollouts_failed_by(tree: Tree) -> str:
+    """The class of error that failed most of its rollouts."""
+    counts = Counter(str(row["error"]).partition(":")[0] for row in failed_rows(tree))
+    return counts.most_common(1)[0][0] if counts else TaskFailed.__name__
+
+
+async def _explore_task(sampler: Sampler, strategy: Strategy) -> tuple[Tree, bool]:
     """One task's tree, and whether the budget cut it. Raises BudgetSpent where the budget ended
     before anything was chosen."""
-    sampler = Sampler(context, task)
     await sampler.start()
     try:
-        await strategy.explore(sampler)
+        with contained():
+            await strategy.explore(sampler)
     except ContextFull:
-        log.info("task %s: the context is full; its trajectory ends there", task.id)
+        log.info("task %s: the context is full; its trajectory ends there", sampler.task.id)
     except BudgetSpent:
         if not sampler.tree.committed() and not sampler.tree.episodes:
             raise

@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+from rro.environments import contract
 from rro.environments.base import Benchmark, Environment, Forkable
 from rro.environments.calls import call_with_timeout
-from rro.episodes.loop import open_environment, reset_checked
+from rro.environments.contract import LONGEST_OBSERVATION
+from rro.episodes.loop import Limits, open_environment, reset_checked
 from rro.errors import RestoreError, UsageError
 from rro.exploration.tree import Node, Tree, answer
 from rro.seeds import derive_seed
@@ -20,18 +22,20 @@ from rro.types import Message, Step, StepResult, Task
 
 
 class Forks:
-    """Opens environments at the nodes of one tree. `seed` is the environment's, `timeout` the
-    seconds that one call into it may take."""
+    """Opens environments at the nodes of one tree. `seed` is the environment's."""
 
-    def __init__(self, benchmark: Benchmark, tree: Tree, seed: int, timeout: float) -> None:
-        self._benchmark, self._tree, self._seed, self._timeout = benchmark, tree, seed, timeout
+    def __init__(self, benchmark: Benchmark, tree: Tree, seed: int, limits: Limits) -> None:
+        self._benchmark, self._tree, self._seed = benchmark, tree, seed
+        self._timeout, self._longest = limits.step_timeout, limits.max_observation
 
     async def start(self) -> None:
         """Reset to the task: the root gets its opening, and its snapshot."""
         root = self._tree.root
         async with open_environment(self._benchmark, self._timeout) as environment:
             task = self._tree.task
-            opening = await reset_checked(environment, task, self._seed, self._timeout)
+            opening = await reset_checked(
+                environment, task, self._seed, self._timeout, self._longest
+            )
             root.opening, root.snapshot = opening, await self.snapshot(environment)
             root.opening_state = state_name(root.snapshot)
 
@@ -67,7 +71,9 @@ class Forks:
     async def _replay(self, environment: Environment, node: Node) -> None:
         steps = [step for step in (ancestor.step for ancestor in node.path()) if step is not None]
         task, opening = self._tree.task, self._tree.root.opening
-        replay = partial(replay_checked, environment, task, self._seed, opening, steps)
+        replay = partial(
+            replay_checked, environment, task, self._seed, opening, steps, self._longest
+        )
         await call_with_timeout(environment, self._timeout * (1 + len(steps)), replay)
 
 
@@ -140,12 +146,13 @@ def replay_checked(
     seed: int,
     opening: Sequence[Message],
     steps: Sequence[Step],
+    longest: int = LONGEST_OBSERVATION,
 ) -> None:
     """Reset and repeat `steps`; raises RestoreError at the first answer that is not the recorded
     one. IPR's code does not check: what it estimates may then be another state."""
-    again = [message.content for message in environment.reset(task, seed)]
+    again = [message.content for message in contract.reset(environment, task, seed, longest)]
     if again != [message.content for message in opening]:
         raise RestoreError(f"task {task.id}: the opening differs on replay")
     for number, step in enumerate(steps, 1):
-        if answer(environment.step(step.action)) != answer(step):
+        if answer(contract.step(environment, step.action, longest)) != answer(step):
             raise RestoreError(f"task {task.id}: the answer to step {number} differs on replay")

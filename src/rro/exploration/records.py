@@ -69,7 +69,7 @@ def tree_record(tree: Tree, strategy: str, cut: bool, seconds: float) -> dict[st
         "nodes": {node.id: _node_record(node) for node in tree.root.walk()},
         "episodes": sorted(tree.episodes),
         "overflowed": sorted(tree.overflowed),
-        "failed": list(_failed(tree)),
+        "failed": list(failed_rows(tree)),
         "usage": to_plain(tree.usage()),
         "usage_by_step": [to_plain(usage) for usage in tree.usage_by_step()],
         "seconds": seconds,
@@ -97,7 +97,7 @@ def _place(suffix: RolloutSuffix) -> list[Any]:
     return [suffix.began_at, suffix.number, suffix.start]
 
 
-def _failed(tree: Tree) -> Iterator[dict[str, Any]]:
+def failed_rows(tree: Tree) -> Iterator[dict[str, Any]]:
     """The rollouts and episodes that failed, which have no record of their own."""
     numbered = [("episode", "0", number, run) for number, run in tree.episodes.items()]
     for node in tree.root.walk():

@@ -14,10 +14,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from rro.concurrency import gather_all
+from rro.concurrency import contained, gather_all
 from rro.environments.base import Benchmark, Forkable
-from rro.episodes.loop import Limits, attempt_episode, run_episode, step_checked, truncated_reward
-from rro.errors import RroError
+from rro.episodes.loop import (
+    Limits,
+    attempt_episode,
+    failed_episode,
+    run_episode,
+    step_checked,
+    truncated_reward,
+)
+from rro.errors import RroError, describe, kind_of
 from rro.exploration.budget import Budget, BudgetSpent
 from rro.exploration.forks import Forks, Watched, state_name
 from rro.exploration.records import CandidateRecord, read_candidate, read_rollout, work_record
@@ -41,7 +48,12 @@ Work = TypeVar("Work", CandidateRecord, Trajectory)
 
 
 class TaskFailed(RroError):
-    """Something that a strategy needs is unavailable after all retries: the task is dropped."""
+    """Something that a strategy needs is unavailable after all retries: the task is dropped.
+    `kind` is the class of what was raised last; empty where its rollouts failed."""
+
+    def __init__(self, sentence: str, kind: str = "") -> None:
+        super().__init__(sentence)
+        self.kind = kind
 
 
 class ContextFull(Exception):
@@ -80,7 +92,7 @@ class Sampler:
         self.context, self.task = context, task
         self.tree = Tree(task, Node("0", None))
         seed = derive_seed(context.seed, "environment", task.id)
-        self._forks = Forks(context.benchmark, self.tree, seed, context.limits.step_timeout)
+        self._forks = Forks(context.benchmark, self.tree, seed, context.limits)
 
     async def start(self) -> None:
         """Reset the task, once: the root gets its opening. Raises TaskFailed."""
@@ -231,7 +243,8 @@ class Sampler:
     ) -> CandidateRecord:
         started, reward, timeout = time.perf_counter(), None, self.context.limits.step_timeout
         async with self._forks.at(node) as (environment, replayed):
-            step = await step_checked(environment, action, timeout)
+            longest = self.context.limits.max_observation
+            step = await step_checked(environment, action, timeout, longest)
             ended = step.done or node.depth + 1 >= self.context.limits.max_steps
             if step.done:
                 reward = step.reward
@@ -295,8 +308,7 @@ class Sampler:
         except RroError:
             raise
         except Exception as error:
-            reason, failed = f"{type(error).__name__}: {error}", StopReason.FAILED
-            return Trajectory(task, history, (), None, failed, policy.name, seed, error=reason)
+            return failed_episode(error, task, history, policy.name, seed)
         return replace(trajectory, usage=trajectory.usage + Usage(environment_steps=replayed))
 
     # -- journal, seeds and retries
@@ -323,13 +335,14 @@ class Sampler:
     async def _retried(self, attempt: Callable[[], Awaitable[T]], what: str) -> T:
         for number in range(1 + self.context.limits.retries):
             try:
-                return await attempt()
+                with contained():
+                    return await attempt()
             except RroError:
                 raise
             except Exception as error:
                 if number == self.context.limits.retries:
                     raise TaskFailed(
-                        f"task {self.task.id}, {what}: {type(error).__name__}: {error}"
+                        f"task {self.task.id}, {what}: {describe(error)}", kind_of(error)
                     ) from error
         raise AssertionError("unreachable")
 

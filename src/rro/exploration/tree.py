@@ -18,7 +18,6 @@ from rro.types import (
     ProcessReward,
     Source,
     Step,
-    StepResult,
     StopReason,
     Task,
     Trajectory,
@@ -236,7 +235,7 @@ class Tree:
         return by_step
 
 
-def answer(step: Step | StepResult) -> tuple[str, float, bool]:
+def answer(step: Step) -> tuple[str, float, bool]:
     """What the environment answered: equal for equal actions, unless it is not deterministic."""
     return step.observation, step.reward, step.done
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rro import plugins
+from rro.concurrency import contained
 from rro.config import Config, parse_options
 from rro.environments.base import Benchmark
 from rro.environments.registry import open_environment
 from rro.episodes.experts import read_conversations
-from rro.errors import RroError, UsageError
+from rro.errors import RroError, UsageError, describe, place_of
 from rro.models.finding import find_model, model_bytes
 from rro.pipeline.choices import Chosen
 from rro.runs.folder import RunFolder, ensure_free
@@ -61,13 +62,16 @@ def check_run(
         del checks["experts"]
     for name, check in checks.items():
         try:
-            yield Check(name, check())
+            with contained():
+                detail = check()
         except RroError as error:
             yield Check(name, problem=str(error))
         except Exception as error:  # of an environment or another part of the user's own
             log.debug("%s", name, exc_info=True)
-            problem = f"{name}: {type(error).__name__}: {error} (rro -v shows where)"
+            problem = f"{name}: {describe(error)}{place_of(error)}"
             yield Check(name, problem=problem)
+        else:
+            yield Check(name, detail)
 
 
 def new_run(config: Config, folder: Path, stage: str = "run") -> RunFolder:

@@ -53,7 +53,8 @@ class Run:
     def limits(self) -> Limits:
         environment = self.config.environment
         steps = environment.max_steps or self.benchmark.max_steps
-        return Limits(steps, environment.step_timeout, self.config.explore.retries)
+        retries, longest = self.config.explore.retries, environment.max_observation
+        return Limits(steps, environment.step_timeout, retries, longest)
 
     @property
     def params(self) -> SamplingParams:

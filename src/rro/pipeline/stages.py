@@ -11,14 +11,16 @@ import json
 import logging
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from rro.concurrency import contained
 from rro.config import BudgetConfig
-from rro.errors import RroError, UsageError
+from rro.errors import RroError, UsageError, describe, place_of
 from rro.evaluation.evaluate import evaluate
 from rro.evaluation.results import collect_results
 from rro.exploration import explorer
@@ -105,10 +107,14 @@ def explore(
         keys = _explored(run, wanted, iteration)
         if failed and not keys:
             raise RroError(
-                "every task failed: fix the cause of the warnings above, then resume the run"
+                f"every task failed ({_by_kind(failed.values())}): fix the cause of the warnings "
+                "above, then resume the run"
             )
         if failed:
-            log.warning("%d of %d tasks failed and are missing", len(failed), len(wanted))
+            kinds = _by_kind(failed.values())
+            log.warning(
+                "%d of %d tasks failed and are missing (%s)", len(failed), len(wanted), kinds
+            )
         if budget.exhausted:
             log.info(
                 "the budget of %s is spent; %d of %d tasks were explored",
@@ -123,6 +129,7 @@ def explore(
             "pairs": rows if credit.gives == "pairs" else 0,
             "demonstrations": rows if credit.gives == "conversations" else 0,
             "failed_tasks": len(failed),
+            "failures": dict(Counter(failed.values())),
             "left_tasks": len(wanted) - len(keys) - len(failed),
             "budget": limits.model_dump(exclude_none=True),
             "ended_by": budget.exhausted,
@@ -156,9 +163,9 @@ def _tasks(run: Run, choices: Choices, iteration: int, tasks: int | None = None)
 
 def _grow_trees(
     run: Run, choices: Choices, iteration: int, limits: BudgetConfig, tasks: Sequence[Task]
-) -> tuple[Budget, list[str]]:
+) -> tuple[Budget, dict[str, str]]:
     """Explore the tasks that the journal does not hold yet; returns the budget and the failed
-    tasks."""
+    tasks, each with the class of its error."""
     config, strategy, credit = run.config, choices.strategy, choices.credit(iteration)
     stage, acting = f"explore-{iteration}", run.folder.trained(iteration - 1)
     with (
@@ -174,7 +181,7 @@ def _grow_trees(
         figures = RunningFigures(track)
 
         def observe(tree: Tree) -> str:
-            rows = credit.rows(tree)
+            rows = _credited(credit, tree)
             if credit.gives == "pairs":
                 so_far.writelines(json.dumps(to_row(pair)) + "\n" for pair in rows)
                 so_far.flush()
@@ -197,10 +204,30 @@ def _explored(run: Run, tasks: Sequence[Task], iteration: int) -> list[tuple[str
 
 def _export(run: Run, credit: Credit, keys: Sequence[tuple[str, Task]], iteration: int) -> int:
     """Count the credit's rows; pairs are written to the run folder, too."""
-    rows = (row for tree in read_trees(run.journal, keys) for row in credit.rows(tree))
+    rows = (row for tree in read_trees(run.journal, keys) for row in _credited(credit, tree))
     if credit.gives == "pairs":
         return write_pairs((to_row(pair) for pair in rows), run.folder.pairs(iteration))
     return sum(1 for _ in rows)
+
+
+def _credited(credit: Credit, tree: Tree) -> Sequence[Any]:
+    """What a tree gives. Raises RroError where the credit fails: without its rows a training would
+    not be what the recipe says."""
+    try:
+        with contained():
+            return credit.rows(tree)
+    except RroError:
+        raise
+    except Exception as error:
+        raise RroError(
+            f"the credit of task {tree.task.id} failed: {describe(error)}{place_of(error)}; fix "
+            "it, then resume the run"
+        ) from error
+
+
+def _by_kind(kinds: Iterable[str]) -> str:
+    """Failures, counted: "TimeoutError 3, SystemExit 1"."""
+    return ", ".join(f"{kind} {count}" for kind, count in Counter(kinds).most_common())
 
 
 def optimise(run: Run, iteration: int) -> None:
@@ -231,7 +258,7 @@ def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
     else:
         keys = _explored(run, _tasks(run, choices, iteration), iteration)
         trees = read_trees(run.journal, keys)
-        rows = [row for tree in trees for row in credit.rows(tree)]
+        rows = [row for tree in trees for row in _credited(credit, tree)]
     if not rows:
         raise NothingToLearn(_how_to_go_on(run, choices, iteration, credit.gives))
     return rows
@@ -278,10 +305,13 @@ def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any
 
 def _stage(run: Run, name: str, work: Callable[[], dict[str, Any]]) -> None:
     if run.is_done(name):
-        log.info("%s: done before", name)
+        missing = (run.journal.get("stage", name) or {}).get("failed_tasks")
+        said = f"; {missing} tasks failed then and are missing" if missing else ""
+        log.info("%s: done before%s", name, said)
         return
     begun = time.perf_counter()
-    with tracked_training(run.config.report_to, run.folder.path, _tracked_name(run, name)):
+    tracked = tracked_training(run.config.report_to, run.folder.path, _tracked_name(run, name))
+    with tracked, contained():
         record = work()
     if rank() == 0:
         run.journal.append("stage", name, {"seconds": time.perf_counter() - begun, **record})
@@ -309,10 +339,9 @@ def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
     with closing(Policies(run, label, f"evaluate-{label}")) as policies:
         policy = policies.explorer
         for mode, params, episodes in run.modes():
-            with Progress(
-                f"evaluate {label} ({mode})", len(run.test_tasks) * episodes, "episodes"
-            ) as progress:
-                asyncio.run(
+            expected = len(run.test_tasks) * episodes
+            with Progress(f"evaluate {label} ({mode})", expected, "episodes") as progress:
+                failed = asyncio.run(
                     evaluate(
                         run.test_tasks,
                         run.benchmark,
@@ -327,6 +356,15 @@ def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
                         concurrency=config.concurrency,
                         progress=progress,
                     )
+                )
+            if failed:
+                log.warning(
+                    "evaluate %s (%s): %d of %d episodes failed and are missing (%s)",
+                    label,
+                    mode,
+                    failed.total(),
+                    expected,
+                    _by_kind(failed.elements()),
                 )
         return _trend(run, label, policy) if config.trend_tasks else {}
 

@@ -6,6 +6,7 @@ recipe asks for it. Does not know what the figures mean."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,10 +14,13 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from rro.errors import UsageError
+from rro.concurrency import contained
+from rro.errors import UsageError, describe
 
 PROJECT = "rro"
 """What W&B and trackio group runs by; $WANDB_PROJECT overrides it for W&B."""
+
+logger = logging.getLogger(__name__)
 
 Figures = Mapping[str, float]
 Log = Callable[[Figures, int], None]
@@ -32,15 +36,34 @@ def require(names: Sequence[str]) -> None:
 
 @contextmanager
 def tracking(names: Sequence[str], folder: Path, run: str) -> Iterator[Log]:
-    """Log figures to each tracker, in a run called `run`; local files go into `folder`."""
-    with ExitStack() as stack:
-        logs = [stack.enter_context(_OPEN[name](folder, run)) for name in names]
+    """Log figures to each tracker, in a run called `run`; local files go into `folder`. One that
+    fails is logged and left out from then on: it costs no figure of the run's own."""
+    trackers = dict[str, tuple[ExitStack, Log]]()
 
-        def log(figures: Figures, step: int) -> None:
-            for tracker_log in logs:
-                tracker_log(figures, step)
+    def call(name: str, work: Callable[[], None]) -> None:
+        try:
+            with contained():
+                work()
+        except Exception as error:
+            trackers.pop(name, None)
+            message = "%s failed and gets no more figures of %s: %s"
+            logger.warning(message, name, run, describe(error))
 
+    def enter(name: str) -> None:
+        stack = ExitStack()
+        trackers[name] = stack, stack.enter_context(_OPEN[name](folder, run))
+
+    def log(figures: Figures, step: int) -> None:
+        for name, (_, tracker_log) in list(trackers.items()):
+            call(name, lambda tracker_log=tracker_log: tracker_log(figures, step))  # type: ignore[misc]
+
+    for name in names:
+        call(name, lambda name=name: enter(name))  # type: ignore[misc]
+    try:
         yield log
+    finally:
+        for name, (stack, _) in list(trackers.items()):
+            call(name, stack.close)
 
 
 @contextmanager
