@@ -46,7 +46,7 @@ RAISED = [
     SystemExit(3),
     KeyboardInterrupt(),
     asyncio.CancelledError(),
-    asyncio.TimeoutError(),
+    TimeoutError(),
     GeneratorExit(),
     Own("mine"),
     BaseExceptionGroup("several", [SystemExit(1)]),
