@@ -16,6 +16,7 @@ from rro.environments.registry import open_benchmark
 from rro.errors import DataError, RroError, UsageError
 from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.intercode_sql.embedded.sqlite import SqliteEngine
+from rro.intercode_sql.engine import INTERRUPTED
 from rro.intercode_sql.server import ServerEngine, connect, in_lower_case, load_dump, parse_url
 from rro.intercode_sql.verify import run_verify
 from rro.types import Message
@@ -105,7 +106,7 @@ def admin(tmp_path_factory):
                 time.sleep(0.3)
         yield url
     finally:
-        server.terminate()
+        server.kill()  # it would wait for the statements that run
         server.wait(30)
 
 
@@ -184,7 +185,9 @@ def test_an_account_that_may_write_is_refused(admin):
 @slow
 def test_limits(server):
     interrupted = "Query execution was interrupted, maximum statement execution time exceeded"
-    assert server.execute("shop", "SELECT count(*), sleep(30) FROM customer").error == interrupted
+    assert server.execute("shop", "SELECT sleep(30)").error == (
+        "execute command denied to user ''@'%' for routine 'sleep'"
+    )
     product = ", ".join(f"purchase p{n}" for n in range(12))
     assert server.execute("shop", f"SELECT count(*) FROM {product}").error == interrupted
     assert (
@@ -196,9 +199,7 @@ def test_limits(server):
 
 @slow
 def test_sessions_do_not_leak(server):
-    for _ in range(3):
-        server.execute("shop", "SELECT @secret := 42")
-    assert server.execute("shop", "SELECT @secret").texts == ("(None,)",)
+    assert "not available" in server.execute("shop", "SELECT @secret := 42").error
     assert server.execute("shop", "USE zoo").database == "zoo"
     assert server.execute("shop", "SELECT count(*) FROM customer").texts == ("(5,)",)
 
@@ -236,16 +237,23 @@ def test_an_episode_on_the_server(url, folder, monkeypatch):
 
 
 @slow
-def test_a_lost_connection_is_a_failure_not_an_answer(admin, url):
+def test_a_lost_connection_is_replaced(admin, url):
     engine = ServerEngine(url)
     engine.execute("shop", "SELECT 1")
     with connect(parse_url(admin)).cursor() as cursor:
         cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'reader'")
         for (number,) in cursor.fetchall():
             cursor.execute(f"KILL {number}")
-    with pytest.raises(RroError, match="was lost") as raised:
-        engine.execute("shop", "SELECT 2")
-    assert "pw" not in str(raised.value)
+    assert engine.execute("shop", "SELECT 2").texts == ("(2,)",)
+    engine.close()
+
+
+@slow
+def test_the_readers_time_out_is_the_agents_fault(url):
+    """The server does not look at its clock within LOCATE."""
+    engine = ServerEngine(url, seconds=0.5)
+    sql = "SELECT locate(concat(repeat('a', 4000000), 'b'), repeat('a', 8000000))"
+    assert engine.execute("shop", sql).error == INTERRUPTED
     assert engine.execute("shop", "SELECT 2").texts == ("(2,)",)
     engine.close()
 

@@ -236,7 +236,7 @@ def test_results_are_cached_by_database_and_text(engine):
 
 
 def test_the_cache_forgets_what_was_used_longest_ago():
-    cache = Cache(statements=3, cells=100)
+    cache = Cache(statements=3, size=20_000)
     for number in range(3):
         cache.put(("d", str(number)), Result("d", ((number,),)))
     assert cache.get(("d", "0")) is not None
@@ -247,6 +247,6 @@ def test_the_cache_forgets_what_was_used_longest_ago():
         False,
         False,
     ]
-    cache.put(("d", "big"), Result("d", ((1,) * 60,) * 2))
+    cache.put(("d", "big"), Result("d", (("x" * 10_000,),)))
     assert cache.get(("d", "big")) is not None
     assert cache.get(("d", "3")) is None

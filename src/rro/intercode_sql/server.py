@@ -11,8 +11,9 @@ import os
 import queue
 import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,22 @@ from rro.errors import DataError, RroError, UsageError
 from rro.intercode_sql.engine import (
     EMPTY,
     INTERRUPTED,
-    MAX_CHARACTERS,
+    MAX_BYTES,
     MAX_LENGTH,
     MAX_ROWS,
+    RANDOM,
     READ_ONLY,
     TOO_LONG,
     WRITES,
     Cache,
     Result,
+    SqlError,
     cleaned,
+    lexemes,
+    row_bytes,
+    syntax_error,
     too_many_rows,
+    volatile,
 )
 
 PASSWORD_VARIABLE = "RRO_SQL_PASSWORD"
@@ -39,16 +46,35 @@ PASSWORD_VARIABLE = "RRO_SQL_PASSWORD"
 STATEMENT_SECONDS = 5.0
 MAX_CONNECTIONS = 8
 _URL_FORM = "a server's URL must be mysql://user@host:port"
-_FIRST_WORD = re.compile(
-    r"(?:\s+|--[ \t\n][^\n]*(?:\n|$)|#[^\n]*(?:\n|$)|/\*(?![!M]).*?\*/)*(\w+)", re.DOTALL
-)
 # A comment that the server executes.
 _EXECUTED_COMMENT = re.compile(r"/\*M?!")
 _TABLE = re.compile(r"(?:CREATE TABLE|INSERT INTO|REFERENCES|^USE) `[^`]+`")
 _NAMES = re.compile(r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")|[^'"]+|.""", re.DOTALL)
-_CHANGES_SESSION = re.compile(
-    r"@|\b(?:get_lock|into|for\s+update|lock\s+in|last_insert_id|sleep)\b", re.IGNORECASE
+# First words of statements that only read, and what SHOW may show, or not.
+_READS = {"SELECT", "WITH", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "USE", "VALUES", "TABLE", "("}
+_SHOWN = {"TABLES", "COLUMNS", "FIELDS", "DATABASES", "SCHEMAS", "INDEX", "INDEXES", "KEYS"}
+_NOT_SHOWN = """
+    PROCESSLIST STATUS VARIABLES WARNINGS ERRORS COUNT ENGINE ENGINES GRANTS PRIVILEGES PROFILE
+    PROFILES GLOBAL SESSION LOCAL OPEN TABLE BINARY BINLOG MASTER SLAVE REPLICA REPLICAS ALL
+    RELAYLOG EVENTS TRIGGERS PROCEDURE FUNCTION PACKAGE PLUGINS EXPLAIN ANALYZE USER_STATISTICS
+    INDEX_STATISTICS CLIENT_STATISTICS TABLE_STATISTICS STORAGE CHARACTER CHARSET COLLATION"""
+_SYSTEM = {"MYSQL", "PERFORMANCE_SCHEMA", "SYS"}
+# What may be read of information_schema.
+_CATALOGUE = {"TABLES", "COLUMNS", "SCHEMATA", "STATISTICS", "KEY_COLUMN_USAGE", "VIEWS"}
+_CATALOGUE |= {"TABLE_CONSTRAINTS", "REFERENTIAL_CONSTRAINTS"}
+_ACCESS = "Access denied for user ''@'%' to database '{}'"
+# The same in all sessions, so that a statement always has the same result. 1795348800 is noon of
+# engine.TODAY.
+_SESSION = (
+    "SESSION TRANSACTION READ ONLY",
+    "SESSION time_zone = '+00:00'",
+    "SESSION timestamp = 1795348800",
+    # MariaDB knows ONLY_FULL_GROUP_BY, but not functional dependence.
+    "SESSION sql_mode = CONCAT('STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
+    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION' /*!80000 , ',ONLY_FULL_GROUP_BY' */)",
 )
+# Names of temporary tables in messages.
+_TEMPORARY = re.compile(r"[\w./-]*#sql[\w.-]*")
 _WRITE_RIGHTS = {
     *("ALL", "INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER", "INDEX", "TRIGGER", "EVENT"),
     *("REFERENCES", "SUPER", "FILE", "GRANT"),
@@ -133,15 +159,19 @@ class ServerEngine:
             )
 
     def execute(self, database: str, sql: str) -> Result:
-        """Run one statement with `database` in use. Raises RroError if the connection is lost; an
-        error of the statement is a result."""
+        """Run one statement with `database` in use. Its error is a result, and so is that it ran
+        too long or that the server closed the connection twice. Raises RroError if the server
+        cannot be reached."""
         sql = cleaned(sql)
+        if not sql or len(sql) > MAX_LENGTH:
+            return Result(database, error=TOO_LONG if sql else EMPTY)
         result = self.cache.get((database, sql))
         if result is None:
-            result = self._run(database, sql)
-            # Next time the server may be less busy.
-            if result.error != INTERRUPTED:
-                self.cache.put((database, sql), result)
+            try:
+                result = self._run(database, vetted(sql))
+            except SqlError as error:
+                result = Result(database, error=str(error))
+            self.cache.put((database, sql), result)
         return result
 
     def close(self) -> None:
@@ -151,61 +181,74 @@ class ServerEngine:
                 self._idle.get_nowait().close()
 
     def _run(self, database: str, sql: str) -> Result:
-        word = _FIRST_WORD.match(sql)
-        if _EXECUTED_COMMENT.search(sql) or (word is not None and word[1].upper() in WRITES):
-            return Result(database, error=READ_ONLY)
-        if not sql or len(sql) > MAX_LENGTH:
-            return Result(database, error=TOO_LONG if sql else EMPTY)
-        with self._lease(reusable=not _CHANGES_SESSION.search(sql)) as lease:
-            return self._answer(lease, database, sql)
+        """The result. A statement whose connection is lost runs once more, in a new one."""
+        sql = sql.encode("utf-8", "replace").decode()
+        sql = in_lower_case(sql) if self._case_sensitive else sql
+        for new in (not database, True):
+            with suppress(_Lost), self._lease(new) as lease:
+                return self._answer(lease, database, sql)
+        return Result(database, error="Lost connection to MySQL server during query")
 
     def _answer(self, lease: _Lease, database: str, sql: str) -> Result:
         import pymysql  # type: ignore[import-untyped,unused-ignore]
 
+        connection, lease.reusable = lease.connection, False
+        limit = _Limited(connection, 2 * self._seconds)
+        cursor = connection.cursor(pymysql.cursors.SSCursor)
         try:
             if database:
-                lease.connection.select_db(database)
-            with lease.connection.cursor(pymysql.cursors.SSCursor) as cursor:
-                statement = sql.encode("utf-8", "replace").decode()
-                cursor.execute(in_lower_case(statement) if self._case_sensitive else statement)
-                rows = self._fetch(cursor, lease) if cursor.description else None
-        except pymysql.MySQLError as error:
-            return Result(database, error=self._message(error, lease))
-        if rows is not None and len(rows) > self._rows:
-            return Result(database, error=too_many_rows(self._rows))
-        current = _ask(lease.connection, "SELECT database()")[0][0] or ""
-        return Result(current.lower(), None if rows is None else tuple(rows))
+                connection.select_db(database)
+            cursor.execute(sql)
+            rows = self._fetch(cursor) if cursor.description else None
+        except (_TooLarge, pymysql.MySQLError, ValueError, ArithmeticError) as error:
+            if cursor._result is not None:
+                cursor._result.unbuffered_active = False  # or PyMySQL would read the rest
+            lease.reusable = isinstance(error, pymysql.MySQLError) and error.args[0] not in _BROKEN
+            return Result(database, error=self._message(error, connection))
+        finally:
+            limit.end()
+        lease.reusable = True
+        if sql.split(None, 1)[0].upper() == "USE":
+            database = (_ask(connection, "SELECT database()")[0][0] or "").lower()
+        return Result(database, rows)
 
-    def _message(self, error: Exception, lease: _Lease) -> str:
-        """The message of a statement's error. Raises RroError if the connection is lost."""
-        import pymysql
-
+    def _message(self, error: Exception, connection: Any) -> str:
+        """The message of a statement's error. Raises _Lost if it is that the server has closed the
+        connection."""
         code, message = (*error.args, 0, "")[:2]
-        if isinstance(error, pymysql.OperationalError) and code in (2006, 2013):
-            lease.reusable = False
-            raise RroError(f"the connection to {self._address!r} was lost: {message}") from None
-        return INTERRUPTED if code in (1969, 3024, 1317) else str(message)
+        if isinstance(error, _TooLarge):
+            return too_many_rows(self._rows)
+        if isinstance(error.__context__, TimeoutError):
+            # The server does not check its limit within a function.
+            self._kill(connection.thread_id())
+            return INTERRUPTED
+        if code in _BROKEN:
+            raise _Lost from None
+        if not isinstance(code, int):
+            return "A value is out of range"
+        return INTERRUPTED if code in (1969, 3024, 1317) else _TEMPORARY.sub("#sql", str(message))
 
-    def _fetch(self, cursor: Any, lease: _Lease) -> list[tuple[Any, ...]]:
-        """The rows; too many of them if the result exceeds a limit."""
+    def _kill(self, thread: int) -> None:
+        """End a session that no one waits for."""
+        with suppress(Exception), closing(connect(self._address, read_timeout=5)) as connection:
+            _ask(connection, f"KILL {thread}")
+
+    def _fetch(self, cursor: Any) -> tuple[tuple[Any, ...], ...]:
+        """The rows. Raises _TooLarge beyond a limit."""
         rows: list[tuple[Any, ...]] = []
         size = 0
-        while batch := cursor.fetchmany(1000):
-            rows += batch
-            texts = (value for row in batch for value in row if isinstance(value, str | bytes))
-            size += sum(map(len, texts))
-            if len(rows) > self._rows or size > MAX_CHARACTERS:
-                # Closing the connection is cheaper than reading the rest.
-                lease.reusable = False
-                cursor._result.unbuffered_active = False
-                return rows + [()] * self._rows
-        return rows
+        while (row := cursor.fetchone()) is not None:
+            rows.append(row)
+            size += row_bytes(row)
+            if len(rows) > self._rows or size > MAX_BYTES:
+                raise _TooLarge
+        return tuple(rows)
 
     @contextmanager
-    def _lease(self, reusable: bool = True) -> Iterator[_Lease]:
-        """A connection for one statement. Waits until one is free."""
+    def _lease(self, new: bool = False) -> Iterator[_Lease]:
+        """A connection for one statement, a new one on request. Waits until one is free."""
         with self._free:
-            lease = _Lease(self._connection(reusable), reusable)
+            lease = _Lease(self._connection(new), True)
             try:
                 yield lease
             finally:
@@ -214,22 +257,126 @@ class ServerEngine:
                 else:
                     lease.connection._force_close()
 
-    def _connection(self, reusable: bool) -> Any:
-        """An idle connection, or a new one. A statement that may change its session gets a new
-        one."""
-        if reusable:
+    def _connection(self, new: bool) -> Any:
+        """An idle connection, or a new one."""
+        if not new:
             with suppress(queue.Empty):
                 return self._idle.get_nowait()
-        connection = connect(self._address, read_timeout=self._seconds + 10)
+        connection = connect(self._address, read_timeout=2 * self._seconds)
         with connection.cursor() as cursor:
-            cursor.execute("SET SESSION TRANSACTION READ ONLY")
+            for setting in _SESSION:
+                cursor.execute(f"SET {setting}")
             for limit in (
                 f"max_execution_time = {int(self._seconds * 1000)}",
                 f"max_statement_time = {self._seconds}",
+                "max_session_mem_used = 268435456",
             ):
-                with suppress(Exception):  # MySQL has the first, MariaDB the second
+                with suppress(Exception):  # MySQL has the first, MariaDB the others
                     cursor.execute(f"SET SESSION {limit}")
         return connection
+
+
+# PyMySQL's codes of a connection that cannot be used any more.
+_BROKEN = (0, 2006, 2013, 2014, 2055, 1927, 1053)
+
+
+class _Lost(Exception):
+    """The server has closed the connection."""
+
+
+class _TooLarge(Exception):
+    """A result exceeds the limits."""
+
+
+class _Limited:
+    """Limits what a connection may receive until `end`: `MAX_BYTES`, within `seconds`."""
+
+    def __init__(self, connection: Any, seconds: float) -> None:
+        self._connection, self._file = connection, connection._rfile
+        self._left, self._end = 2 * MAX_BYTES, time.monotonic() + seconds
+        connection._rfile = self
+
+    def read(self, count: int) -> bytes:
+        """Read so many bytes, as PyMySQL asks for them."""
+        self._left -= count
+        if self._left < 0:
+            raise _TooLarge
+        if time.monotonic() > self._end:
+            raise TimeoutError
+        data: bytes = self._file.read(count)
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def end(self) -> None:
+        """Receive without limits again, if the connection is still open."""
+        if self._connection._rfile is self:
+            self._connection._rfile = self._file
+
+
+def vetted(sql: str) -> str:
+    """The statement to send: without comments, which may hold hints, and with a constant for
+    RAND(). Raises SqlError for a statement that does more than read, that reaches what other
+    episodes or the server's administration have to do with, or whose answer may differ when it is
+    replayed."""
+    if error := volatile(sql):
+        raise SqlError(error)
+    kept = [(kind, " " if kind == "comment" else part) for kind, part in lexemes(sql)]
+    if any(kind == "comment" and _EXECUTED_COMMENT.match(part) for kind, part in lexemes(sql)):
+        raise SqlError(READ_ONLY)
+    words = [
+        "''" if kind == "text" else part.strip("`").upper() for kind, part in kept if part.strip()
+    ]
+    if not words:
+        raise SqlError(EMPTY)
+    _check_verb(words, sql)
+    _check_words(words)
+    sent = "".join(part for _, part in kept)
+    return _RAND.sub(lambda match: match["text"] or str(RANDOM), sent)
+
+
+# RAND() outside of texts and quoted names.
+_RAND = re.compile(
+    r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`[^`]*`)|\bRAND\s*\(\s*\)""",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def _check_verb(words: list[str], sql: str) -> None:
+    if words[0] in WRITES:
+        raise SqlError(READ_ONLY)
+    if words[0] not in _READS:
+        raise SqlError(syntax_error(sql))
+    if words[0] == "SHOW":
+        what = next((word for word in words[1:] if word not in ("FULL", "EXTENDED")), "")
+        if what in _NOT_SHOWN.split():
+            raise SqlError(f"Access denied; SHOW {what} is not available")
+        if what not in _SHOWN and words[1:3] != ["CREATE", "TABLE"]:
+            raise SqlError(syntax_error(sql[4:].lstrip()))
+    if words[0] in ("EXPLAIN", "DESC", "DESCRIBE") and {"ANALYZE", "CONNECTION"} & set(words[1:5]):
+        raise SqlError("Access denied; EXPLAIN shows the plan of a SELECT only")
+
+
+def _check_words(words: list[str]) -> None:
+    pairs = list(zip(words, [*words[1:], ""], strict=True))
+    for (word, after), before in zip(pairs, ["", *words], strict=False):
+        if word in ("INTO", "PROCEDURE") or (word, after) in _LOCKS:
+            raise SqlError(READ_ONLY)
+        opened = (
+            after == "." or before == "USE" or (words[0] == "SHOW" and before in ("FROM", "IN"))
+        )
+        if word in _SYSTEM and opened:
+            raise SqlError(_ACCESS.format(word.lower()))
+        if word == "INFORMATION_SCHEMA" and before == "USE":
+            raise SqlError(_ACCESS.format(word.lower()))
+    for place, (word, after) in enumerate(pairs):
+        if (word, after) == ("INFORMATION_SCHEMA", ".") and words[place + 2] not in _CATALOGUE:
+            raise SqlError(_ACCESS.format(word.lower()))
+
+
+_LOCKS = {("FOR", "UPDATE"), ("FOR", "SHARE"), ("LOCK", "IN"), ("VALUE", "FOR")}
 
 
 def in_lower_case(sql: str) -> str:

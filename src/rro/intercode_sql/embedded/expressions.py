@@ -14,7 +14,7 @@ from sqlglot import exp
 from sqlglot.dialects.mysql import MySQL
 
 from rro.intercode_sql.embedded import functions
-from rro.intercode_sql.embedded.names import GROUP, ON, WHERE, Scope, SqlError, Value
+from rro.intercode_sql.embedded.names import GROUP, ON, WHERE, Scope, Value
 from rro.intercode_sql.embedded.store import (
     DATE,
     DATETIME,
@@ -26,6 +26,7 @@ from rro.intercode_sql.embedded.store import (
     common_type,
     number,
 )
+from rro.intercode_sql.engine import TODAY, SqlError
 
 _TYPES = {"INT": INT, "TINYINT": INT, "BIGINT": INT, "UBIGINT": INT, "DOUBLE": DOUBLE, "NULL": NULL}
 _TYPES |= {"DATE": DATE, "DATETIME": DATETIME, "TIMESTAMP": DATETIME}
@@ -179,15 +180,19 @@ class Expressions:
         return Value(exp.Literal.string(self.database), TEXT)
 
     def on_currentdate(self, node: Any, scope: Scope) -> Value:
-        return Value(exp.Literal.string(functions.TODAY), DATE)
+        return Value(exp.Literal.string(TODAY), DATE)
 
     def on_currenttimestamp(self, node: Any, scope: Scope) -> Value:
-        return Value(exp.Literal.string(f"{functions.TODAY} 12:00:00"), DATETIME)
+        return Value(exp.Literal.string(f"{TODAY} 12:00:00"), DATETIME)
 
     def on_anonymous(self, node: Any, scope: Scope) -> Value | Type:
         if node.name.upper() == "NOW":
             return self.on_currenttimestamp(node, scope)
         return self._shared(node, scope)
+
+    def on_concat(self, node: Any, scope: Scope) -> Value:
+        values = self.values(node.expressions, scope)
+        return Value(call("concat", *(value.node for value in values)), TEXT)
 
     def on_left(self, node: Any, scope: Scope) -> Value:
         values = self.values((node.this, node.expression), scope)

@@ -3,7 +3,6 @@ SQLGlot uses for them in SQLite."""
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import re
 import sqlite3
@@ -11,26 +10,29 @@ import unicodedata
 from collections.abc import Callable
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
-import regex  # type: ignore[import-untyped,unused-ignore]
+import re2  # type: ignore[import-untyped,unused-ignore]
 
-# The current date is fixed, so that replaying an episode gives the same results.
-TODAY = "2026-11-22"
-# Characters. A longer text becomes NULL, as beyond MySQL's max_allowed_packet.
-MAX_TEXT = 65_535
-# Seconds for one match of an agent's regular expression.
-PATTERN_SECONDS = 0.5
+from rro.intercode_sql.embedded.work import MAX_TEXT, Work
+from rro.intercode_sql.engine import RANDOM, SqlError
+
+# Characters of texts whose keys are remembered, and of texts that may be dates.
+_SHORT = 100
 _DATE = re.compile(
     r"\s*(\d{4})\D?(\d\d?)\D?(\d\d?)(?:[T\s]*(\d\d?):?(\d\d?)?:?(\d\d?)?(?:\.\d*)?)?\s*$"
 )
 
 
-@lru_cache(maxsize=65_536)
 def key(text: str) -> str:
     """The key by which utf8mb4_general_ci compares a text: without case, accents and trailing
     spaces."""
+    return _short_key(text) if len(text) <= _SHORT else _folded(text).rstrip(" ")
+
+
+@lru_cache(maxsize=16_384)
+def _short_key(text: str) -> str:
     return _folded(text).rstrip(" ")
 
 
@@ -49,40 +51,103 @@ def _weight(character: str) -> str:
 def like(pattern: str, text: str, escape: str = "\\") -> bool:
     """text LIKE pattern: % matches any text, _ any character. Unlike with =, trailing spaces
     count."""
-    return _like(_folded(str(pattern)), _folded(escape)).match(_folded(str(text))) is not None
+    text = _folded(str(text))
+    first, *others = _like_parts(_folded(str(pattern)), _folded(escape))
+    if not others:
+        return len(first) == len(text) and _is_at(first, text, 0)
+    last, place = others.pop(), len(first)
+    if len(text) < len(first) + len(last) or not _is_at(first, text, 0):
+        return False
+    for part in others:
+        place = _find(part, text, place) + len(part)
+        if place < len(part):
+            return False
+    end = len(text) - len(last)
+    return place <= end and _is_at(last, text, end)
 
 
-@lru_cache(maxsize=1024)
-def _like(pattern: str, escape: str) -> re.Pattern[str]:
-    """Compiled by way of a file name pattern, whose expression does not backtrack."""
-    parts = re.findall(rf"{re.escape(escape)}.|.", pattern, re.DOTALL) if escape else list(pattern)
-    wild = {"%": "*", "_": "?"}
-    globbed = (
-        wild.get(part) or ("[" + part[-1] + "]" if part[-1] in "*?[" else part[-1])
-        for part in parts
-    )
-    return re.compile(fnmatch.translate("".join(globbed)))
+# A text, in which None is any character.
+_Part = str | list[str | None]
 
 
-def regexp(pattern: Any, text: Any) -> bool | None:
-    """text REGEXP pattern. Raises OverflowError, which ends the statement, for a pattern that is
-    invalid or takes too long."""
-    if pattern is None or text is None:
-        return None
+def _like_parts(pattern: str, escape: str) -> list[_Part]:
+    """The parts of a pattern between its %."""
+    if "_" not in pattern and (not escape or escape not in pattern):
+        return list(pattern.split("%"))
+    parts: list[list[str | None]] = [[]]
+    characters = iter(pattern)
+    for character in characters:
+        if character == escape:
+            parts[-1].append(next(characters, escape))
+        elif character == "%":
+            parts.append([])
+        else:
+            parts[-1].append(None if character == "_" else character)
+    return ["".join(map(str, part)) if None not in part else part for part in parts]
+
+
+def _is_at(part: _Part, text: str, place: int) -> bool:
+    if isinstance(part, str):
+        return text.startswith(part, place)
+    own = text[place : place + len(part)]
+    return len(own) == len(part) and all(a in (None, b) for a, b in zip(part, own, strict=True))
+
+
+def _find(part: _Part, text: str, place: int) -> int:
+    """The first place from `place` on at which the text has a part, or -1 less its length."""
+    if isinstance(part, str):
+        found = text.find(part, place)
+    else:
+        places = range(place, len(text) - len(part) + 1)
+        found = next((start for start in places if _is_at(part, text, start)), -1)
+    return found if found >= 0 else -1 - len(part)
+
+
+def _like_cost(pattern: Any, text: Any, escape: str = "") -> int:
+    pattern, text = str(pattern), str(text)
+    return len(pattern) * (1 + (len(text) if "_" in pattern else len(text) >> 8))
+
+
+def regexp(pattern: Any, text: Any) -> bool:
+    """text REGEXP pattern. Raises SqlError for a pattern that is invalid, or that RE2 lacks
+    (backreferences, look-around)."""
     try:
-        return bool(
-            regex.search(
-                str(pattern), str(text), regex.V0 | regex.IGNORECASE, timeout=PATTERN_SECONDS
-            )
-        )
-    except (regex.error, TimeoutError, RecursionError):
-        raise OverflowError from None
+        return _compiled(str(pattern)).search(str(text)) is not None
+    except re2.error:
+        raise SqlError("Illegal argument to a regular expression.") from None
+
+
+@lru_cache(maxsize=16)
+def _compiled(pattern: str) -> Any:
+    """RE2's time is linear in the text, for a pattern that fits into so much memory."""
+    options = re2.Options()
+    options.case_sensitive, options.log_errors, options.max_mem = False, False, 1 << 18
+    return re2.compile(pattern, options)
+
+
+def _regexp_cost(pattern: Any, text: Any) -> int:
+    pattern, text = str(pattern), str(text)
+    large = "{" in pattern or len(pattern) > 100
+    return 100 + 8 * len(pattern) + (64 * len(text) if large else len(pattern) * len(text) >> 4)
+
+
+def _joined(*texts: Any) -> str:
+    return "".join(map(str, texts))
+
+
+def _replaced(value: Any, before: Any, after: Any) -> str:
+    text, old, new = str(value), str(before), str(after)
+    if not old:
+        return text
+    if len(text) + text.count(old) * (len(new) - len(old)) > MAX_TEXT:
+        raise ValueError(text)
+    return text.replace(old, new)
 
 
 @lru_cache(maxsize=8192)
 def moment(text: str) -> datetime:
     """Parse a date, with or without time of day, as MySQL does. Raises ValueError if it is none."""
-    match = _DATE.match(text)
+    match = _DATE.match(text) if len(text) <= _SHORT else None
     if match is None:
         raise ValueError(text)
     return datetime(*(int(part or 0) for part in match.groups()))  # type: ignore[arg-type]
@@ -100,8 +165,10 @@ def number_text(value: float, scale: int) -> str:
 
 _ROUTINES: dict[str, Callable[..., Any]] = {
     **{"ci": key, "like": like, "round": rounded, "ceil": math.ceil, "floor": math.floor},
-    # Always the same, so that replaying an episode gives the same results.
-    "random": lambda: 0.15522042769493574,
+    "random": lambda: RANDOM,
+    "concat": _joined,
+    "replace": _replaced,
+    "regexp": regexp,
     "upper": lambda text: str(text).upper(),
     "lower": lambda text: str(text).lower(),
     "left_of": lambda text, count: str(text)[: max(0, count)],
@@ -117,38 +184,27 @@ _ROUTINES: dict[str, Callable[..., Any]] = {
     "month": lambda text: moment(text).month,
     "day": lambda text: moment(text).day,
 }
+# The units of functions whose time is not linear in their arguments (see `Work.function`).
+_COSTS = {"like": _like_cost, "regexp": _regexp_cost}
 _NATIVE = """
     abs avg coalesce count dense_rank first_value group_concat iif julianday lag last_value lead
-    length ltrim max min ntile nullif power rank regexp replace row_number rtrim sign sqrt substring
+    length ltrim max min ntile nullif power rank row_number rtrim sign sqrt substring
     substr sum trim"""
 # The functions that statements may use.
 ALLOWED = frozenset({*_ROUTINES, "only", *_NATIVE.split()})
 
 
-def register(connection: sqlite3.Connection) -> None:
-    """Add the functions and the collation to a connection."""
+def register(connection: sqlite3.Connection, work: Work) -> None:
+    """Add the functions and the collation to a connection. `work` counts what they do."""
     for name, routine in _ROUTINES.items():
-        connection.create_function(name, -1, partial(_called, routine), deterministic=True)
-    connection.create_function("regexp", 2, regexp, deterministic=True)
-    connection.create_collation(
-        "general_ci", lambda one, other: (key(one) > key(other)) - (key(one) < key(other))
-    )
-    connection.create_function("only", 2, _only, deterministic=True)
+        function = work.function(routine, _COSTS.get(name))
+        connection.create_function(name, -1, function, deterministic=True)
+    connection.create_collation("general_ci", work.collation(key))
+    connection.create_function("only", 2, work.function(_only, nulls=True), deterministic=True)
 
 
 def _only(value: Any, rows: int) -> Any:
-    """The value of a scalar subquery. Raises ValueError, which ends the statement, if it has more
-    than one row."""
+    """The value of a scalar subquery. Raises SqlError if it has more than one row."""
     if rows > 1:
-        raise ValueError(rows)
+        raise SqlError("Subquery returns more than 1 row")
     return value
-
-
-def _called(routine: Callable[..., Any], *values: Any) -> Any:
-    """Call a routine; NULL for NULL, for arguments that it cannot take, and for texts that are too
-    long."""
-    try:
-        result = None if None in values else routine(*values)
-    except (ValueError, ArithmeticError, TypeError, AttributeError):
-        return None
-    return None if isinstance(result, str) and len(result) > MAX_TEXT else result

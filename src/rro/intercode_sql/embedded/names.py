@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlglot import exp
 
 from rro.intercode_sql.embedded.store import Table, Type
+from rro.intercode_sql.engine import SqlError
 
 SELECT_LIST, WHERE, ON = "field list", "where clause", "on clause"
 GROUP, HAVING, ORDER = "group statement", "having clause", "order clause"
@@ -25,10 +26,6 @@ NOT_LISTED = (
     "Expression #{} of {} is not in SELECT list, references column '{}' which is not in SELECT "
     "list; this is incompatible with DISTINCT"
 )
-
-
-class SqlError(Exception):
-    """MySQL answers the statement with an error; the text is its message."""
 
 
 class Value(NamedTuple):

@@ -12,9 +12,10 @@ from sqlglot.errors import ErrorLevel
 
 from rro.intercode_sql.embedded import names
 from rro.intercode_sql.embedded.expressions import Expressions, comparable, key
-from rro.intercode_sql.embedded.names import Scope, Source, SqlError, Value
+from rro.intercode_sql.embedded.names import Scope, Source, Value
 from rro.intercode_sql.embedded.order import reading_order
 from rro.intercode_sql.embedded.store import Catalogue, Table, common_type
+from rro.intercode_sql.engine import SqlError
 
 # Tables of one statement. One of WITH counts each time it is used.
 MAX_SOURCES = 61

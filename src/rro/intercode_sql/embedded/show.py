@@ -6,9 +6,8 @@ import re
 from typing import Any
 
 from rro.intercode_sql.embedded.functions import like
-from rro.intercode_sql.embedded.names import SqlError
 from rro.intercode_sql.embedded.store import Catalogue, Table
-from rro.intercode_sql.engine import READ_ONLY, WRITES, Result
+from rro.intercode_sql.engine import READ_ONLY, WRITES, Result, SqlError
 
 _NAME = r"(?:`[^`]+`|[\w$]+)"
 _TABLE = rf"(?:(?P<owner>{_NAME})\s*\.\s*)?(?P<table>{_NAME})"

@@ -1,4 +1,4 @@
-"""The embedded engine: runs one statement, read-only and within limits."""
+"""The embedded engine: runs statements, read-only and within limits, in a process of their own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 import re
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,49 +19,46 @@ from sqlglot.errors import ParseError, SqlglotError
 
 from rro.intercode_sql import engine
 from rro.intercode_sql.embedded.functions import ALLOWED, number_text, register
-from rro.intercode_sql.embedded.names import SqlError
+from rro.intercode_sql.embedded.process import Statements
 from rro.intercode_sql.embedded.queries import Queries
 from rro.intercode_sql.embedded.show import shown
 from rro.intercode_sql.embedded.store import DATE, DATETIME, DOUBLE, INT, Type, open_store
-from rro.intercode_sql.engine import Cache, Result
+from rro.intercode_sql.embedded.work import MAX_TEXT, STEPS, Work
+from rro.intercode_sql.engine import Cache, Result, SqlError
 
 log = logging.getLogger(__name__)
 Converter = Callable[[Any], Any]
 
-# Steps of SQLite's virtual machine for one statement. No recorded one takes more than 700,000.
-MAX_STEPS = 3_000_000
-# Seconds of processor time for one statement, in which single steps may be long.
-MAX_SECONDS = 1.0
-# Bytes of one value within SQLite.
-MAX_VALUE = 2_000_000
+# Work of one statement (see `Work`). No recorded one does more than 3,100,000.
+MAX_WORK = 6_000_000
+# Bytes of one value within SQLite, of its statement, and of all its memory.
+MAX_VALUE, MAX_STATEMENT, MAX_HEAP = 4 * MAX_TEXT, 1_000_000, 64_000_000
 # SQLGlot's parser is recursive, and takes exponential time for joins without ON.
 MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = 60, 4_000, 8
-# Steps between two checks of the limits.
-_CHECK_EVERY = 2_000
 _DIALECT = MySQL()
 _RESERVED = MySQL.Generator.RESERVED_KEYWORDS
 _READS = (sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT)
+_NO_MEMORY = "Out of sort memory, consider increasing server sort buffer size"
 _TOO_DEEP = "Thread stack overrun: the statement is nested too deeply"
 # Patterns of SQLite's messages, and the messages of MySQL that replace them.
 _MESSAGES = {
     "interrupted": engine.INTERRUPTED,
     "integer overflow": "BIGINT value is out of range",
-    "user-defined function raised": "Subquery returns more than 1 row",
     "too big": "Illegal argument to a regular expression, or a text that is too long.",
     "aggregate": "Invalid use of group function",
     r"(?:no such function:|use function:) (\w+)": "FUNCTION {database}.{} does not exist",
     r"arguments to function (\w+)": "Incorrect parameter count in the call to native function '{}'",
+    "user-defined|malformed": "Illegal argument to a function",
     "(.{,80})": "This version of MySQL doesn't yet support '{}'",
 }
 
 
 class SqliteEngine:
-    """MySQL's dialect on SQLite, in this process. Safe to share between threads.
+    """MySQL's dialect on SQLite, in a process of its own. Safe to share between threads.
 
     `dump` is MySQL's dump of all databases, `cache` the folder for the file that is built of it. A
-    statement may take `steps` of SQLite's virtual machine, which is the same on every computer, and
-    return `rows` rows. It only reads: the file is opened read-only, `query_only` is set, and an
-    authoriser refuses everything else. Raises DataError if the file is not a dump.
+    statement may do `steps` units of work (see `Work`), which are the same on every computer, and
+    return `rows` rows. Raises DataError if the file is not a dump.
     """
 
     name = "sqlite"
@@ -71,76 +68,102 @@ class SqliteEngine:
         self,
         dump: Path,
         cache: Path | None = None,
-        steps: int = MAX_STEPS,
+        steps: int = MAX_WORK,
         rows: int = engine.MAX_ROWS,
     ) -> None:
-        self.catalogue, self._connection = open_store(dump, cache)
-        self._steps, self._rows = steps, rows
-        self._checks_left, self._deadline = 0, 0.0
-        self._lock = threading.RLock()
+        self.catalogue, connection = open_store(dump, cache)
+        connection.close()
+        self._statements = Statements(dump, cache, steps, rows)
+        self._lock = threading.Lock()
         self.cache = Cache()
-        register(self._connection)
-        self._connection.execute("PRAGMA query_only=ON")
-        self._connection.set_authorizer(_authorise)
-        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
-        self._check_every = min(_CHECK_EVERY, steps)
-        self._connection.set_progress_handler(self._check_limits, self._check_every)
 
     def execute(self, database: str, sql: str) -> Result:
-        """Run one statement with `database` in use. Its error is a result; nothing raises."""
+        """Run one statement with `database` in use. Its error is a result. Raises RroError if the
+        process of the statements fails."""
         sql = engine.cleaned(sql)
-        with self._lock:
-            result = self.cache.get((database, sql))
-            if result is None:
-                result = self._run(database, sql)
-                self.cache.put((database, sql), result)
-            return result
+        if not sql or len(sql) > engine.MAX_LENGTH:
+            return Result(database, error=engine.TOO_LONG if sql else engine.EMPTY)
+        result = self.cache.get((database, sql))
+        if result is None:
+            with self._lock:
+                result = self.cache.get((database, sql)) or self._run(database, sql)
+        return result
 
     def close(self) -> None:
-        """Close the database file."""
-        self._connection.close()
+        """End the process."""
+        self._statements.close()
 
     def _run(self, database: str, sql: str) -> Result:
+        result, warning = self._statements.run(database, sql)
+        if warning:
+            log.warning("%s", warning)
+        self.cache.put((database, sql), result)
+        return result
+
+
+class Runner:
+    """Runs statements in this process, for one thread; the arguments are those of `SqliteEngine`.
+
+    It only reads: the file is opened read-only, `query_only` is set, and an authoriser refuses
+    everything else.
+    """
+
+    def __init__(self, dump: Path, cache: Path | None, steps: int, rows: int) -> None:
+        self._catalogue, self._connection = open_store(dump, cache)
+        self._work, self._rows = Work(steps), rows
+        register(self._connection, self._work)
+        for setting in ("query_only=ON", "temp_store=MEMORY", f"hard_heap_limit={MAX_HEAP}"):
+            self._connection.execute(f"PRAGMA {setting}").fetchall()
+        self._connection.set_authorizer(_authorise)
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, MAX_STATEMENT)
+        self._connection.set_progress_handler(self._work.step, min(STEPS, steps))
+
+    def run(self, database: str, sql: str) -> tuple[Result, str]:
+        """The result of a statement, and a warning or ""."""
         try:
-            result = shown(self.catalogue, database, sql)
-            return result or Result(database, self._select(database, sql))
+            result = shown(self._catalogue, database, sql)
+            return result or Result(database, self._select(database, sql)), ""
         except SqlError as error:
-            return Result(database, error=str(error))
+            message = str(error)
         except sqlite3.Error as error:
-            return Result(database, error=_message(str(error), database))
+            message = str(self._work.error or _message(str(error), database))
         except (RecursionError, MemoryError):
-            return Result(database, error=_TOO_DEEP)
+            message = _TOO_DEEP
         # The text of an agent must never end a run, so unexpected errors are results, too.
         except Exception as error:
-            log.warning("unexpected error: %s in %r", repr(error)[:200], sql[:500])
-            return Result(database, error="Unknown error")
+            warning = f"unexpected error: {repr(error)[:200]} in {sql[:500]!r}"
+            return Result(database, error="Unknown error"), warning
+        return Result(database, error=message), ""
 
     def _select(self, database: str, sql: str) -> tuple[tuple[Any, ...], ...]:
+        if error := engine.volatile(sql):
+            raise SqlError(error)
         nodes = _parsed(sql)
-        query = Queries(self.catalogue, database, nodes).query(nodes[0])
-        rows = self._fetch(query.sql)
+        self._work.begin(
+            max((len(node.this) for node in nodes if isinstance(node, exp.Literal)), default=0)
+        )
+        query = Queries(self._catalogue, database, nodes).query(nodes[0])
         converters = [_converter(column.type) for column in query.columns]
         try:
-            return tuple(_converted(row, converters) for row in rows)
+            return tuple(self._fetch(query.sql, converters))
         except (ValueError, ArithmeticError):  # infinity, or an invalid date
             raise SqlError("A value is out of range") from None
+        except MemoryError:
+            raise SqlError(_NO_MEMORY) from None
 
-    def _fetch(self, sql: str) -> list[tuple[Any, ...]]:
-        self._checks_left = self._steps // self._check_every
-        self._deadline = time.thread_time() + MAX_SECONDS
+    def _fetch(self, sql: str, converters: list[Converter]) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
-        size, cursor = 0, self._connection.execute(sql)
-        while batch := cursor.fetchmany(1000):
-            rows += batch
-            size += sum(len(value) for row in batch for value in row if isinstance(value, str))
-            if len(rows) > self._rows or size > engine.MAX_CHARACTERS:
-                raise SqlError(engine.too_many_rows(self._rows))
+        size, cost = 0, 4 * len(converters)
+        with closing(self._connection.execute(sql)) as cursor:
+            for values in cursor:
+                self._work.spend(cost)
+                row = _converted(values, converters)
+                rows.append(row)
+                size += engine.row_bytes(row)
+                if len(rows) > self._rows or size > engine.MAX_BYTES:
+                    raise SqlError(engine.too_many_rows(self._rows))
         return rows
-
-    def _check_limits(self) -> int:
-        """Called by SQLite while a statement runs. A value other than 0 stops it."""
-        self._checks_left -= 1
-        return int(self._checks_left < 0 or time.thread_time() > self._deadline)
 
 
 def _converted(row: tuple[Any, ...], converters: list[Converter]) -> tuple[Any, ...]:
@@ -178,8 +201,6 @@ def _authorise(action: int, one: str | None, other: str | None, *rest: str | Non
 def _parsed(sql: str) -> list[Any]:
     """The nodes of one query, the root first. Raises SqlError for a syntax error, for a statement
     that does not only read, and for one that is too large."""
-    if not sql or len(sql) > engine.MAX_LENGTH:
-        raise SqlError(engine.TOO_LONG if sql else engine.EMPTY)
     try:
         tokens = list(_DIALECT.tokenize(sql))
         _check_tokens(tokens)
@@ -226,8 +247,5 @@ def _check_tokens(tokens: list[Any]) -> None:
         raise SqlError(_TOO_DEEP)
 
 
-def _near(text: str, line: int) -> SqlError:
-    return SqlError(
-        "You have an error in your SQL syntax; check the manual that corresponds to your MySQL "
-        f"server version for the right syntax to use near '{text[:80]}' at line {line}"
-    )
+def _near(text: str, line: int = 1) -> SqlError:
+    return SqlError(engine.syntax_error(text, line))

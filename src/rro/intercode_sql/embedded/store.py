@@ -193,10 +193,10 @@ def open_store(dump: Path, cache: Path | None = None) -> tuple[Catalogue, sqlite
         if not file.exists():
             _build_file(file, catalogue, rows)
         uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, cached_statements=0)
         connection.execute("SELECT count(*) FROM sqlite_master")
     except (OSError, sqlite3.Error):
-        connection = sqlite3.connect(":memory:", check_same_thread=False)
+        connection = sqlite3.connect(":memory:", check_same_thread=False, cached_statements=0)
         _build(connection, catalogue, rows)
     return catalogue, connection
 
