@@ -141,6 +141,9 @@ class ModelConfig(Section):
     """Adapters instead of full fine-tuning. Default: full fine-tuning."""
     chat_template: Path | None = None
     """A file with a Jinja chat template. Default: the tokenizer's own."""
+    text_tokens: list[str] = Field(default_factory=list)
+    """Added tokens of the tokenizer that messages may contain, such as `<think>`. All others are
+    for the chat template alone: the same letters in a message stay text."""
     device: str = "auto"
     """A device as torch names it; `auto` takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -4,22 +4,25 @@ A conversation is encoded piece by piece: the text that the template puts around
 answer. A sampled answer keeps exactly its sampled ids, so training sees what was sampled, and a
 longer history always begins with the ids of the shorter one. That needs a prefix-preserving
 template (the text of a longer conversation begins with that of the shorter one); others are
-refused.
+refused. The template is rendered a second time with placeholders, which says what is its own text
+and what is a message's: control tokens come from its own text alone.
 
 Knows a Transformers tokenizer and its chat template, not models."""
 
 from __future__ import annotations
 
 import re
+import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
 
 from rro.errors import UsageError
+from rro.models.control_tokens import ControlTokens
 from rro.types import Message, Source
 
 # For models from scratch: two special tokens a message. ChatML needs a role name and two newlines,
@@ -81,24 +84,32 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The encoding of the first messages of a conversation, and their rendered text."""
+    """The encoding of the first messages of a conversation, their rendered text, and its `tail`:
+    the last control token and what follows it, as `ControlTokens.encode` takes it."""
 
     text: str
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
+    tail: str
+
+
+_EMPTY = _State("", (), (), "")
+# a content as a template may treat it: its role, the white space around it, and whether it is blank
+_Shape = tuple[str, str, str, bool]
 
 
 class ChatFormat:
     """Encodes messages by a tokenizer's chat template, and decodes answers.
 
     `end_ids` are the ids that end an answer, `end_of_turn` is the one that the template itself puts
-    there. Raises UsageError for a tokenizer without a template, and for a template that is not
-    prefix-preserving, drops or rewrites messages, or does not end an answer with a special token.
-    Thread-safe."""
+    there; `vocabulary` is the number of ids. Raises UsageError for a tokenizer without a template,
+    and for a template that is not prefix-preserving, drops or rewrites messages, or does not end an
+    answer with a special token. Thread-safe."""
 
-    def __init__(self, tokenizer: Any, cached: int = 2048) -> None:
-        """`cached`: how many encoded histories to remember, as exploration encodes them again."""
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, cached: int = 2048, ends: Iterable[int] = ()) -> None:
+        """`cached`: how many encoded histories to remember, as exploration encodes them again.
+        `ends`: further ids that end an answer."""
+        self.tokenizer, self.vocabulary = tokenizer, len(tokenizer)
         self._name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         if not getattr(tokenizer, "chat_template", None):
             raise UsageError(
@@ -107,17 +118,21 @@ class ChatFormat:
         template = str(tokenizer.get_chat_template())
         self._template = _FIXED_DATE + template if "strftime_now" in template else template
         self._states: OrderedDict[tuple[tuple[Message, ...], bool], _State] = OrderedDict()
+        self._skeletons: OrderedDict[tuple[tuple[_Shape, ...], bool], list[str]] = OrderedDict()
         self._cached, self._lock = cached, threading.RLock()
-        self._special, self._special_text = _special_tokens(tokenizer)
-        self._anchor = ""
+        self._control = ControlTokens(tokenizer)
+        self._placeholder = f"rro{secrets.token_hex(8)}x"
         # What the template writes after an answer: the text, the ids up to the end-of-turn token
         # (which the policy samples), and the remaining ids (which the template adds).
+        self._leads: tuple[str, ...] = ()
         self._closing_text, self._closing, self._rest = self._learn_closing()
         self.end_of_turn = self._closing[-1]
-        self.end_ids = frozenset({self.end_of_turn, tokenizer.eos_token_id} - {None})
-        anchor = str(tokenizer.convert_ids_to_tokens(self.end_of_turn))
-        self._anchor = anchor if self._encode(anchor + "a")[:1] == [self.end_of_turn] else ""
-        self._check_probe()
+        end = self._control.name(self.end_of_turn)
+        spaced = self._control.adds_space(self.end_of_turn)
+        self._leads = tuple(end + letter for letter in "\n0a.") if spaced else (end,)
+        in_template = {id_ for text, id_ in self._control.texts.items() if text in template}
+        rendered = self._control.ids.intersection(self._check_probe())
+        self.end_ids = self._control.special | in_template | rendered | frozenset(ends)
 
     def encode(self, messages: Sequence[Message], add_generation_prompt: bool) -> Encoded:
         """The conversation as ids, with the beginning of the next answer if
@@ -137,9 +152,18 @@ class ChatFormat:
             self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
 
+    def cut(self, ids: Sequence[int]) -> tuple[int, bool]:
+        """How many of the sampled `ids` make the message, and whether it ends there: with the first
+        end-of-turn token, or before another control token, which would stay in the history unseen
+        by the environment."""
+        for number, id_ in enumerate(ids):
+            if id_ in self.end_ids:
+                return number + (id_ == self.end_of_turn), True
+        return len(ids), False
+
     def _state(self, messages: tuple[Message, ...], prompt: bool) -> _State:
         if not messages and not prompt:
-            return _State("", (), ())
+            return _EMPTY
         key = (messages, prompt)
         state = self._states.get(key)
         if state is None:
@@ -153,38 +177,79 @@ class ChatFormat:
         """The state after `messages`, from that of the longest beginning that ends in an answer."""
         text = self._render(messages, prompt)
         answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
-        if answers and answers[-1] == len(messages) - 1 and not prompt:
-            before, added = self._state(messages[:-1], True), messages[-1:]
-            ids, mask = self._answer(messages[-1], self._new_text(text, before, added))
-        else:
-            end = answers[-1] + 1 if answers else 0
-            before, added = self._state(messages[:end], False), messages[end:]
-            ids = self._tokens(self._new_text(text, before, added), added)
-            mask = (False,) * len(ids)
-        return _State(text, before.ids + ids, before.mask + mask)
-
-    def _new_text(self, text: str, before: _State, added: Sequence[Message]) -> str:
-        """The text that the messages `added` put after `before`. Raises UsageError unless it
-        contains each of their contents, in order."""
+        answered = bool(answers) and answers[-1] == len(messages) - 1 and not prompt
+        end = len(messages) - 1 if answered else answers[-1] + 1 if answers else 0
+        before = self._state(messages[:end], answered)
         if not text.startswith(before.text):
             raise UsageError(
                 f"the chat template of {self._name} is not prefix-preserving (a later message "
                 "changes the text of earlier ones), so an answer would be trained after another "
                 "prompt than it was sampled after: name another template in model.chat_template"
             )
-        new, at = text[len(before.text) :], 0
-        for message in added:
-            start = new.find(message.content.strip(), at)
-            if start < 0:
-                raise UsageError(
-                    f"the chat template of {self._name} drops or rewrites the {message.role} "
-                    f"message {message.content[:40]!r}: name another template in "
-                    "model.chat_template"
-                )
-            at = start + len(message.content.strip())
-        return new
+        new = self._new_text(text, len(before.text), messages, prompt)
+        if answered:
+            ids, mask = self._answer(messages[-1], before, new)
+        else:
+            ids = self._following(before.tail, new)
+            mask = (False,) * len(ids)
+        tail = self._control.tail(before.tail + new)
+        return _State(text, before.ids + ids, before.mask + mask, tail)
 
-    def _answer(self, message: Message, text: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    def _new_text(self, text: str, start: int, messages: Sequence[Message], prompt: bool) -> str:
+        """The rendered `text` from `start` on, with the control tokens of the template's own text
+        protected. Raises UsageError unless it is the template's text around the contents of
+        `messages`, in order."""
+        pieces, at, new = self._skeleton(messages, prompt), 0, []
+        contents = [content for message in messages if (content := message.content.strip())]
+        for number, own in enumerate(pieces):
+            content = contents[number] if number < len(contents) else ""
+            if not text.startswith(own, at) or not text.startswith(content, at + len(own)):
+                spoken = [message for message in messages if message.content.strip()]
+                raise self._rewritten([*spoken, messages[-1]][min(number, len(spoken))])
+            middle, end = at + len(own), at + len(own) + len(content)
+            new.append(self._control.protect(text[max(at, start) : max(middle, start)]))
+            new.append(text[max(middle, start) : max(end, start)])
+            at = end
+        if at != len(text):
+            raise self._rewritten(messages[-1])
+        return "".join(new)
+
+    def _skeleton(self, messages: Sequence[Message], prompt: bool) -> list[str]:
+        """The template's own text before, between and after contents that are not blank: what it
+        renders around placeholders for them, which have the white space that they have."""
+        shapes = tuple(map(_shape, messages))
+        pieces = self._skeletons.get((shapes, prompt))
+        if pieces is not None:
+            self._skeletons.move_to_end((shapes, prompt))
+            return pieces
+        chat = [
+            {"role": role, "content": f"{left}{'' if blank else self._mark(number)}{right}"}
+            for number, (role, left, right, blank) in enumerate(shapes)
+        ]
+        parts = re.split(f"{self._placeholder}(\\d+)x", self._render_chat(chat, prompt))
+        expected = [str(number) for number, shape in enumerate(shapes) if not shape[3]]
+        for wanted, found in zip(expected, [*parts[1::2], *[""] * len(expected)], strict=False):
+            if wanted != found:
+                raise self._rewritten(messages[int(wanted)])
+        if len(parts) // 2 > len(expected):
+            raise self._rewritten(messages[-1])
+        self._skeletons[shapes, prompt] = parts[::2]
+        if len(self._skeletons) > self._cached:
+            self._skeletons.popitem(last=False)
+        return parts[::2]
+
+    def _mark(self, number: int) -> str:
+        return f"{self._placeholder}{number}x"
+
+    def _rewritten(self, message: Message) -> UsageError:
+        return UsageError(
+            f"the chat template of {self._name} drops or rewrites the {message.role} message "
+            f"{message.content[:40]!r}: name another template in model.chat_template"
+        )
+
+    def _answer(
+        self, message: Message, before: _State, text: str
+    ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         if not text.endswith(self._closing_text):
             raise UsageError(
                 f"the chat template of {self._name} ends answers in different ways: name another "
@@ -192,8 +257,8 @@ class ChatFormat:
             )
         trained = message.source is not Source.ENVIRONMENT
         if message.token_ids is None:
-            body = text[: len(text) - len(self._closing_text)]
-            own, added = self._tokens(body, (message,)) + self._closing, self._rest
+            ids = self._following(before.tail, text)
+            own, added = ids[: len(ids) - len(self._rest)], self._rest
         elif message.token_ids[-1:] == (self.end_of_turn,):
             own, added = message.token_ids, self._rest
         else:
@@ -201,46 +266,32 @@ class ChatFormat:
             own, added = message.token_ids, self._closing + self._rest
         return own + added, (trained,) * len(own) + (False,) * len(added)
 
+    def _following(self, tail: str, text: str) -> tuple[int, ...]:
+        """Ids of `text` after `tail`, as if both were encoded together. Where a token would cover
+        letters of both, or is split there, `text` is encoded apart, without the space that some
+        tokenizers put before what they encode."""
+        if not text:
+            return ()
+        for lead in (tail, *self._leads):
+            before, both = self._control.encode(lead), self._control.encode(lead + text)
+            if both[: len(before)] == before:
+                return tuple(both[len(before) :])
+        return tuple(self._control.encode(text))
+
     def _render(self, messages: Sequence[Message], prompt: bool) -> str:
-        chat = [message.chat() for message in messages]
+        return self._render_chat([message.chat() for message in messages], prompt)
+
+    def _render_chat(self, chat: list[dict[str, str]], prompt: bool) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
                 chat, chat_template=self._template, tokenize=False, add_generation_prompt=prompt
             )
         except TemplateError as error:
-            roles = ", ".join(message.role for message in messages)
+            roles = ", ".join(message["role"] for message in chat)
             raise UsageError(
                 f"the chat template of {self._name} refuses the roles {roles}: {error}"
             ) from error
         return str(text)
-
-    def _tokens(self, text: str, contents: Sequence[Message] = ()) -> tuple[int, ...]:
-        """Ids of a piece of rendered text. Text of a special token inside a message's content is
-        cut in two first, so that it stays text: an agent's words that an environment repeats must
-        not open a new turn."""
-        cuts, at = [0], 0
-        for message in contents:
-            content = message.content.strip()
-            at = text.index(content, at)
-            cuts += [at + match.start() + 1 for match in self._special_text.finditer(content)]
-            at += len(content)
-        ids: list[int] = []
-        for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True):
-            ids += self._encode(text[start:end])
-        return tuple(ids)
-
-    def _encode(self, text: str) -> list[int]:
-        """Ids of text that follows a special token: without one before it, SentencePiece tokenizers
-        would put a space first."""
-        if not text:
-            return []
-        whole = self._anchor + text
-        if self.tokenizer.is_fast:
-            # the wrapper around it costs more than the encoding
-            ids = list(self.tokenizer.backend_tokenizer.encode(whole, add_special_tokens=False).ids)
-        else:
-            ids = list(self.tokenizer.encode(whole, add_special_tokens=False))
-        return ids[1:] if self._anchor else ids
 
     def _learn_closing(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         question, answer = Message("user", _PROBE[0]), Message("assistant", _PROBE[1])
@@ -251,8 +302,10 @@ class ChatFormat:
                 f"the chat template of {self._name} is not prefix-preserving (its answers do not "
                 "follow its generation prompt): name another template in model.chat_template"
             )
-        ids = self._encode(closing)
-        end = next((number for number, id_ in enumerate(ids) if id_ in self._special), None)
+        told = self._control.protect(before + opening) + answer.content
+        closing = self._control.protect(closing)
+        ids = self._following(self._control.tail(told), closing)
+        end = next((number for number, id_ in enumerate(ids) if id_ in self._control.special), None)
         if end is None:
             raise UsageError(
                 f"the chat template of {self._name} does not end an answer with a special token, "
@@ -260,29 +313,26 @@ class ChatFormat:
             )
         return closing, tuple(ids[: end + 1]), tuple(ids[end + 1 :])
 
-    def _check_probe(self) -> None:
-        """Refuse a template now that the first long conversation would be refused for. One that
-        raises for a system message (as Gemma's does) is accepted for conversations without one."""
+    def _check_probe(self) -> list[int]:
+        """The ids of two conversations. Refuses a template now that the first long conversation
+        would be refused for. One that raises for a system message (as Gemma's does) is accepted for
+        conversations without one."""
         chat = tuple(
             Message("assistant" if number % 2 else "user", content)
             for number, content in enumerate(_PROBE)
         )
         system = Message("system", "Answer in two words.")
-        self.encode(chat, True)
+        ids = self.encode(chat, True).ids
         try:
-            self.encode((system, *chat), True)
+            return ids + self.encode((system, *chat), True).ids
         except UsageError as error:
             if not isinstance(error.__cause__, TemplateError):
                 raise
+        return ids
 
 
-def _special_tokens(tokenizer: Any) -> tuple[frozenset[int], re.Pattern[str]]:
-    """The ids of a tokenizer's special tokens, and a pattern of their texts (longest first, as the
-    tokenizer matches them). A text of one character cannot be cut in two, so it is left out."""
-    added = tokenizer.added_tokens_decoder
-    ids = frozenset(
-        {id_ for id_, token in added.items() if token.special} | set(tokenizer.all_special_ids)
-    )
-    texts = {str(added[id_]) for id_ in ids if id_ in added}
-    choices = sorted((text for text in texts if len(text) > 1), key=len, reverse=True)
-    return ids, re.compile("|".join(map(re.escape, choices)) or r"(?!)")
+def _shape(message: Message) -> _Shape:
+    content = message.content
+    core = content.strip()
+    start = content.find(core) if core else len(content)
+    return message.role, content[:start], content[start + len(core) :], not core

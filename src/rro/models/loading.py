@@ -99,6 +99,7 @@ def _tiny_tokenizer(config: TinyConfig, texts: Iterable[str]) -> PreTrainedToken
         eos_token=end,
         additional_special_tokens=roles,
         model_max_length=config.context,
+        text_tokens=config.phrases,
     )
     tokenizer.add_tokens(
         [AddedToken(phrase, special=False, normalized=False) for phrase in config.phrases]
@@ -244,6 +245,11 @@ def _load_tokenizer(config: ModelConfig, source: str) -> Any:
         raise UsageError(f"{source} has no chat template: name a Jinja file in model.chat_template")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    stored = tokenizer.init_kwargs.get("text_tokens")
+    if stored is None and tokenizer.chat_template == TINY_TEMPLATE:
+        # of a version that did not write down which added tokens are phrases
+        stored = [str(t) for t in tokenizer.added_tokens_decoder.values() if not t.special]
+    tokenizer.init_kwargs["text_tokens"] = sorted({*(stored or ()), *config.text_tokens})
     return tokenizer
 
 

@@ -44,6 +44,29 @@ def many(
     return use
 
 
+def until_control(tokenizer: Any, ids: list[int]) -> list[int]:
+    """Sampled ids as a message: with the first end-of-turn token, without any other special one."""
+    special = set(tokenizer.all_special_ids)
+    end = next((number for number, id_ in enumerate(ids) if id_ in special), len(ids))
+    return ids[: end + 1] if ids[end : end + 1] == [tokenizer.eos_token_id] else ids[:end]
+
+
+def test_a_sampled_control_token_is_not_part_of_the_message(tiny: tuple[Any, Any]) -> None:
+    """The history holds what the environment saw, and no turn that the policy opened."""
+    special = set(tiny[1].all_special_ids)
+    requests = [(prompt(i, 20), 4, SamplingParams(max_new_tokens=200), i) for i in range(8)]
+    answers = [answer for answers in run(tiny, many(requests)) for answer in answers]
+    for answer in answers:
+        ids = answer.message.token_ids
+        assert special.isdisjoint(ids[:-1])
+        assert not ids or ids[-1] not in special - {tiny[1].eos_token_id}
+        shown = [id_ for id_ in ids if id_ not in special]
+        assert answer.message.content == tiny[1].decode(shown)
+    cut = [a for a in answers if a.usage.generated_tokens > len(a.message.token_ids)]
+    assert cut
+    assert {answer.finish for answer in cut} == {"stop"}
+
+
 def test_greedy_answers_are_those_of_plain_generate(tiny: tuple[Any, Any]) -> None:
     model, tokenizer = tiny
     answers = run(tiny, many([(prompt(i, 3 + 7 * i), 1, GREEDY, i) for i in range(8)]), max_batch=5)
@@ -57,8 +80,9 @@ def test_greedy_answers_are_those_of_plain_generate(tiny: tuple[Any, Any]) -> No
         plain = model.generate(**ids, max_new_tokens=12, do_sample=False)[
             0, ids["input_ids"].shape[1] :
         ]
-        assert list(answer.message.token_ids) == plain.tolist()
-        assert answer.message.content == tokenizer.decode(plain, skip_special_tokens=True)
+        message = until_control(tokenizer, plain.tolist())
+        assert list(answer.message.token_ids) == message
+        assert answer.message.content == tokenizer.decode(message, skip_special_tokens=True)
         assert (answer.message.role, answer.message.source, answer.policy) == (
             "assistant",
             Source.POLICY,
@@ -123,11 +147,9 @@ def test_logprobs_are_those_of_the_model(tiny: tuple[Any, Any]) -> None:
         for answer in answers:
             expected = expected_logprobs(model, tokenizer.encode(text), answer.message.token_ids)
             assert torch.allclose(torch.tensor(answer.logprobs), expected, atol=1e-4)
-            assert (
-                len(answer.logprobs)
-                == len(answer.message.token_ids)
-                == answer.usage.generated_tokens
-            )
+            assert len(answer.logprobs) == len(answer.message.token_ids)
+            # a control token that ended the message was generated, too
+            assert answer.usage.generated_tokens - len(answer.message.token_ids) in (0, 1)
 
 
 def test_sample_i_depends_on_the_seed_and_i_alone(tiny: tuple[Any, Any]) -> None:
@@ -185,11 +207,12 @@ def test_an_answer_ends_at_its_limits(tiny: tuple[Any, Any]) -> None:
     ]
     unlimited, single, none = run(tiny, many(requests), max_context=150)
     for answer in unlimited:
-        ended = answer.message.token_ids[-1] == tiny[1].eos_token_id
+        ids, generated = answer.message.token_ids, answer.usage.generated_tokens
+        ended = ids[-1:] == (tiny[1].eos_token_id,) or generated > len(ids)
         assert answer.finish == ("stop" if ended else "length")
         assert ended or answer.usage.prompt_tokens + answer.usage.generated_tokens == 150
-    assert {a.finish for a in unlimited} == {"stop", "length"}
-    assert all(len(a.message.token_ids) == 1 for a in single)
+    assert {a.finish for a in (*unlimited, *single)} == {"stop", "length"}
+    assert all(len(a.message.token_ids) <= 1 == a.usage.generated_tokens for a in single)
     assert [(a.finish, a.message.content, a.message.token_ids) for a in none] == [
         ("context", "", ())
     ] * 2

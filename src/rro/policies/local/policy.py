@@ -56,6 +56,7 @@ class TransformersPolicy:
     """Samples from a causal LM with a chat template, as `rro.policies.base.Policy` says.
 
     A completion's `token_ids` are the sampled ones, with the end-of-turn token if it was sampled.
+    Any other control token ends the message, too, and is not part of it.
     If a stop string ended it, they are the fewest that cover its text (the last may hold the first
     letters of the stop string). Its log-probabilities are natural logarithms in float32, of the
     model at temperature 1. `usage.seconds` is its share of the request's wall time.
@@ -89,7 +90,7 @@ class TransformersPolicy:
 
         Raises UsageError for an unusable chat template."""
         self.name = name
-        self._format = ChatFormat(tokenizer)
+        self._format = ChatFormat(tokenizer, ends=_ends(model))
         self._model = (model if device is None else model.to(device)).eval()
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
         self._max_context = min(max_context or limit, limit)
@@ -104,7 +105,7 @@ class TransformersPolicy:
         )
         with torch.inference_mode():
             self._generator = make_generator(
-                self._model, self._end_ids(), self._format.decode, options
+                self._model, self._format.end_ids, self._format.decode, options
             )
         self._incoming: deque[_Request] = deque()
         self._waiting: deque[Row] = deque()
@@ -117,11 +118,6 @@ class TransformersPolicy:
     def in_flight(self) -> int:
         """How many requests are not answered yet."""
         return len({*self._requests.values(), *self._incoming})
-
-    def _end_ids(self) -> frozenset[int]:
-        config = getattr(self._model, "generation_config", None)
-        also = getattr(config, "eos_token_id", None)
-        return self._format.end_ids | frozenset([also] if isinstance(also, int) else also or [])
 
     async def sample(
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
@@ -205,7 +201,9 @@ class TransformersPolicy:
                 loop.call_soon_threadsafe(_answer, own)
 
     def _completion(self, row: Row, seconds: float) -> Completion:
-        text = self._format.decode(row.tokens) if row.text is None else row.text
+        keep, _ = self._format.cut(row.tokens)
+        ids = tuple(row.tokens[:keep])
+        text = self._format.decode(ids) if row.text is None else row.text
         usage = Usage(
             policy_calls=1,
             prompt_tokens=len(row.prompt),
@@ -213,8 +211,8 @@ class TransformersPolicy:
             generated_tokens=len(row.tokens),
             seconds=seconds,
         )
-        message = Message("assistant", text, Source.POLICY, tuple(row.tokens))
-        logprobs = tuple(row.logprobs) if row.params.logprobs else None
+        message = Message("assistant", text, Source.POLICY, ids)
+        logprobs = tuple(row.logprobs[:keep]) if row.params.logprobs else None
         return Completion(message, row.finish or "length", self.name, usage, logprobs)
 
     def _recover(self, error: Exception) -> None:
@@ -247,6 +245,12 @@ class TransformersPolicy:
             request.abandon()
             for row in request.rows:
                 self._requests.pop(row, None)
+
+
+def _ends(model: Any) -> Sequence[int]:
+    """The ids that end an answer by the model's own configuration."""
+    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return [ids] if isinstance(ids, int) else ids or []
 
 
 def _provenance(model: Any, context: int) -> Mapping[str, Any]:
