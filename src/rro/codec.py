@@ -2,13 +2,13 @@
 journals, files and between processes.
 
 A message has three forms: the chat row {"role", "content"} that templates, TRL and servers take
-(`Message.chat`, read by `from_chat`), the full row with source and token ids (`to_plain`,
-`from_plain`), and a tuple for pickles between processes (`pack_message`, `unpack_message`). Knows
-nothing of where the values go."""
+(`Message.chat`; rro.chat_rows reads those of users), the full row with source and token ids
+(`to_plain`, `from_plain`), and a tuple for pickles between processes (`pack_message`,
+`unpack_message`). Knows nothing of where the values go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -53,32 +53,25 @@ def _adapter(kind: type[Any]) -> Any:
     return TypeAdapter(kind)
 
 
+def first_problem(error: ValueError) -> str:
+    """What `from_plain` found first, in a clause: the key and what is wrong with its value."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(map(str, problem["loc"]))
+    return f"{key}: {problem['msg'].lower()} (it is {str(problem['input'])[:60]!r})"
+
+
 def usage_of(record: Mapping[str, Any]) -> Usage:
     """The cost that a record states under "usage"."""
-    return Usage(**record["usage"])
+    return from_plain(Usage, record["usage"])
 
 
 def total_usage(records: Iterable[Mapping[str, Any]]) -> Usage:
     """The cost of all records together."""
     return sum(map(usage_of, records), Usage())
-
-
-def from_chat(
-    row: Mapping[str, Any],
-    source: str | None = None,
-    token_ids: Sequence[int] | None = None,
-    *,
-    assistant: Source = Source.POLICY,
-) -> Message:
-    """A message from its chat row. Without `source`, an assistant's message is the `assistant`
-    source's and every other one the environment's."""
-    default = assistant if row["role"] == "assistant" else Source.ENVIRONMENT
-    return Message(
-        row["role"],
-        row["content"],
-        Source(source) if source else default,
-        None if token_ids is None else tuple(token_ids),
-    )
 
 
 def pack_message(message: Message) -> PackedMessage:

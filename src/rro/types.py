@@ -10,8 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import fmean
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Ge
+
+Count = Annotated[int, Ge(0)]
+# How rro.codec reads the records that hold rewards and costs: NaN and infinity are refused.
+FINITE = {"allow_inf_nan": False}
 Role = Literal["system", "user", "assistant"]
 
 
@@ -53,7 +58,7 @@ class Message:
     role: Role
     content: str
     source: Source = Source.ENVIRONMENT
-    token_ids: tuple[int, ...] | None = None
+    token_ids: tuple[Count, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.content.isascii():
@@ -70,13 +75,15 @@ class Usage:
     whole prompts, `cached_tokens` the part of them that a backend did not compute again, `seconds`
     wall time, `cost` money by the recipe's price table."""
 
-    policy_calls: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
-    environment_steps: int = 0
-    seconds: float = 0.0
-    cost: float = 0.0
+    __pydantic_config__: ClassVar = FINITE
+
+    policy_calls: Count = 0
+    prompt_tokens: Count = 0
+    cached_tokens: Count = 0
+    generated_tokens: Count = 0
+    environment_steps: Count = 0
+    seconds: Annotated[float, Ge(0)] = 0.0
+    cost: Annotated[float, Ge(0)] = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -143,6 +150,8 @@ class Step:
     environment's state after the step, where snapshots were kept: equal for equal states of one
     task, empty where the episode ended or nothing is known."""
 
+    __pydantic_config__: ClassVar = FINITE
+
     action: Message
     observation: str
     reward: float
@@ -158,6 +167,8 @@ class Trajectory:
 
     `reward` is the outcome reward R, or None if the episode failed (missing, never 0). A trajectory
     that was forked in the middle of an episode has the history up to there as its `opening`."""
+
+    __pydantic_config__: ClassVar = FINITE
 
     task: str
     opening: tuple[Message, ...]
@@ -187,6 +198,8 @@ class ProcessReward:
     """r(h_t, a_t): the mean outcome of Monte-Carlo rollouts, or the outcome itself where the action
     ended the episode (`exact`). `policy` names the model whose rollouts they are. Failed
     rollouts are not among `outcomes`."""
+
+    __pydantic_config__: ClassVar = FINITE
 
     outcomes: tuple[float, ...]
     policy: str

@@ -63,7 +63,7 @@ def test_conversational_json_lines_gzipped(tmp_path):
         ('[{"id": 1}]', "row 1: neither 'messages' nor 'conversations'"),
         (
             '[{"id": 1, "conversations": [{"from": "robot", "value": "x"}]}]',
-            "row 1: a turn needs role and content",
+            "row 1: conversations, message 1: the role 'robot' is unknown",
         ),
         ('[{"id": 1, "conversations": ["hello"]}]', "row 1"),
     ],
@@ -136,6 +136,4 @@ def test_scripted_experts_are_filtered_and_repeatable(tmp_path):
     ]
     write_conversations(played, tmp_path / "rows.jsonl")
     again = read_conversations(tmp_path / "rows.jsonl")
-    assert [[message.chat() for message in turns] for _, turns in again] == [
-        [message.chat() for message in episode.messages()] for episode in played
-    ]
+    assert again == [(episode.task, episode.messages()) for episode in played]

@@ -36,14 +36,20 @@ PAIR = st.builds(
     st.sampled_from(["step", "continuation", "trajectory"]),
     st.integers(0, 6),
     st.none() | st.floats(0.5, 1),
-)
+).filter(lambda pair: not same(pair))
+
+
+def same(pair):
+    """Whether the sides have one text, or one sequence of sampled tokens."""
+    sides = [[message.chat() for message in side] for side in (pair.chosen, pair.rejected)]
+    ids = [[message.token_ids for message in side] for side in (pair.chosen, pair.rejected)]
+    return sides[0] == sides[1] or (ids[0] == ids[1] and None not in ids[0])
 
 
 def pair(text="x", tokens=(1, 2)):
     prompt = (Message("user", text),)
-    chosen, rejected = (
-        Message("assistant", side, Source.POLICY, tokens) for side in ("good", "bad")
-    )
+    chosen = Message("assistant", "good", Source.POLICY, tokens)
+    rejected = Message("assistant", "bad", Source.POLICY, tokens and (*tokens, 9))
     estimates = ProcessReward((1.0, 0.5), "sft"), ProcessReward((0.0,), "sft", exact=True)
     return PreferencePair(prompt, (chosen,), (rejected,), "t", 1, *estimates, "rro")
 
@@ -138,6 +144,36 @@ def test_a_plain_trl_row(tmp_path):
         '{"prompt": [{"role": "user", "content": null}], "chosen": [], "rejected": []}',
         json.dumps({**to_row(pair()), "chosen_sources": ["policy", "policy"]}),
         json.dumps({**to_row(pair()), "chosen_sources": ["nobody"]}),
+        *(
+            json.dumps({**to_row(pair()), **change})
+            for change in (
+                {"prompt": []},
+                {"chosen": None},
+                {"prompt": [{"role": "user", "content": "q"}] * 2, "prompt_sources": None},
+                {"rejected": to_row(pair())["chosen"]},
+                {"rejected_token_ids": [[1, 2]]},
+                {"chosen_token_ids": [[1, -2]]},
+                {"chosen_token_ids": [[1, True]]},
+                {"chosen_token_ids": [1, 2]},
+                {"chosen": [{"role": "user", "content": "y"}]},
+                {"chosen": [{"role": "robot", "content": "y"}]},
+                {"chosen": [{"role": "assistant", "content": 5}]},
+                {"chosen": [{"role": "assistant", "content": "\ud800"}]},
+                {"chosen_outcomes": [float("nan")]},
+                {"chosen_outcomes": [1.0]},
+                {"chosen_reward": 0.9},
+                {"chosen_n": -2},
+                {"step": -1},
+                {"step": "first"},
+                {"kind": "other"},
+                {"credibility": 1.5},
+                {"tools": [{"name": "search"}]},
+                {"images": ["a.png"]},
+                {"task": 7},
+            )
+        ),
+        '{"chosen": 1, ' + json.dumps(to_row(pair()))[1:],
+        json.dumps(to_row(pair()))[:-1] + ', "chosen_reward": 1e999}',
     ],
 )  # fmt: skip
 def test_what_is_no_row_is_named_with_its_line(tmp_path, line):

@@ -8,35 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rro.codec import from_chat
+from rro.chat_rows import conversation
 from rro.concurrency import map_all
 from rro.config import ExpertsConfig
 from rro.environments.base import Agent, Benchmark
-from rro.environments.recordings import read_bytes
 from rro.episodes.loop import Limits, attempt_episode, play_task
 from rro.errors import DataError
+from rro.jsonl import read_rows
 from rro.policies.scripted import ScriptedPolicy
 from rro.seeds import derive_seed
 from rro.types import Message, SamplingParams, Source, Task, Trajectory
+
+log = logging.getLogger(__name__)
 
 Conversation = tuple[Message, ...]
 
 # Expert episodes that are played at once.
 CONCURRENCY = 8
-
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-}
 
 
 def scripted_experts(
@@ -90,15 +84,26 @@ def replayed_experts(
     seed: int,
 ) -> list[Trajectory]:
     """Play a file's actions again, for each expert episode's states and outcome. Rows whose id is
-    no task of `tasks`, or whose actions run out before the episode ends, are left out."""
+    no task of `tasks`, or whose actions run out before the episode ends, are left out, and the log
+    says how many."""
     by_id = {task.id: task for task in tasks}
     players = [
         (by_id[task_id], partial(recorded_expert, conversation))
         for task_id, conversation in rows
         if task_id in by_id
     ]
-    episodes = play_experts(benchmark, players, limits, seed)
-    return [episode for episode in episodes if episode.reward is not None]
+    played = play_experts(benchmark, players, limits, seed)
+    episodes = [episode for episode in played if episode.reward is not None]
+    if len(episodes) < len(rows):
+        log.warning(
+            "%d of %d expert episodes are left out: %d have an id that is no train task, %d do not "
+            "come to an end here",
+            len(rows) - len(episodes),
+            len(rows),
+            len(rows) - len(players),
+            len(players) - len(episodes),
+        )
+    return episodes
 
 
 def recorded_expert(conversation: Conversation) -> Agent:
@@ -116,43 +121,19 @@ def recorded_expert(conversation: Conversation) -> Agent:
 
 
 def read_conversations(path: Path) -> list[tuple[str, Conversation]]:
-    """(id, messages) of each row of a JSON or JSON-lines file, also gzipped. Assistant turns count
-    as the expert's.
-
-    Rows are {"id", "conversations": [{"from", "value"}]} or {"messages": [{"role", "content"}]}.
-    Raises DataError that names the row."""
+    """(id, messages) of each row of a JSON or JSON-lines file, also gzipped; rro.chat_rows says
+    what a row may hold. Assistant turns count as the expert's; the id of a row without one is its
+    number. Raises DataError that names the row and the key."""
     found = []
-    for number, row in enumerate(_rows(path), 1):
-        where = f"{path}, row {number}"
-        turns = row.get("messages") or row.get("conversations") if isinstance(row, dict) else None
-        if not turns:
-            raise DataError(f"{where}: neither 'messages' nor 'conversations' in it")
-        found.append((str(row.get("id", number)), tuple(_message(turn, where) for turn in turns)))
+    for number, (place, row) in enumerate(read_rows(path, array=True), 1):
+        messages = conversation(row, place, Source.EXPERT)
+        row_id = row.get("id")
+        if not isinstance(row_id, str | int | None):
+            raise DataError(f"{place}: 'id' must be text or a number, not {row_id!r}")
+        found.append((str(number if row_id is None else row_id), messages))
     if not found:
         raise DataError(f"{path}: no expert trajectory in it")
     return found
-
-
-def _rows(path: Path) -> Iterator[Any]:
-    try:
-        text = read_bytes(path).decode("utf-8")
-        if text.lstrip().startswith("["):
-            yield from json.loads(text)
-        else:
-            yield from (json.loads(line) for line in text.splitlines() if line.strip())
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
-
-
-def _message(turn: Any, where: str) -> Message:
-    try:
-        role = _ROLES[turn.get("role") or turn["from"]]
-        content = turn["content"] if "content" in turn else turn["value"]
-    except (KeyError, TypeError, AttributeError):
-        raise DataError(
-            f"{where}: a turn needs role and content (or from and value), known roles"
-        ) from None
-    return from_chat({"role": role, "content": str(content)}, assistant=Source.EXPERT)
 
 
 def write_conversations(episodes: Sequence[Trajectory], path: Path) -> None:

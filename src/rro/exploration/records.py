@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rro.codec import from_plain, to_plain, usage_of
 from rro.errors import DataError
 from rro.exploration.tree import Node, RolloutSuffix, Tree, recycled_child
 from rro.runs.journal import Journal
-from rro.types import Message, ProcessReward, Step, StopReason, Task, Trajectory, Usage
+from rro.types import FINITE, Message, ProcessReward, Step, StopReason, Task, Trajectory, Usage
 
 Record = Mapping[str, Any]
 
@@ -25,6 +25,8 @@ Record = Mapping[str, Any]
 class CandidateRecord:
     """A drawn or given action and what it did. `step` is None where the context was full; `reward`
     and `stop` are set where the action ended the episode."""
+
+    __pydantic_config__: ClassVar = FINITE
 
     step: Step | None
     policy: str

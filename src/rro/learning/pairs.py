@@ -7,17 +7,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rro.codec import from_chat
+from annotated_types import Ge, Le
+
+from rro.chat_rows import check_keys, messages
+from rro.codec import first_problem, from_plain
 from rro.errors import DataError
-from rro.types import Message, PreferencePair, ProcessReward
+from rro.jsonl import read_rows
+from rro.types import Message, PairKind, PreferencePair, ProcessReward, Source
 
 _SIDES = ("prompt", "chosen", "rejected")
 _COLUMNS = ("task", "step", "kind", "strategy", "iteration", "credibility")
+_KNOWN = frozenset(
+    (
+        *_SIDES,
+        *_COLUMNS,
+        *(f"{side}_{column}" for side in _SIDES for column in ("sources", "token_ids")),
+        *(
+            f"{side}_{column}"
+            for side in _SIDES[1:]
+            for column in ("reward", "outcomes", "n", "exact", "pricing_policy")
+        ),
+    )
+)
 _ROWS = 512  # of pairs in memory while a table is written
 
 
@@ -36,53 +53,99 @@ def to_row(pair: PreferencePair) -> dict[str, Any]:
         row[f"{side}_exact"] = reward.exact
         row[f"{side}_pricing_policy"] = reward.policy
     for side in _SIDES:
-        messages: tuple[Message, ...] = getattr(pair, side)
-        row[f"{side}_sources"] = [message.source.value for message in messages]
+        turns: tuple[Message, ...] = getattr(pair, side)
+        row[f"{side}_sources"] = [message.source.value for message in turns]
         row[f"{side}_token_ids"] = [
-            list(m.token_ids) if m.token_ids is not None else None for m in messages
+            list(m.token_ids) if m.token_ids is not None else None for m in turns
         ]
     return row
 
 
-def from_row(row: dict[str, Any], where: str = "pair") -> PreferencePair:
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a row that are one value each, as they are read."""
+
+    task: str = ""
+    step: Annotated[int, Ge(0)] = 0
+    kind: PairKind = "step"
+    strategy: str = ""
+    iteration: Annotated[int, Ge(0)] = 0
+    credibility: Annotated[float, Ge(0), Le(1)] | None = None
+
+
+def from_row(row: Any, place: str = "pair") -> PreferencePair:
     """The pair again. Our own columns may be absent (a plain TRL row). Raises DataError that names
-    `where`."""
+    `place` and key, also for a side that is empty or equal to the other."""
+    if not isinstance(row, Mapping) or any(not row.get(side) for side in _SIDES):
+        raise DataError(
+            f"{place}: not a preference row: {', '.join(_SIDES)} must each be a list of messages, "
+            "and none of them empty"
+        )
+    check_keys(row, _KNOWN, place)
+    prompt, chosen, rejected = (_messages(row, side, place) for side in _SIDES)
+    if differs := _same(chosen, rejected):
+        raise DataError(f"{place}: chosen and rejected have the same {differs}: remove the row")
     try:
-        prompt, chosen, rejected = (_messages(row, side) for side in _SIDES)
-        rewards = [
-            ProcessReward(
-                tuple(row.get(f"{side}_outcomes") or [float(row.get(f"{side}_reward", default))]),
-                row.get(f"{side}_pricing_policy", ""),
-                bool(row.get(f"{side}_exact", False)),
-            )
-            for side, default in (("chosen", 1.0), ("rejected", 0.0))
-        ]
+        given = {name: row[name] for name in _COLUMNS if row.get(name) is not None}
+        kind = "step" if len(chosen) == 1 else "continuation"
+        columns = from_plain(_Columns, {"kind": kind, **given})
         return PreferencePair(
             prompt=prompt,
             chosen=chosen,
             rejected=rejected,
-            task=row.get("task", ""),
-            step=row.get("step", 0),
-            chosen_reward=rewards[0],
-            rejected_reward=rewards[1],
-            strategy=row.get("strategy", ""),
-            kind=row.get("kind", "step" if len(chosen) == 1 else "continuation"),
-            iteration=row.get("iteration", 0),
-            credibility=row.get("credibility"),
+            chosen_reward=_reward(row, "chosen", 1.0, place),
+            rejected_reward=_reward(row, "rejected", 0.0, place),
+            **vars(columns),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
+        raise DataError(f"{place}: {first_problem(error)}") from None
+
+
+def _same(chosen: Sequence[Message], rejected: Sequence[Message]) -> str:
+    """What two sides have in common that leaves nothing to learn: "text", "tokens" or ""."""
+    if [message.chat() for message in chosen] == [message.chat() for message in rejected]:
+        return "text"
+    tokens = [[message.token_ids for message in side] for side in (chosen, rejected)]
+    return "tokens" if tokens[0] == tokens[1] and None not in tokens[0] else ""
+
+
+def _reward(row: Mapping[str, Any], side: str, default: float, place: str) -> ProcessReward:
+    """A side's process reward. Raises DataError where mean or number are not those of the
+    outcomes."""
+    mean = row.get(f"{side}_reward")
+    outcomes = row.get(f"{side}_outcomes") or [default if mean is None else mean]
+    policy, exact = row.get(f"{side}_pricing_policy"), row.get(f"{side}_exact")
+    reward = from_plain(
+        ProcessReward, {"outcomes": outcomes, "policy": policy or "", "exact": exact or False}
+    )
+    for name, value in (("reward", reward.mean), ("n", reward.n)):
+        given = row.get(f"{side}_{name}")
+        if given is not None and given != value:
+            raise DataError(
+                f"{place}: {side}_{name} is {given!r}, but {side}_outcomes say {value}: correct one"
+            )
+    return reward
+
+
+def _messages(row: Mapping[str, Any], side: str, place: str) -> tuple[Message, ...]:
+    where = f"{place}: {side}"
+    found = messages(row[side], where, Source.POLICY, row.get(f"{side}_sources"))
+    if side != "prompt" and found[0].role != "assistant":
+        raise DataError(f"{where}: must begin with an assistant message")
+    ids = row.get(f"{side}_token_ids") or [None] * len(found)
+    if not isinstance(ids, list) or len(ids) != len(found) or not all(map(_token_ids, ids)):
         raise DataError(
-            f"{where}: not a preference row (prompt, chosen and rejected message lists): {error!r}"
-        ) from None
-
-
-def _messages(row: dict[str, Any], side: str) -> tuple[Message, ...]:
-    texts = row[side]
-    sources = row.get(f"{side}_sources") or [None] * len(texts)
-    tokens = row.get(f"{side}_token_ids") or [None] * len(texts)
+            f"{where}_token_ids: must be a list of token ids, or null, for each message"
+        )
     return tuple(
-        from_chat(text, source, ids)
-        for text, source, ids in zip(texts, sources, tokens, strict=True)
+        message if sampled is None else replace(message, token_ids=tuple(sampled))
+        for message, sampled in zip(found, ids, strict=True)
+    )
+
+
+def _token_ids(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and all(type(token) is int and token >= 0 for token in value)
     )
 
 
@@ -136,16 +199,6 @@ def _features() -> Any:
 
 def read_pairs(path: Path) -> Iterator[PreferencePair]:
     """Pairs from a pairs.jsonl (ours, or plain TRL rows). Raises DataError that names the line."""
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                where = f"{path}, line {number}"
-                if line.isspace():
-                    continue
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    raise DataError(f"{where}: not JSON") from None
-                yield from_row(row, where)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no pairs there; run rro explore first") from None
+    if not path.exists():
+        raise DataError(f"{path}: no pairs there; run rro explore first")
+    return (from_row(row, place) for place, row in read_rows(path))

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from rro.environments.recordings import read_bytes, replay
+from rro.environments.recordings import replay
 from rro.errors import DataError
+from rro.jsonl import read_bytes, strict_json
 from rro.types import StepResult, Task
 from rro.webshop.analysis import QueryError
 from rro.webshop.catalogue import HITS, Catalogue, RawCatalogue, build_catalogue, load_raw
@@ -80,7 +81,7 @@ class Replay:
     def add_state(self, file: Path) -> None:
         """Use recorded prices and goals for their seed. Raises DataError if they do not fit."""
         try:
-            state = json.loads(read_bytes(file))
+            state = strict_json(read_bytes(file))
             seed, count = state["seed"], len(state["goals"])
             kinds: tuple[GoalKind, ...] = get_args(GoalKind)
             fits = (kind for kind in kinds if len(self._goals(kind, 0).goals) == count)
