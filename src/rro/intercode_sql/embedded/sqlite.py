@@ -15,9 +15,10 @@ from typing import Any
 
 from sqlglot import exp
 from sqlglot.dialects.mysql import MySQL
-from sqlglot.errors import ParseError, SqlglotError
+from sqlglot.errors import SqlglotError
 
 from rro.intercode_sql import engine
+from rro.intercode_sql.embedded import syntax
 from rro.intercode_sql.embedded.functions import ALLOWED, number_text, register
 from rro.intercode_sql.embedded.process import Statements
 from rro.intercode_sql.embedded.queries import Queries
@@ -33,13 +34,9 @@ Converter = Callable[[Any], Any]
 MAX_WORK = 6_000_000
 # Bytes of one value within SQLite, of its statement, and of all its memory.
 MAX_VALUE, MAX_STATEMENT, MAX_HEAP = 4 * MAX_TEXT, 1_000_000, 64_000_000
-# SQLGlot's parser is recursive, and takes exponential time for joins without ON.
-MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = 60, 4_000, 8
 _DIALECT = MySQL()
-_RESERVED = MySQL.Generator.RESERVED_KEYWORDS
 _READS = (sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT)
 _NO_MEMORY = "Out of sort memory, consider increasing server sort buffer size"
-_TOO_DEEP = "Thread stack overrun: the statement is nested too deeply"
 # Patterns of SQLite's messages, and the messages of MySQL that replace them.
 _MESSAGES = {
     "interrupted": engine.INTERRUPTED,
@@ -129,7 +126,7 @@ class Runner:
         except sqlite3.Error as error:
             message = str(self._work.error or _message(str(error), database))
         except (RecursionError, MemoryError):
-            message = _TOO_DEEP
+            message = syntax.TOO_DEEP
         # The text of an agent must never end a run, so unexpected errors are results, too.
         except Exception as error:
             warning = f"unexpected error: {repr(error)[:200]} in {sql[:500]!r}"
@@ -137,9 +134,7 @@ class Runner:
         return Result(database, error=message), ""
 
     def _select(self, database: str, sql: str) -> tuple[tuple[Any, ...], ...]:
-        if error := engine.volatile(sql):
-            raise SqlError(error)
-        nodes = _parsed(sql)
+        nodes = _parsed(sql, database)
         self._work.begin(
             max((len(node.this) for node in nodes if isinstance(node, exp.Literal)), default=0)
         )
@@ -198,54 +193,19 @@ def _authorise(action: int, one: str | None, other: str | None, *rest: str | Non
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _parsed(sql: str) -> list[Any]:
-    """The nodes of one query, the root first. Raises SqlError for a syntax error, for a statement
-    that does not only read, and for one that is too large."""
+def _parsed(sql: str, database: str) -> list[Any]:
+    """The nodes of one query, the root first. Raises SqlError for a statement that MySQL rejects
+    by its syntax or its functions, that does not only read, or that is too large."""
+    statement = syntax.parsed(sql)
+    if error := engine.volatile(sql):
+        raise SqlError(error)
+    syntax.check_calls(statement.calls, database)
+    if not syntax.reads_only(statement):
+        raise SqlError(engine.READ_ONLY)
     try:
-        tokens = list(_DIALECT.tokenize(sql))
-        _check_tokens(tokens)
-        (tree,) = _DIALECT.parser().parse(tokens, sql)
-    except ParseError as error:
-        first = error.errors[0]
-        raise _near(f"{first['highlight']}{first['end_context']}", first["line"]) from None
+        (tree,) = _DIALECT.parser().parse(list(_DIALECT.tokenize(statement.text)), sql)
     except (SqlglotError, ValueError):
-        raise _near(sql, 1) from None
+        raise SqlError(f"This version of MySQL doesn't yet support '{sql[:80]}'") from None
     if not isinstance(tree, exp.Query):
-        raise _near(sql, 1)
-    nodes = list(tree.walk())
-    for node in nodes:
-        if isinstance(node, exp.Into | exp.Lock):
-            raise SqlError(engine.READ_ONLY)
-        if _is_reserved(node):
-            raise _near(sql[node.meta.get("start", 0) :], node.meta.get("line", 1))
-    return nodes
-
-
-def _is_reserved(node: Any) -> bool:
-    """Whether SQLGlot takes a reserved word for a name. After a point, MySQL does so, too."""
-    if not isinstance(node, exp.Identifier) or node.quoted or node.name.lower() not in _RESERVED:
-        return False
-    return node.parent is not None and not node.parent.args.get("table")
-
-
-def _check_tokens(tokens: list[Any]) -> None:
-    """Raises SqlError for what would overrun the parser, and for COUNT (*): with a space before the
-    bracket, it is not MySQL's own function. Raises ValueError for what is no query."""
-    words, depth = [token.text.upper() for token in tokens], 0
-    if not words or words[0] not in ("SELECT", "WITH", "("):
-        raise ValueError(words)
-    for place, word in enumerate(words[1:], 1):
-        depth += (word == "(") - (word == ")")
-        spaced = word == "(" and tokens[place].start > tokens[place - 1].end + 1
-        if spaced and words[place - 1] in ("COUNT", "SUM", "AVG", "MIN", "MAX"):
-            raise SqlError(
-                f"FUNCTION {words[place - 1]} does not exist: its bracket must follow at once"
-            )
-        if depth > MAX_DEPTH:
-            raise SqlError(_TOO_DEEP)
-    if len(tokens) > MAX_TOKENS or words.count("JOIN") - words.count("ON") > MAX_BARE_JOINS:
-        raise SqlError(_TOO_DEEP)
-
-
-def _near(text: str, line: int = 1) -> SqlError:
-    return SqlError(engine.syntax_error(text, line))
+        raise SqlError(f"This version of MySQL doesn't yet support '{sql[:80]}'")
+    return list(tree.walk())

@@ -1,0 +1,236 @@
+"""MySQL's lexical rules and grammar: what is a statement, and at which token another text stops to
+be one.
+
+The grammar is mysql.lark; mysql.json has the tables of its LALR(1) automaton, as MySQL's own parser
+has, so that both stop at the same token. Knows nothing of tables, and builds no tree.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from sqlglot.dialects.mysql import MySQL
+
+from rro.intercode_sql.engine import SqlError, syntax_error
+
+MAX_STACK, MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = 400, 60, 4_000, 8
+TOO_DEEP = "Thread stack overrun: the statement is nested too deeply"
+NAMELESS = "Every derived table must have its own alias"
+# No action.
+_NONE = -1_000_000
+_NAMES = {"POINT": ".", "MEMBER": "IDENT", "QUOTED": "IDENT"}
+_WORD = r"[0-9A-Za-z_$\x80-\U0010ffff]"
+# The first kind that matches counts. A comment for a later version of MySQL is one; of a comment
+# for this or an earlier version, the text belongs to the statement.
+_TOKENS = re.compile(
+    rf"""
+    (?P<BLANK>[ \t\n\r\f\v]+)
+    |(?P<POINT>(?<=[`\w$])\.(?={_WORD})|\.(?=[A-Za-z_$\x80-\U0010ffff]))
+    |(?P<MEMBER>(?<=[`\w$ ]\.){_WORD}+)
+    |(?P<CHARSET_NAME>_(?:utf8(?:mb[34])?|latin1|binary|ascii)(?=\s*['"]))
+    |(?P<STRING>(?:[nN](?='))?(?:'(?:[^'\\]|''|\\.)*'(?!')|"(?:[^"\\]|""|\\.)*"(?!")))
+    |(?P<BINARY_LITERAL>0x[0-9A-Fa-f]+(?!{_WORD})|0b[01]+(?!{_WORD})
+        |[xX]'(?:[0-9A-Fa-f]{{2}})*'|[bB]'[01]*')
+    |(?P<NUMBER>(?:\d+\.\d*|\.\d+)(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+)
+    |(?P<INTEGER>\d+(?!{_WORD}))
+    |(?P<WORD>(?![xXbB]'){_WORD}+)
+    |(?P<QUOTED>`(?:[^`]|``)+`)
+    |(?P<VARIABLE>@@?(?:[\w$.]+|'[^']*'|"[^"]*"|`[^`]+`))
+    |(?P<COMMENT>\#[^\n]*|--(?=[\s\x00-\x1f]|$)[^\n]*|/\*(?!!).*?\*/
+        |/\*!(?:9[1-9]\d{{3}}|\d{{6}}).*?\*/|/\*!(?:\d{{5}})?)
+    |(?P<ASSIGN>:=)|(?P<ARROW_TEXT>->>)|(?P<ARROW>->)
+    |(?P<OPERATOR><<|>>|[/%^]|&(?!&)|\|(?!\|))
+    |(?P<COMPARE><=>|<=|>=|<>|!=|[<>](?![<>=!]))
+    |(?P<PLUS_OR_MINUS>[+-])|(?P<TILDE>~)
+    |(?P<SIGN>&&|\|\||[(),;.*]|[=!](?![<>=!]))
+    |(?P<ERROR>[<>=!]{{2}}|.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+# Names of functions that are words of the grammar if a bracket follows at once, and else names.
+_FUNCTIONS = {
+    name: f"{kind}_FN"
+    for kind, names in {
+        "SUM": "SUM MIN MAX",
+        "PLAIN_SUM": "STD STDDEV STDDEV_POP STDDEV_SAMP VARIANCE VAR_POP VAR_SAMP BIT_AND BIT_OR "
+        "BIT_XOR JSON_ARRAYAGG",
+        "COUNT": "COUNT",
+        "GROUP_CONCAT": "GROUP_CONCAT",
+        "JSON_OBJECTAGG": "JSON_OBJECTAGG",
+        "CURDATE": "CURDATE SESSION_USER SYSTEM_USER",
+        "NOW": "NOW SYSDATE CURTIME",
+        "CAST": "CAST",
+        "ADDDATE": "ADDDATE SUBDATE",
+        "DATE_ADD": "DATE_ADD DATE_SUB",
+        "EXTRACT": "EXTRACT",
+        "POSITION": "POSITION",
+        "SUBSTRING": "SUBSTRING SUBSTR MID",
+        "TRIM": "TRIM",
+    }.items()
+    for name in names.split()
+}
+
+
+_NAME_PARSING = "Check the 'Function Name Parsing and Resolution' section in the Reference Manual"
+# The names of MySQL's other functions.
+_KNOWN = """
+    ABS ACOS ADDDATE ADDTIME ANY_VALUE ASCII ASIN ATAN ATAN2 BIN BIT_COUNT BIT_LENGTH CEIL
+    CEILING CHARACTER_LENGTH CHARSET CHAR_LENGTH COALESCE COERCIBILITY COLLATION COMPRESS CONCAT
+    CONCAT_WS CONNECTION_ID CONV CONVERT_TZ COS COT CRC32 CURDATE CURRENT_DATE CURRENT_TIME
+    CURRENT_TIMESTAMP CURTIME DATABASE DATE DATEDIFF DATE_ADD DATE_FORMAT DATE_SUB DAY DAYNAME
+    DAYOFMONTH DAYOFWEEK DAYOFYEAR DEGREES ELT EXP EXPORT_SET FIELD FIND_IN_SET FLOOR FORMAT
+    FOUND_ROWS FROM_BASE64 FROM_DAYS FROM_UNIXTIME GET_FORMAT GREATEST GROUPING HEX HOUR IF
+    IFNULL INET_ATON INET_NTOA INSERT INSTR INTERVAL ISNULL JSON_ARRAY JSON_CONTAINS
+    JSON_EXTRACT JSON_KEYS JSON_LENGTH JSON_OBJECT JSON_TYPE JSON_UNQUOTE JSON_VALID LAST_DAY
+    LAST_INSERT_ID LCASE LEAST LEFT LENGTH LN LOCALTIME LOCALTIMESTAMP LOCATE LOG LOG10 LOG2
+    LOWER LPAD LTRIM MAKEDATE MAKETIME MAKE_SET MD5 MICROSECOND MID MINUTE MOD MONTH MONTHNAME
+    NOW NULLIF OCT OCTET_LENGTH ORD PERIOD_ADD PERIOD_DIFF PI POW POWER QUARTER QUOTE RADIANS
+    RAND REGEXP_INSTR REGEXP_LIKE REGEXP_REPLACE REGEXP_SUBSTR REPEAT REPLACE REVERSE RIGHT
+    ROUND RPAD RTRIM SCHEMA SECOND SEC_TO_TIME SHA SHA1 SHA2 SIGN SIN SLEEP SOUNDEX SPACE SQRT
+    STRCMP STR_TO_DATE SUBDATE SUBSTR SUBSTRING SUBSTRING_INDEX SUBTIME TAN TIME TIMEDIFF
+    TIMESTAMP TIMESTAMPADD TIMESTAMPDIFF TIME_FORMAT TIME_TO_SEC TO_BASE64 TO_DAYS TO_SECONDS
+    TRUNCATE UCASE UNCOMPRESSED_LENGTH UNHEX UNIX_TIMESTAMP UPPER USER UTC_DATE UTC_TIME
+    UTC_TIMESTAMP UUID VERSION WEEK WEEKDAY WEEKOFYEAR YEAR YEARWEEK
+    """
+KNOWN = frozenset(_KNOWN.split())
+# A token: its kind, which is a terminal of the grammar, and where it starts and ends.
+Token = tuple[str, int, int]
+
+
+class Call(NamedTuple):
+    """A call of a function that is no word of the grammar: its name and number of arguments."""
+
+    name: str
+    arguments: int
+
+
+class Statement(NamedTuple):
+    """A text that MySQL's grammar accepts."""
+
+    text: str
+    """The statement, with blanks in place of comments."""
+    words: tuple[str, ...]
+    """The kinds of its tokens."""
+    calls: tuple[Call, ...]
+    """The functions that it calls, in order of their ends."""
+
+
+class _Tables(NamedTuple):
+    rules: list[tuple[str, int]]
+    """Symbol and length of each rule."""
+    states: list[dict[str, int]]
+    """What to do at a symbol, or at any other (""): go to a state, or reduce by rule -1 - n."""
+    words: dict[str, str]
+    """The kind of each keyword."""
+
+
+@cache
+def _tables() -> _Tables:
+    folder = files("rro.intercode_sql.embedded")
+    rules, states = json.loads((folder / "mysql.json").read_text(encoding="utf-8")).values()
+    free = (folder / "keywords.txt").read_text(encoding="utf-8").split()
+    words = {word.upper(): "RESERVED" for word in MySQL.Generator.RESERVED_KEYWORDS}
+    words |= dict.fromkeys(free, "KEYWORD")
+    words |= {word: word for row in states for word in row if word.isupper()}
+    return _Tables(rules, states, words | _FUNCTIONS)
+
+
+def parsed(sql: str) -> Statement:
+    """The statement of a text. Raises SqlError with MySQL's message if MySQL's grammar does not
+    accept it, or if it is too large to be translated."""
+    text, tokens = _scanned(sql)
+    rules, states, _ = _tables()
+    calls, stack, starts = list[Call](), [0], [0]
+    for place, (kind, start, end) in enumerate(tokens):
+        row = states[stack[-1]]
+        while (action := row.get(kind, row.get("", _NONE))) < 0:
+            if action == _NONE:
+                raise _error(sql, start, end)
+            symbol, length = rules[-1 - action]
+            if symbol == "plain_call":
+                calls.append(_call(sql, tokens[starts[-length] : place]))
+            elif symbol == "nameless":
+                raise SqlError(NAMELESS)
+            if length > 1:
+                del starts[1 - length :]
+            del stack[-length:]
+            stack.append(states[stack[-1]][symbol])
+            row = states[stack[-1]]
+        stack.append(action)
+        starts.append(place)
+        if len(stack) > MAX_STACK:
+            raise SqlError(TOO_DEEP)
+    words = tuple(kind for kind, _, _ in tokens)
+    _check_size(words)
+    return Statement(text, words, tuple(calls))
+
+
+def check_calls(calls: Iterable[Call], database: str) -> None:
+    """Raises SqlError for a call of a function that MySQL does not have."""
+    for call in calls:
+        name = call.name.upper()
+        if name in _FUNCTIONS:
+            raise SqlError(f"FUNCTION {database}.{call.name} does not exist. {_NAME_PARSING}")
+        if name not in KNOWN:
+            raise SqlError(f"FUNCTION {database}.{call.name} does not exist")
+
+
+def reads_only(statement: Statement) -> bool:
+    """Whether a query neither writes a file or variable nor locks rows."""
+    pairs = set(zip(statement.words, statement.words[1:], strict=False))
+    locks = {("FOR", "UPDATE"), ("FOR", "SHARE"), ("LOCK", "IN")}
+    return "INTO" not in statement.words and not locks & pairs
+
+
+def _scanned(sql: str) -> tuple[str, list[Token]]:
+    """The text without comments, and its tokens, of which the last is "EOF"."""
+    tokens, comments, words, before = list[Token](), list[tuple[int, int]](), _tables().words, ""
+    for match in _TOKENS.finditer(sql):
+        kind = str(match.lastgroup)
+        if kind == "BLANK":
+            continue
+        text, (start, end) = match[0], match.span()
+        if kind == "COMMENT" or (text == "*" and sql[end : end + 1] == "/" and comments):
+            comments.append((start, end))
+            continue
+        if kind == "WORD" or (kind == "MEMBER" and before != "POINT"):
+            kind = words.get(text.upper(), "IDENT") if text.isascii() else "IDENT"
+            if kind.endswith("_FN") and sql[end : end + 1] != "(":
+                kind = "IDENT"
+        before, kind = kind, text if kind == "SIGN" else _NAMES.get(kind, kind)
+        tokens.append((kind, start, end))
+    for start, end in comments:
+        sql = f"{sql[:start]}{' ' * (end - start)}{sql[end:]}"
+    return sql, [*tokens, ("EOF", len(sql), len(sql))]
+
+
+def _call(sql: str, tokens: list[Token]) -> Call:
+    depth = commas = 0
+    for kind, _, _ in tokens[2:-1]:
+        depth += (kind == "(") - (kind == ")")
+        commas += kind == "," and depth == 0
+    _, start, end = tokens[0]
+    return Call(sql[start:end].strip("`"), commas + 1 if len(tokens) > 3 else 0)
+
+
+def _check_size(words: Sequence[str]) -> None:
+    """Raises SqlError for what would overrun SQLGlot's parser: it is recursive, and takes
+    exponential time for joins without ON."""
+    depth = 0
+    for word in words:
+        depth += (word == "(") - (word == ")")
+        if depth > MAX_DEPTH:
+            raise SqlError(TOO_DEEP)
+    if len(words) > MAX_TOKENS or words.count("JOIN") - words.count("ON") > MAX_BARE_JOINS:
+        raise SqlError(TOO_DEEP)
+
+
+def _error(sql: str, start: int, end: int) -> SqlError:
+    """MySQL's syntax error at a token. Its line is the one in which the token ends."""
+    line = sql.count("\n", 0, end) + 1
+    return SqlError(syntax_error(sql[start:], line))
