@@ -36,7 +36,7 @@ HEAD = (
 def configure(source: Path, strategy: str, tokens: int, settings: Sequence[str]) -> Config:
     """The source's recipe with another strategy and a budget."""
     fixed = [
-        "iterations=1",
+        "rounds.count=1",
         f"explore.strategy={strategy}",
         f"explore.budget.generated_tokens={tokens}",
     ]

@@ -195,7 +195,7 @@ def test_baselines_run_under_the_same_accounting(strategy, tmp_path):
         f"explore.strategy={strategy}",
         "explore.tasks=20",
         "evaluate.trend_tasks=0",
-        "iterations=2",
+        "rounds.count=2",
     ]
     ran = rro("run", HERE / "doors.toml", *settings, "--out", tmp_path / "run")
     assert ran.returncode == 0, ran.stderr

@@ -198,6 +198,7 @@ def _new_run(
 
 def _stage(options: argparse.Namespace) -> None:
     from rro.pipeline import stages as pipeline
+    from rro.pipeline.evaluation import evaluate_run
     from rro.pipeline.run import open_run
     from rro.report.tables import print_results
 
@@ -207,7 +208,7 @@ def _stage(options: argparse.Namespace) -> None:
             run, options.iteration, parse_budget(options.budget), options.tasks
         ),
         "optimise": lambda run: pipeline.optimise(run, options.iteration),
-        "evaluate": lambda run: print_results(pipeline.evaluate_run(run)),
+        "evaluate": lambda run: print_results(evaluate_run(run)),
     }
     folder = _target(options)
     with _resumable(folder), open_run(folder) as run:

@@ -4,6 +4,7 @@ run folder."""
 from rro.config.loading import check_plugins, dump_toml, load_config, parse_config, parse_options
 from rro.config.sections import (
     BudgetConfig,
+    ClosingConfig,
     Config,
     CreditConfig,
     DpoConfig,
@@ -17,6 +18,7 @@ from rro.config.sections import (
     PluginSection,
     PolicyConfig,
     PricesConfig,
+    RoundsConfig,
     Section,
     SftConfig,
     TinyConfig,
@@ -25,6 +27,7 @@ from rro.config.sections import (
 
 __all__ = [
     "BudgetConfig",
+    "ClosingConfig",
     "Config",
     "CreditConfig",
     "DpoConfig",
@@ -38,6 +41,7 @@ __all__ = [
     "PluginSection",
     "PolicyConfig",
     "PricesConfig",
+    "RoundsConfig",
     "Section",
     "SftConfig",
     "TinyConfig",

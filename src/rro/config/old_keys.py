@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 
 # Old key to new key. Renamed options of a plug-in stand in its options model (`old_names`).
 OLD_KEYS = {
+    "iterations": "rounds.count",
     "explore.rising": "explore.rro.rising",
     "explore.start": "explore.rro.start",
     "explore.siblings": "credit.siblings",

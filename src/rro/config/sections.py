@@ -331,6 +331,29 @@ class OptimiseConfig(PluginSection):
     settings of `dpo` and `sft` stand in `[dpo]` and `[sft]`."""
 
 
+class RoundsConfig(Section):
+    """Rounds of exploration and optimisation. Each explores with the policy that the round before
+    it trained; the reference stays the SFT policy."""
+
+    count: int = Field(1, ge=1)
+    """Rounds."""
+    tasks: Literal["new", "same"] = "new"
+    """Whether each round explores the next `explore.tasks` train tasks (when all are used up, again
+    in another order), or all rounds the same ones."""
+    evaluate_every: int = Field(1, ge=1)
+    """Rounds from one evaluated policy to the next; the last is evaluated always. Checkpoints that
+    are neither evaluated nor needed to go on are removed."""
+
+
+class ClosingConfig(SftConfig):
+    """A last pass of fine-tuning on the policy's own successes, whatever it learned from before."""
+
+    successes: int = Field(0, ge=0)
+    """Successful episodes of each task, the shortest first. 0: no closing pass."""
+    epochs: float = Field(2, gt=0)
+    """Passes over the rows."""
+
+
 class EvaluateConfig(Section):
     """How policies are measured on the test tasks."""
 
@@ -361,8 +384,6 @@ class Config(Section):
     """CPU threads of torch. Default: torch's own choice."""
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
     """Experiment trackers that receive the metrics, besides the run folder."""
-    iterations: int = Field(1, ge=1)
-    """Rounds of exploration and optimisation. The reference stays the SFT policy."""
     modules: list[Path] = Field(default_factory=list)
     """Folders in which `module:attribute` is looked for. Default: the recipe's folder."""
     environment: EnvironmentConfig = EnvironmentConfig()
@@ -374,4 +395,6 @@ class Config(Section):
     credit: CreditConfig = CreditConfig()
     optimise: OptimiseConfig = OptimiseConfig()
     dpo: DpoConfig = DpoConfig()
+    rounds: RoundsConfig = RoundsConfig()
+    closing: ClosingConfig = ClosingConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

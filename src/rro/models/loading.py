@@ -158,6 +158,28 @@ def find_sources(config: ModelConfig, checkpoint: Path | None) -> tuple[str, str
     return base, own if (checkpoint / "tokenizer_config.json").is_file() else base, checkpoint
 
 
+def take_over(model: Any, checkpoint: Path) -> None:
+    """Copy the weights of a checkpoint folder, a whole model as training writes it, into `model`.
+    Raises UsageError if they are of another model."""
+    from safetensors.torch import load_file
+
+    weights = {
+        name: tensor
+        for file in sorted(checkpoint.glob("model*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise UsageError(f"{checkpoint} holds another model's weights: {error}") from None
+    # Tied weights are stored once.
+    tied = set(model.all_tied_weights_keys)
+    if unexpected or not set(missing) <= tied:
+        names = sorted({*unexpected, *missing} - tied)
+        raise UsageError(f"{checkpoint} holds another model's weights: {names[0]} differs")
+    model.tie_weights()
+
+
 def resolve_device(name: str) -> torch.device:
     """A device by name; "auto" is a GPU if there is one. Raises UsageError for one that this
     machine does not have."""

@@ -154,13 +154,19 @@ def _disk(config: Config, folder: Path) -> str:
     free = shutil.disk_usage(place).free
     if size is None:
         return f"{free / 2**30:.1f} GiB free"
-    needed = size * (1 + config.iterations + _COPIES)
+    needed = size * (1 + _checkpoints(config) + _COPIES)
     if needed > free:
         raise UsageError(
             f"{place}: {free / 2**30:.1f} GiB free, but the checkpoints of this run take about "
             f"{needed / 2**30:.1f} GiB: make room, or choose another --out"
         )
     return f"{free / 2**30:.1f} GiB free, about {needed / 2**30:.2f} needed"
+
+
+def _checkpoints(config: Config) -> int:
+    """Checkpoints of the rounds that are kept, and two on the way."""
+    rounds = config.rounds
+    return rounds.count // rounds.evaluate_every + min(2, rounds.count - 1)
 
 
 def _model(config: Config, stage: str) -> str:

@@ -84,20 +84,18 @@ class Choices:
 
     def credit(self, iteration: int) -> Credit:
         """What turns the trees of an iteration into rows."""
-        section, benchmark = self.run.config.credit, self.run.benchmark
-        context = CreditContext(
+        return credit_of(self.strategy, self.credit_context(iteration), self.run.config.credit)
+
+    def credit_context(self, iteration: int) -> CreditContext:
+        """What a credit of an iteration is told of the run."""
+        benchmark = self.run.benchmark
+        return CreditContext(
             strategy=self.strategy.name,
             iteration=iteration,
             experts=self.experts,
             success_reward=benchmark.success_reward,
             reward_range=benchmark.reward_range,
         )
-        return credit_of(self.strategy, context, section)
-
-    @property
-    def tasks(self) -> Sequence[Task]:
-        """The train tasks to explore, as many as the recipe says."""
-        return self.all_tasks[: self.run.config.explore.tasks]
 
     @property
     def all_tasks(self) -> Sequence[Task]:

@@ -6,6 +6,7 @@ Knows nothing of stages: what is done with a run is in rro.pipeline.stages.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +25,7 @@ from rro.episodes.experts import (
 )
 from rro.episodes.loop import Limits
 from rro.plugins import search_in
+from rro.policies.base import Policy
 from rro.processes import rank, wait_for_all
 from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
@@ -39,6 +41,8 @@ class Run:
 
     folder: RunFolder
     journal: Journal
+    live: Policy | None = None
+    """The policy that stays open from stage to stage in a run of many rounds."""
 
     @property
     def config(self) -> Config:
@@ -134,6 +138,8 @@ class _Opened(AbstractContextManager[Run]):
         return self._run
 
     def __exit__(self, *_: object) -> None:
+        if self._run.live is not None:
+            asyncio.run(self._run.live.close())
         self._journal.close()
 
 

@@ -1,5 +1,5 @@
-"""The whole path: experts -> SFT -> (explore -> optimise) x iterations -> evaluate. Each stage
-alone, or all in a row.
+"""The whole path: experts -> SFT -> rounds of (explore -> optimise) -> closing pass -> evaluation.
+Each stage alone, or all in a row.
 
 A stage that the journal calls done is not run again; a stage that was cut off continues from what
 it has journalled (exploration, evaluation) or from its last checkpoint (training)."""
@@ -10,38 +10,42 @@ import asyncio
 import json
 import logging
 import shlex
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from rro.concurrency import contained
 from rro.config import BudgetConfig
 from rro.errors import RroError, UsageError, describe, place_of
-from rro.evaluation.evaluate import evaluate
-from rro.evaluation.results import collect_results
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.metrics import RunningFigures
 from rro.exploration.records import read_trees
-from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.tree import Tree
-from rro.learning.base import REPORT_FILE
 from rro.learning.credit.base import Credit
+from rro.learning.credit.successes import Successes
 from rro.learning.pairs import read_pairs, to_row, write_pairs
 from rro.learning.sft import Sft
 from rro.pipeline.choices import Choices
 from rro.pipeline.contexts import exploration_context, spent, training_context
+from rro.pipeline.evaluation import evaluate_run
+from rro.pipeline.rounds import (
+    CLOSING,
+    closing_label,
+    drop_old_checkpoints,
+    optimise_stage,
+    tasks_to_explore,
+    taught,
+)
 from rro.pipeline.run import Run
+from rro.pipeline.stage import by_kind, finished_training, run_stage, single_process, tracked_name
 from rro.pipeline.weights import Policies, make_base, weights_after
-from rro.policies.base import Policy
-from rro.processes import rank, world_size
+from rro.processes import rank
 from rro.runs.progress import Progress
-from rro.runs.trackers import tracked_training, tracking
-from rro.types import Task
+from rro.runs.trackers import tracking
+from rro.types import Message, Task
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +64,11 @@ def run_all(run: Run) -> dict[str, Any]:
     the policies that there are."""
     sft(run)
     try:
-        for iteration in range(1, run.config.iterations + 1):
+        for iteration in range(1, run.config.rounds.count + 1):
             explore(run, iteration)
             optimise(run, iteration)
+        if run.config.closing.successes:
+            imitate_successes(run)
     except NothingToLearn as error:
         error.results = evaluate_run(run)
         raise
@@ -77,14 +83,14 @@ def sft(run: Run) -> None:
         start = make_base(run, conversations)
         output = run.folder.checkpoint("sft")
         report = (
-            _trained(output)
+            finished_training(output)
             or Sft(run.config.sft)
             .train(conversations, start, None, output, training_context(run))
             .record()
         )
         return {"conversations": len(conversations), "training": report}
 
-    _stage(run, "sft", work)
+    run_stage(run, "sft", work)
 
 
 def explore(
@@ -100,18 +106,18 @@ def explore(
         name = _extension(run, iteration, tasks)
 
     def work() -> dict[str, Any]:
-        _single_process("explore")
+        single_process("explore")
         choices = Choices(run)
         credit, wanted = choices.credit(iteration), _tasks(run, choices, iteration, tasks)
         budget, failed = _grow_trees(run, choices, iteration, limits, wanted)
         keys = _explored(run, wanted, iteration)
         if failed and not keys:
             raise RroError(
-                f"every task failed ({_by_kind(failed.values())}): fix the cause of the warnings "
+                f"every task failed ({by_kind(failed.values())}): fix the cause of the warnings "
                 "above, then resume the run"
             )
         if failed:
-            kinds = _by_kind(failed.values())
+            kinds = by_kind(failed.values())
             log.warning(
                 "%d of %d tasks failed and are missing (%s)", len(failed), len(wanted), kinds
             )
@@ -135,7 +141,7 @@ def explore(
             "ended_by": budget.exhausted,
         }
 
-    _stage(run, name, work)
+    run_stage(run, name, work)
 
 
 def _extension(run: Run, iteration: int, tasks: int) -> str:
@@ -158,7 +164,9 @@ def _tasks(run: Run, choices: Choices, iteration: int, tasks: int | None = None)
     stages = (str(record["key"]) for record in run.journal.records("stage", prefix))
     counts = [int(stage.removeprefix(prefix)) for stage in stages]
     most = max([*counts, tasks or 0])
-    return choices.tasks if not most else choices.all_tasks[: max(most, len(choices.tasks))]
+    chosen = tasks_to_explore(run, choices.all_tasks, iteration)
+    others = [task for task in choices.all_tasks if task not in chosen]
+    return [*chosen, *others[: max(0, most - len(chosen))]]
 
 
 def _grow_trees(
@@ -167,13 +175,13 @@ def _grow_trees(
     """Explore the tasks that the journal does not hold yet; returns the budget and the failed
     tasks, each with the class of its error."""
     config, strategy, credit = run.config, choices.strategy, choices.credit(iteration)
-    stage, acting = f"explore-{iteration}", run.folder.trained(iteration - 1)
+    stage, acting = f"explore-{iteration}", run.folder.trained(taught(run, iteration - 1))
     with (
         closing(
             Policies(run, acting, stage, frozen_pricer=config.explore.pricing == "sft")
         ) as policies,
         Progress(f"explore {iteration}", len(tasks), "tasks") as progress,
-        tracking(config.report_to, run.folder.path, _tracked_name(run, stage)) as track,
+        tracking(config.report_to, run.folder.path, tracked_name(run, stage)) as track,
         run.folder.pairs_so_far(iteration).open("w", encoding="utf-8") as so_far,
     ):
         budget = Budget(limits, spent(run, iteration), progress.spend)
@@ -225,11 +233,6 @@ def _credited(credit: Credit, tree: Tree) -> Sequence[Any]:
         ) from error
 
 
-def _by_kind(kinds: Iterable[str]) -> str:
-    """Failures, counted: "TimeoutError 3, SystemExit 1"."""
-    return ", ".join(f"{kind} {count}" for kind, count in Counter(kinds).most_common())
-
-
 def optimise(run: Run, iteration: int) -> None:
     """Stage 3: what the trees gave teaches the policy: DPO of the pairs against pi_ref, the SFT
     policy, or whatever learner the recipe names."""
@@ -240,18 +243,55 @@ def optimise(run: Run, iteration: int) -> None:
         choices = Choices(run)
         learner, rows = choices.learner, _rows(run, choices, iteration)
         reference, context = weights_after(run, 0), training_context(run, iteration)
-        report = _trained(output) or (
+        if not rows:
+            log.warning("round %d taught nothing: the weights stay as they are", iteration)
+            return {"skipped": True}
+        report = finished_training(output) or (
             learner.train(rows, previous, reference, output, context).record()
         )
         capped = report["rows"].get("capped", 0)
         left_out = {"pairs_left_out": capped} if learner.takes == "pairs" else {}
         return {learner.takes: len(rows) - capped, **left_out, "training": report}
 
-    _stage(run, f"optimise-{iteration}", work)
+    run_stage(run, optimise_stage(iteration), work)
+    if rank() == 0:
+        drop_old_checkpoints(run, iteration)
+
+
+def imitate_successes(run: Run) -> None:
+    """After the last round: fine-tune on the policy's own successes in all rounds."""
+
+    def work() -> dict[str, Any]:
+        last, output = run.config.rounds.count, run.folder.checkpoint(closing_label(run))
+        rows = _successes(run)
+        if not rows:
+            raise NothingToLearn("no episode of any round succeeded: there is nothing to imitate")
+        context = training_context(run, last)
+        report = finished_training(output) or (
+            Sft(run.config.closing)
+            .train(rows, weights_after(run, last), None, output, context)
+            .record()
+        )
+        return {"conversations": len(rows), "training": report}
+
+    run_stage(run, CLOSING, work)
+
+
+def _successes(run: Run) -> list[tuple[Message, ...]]:
+    """The shortest successes of each task over all rounds."""
+    choices, shortest = Choices(run), dict[str, list[tuple[Message, ...]]]()
+    credit = Successes(run.config.closing.successes, choices.credit_context(0))
+    for iteration in range(1, run.config.rounds.count + 1):
+        keys = _explored(run, _tasks(run, choices, iteration), iteration)
+        for tree in read_trees(run.journal, keys):
+            known = [*shortest.get(tree.task.id, ()), *credit.rows(tree)]
+            shortest[tree.task.id] = sorted(known, key=len)[: credit.per_task]
+    return [row for rows in shortest.values() for row in rows]
 
 
 def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
-    """What an iteration gave its learner. Raises RroError where that is nothing."""
+    """What a round gave its learner, where that is nothing: an empty list if other rounds follow or
+    came before. Raises NothingToLearn in a run of one round."""
     credit = choices.credit(iteration)
     if credit.gives == "pairs":
         rows: list[Any] = list(read_pairs(run.folder.pairs(iteration)))
@@ -259,7 +299,9 @@ def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
         keys = _explored(run, _tasks(run, choices, iteration), iteration)
         trees = read_trees(run.journal, keys)
         rows = [row for tree in trees for row in _credited(credit, tree)]
-    if not rows:
+    if credit.gives == "advantages" and not any(any(row.advantages) for row in rows):
+        rows = []
+    if not rows and run.config.rounds.count == 1:
         raise NothingToLearn(_how_to_go_on(run, choices, iteration, credit.gives))
     return rows
 
@@ -277,126 +319,3 @@ def _how_to_go_on(run: Run, choices: Choices, iteration: int, gives: str) -> str
         f"{iteration} --tasks {min(2 * explored, len(choices.all_tasks))}, then "
         f"rro run --resume {folder}"
     )
-
-
-def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
-    """Evaluate the SFT policy and that of each iteration (or `labels`) on the test tasks; writes
-    and returns the results."""
-    labels = labels or [run.folder.trained(i) for i in range(_last_iteration(run) + 1)]
-    for label in labels:
-        if run.is_done(f"evaluate-{label}") and _missing(run, label):
-            _evaluate_policy(run, label)  # its time is not counted twice
-        _stage(run, f"evaluate-{label}", lambda label=label: _evaluate_policy(run, label))  # type: ignore[misc]
-    expected = {mode: len(run.test_tasks) * episodes for mode, _, episodes in run.modes()}
-    results = collect_results(run.journal, run.config, run.benchmark, labels, expected)
-    run.folder.write_results(results)
-    with tracking(run.config.report_to, run.folder.path, _tracked_name(run, "evaluate")) as track:
-        for row in results["evaluations"]:
-            figures = {
-                f"evaluate/{row['mode']}/{name}": row[name]["mean"]
-                for name in ("reward", "success")
-            }
-            track(figures, list(labels).index(row["label"]))
-    return results
-
-
-# -- below: what the stages share
-
-
-def _stage(run: Run, name: str, work: Callable[[], dict[str, Any]]) -> None:
-    if run.is_done(name):
-        missing = (run.journal.get("stage", name) or {}).get("failed_tasks")
-        said = f"; {missing} tasks failed then and are missing" if missing else ""
-        log.info("%s: done before%s", name, said)
-        return
-    begun = time.perf_counter()
-    tracked = tracked_training(run.config.report_to, run.folder.path, _tracked_name(run, name))
-    with tracked, contained():
-        record = work()
-    if rank() == 0:
-        run.journal.append("stage", name, {"seconds": time.perf_counter() - begun, **record})
-
-
-def _tracked_name(run: Run, stage: str) -> str:
-    return f"{run.config.name}-{stage}"
-
-
-def _single_process(stage: str) -> None:
-    if world_size() > 1:
-        raise UsageError(
-            f"{stage} runs in one process: use accelerate launch for rro sft and rro optimise alone"
-        )
-
-
-def _last_iteration(run: Run) -> int:
-    done = [i for i in range(1, run.config.iterations + 1) if run.is_done(f"optimise-{i}")]
-    return max(done, default=0)
-
-
-def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
-    _single_process("evaluate")
-    config = run.config.evaluate
-    with closing(Policies(run, label, f"evaluate-{label}")) as policies:
-        policy = policies.explorer
-        for mode, params, episodes in run.modes():
-            expected = len(run.test_tasks) * episodes
-            with Progress(f"evaluate {label} ({mode})", expected, "episodes") as progress:
-                failed = asyncio.run(
-                    evaluate(
-                        run.test_tasks,
-                        run.benchmark,
-                        policy,
-                        run.journal,
-                        label=label,
-                        mode=mode,
-                        episodes=episodes,
-                        params=params,
-                        limits=run.limits,
-                        seed=run.config.seed,
-                        concurrency=config.concurrency,
-                        progress=progress,
-                    )
-                )
-            if failed:
-                log.warning(
-                    "evaluate %s (%s): %d of %d episodes failed and are missing (%s)",
-                    label,
-                    mode,
-                    failed.total(),
-                    expected,
-                    _by_kind(failed.elements()),
-                )
-        return _trend(run, label, policy) if config.trend_tasks else {}
-
-
-def _missing(run: Run, label: str) -> bool:
-    """Whether episodes of a finished evaluation failed."""
-    return any(
-        sum(1 for _ in run.journal.records("evaluation", f"{label}/{mode}/"))
-        < len(run.test_tasks) * episodes
-        for mode, _, episodes in run.modes()
-    )
-
-
-def _trend(run: Run, label: str, policy: Policy) -> dict[str, Any]:
-    """The share of rising steps by stage along the policy's own trajectories: one candidate a step,
-    each estimated."""
-    config = run.config.evaluate
-    tasks = run.test_tasks[: config.trend_tasks]
-    strategy = FixedSizeExploration(config.trend_rollouts, candidates=1, estimate_start=True)
-    context = replace(
-        exploration_context(run, policy, policy, 0, strategy), namespace=f"trend-{label}"
-    )
-    with Progress(f"trend {label}", len(tasks), "tasks") as progress:
-        context = replace(context, budget=Budget(observe=progress.spend))
-        asyncio.run(explorer.explore(tasks, strategy, context, config.concurrency, progress))
-    keys = [(context.key(task), task) for task in tasks]
-    summary = explorer.summarise(read_trees(run.journal, keys))
-    return {"rising_share_by_stage": summary.rising, "trend_tasks": summary.tasks}
-
-
-def _trained(output: Path) -> dict[str, Any] | None:
-    """The report of a training that finished just before a crash kept its stage from being
-    journalled."""
-    report = output / REPORT_FILE
-    return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None

@@ -11,8 +11,9 @@ from rro import plugins
 from rro.config import parse_options
 from rro.episodes.experts import Conversation
 from rro.errors import UsageError
+from rro.pipeline.rounds import taught
 from rro.pipeline.run import Run
-from rro.policies.base import Policy, PolicyContext
+from rro.policies.base import Policy, PolicyContext, Updatable
 from rro.policies.prices import priced
 from rro.processes import rank, wait_for_all
 from rro.runs.journal import without_envelope
@@ -21,7 +22,9 @@ log = logging.getLogger(__name__)
 
 
 def weights_after(run: Run, iteration: int) -> Path | None:
-    """The checkpoint after an iteration; None: the model as it comes, where SFT was not run."""
+    """The checkpoint after a round; None: the untrained model, where SFT was not run. A round that
+    taught nothing has that of the round before it."""
+    iteration = taught(run, iteration)
     label = run.folder.trained(iteration)
     stage = "sft" if iteration == 0 else f"optimise-{iteration}"
     if run.is_done(stage):
@@ -56,12 +59,30 @@ def make_base(run: Run, conversations: Sequence[Conversation]) -> Path | None:
 
 
 def open_policy(run: Run, label: str) -> Policy:
-    """The policy that acts with the weights called `label`; its name in records is `RUN/LABEL`."""
+    """The policy that acts with the weights called `label`; its name in records is `RUN/LABEL`. Its
+    answers have no price yet."""
     section = run.config.policy
     log.info("loading the policy %s ...", label)
     plugin = plugins.POLICIES.find(section.backend)
     policy: Policy = plugin.make(parse_options(section, plugin, "policy"), _context(run, label))
-    return priced(policy, section.prices)
+    return policy
+
+
+def _acting_policy(run: Run, label: str) -> Policy:
+    """The policy with the weights called `label`. In a run of several rounds it is the one that is
+    open already, if it can take them over."""
+    live, run.live, context = run.live, None, _context(run, label)
+    if live is not None and live.name != context.name:
+        weights = context.find_weights()
+        if weights is not None and isinstance(live, Updatable):
+            asyncio.run(live.update(weights, context.name))
+        else:
+            asyncio.run(live.close())
+            live = None
+    policy = live or open_policy(run, label)
+    if run.config.rounds.count > 1 and isinstance(policy, Updatable):
+        run.live = policy
+    return policy
 
 
 def _context(run: Run, label: str) -> PolicyContext:
@@ -85,17 +106,20 @@ def _context(run: Run, label: str) -> PolicyContext:
 
 
 class Policies:
-    """The policies of one stage, closed together at its end.
+    """The policies of one stage, closed at its end but for the one that lives on in the run.
 
     `explorer` acts; `pricer` rolls out: the same, or the frozen SFT model where the recipe says so
     (IPR)."""
 
     def __init__(self, run: Run, label: str, stage: str, *, frozen_pricer: bool = False) -> None:
         """`stage` is what the journal calls this use of them."""
-        self.explorer = self.pricer = open_policy(run, label)
+        prices, acting = run.config.policy.prices, _acting_policy(run, label)
+        self.explorer = self.pricer = priced(acting, prices)
+        self._own = [] if acting is run.live else [acting]
         try:
             if frozen_pricer and label != "sft":
-                self.pricer = open_policy(run, "sft")
+                self._own.append(open_policy(run, "sft"))
+                self.pricer = priced(self._own[-1], prices)
             _journal_provenance(run, f"{stage}/explorer", self.explorer)
             _journal_provenance(run, f"{stage}/pricer", self.pricer)
         except BaseException:
@@ -103,7 +127,7 @@ class Policies:
             raise
 
     def close(self) -> None:
-        for policy in {id(policy): policy for policy in (self.explorer, self.pricer)}.values():
+        for policy in self._own:
             asyncio.run(policy.close())
 
 

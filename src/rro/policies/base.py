@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rro.config import ModelConfig, PolicyConfig
 from rro.types import Completion, Message, SamplingParams
@@ -39,6 +39,18 @@ class Policy(Protocol):
 
     async def close(self) -> None:
         """Release threads, memory and connections."""
+        ...
+
+
+@runtime_checkable
+class Updatable(Protocol):
+    """A policy that can take over other weights of the same model, so that many rounds need no new
+    start."""
+
+    async def update(self, weights: Path, name: str) -> None:
+        """Answer with the weights of the checkpoint folder `weights` from now on, under `name`;
+        what was cached for the old ones is forgotten. Raises RroError while answers are in flight,
+        UsageError where the weights are of another model."""
         ...
 
 

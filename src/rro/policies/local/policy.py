@@ -12,6 +12,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 from rro.errors import PolicyError, RroError
 from rro.models.chat import ChatFormat
+from rro.models.loading import take_over
 from rro.policies.local.generators import GeneratorOptions, make_generator
 from rro.policies.local.sampling import Row
 from rro.seeds import derive_seed
@@ -146,6 +148,14 @@ class TransformersPolicy:
         except asyncio.CancelledError:
             request.abandon()
             raise
+
+    async def update(self, weights: Path, name: str) -> None:
+        """As `Updatable.update` says."""
+        if self.in_flight:
+            raise RroError(f"policy {self.name} is answering: its weights cannot change now")
+        await asyncio.to_thread(take_over, self._model, weights)
+        self._generator.reset()
+        self.name = name
 
     async def close(self) -> None:
         """Fail what is in flight, and end the worker thread."""

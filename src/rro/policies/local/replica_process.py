@@ -1,9 +1,9 @@
 """The process that holds one replica of a local model, started by `replicas.py`.
 
 It communicates over one end of a socket pair: it receives a `Spec` and sends its policy's
-provenance or an exception; then it receives lists of `Request` and of numbers to cancel, and sends
-lists of `Response`. When the other end closes, for whatever reason, the process ends. Both ends are
-rro's own, so pickles are safe."""
+provenance or an exception; then it receives lists of `Command`, and sends lists of `Response`. When
+the other end closes, for whatever reason, the process ends. Both ends are rro's own, so pickles are
+safe."""
 
 from __future__ import annotations
 
@@ -45,11 +45,23 @@ class Request(NamedTuple):
     seed: int
 
 
+class NewWeights(NamedTuple):
+    """A numbered call of `update`. It is answered with an empty list."""
+
+    number: int
+    weights: Path
+    name: str
+
+
 class Response(NamedTuple):
     """The result of the request with this number."""
 
     number: int
     result: list[Completion] | Exception
+
+
+Command = Request | NewWeights | int
+"""What a replica receives; a number cancels the request with it."""
 
 
 class _Worker:
@@ -68,22 +80,21 @@ class _Worker:
 
     def _read(self) -> None:
         try:
-            commands: Sequence[Request | int] = self._connection.recv()
+            commands: Sequence[Command] = self._connection.recv()
         except (EOFError, OSError):
             self._ended.set()
             asyncio.get_running_loop().remove_reader(self._connection.fileno())
             return
         for command in commands:
-            if isinstance(command, Request):
-                self._tasks[command.number] = asyncio.ensure_future(self._sample(command))
+            if not isinstance(command, int):
+                self._tasks[command.number] = asyncio.ensure_future(self._answer(command))
             elif command in self._tasks:
                 self._tasks[command].cancel()
 
-    async def _sample(self, request: Request) -> None:
-        messages = [unpack_message(message) for message in request.messages]
+    async def _answer(self, request: Request | NewWeights) -> None:
         result: list[Completion] | Exception
         try:
-            result = await self._policy.sample(messages, request.n, request.params, request.seed)
+            result = await self._do(request)
         except Exception as error:
             result = error
         finally:
@@ -92,6 +103,16 @@ class _Worker:
         if not self._responses:
             asyncio.get_running_loop().call_soon(self._send)
         self._responses.append(Response(request.number, result))
+
+    async def _do(self, request: Request | NewWeights) -> list[Completion]:
+        if isinstance(request, NewWeights):
+            await self._policy.update(request.weights, request.name)
+            return []
+        messages = [unpack_message(message) for message in request.messages]
+        completions: list[Completion] = await self._policy.sample(
+            messages, request.n, request.params, request.seed
+        )
+        return completions
 
     def _send(self) -> None:
         responses, self._responses = self._responses, []

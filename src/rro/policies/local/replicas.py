@@ -23,9 +23,10 @@ from types import MappingProxyType
 from typing import Any
 
 from rro.codec import pack_message
+from rro.concurrency import gather_all
 from rro.config import ModelConfig
 from rro.errors import PolicyError, RroError
-from rro.policies.local.replica_process import Request, Response, Spec
+from rro.policies.local.replica_process import Command, NewWeights, Request, Response, Spec
 from rro.processes import cores
 from rro.types import Completion, Message, SamplingParams, Source
 
@@ -82,6 +83,11 @@ class ReplicatedPolicy:
             raise RroError(f"policy {self.name} is closed")
         return await self._replica_for(messages).sample(messages, n, params, seed)
 
+    async def update(self, weights: Path, name: str) -> None:
+        """Give all replicas other weights, as `Updatable.update` says."""
+        await gather_all(replica.update(weights.absolute(), name) for replica in self.replicas)
+        self.name = name
+
     def _replica_for(self, messages: Sequence[Message]) -> Replica:
         """The replica that has drawn for the same opening of an episode; for a new one, the replica
         that has the least to do."""
@@ -120,7 +126,7 @@ class Replica:
         self.load = 0
         self._name, self._numbers = name, itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
-        self._commands: list[Request | int] = []
+        self._commands: list[Command] = []
         self._lock = threading.Lock()
         self._connection, other_end = Pipe()
         with other_end:
@@ -152,15 +158,23 @@ class Replica:
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
         """As `Policy.sample`. Raises PolicyError if the process has ended."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Completion]] = loop.create_future()
         number = next(self._numbers)
+        request = Request(number, tuple(map(pack_message, messages)), n, params, seed)
+        return await self._answered(request, n)
+
+    async def update(self, weights: Path, name: str) -> None:
+        """As `Updatable.update`. Raises PolicyError if the process has ended."""
+        await self._answered(NewWeights(next(self._numbers), weights, name), 0)
+
+    async def _answered(self, request: Request | NewWeights, n: int) -> list[Completion]:
+        loop, number = asyncio.get_running_loop(), request.number
+        future: asyncio.Future[list[Completion]] = loop.create_future()
         with self._lock:
             if self.ended is not None:
                 raise PolicyError(self.ended)
             self._waiting[number] = future, loop, n
             self.load += n
-        self._send_soon(Request(number, tuple(map(pack_message, messages)), n, params, seed), loop)
+        self._send_soon(request, loop)
         try:
             return await future
         except asyncio.CancelledError:
@@ -168,7 +182,7 @@ class Replica:
                 self._send_soon(number, loop)
             raise
 
-    def _send_soon(self, command: Request | int, loop: asyncio.AbstractEventLoop) -> None:
+    def _send_soon(self, command: Command, loop: asyncio.AbstractEventLoop) -> None:
         """Send a request, or the number of one to cancel, together with all others of this
         iteration of the event loop."""
         with self._lock:

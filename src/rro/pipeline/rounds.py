@@ -1,0 +1,97 @@
+"""Rounds of exploration and optimisation: which tasks each explores, which weights come out of it,
+and which checkpoints stay.
+
+A round whose trees taught nothing leaves the weights unchanged. Runs no stage itself."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rro.pipeline.run import Run
+from rro.seeds import derive_seed
+from rro.types import Task
+
+log = logging.getLogger(__name__)
+
+CLOSING = "closing"
+"""Name of the closing pass: its stage, its metrics, and the end of its label."""
+
+
+def tasks_of_round(tasks: Sequence[Task], number: int, per_round: int, seed: int) -> list[Task]:
+    """The tasks of round `number`, counted from 1, where each round takes new ones: `per_round` of
+    them in order; when they are used up, again in an order drawn from `seed`. What is left over at
+    the end of such a pass waits for the next one."""
+    rounds = max(1, len(tasks) // per_round)
+    which, place = divmod(number - 1, rounds)
+    order = list(tasks)
+    if which:
+        random.Random(derive_seed(seed, "tasks", which)).shuffle(order)
+    return order[place * per_round : (place + 1) * per_round]
+
+
+def tasks_to_explore(run: Run, tasks: Sequence[Task], number: int) -> list[Task]:
+    """The tasks that the recipe says for a round, of those that can be explored."""
+    per_round = run.config.explore.tasks or len(tasks)
+    if run.config.rounds.tasks == "same":
+        number = 1
+    return tasks_of_round(tasks, number, per_round, run.config.seed)
+
+
+def optimise_stage(number: int) -> str:
+    """What the journal calls the optimisation of a round."""
+    return f"optimise-{number}"
+
+
+def taught(run: Run, number: int) -> int:
+    """The last round up to `number` that changed the weights; 0: none."""
+    while number and run.is_done(optimise_stage(number)) and _skipped(run, number):
+        number -= 1
+    return number
+
+
+def _skipped(run: Run, number: int) -> bool:
+    record = run.journal.get("stage", optimise_stage(number)) or {}
+    return bool(record.get("skipped"))
+
+
+def is_evaluated(run: Run, number: int) -> bool:
+    """Whether the policy after a round is evaluated: that of every k-th round and of the last."""
+    rounds = run.config.rounds
+    return number % rounds.evaluate_every == 0 or number == rounds.count
+
+
+def labels_to_evaluate(run: Run) -> list[str]:
+    """The SFT policy, those after the finished rounds that are evaluated, and that of the closing
+    pass, each set of weights once."""
+    done = [n for n in range(1, run.config.rounds.count + 1) if run.is_done(optimise_stage(n))]
+    numbers = [0, *(taught(run, n) for n in done if is_evaluated(run, n) or n == done[-1])]
+    labels = [run.folder.trained(number) for number in numbers]
+    if run.is_done(CLOSING):
+        labels.append(closing_label(run))
+    return list(dict.fromkeys(labels))
+
+
+def closing_label(run: Run) -> str:
+    """The label of the policy after the closing pass."""
+    return f"{run.folder.trained(run.config.rounds.count)}-{CLOSING}"
+
+
+def closing_weights(run: Run) -> Path | None:
+    """The checkpoint of the closing pass; None before it."""
+    return run.folder.checkpoint(closing_label(run)) if run.is_done(CLOSING) else None
+
+
+def drop_old_checkpoints(run: Run, number: int) -> None:
+    """After round `number`, remove the checkpoints of earlier rounds that are neither evaluated nor
+    needed to go on from."""
+    needed = {taught(run, number), taught(run, max(0, number - 1))}
+    kept = {taught(run, n) for n in range(1, number) if is_evaluated(run, n)}
+    for earlier in range(1, number):
+        folder = run.folder.checkpoint(run.folder.trained(earlier))
+        if earlier not in needed | kept and folder.is_dir():
+            shutil.rmtree(folder)
+            log.debug("removed the checkpoint of round %d", earlier)
