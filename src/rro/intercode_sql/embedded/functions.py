@@ -3,40 +3,34 @@ SQLGlot uses for them in SQLite."""
 
 from __future__ import annotations
 
-import math
-import re
 import sqlite3
 import unicodedata
 from collections.abc import Callable
-from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from typing import Any
 
 import re2  # type: ignore[import-untyped,unused-ignore]
 
-from rro.intercode_sql.embedded.work import MAX_TEXT, Work
-from rro.intercode_sql.engine import RANDOM, SqlError
+from rro.intercode_sql.embedded.work import Work
+from rro.intercode_sql.engine import SqlError
 
-# Characters of texts whose keys are remembered, and of texts that may be dates.
+# Characters of texts whose keys are remembered.
 _SHORT = 100
-_DATE = re.compile(
-    r"\s*(\d{4})\D?(\d\d?)\D?(\d\d?)(?:[T\s]*(\d\d?):?(\d\d?)?:?(\d\d?)?(?:\.\d*)?)?\s*$"
-)
 
 
 def key(text: str) -> str:
     """The key by which utf8mb4_general_ci compares a text: without case, accents and trailing
     spaces."""
-    return _short_key(text) if len(text) <= _SHORT else _folded(text).rstrip(" ")
+    return _short_key(text) if len(text) <= _SHORT else folded(text).rstrip(" ")
 
 
 @lru_cache(maxsize=16_384)
 def _short_key(text: str) -> str:
-    return _folded(text).rstrip(" ")
+    return folded(text).rstrip(" ")
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """The text without case and accents."""
     return text.upper() if text.isascii() else "".join(map(_weight, text))
 
 
@@ -51,8 +45,8 @@ def _weight(character: str) -> str:
 def like(pattern: str, text: str, escape: str = "\\") -> bool:
     """text LIKE pattern: % matches any text, _ any character. Unlike with =, trailing spaces
     count."""
-    text = _folded(str(text))
-    first, *others = _like_parts(_folded(str(pattern)), _folded(escape))
+    text = folded(str(text))
+    first, *others = _like_parts(folded(str(pattern)), folded(escape))
     if not others:
         return len(first) == len(text) and _is_at(first, text, 0)
     last, place = others.pop(), len(first)
@@ -131,65 +125,12 @@ def _regexp_cost(pattern: Any, text: Any) -> int:
     return 100 + 8 * len(pattern) + (64 * len(text) if large else len(pattern) * len(text) >> 4)
 
 
-def _joined(*texts: Any) -> str:
-    return "".join(map(str, texts))
-
-
-def _replaced(value: Any, before: Any, after: Any) -> str:
-    text, old, new = str(value), str(before), str(after)
-    if not old:
-        return text
-    if len(text) + text.count(old) * (len(new) - len(old)) > MAX_TEXT:
-        raise ValueError(text)
-    return text.replace(old, new)
-
-
-@lru_cache(maxsize=8192)
-def moment(text: str) -> datetime:
-    """Parse a date, with or without time of day, as MySQL does. Raises ValueError if it is none."""
-    match = _DATE.match(text) if len(text) <= _SHORT else None
-    if match is None:
-        raise ValueError(text)
-    return datetime(*(int(part or 0) for part in match.groups()))  # type: ignore[arg-type]
-
-
-def rounded(value: float, places: int = 0) -> float:
-    """The value rounded to `places` digits after the point, halves away from zero."""
-    return float(number_text(value, max(-30, min(30, places))))
-
-
-def number_text(value: float, scale: int) -> str:
-    """The value as text with `scale` digits after the point, halves rounded away from zero."""
-    return format(Decimal(repr(value)).quantize(Decimal(1).scaleb(-scale), ROUND_HALF_UP), "f")
-
-
-_ROUTINES: dict[str, Callable[..., Any]] = {
-    **{"ci": key, "like": like, "round": rounded, "ceil": math.ceil, "floor": math.floor},
-    "random": lambda: RANDOM,
-    "concat": _joined,
-    "replace": _replaced,
-    "regexp": regexp,
-    "upper": lambda text: str(text).upper(),
-    "lower": lambda text: str(text).lower(),
-    "left_of": lambda text, count: str(text)[: max(0, count)],
-    "right_of": lambda text, count: str(text)[max(0, len(str(text)) - count) :],
-    "concat_ws": lambda joint, *texts: joint.join(map(str, texts)),
-    "instr": lambda text, piece: str(text).lower().find(str(piece).lower()) + 1,
-    "number_to_str": lambda value, places: f"{Decimal(number_text(value, max(0, places))):,f}",
-    "date": lambda text: str(moment(text).date()),
-    "timestamp": lambda text: str(moment(text)),
-    "strftime": lambda form, text: moment(text).strftime(form),
-    "str_to_date": lambda text, form: str(datetime.strptime(text, form).date()),
-    "year": lambda text: moment(text).year,
-    "month": lambda text: moment(text).month,
-    "day": lambda text: moment(text).day,
-}
+_ROUTINES: dict[str, Callable[..., Any]] = {"ci": key, "like": like, "regexp": regexp}
 # The units of functions whose time is not linear in their arguments (see `Work.function`).
 _COSTS = {"like": _like_cost, "regexp": _regexp_cost}
 _NATIVE = """
-    abs avg coalesce count dense_rank first_value group_concat iif julianday lag last_value lead
-    length ltrim max min ntile nullif power rank row_number rtrim sign sqrt substring
-    substr sum trim"""
+    avg coalesce count cume_dist dense_rank first_value lag last_value lead max min nth_value ntile
+    percent_rank rank row_number sum"""
 # The functions that statements may use.
 ALLOWED = frozenset({*_ROUTINES, "only", *_NATIVE.split()})
 

@@ -81,6 +81,8 @@ class Scope:
     """Whether the arguments of an aggregate are translated."""
     aggregated: bool = False
     """Whether the query has an aggregate."""
+    windows: list[tuple[Value, str]] = field(default_factory=list)
+    """What the last window sorts the rows by, each with its direction."""
     sorts: bool = False
     """Whether an aggregate of distinct values makes MySQL sort by the groups."""
 

@@ -68,9 +68,10 @@ class Queries(Expressions):
         order = self._order(node, scope)
         single = self._check(node, scope, [value.node for value, _ in order])
         order += [(group, "") for group in scope.groups if scope.sorts]
+        order = order or ([] if numbered else scope.windows)
         keys = [_sql(key(value)) + way for value, way in order if not scope.is_fixed(value.node)]
         keys = [] if single else keys + reading_order(scope)
-        for part in ("with_", "distinct", "order", "limit", "offset"):
+        for part in ("with_", "distinct", "order", "limit", "offset", "windows"):
             node.set(part, None)
         output = list(enumerate(scope.output, 1))
         columns = [exp.alias_(value.node.copy(), f"c{n}") for n, value in output]

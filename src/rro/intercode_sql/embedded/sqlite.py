@@ -9,21 +9,21 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import date, datetime
-from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from sqlglot import exp
 from sqlglot.dialects.mysql import MySQL
 from sqlglot.errors import SqlglotError
+from sqlglot.tokenizer_core import Token, TokenType
 
 from rro.intercode_sql import engine
-from rro.intercode_sql.embedded import syntax
-from rro.intercode_sql.embedded.functions import ALLOWED, number_text, register
+from rro.intercode_sql.embedded import dates, functions, library, syntax
 from rro.intercode_sql.embedded.process import Statements
 from rro.intercode_sql.embedded.queries import Queries
 from rro.intercode_sql.embedded.show import shown
-from rro.intercode_sql.embedded.store import DATE, DATETIME, DOUBLE, INT, Type, open_store
+from rro.intercode_sql.embedded.store import Type, open_store
 from rro.intercode_sql.embedded.work import MAX_TEXT, STEPS, Work
 from rro.intercode_sql.engine import Cache, Result, SqlError
 
@@ -35,6 +35,13 @@ MAX_WORK = 6_000_000
 # Bytes of one value within SQLite, of its statement, and of all its memory.
 MAX_VALUE, MAX_STATEMENT, MAX_HEAP = 4 * MAX_TEXT, 1_000_000, 64_000_000
 _DIALECT = MySQL()
+# Functions that SQLGlot parses because they have a syntax of their own.
+_OWN_SYNTAX = """
+    COUNT SUM AVG MIN MAX CAST CHAR CONVERT EXTRACT GROUP_CONCAT POSITION SUBSTR SUBSTRING TRIM ANY
+    ALL SOME EXISTS AND OR XOR NOT"""
+_FUNCTIONS = {*MySQL.Parser.FUNCTIONS, *MySQL.Parser.FUNCTION_PARSERS, *library.SIGNATURES}
+_FUNCTIONS -= {*_OWN_SYNTAX.split()}
+_ALLOWED = functions.ALLOWED | library.ALLOWED
 _READS = (sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT)
 _NO_MEMORY = "Out of sort memory, consider increasing server sort buffer size"
 # Patterns of SQLite's messages, and the messages of MySQL that replace them.
@@ -108,7 +115,8 @@ class Runner:
     def __init__(self, dump: Path, cache: Path | None, steps: int, rows: int) -> None:
         self._catalogue, self._connection = open_store(dump, cache)
         self._work, self._rows = Work(steps), rows
-        register(self._connection, self._work)
+        functions.register(self._connection, self._work)
+        library.register(self._connection, self._work)
         for setting in ("query_only=ON", "temp_store=MEMORY", f"hard_heap_limit={MAX_HEAP}"):
             self._connection.execute(f"PRAGMA {setting}").fetchall()
         self._connection.set_authorizer(_authorise)
@@ -175,20 +183,29 @@ def _message(error: str, database: str) -> str:
 def _converter(kind: Type) -> Converter:
     """Converts SQLite's values of a type to those of Python's MySQL drivers."""
     if kind.kind == "decimal":
-        return lambda value: Decimal(number_text(value, kind.scale or 0))
+        return lambda value: library.fixed(value, kind.scale or 0)
     if kind.kind in ("float", "double") and kind.scale is not None:
-        return lambda value: float(number_text(float(value), kind.scale or 0))
+        return lambda value: float(library.fixed(float(value), kind.scale or 0))
     if kind.kind == "float":
         return lambda value: float(f"{value:.6g}")
-    if kind == DATETIME:
-        return datetime.fromisoformat
-    simple: dict[Type, Converter] = {INT: int, DOUBLE: float, DATE: date.fromisoformat}
-    return simple.get(kind, str)
+    return _CONVERTERS.get(kind.kind, str)
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, float) and abs(value) >= 2**63:
+        raise SqlError("BIGINT value is out of range")
+    return int(value)
+
+
+_CONVERTERS: dict[str, Converter] = {
+    **{"int": _integer, "double": float, "date": date.fromisoformat, "time": dates.duration},
+    **{"datetime": datetime.fromisoformat, "bytes": bytes, "unsigned": lambda value: value % 2**64},
+}
 
 
 def _authorise(action: int, one: str | None, other: str | None, *rest: str | None) -> int:
     allowed = action in _READS or (
-        action == sqlite3.SQLITE_FUNCTION and str(other).lower() in ALLOWED
+        action == sqlite3.SQLITE_FUNCTION and str(other).lower() in _ALLOWED
     )
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
@@ -203,9 +220,25 @@ def _parsed(sql: str, database: str) -> list[Any]:
     if not syntax.reads_only(statement):
         raise SqlError(engine.READ_ONLY)
     try:
-        (tree,) = _DIALECT.parser().parse(list(_DIALECT.tokenize(statement.text)), sql)
+        tokens = _named(list(_DIALECT.tokenize(statement.text)))
+        (tree,) = _DIALECT.parser().parse(tokens, sql)
     except (SqlglotError, ValueError):
         raise SqlError(f"This version of MySQL doesn't yet support '{sql[:80]}'") from None
     if not isinstance(tree, exp.Query):
         raise SqlError(f"This version of MySQL doesn't yet support '{sql[:80]}'")
     return list(tree.walk())
+
+
+def _named(tokens: list[Token]) -> list[Token]:
+    """The tokens, with a space behind each name of a function, so that SQLGlot takes it for one
+    that it does not know and leaves its arguments alone."""
+    for place, (token, after) in enumerate(pairwise(tokens)):
+        if (
+            after.token_type == TokenType.L_PAREN
+            and token.token_type not in (TokenType.STRING, TokenType.IDENTIFIER)
+            and token.text.upper() in _FUNCTIONS
+            and not (place and tokens[place - 1].text.upper() in ("AS", "WITH"))
+        ):
+            where = token.line, token.col, token.start, token.end
+            tokens[place] = Token(TokenType.VAR, f"{token.text} ", *where)
+    return tokens

@@ -30,7 +30,8 @@ FORMAT = 3
 class Type(NamedTuple):
     """A type as far as MySQL's rules distinguish them.
 
-    `kind` is int, decimal, float (single precision), double, text, date, datetime or null. `scale`
+    `kind` is int, unsigned, decimal, float (single precision), double, text, bytes, collated (text
+    with a binary collation), date, datetime, time or null. `scale`
     is the number of digits after the point of a displayed number, None for as many as it needs.
     """
 
@@ -40,11 +41,13 @@ class Type(NamedTuple):
     @property
     def exact(self) -> bool:
         """Whether it is an exact number."""
-        return self.kind in ("int", "decimal")
+        return self.kind in ("int", "decimal", "unsigned")
 
 
 INT, DOUBLE, TEXT, NULL = Type("int", 0), Type("double"), Type("text"), Type("null")
-DATE, DATETIME = Type("date"), Type("datetime")
+DATE, DATETIME, TIME = Type("date"), Type("datetime"), Type("time")
+# 64 bits, in SQLite with sign; texts that are compared byte by byte.
+UNSIGNED, BYTES, COLLATED = Type("unsigned", 0), Type("bytes"), Type("collated")
 
 
 def number(exact: bool, scale: int | None) -> Type:
@@ -59,11 +62,15 @@ def common_type(types: Iterable[Type]) -> Type:
     kinds = {kind for kind in types if kind != NULL}
     if len(kinds) <= 1:
         return kinds.pop() if kinds else NULL
-    if kinds & {TEXT, DATE, DATETIME}:
+    if kinds == {DATE, DATETIME}:
+        return DATETIME
+    if kinds & {TEXT, BYTES, COLLATED, DATE, DATETIME, TIME}:
         return TEXT
     scales = [kind.scale for kind in kinds if kind.scale is not None]
     scale = max(scales) if len(scales) == len(kinds) else None
-    return number(all(kind.exact for kind in kinds), scale)
+    if all(kind.exact for kind in kinds):
+        return Type("decimal", scale) if any(kind.kind == "decimal" for kind in kinds) else INT
+    return number(False, scale)
 
 
 class Column(NamedTuple):
