@@ -22,7 +22,7 @@ def add_commands(commands: Parsers) -> None:
         commands,
         "config",
         _config,
-        "every setting of a recipe with its value, type and meaning, as a recipe",
+        "print every setting of a recipe with its value, type and meaning",
         "rro config quickstart explore.strategy=rro > mine.toml",
     )
     config.add_argument(

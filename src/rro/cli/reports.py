@@ -23,11 +23,11 @@ def add_commands(commands: Parsers) -> None:
         commands,
         "view",
         _view,
-        "the report of a run that is going on, served to this machine alone",
+        "the report of a run in progress, served on this machine only",
         "rro view runs/one --port 8080",
     )
     view.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    view.add_argument("--port", type=int, default=0, help="default: any that is free")
+    view.add_argument("--port", type=int, default=0, help="default: any free port")
 
 
 def _add_report(commands: Parsers) -> None:
@@ -35,12 +35,12 @@ def _add_report(commands: Parsers) -> None:
         commands,
         "report",
         _report,
-        "a page to look at: overview, trees, pairs; opens from disk",
+        "write the report page: overview, trees, pairs; opens from disk",
         "rro report runs/rro runs/fixed --plots figures",
     )
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     report.add_argument(
-        "--out", type=Path, metavar="FILE|FOLDER", help="where to (default: RUN/report.html)"
+        "--out", type=Path, metavar="FILE|FOLDER", help="output (default: RUN/report.html)"
     )
     report.add_argument(
         "--plots", type=Path, metavar="FOLDER", help="also write plots and tables there, for papers"

@@ -53,7 +53,7 @@ def add_commands(commands: Parsers) -> None:
         commands,
         "check",
         _check,
-        "what can be known of a run before it is started; writes nothing",
+        "check a recipe without starting a run; writes nothing",
         "rro check quickstart explore.tasks=20",
     )
     check.add_argument("recipe", help=_RECIPE)

@@ -160,7 +160,7 @@ def _disk(config: Config, folder: Path) -> str:
             f"{place}: {free / 2**30:.1f} GiB free, but the checkpoints of this run take about "
             f"{needed / 2**30:.1f} GiB: make room, or choose another --out"
         )
-    return f"{free / 2**30:.1f} GiB free, about {needed / 2**30:.2f} needed"
+    return f"{free / 2**30:.1f} GiB free, about {needed / 2**30:.2f} GiB needed"
 
 
 def _checkpoints(config: Config) -> int:

@@ -21,7 +21,7 @@ class FixedSizeExploration(Strategy):
     candidates: Count = 5
     """K: candidates per step."""
     estimate_start: bool = False
-    """Whether the start is estimated too: no decision needs it, a trend does."""
+    """Whether the start is estimated too: no decision needs it, the trend analysis does."""
 
     name = "fixed"
 
