@@ -41,7 +41,7 @@ def _add_recipes(commands: Parsers) -> None:
         commands,
         "recipes",
         _list,
-        "the recipes that come with rro; rro recipes show NAME prints one",
+        "the recipes and methods that come with rro; rro recipes show NAME prints a recipe",
         "rro recipes show quickstart > mine.toml",
     )
     actions = recipes.add_subparsers(metavar="ACTION")
@@ -55,13 +55,15 @@ def _list(options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rro.config.packaged import description, packaged_recipes
+    from rro.config.packaged import description, packaged_methods, packaged_recipes
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()
     for name, file in packaged_recipes().items():
         table.add_row(name, description(file))
+    for name, file in packaged_methods().items():
+        table.add_row(f"method={name}", description(file))
     Console().print(table, markup=False, highlight=False)
 
 

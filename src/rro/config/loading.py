@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from rro.config.old_keys import replace_old_keys
 from rro.config.origins import Origins, key_lines
+from rro.config.packaged import find_method
 from rro.config.plugin_options import option_problems, plugin_problems
 from rro.config.problems import Problem, problems_of, refuse
 from rro.config.sections import Config, PluginSection
@@ -28,6 +29,8 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, check: bool = True
     Raises UsageError that names every problem: the file and line or the override, the key, and the
     fix."""
     tree, origins = _read(path)
+    if check:
+        tree = _with_method(tree, overrides)
     problems = [
         problem for override in overrides for problem in _apply(tree, override.strip(), origins)
     ]
@@ -89,6 +92,33 @@ def _read(path: Path) -> tuple[dict[str, Any], Origins]:
         raise UsageError(f"{path} is a folder: name a recipe's file") from None
     except (OSError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
+
+
+def _with_method(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A recipe's tree with the settings of the method that it, or an override, names: below the
+    recipe's own in the first case, above them in the second."""
+    named = [text.partition("=")[2] for text in overrides if _key_of(text) == "method"]
+    name = _value(named[-1].strip()) if named else tree.get("method")
+    if not isinstance(name, str):
+        return tree
+    method = tomllib.loads(find_method(name).read_text(encoding="utf-8"))
+    return _merged(tree, method) if named else _merged(method, tree)
+
+
+def _key_of(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both trees in one; where both set a value, that of `above`."""
+    merged = dict(below)
+    for key, value in above.items():
+        known = merged.get(key)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merged(known, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def _resolve_modules(tree: dict[str, Any], folder: Path) -> None:

@@ -14,9 +14,27 @@ from rro.plugins import did_you_mean
 
 def packaged_recipes() -> dict[str, Path]:
     """The files of rro's own recipes, by name. Raises RroError if this installation lacks them."""
+    return _files("*.toml")
+
+
+def packaged_methods() -> dict[str, Path]:
+    """The files of the methods that a recipe can name, by name. Raises RroError if this
+    installation lacks them."""
+    return _files("methods/*.toml")
+
+
+def find_method(name: str) -> Path:
+    """The file of a method. Raises UsageError that names the nearest one."""
+    known = packaged_methods()
+    if name not in known:
+        raise UsageError(f"method {name}: no such method: {did_you_mean(name, known)}")
+    return known[name]
+
+
+def _files(pattern: str) -> dict[str, Path]:
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "recipes", package.parents[1] / "recipes"):
-        files = sorted(folder.glob("*.toml"))
+        files = sorted(folder.glob(pattern))
         if files:
             return {file.stem: file for file in files}
     raise RroError("the recipes are missing from this installation of rro; install it again")

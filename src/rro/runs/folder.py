@@ -74,9 +74,9 @@ class RunFolder:
         return self.path / "checkpoints" / label
 
     def trained(self, iteration: int) -> str:
-        """The label of the policy after that iteration: "sft" for 0, else the strategy's name,
-        without its module, and the number."""
-        name = self.config.explore.strategy.rpartition(":")[2]
+        """The label of the policy after that iteration: "sft" for 0, else the name of the method,
+        or of the strategy without its module, and the number."""
+        name = self.config.method or self.config.explore.strategy.rpartition(":")[2]
         return f"{name}-{iteration}" if iteration else "sft"
 
     def write_metric(self, metric: dict[str, Any]) -> None:
