@@ -47,6 +47,8 @@ class Source:
     """Its name in the statement."""
     columns: Mapping[str, Value]
     """Its columns, by name in lower case."""
+    place: Any = None
+    """Its node in the translated tree."""
     table: Table | None = None
     """The stored table, unless it is a subquery."""
     used: set[str] = field(default_factory=set)
@@ -75,6 +77,9 @@ class Scope:
     """Columns that USING merges, by name."""
     equal: list[tuple[Any, Any]] = field(default_factory=list)
     """Pairs (expression, column that it determines); the expression of a constant is None."""
+    joins: list[tuple[Any, Sequence[Source], str]] = field(default_factory=list)
+    """The joins, in the order of their conditions, each with the sources that its condition may
+    use, and the alias of its optional one."""
     optional: str = ""
     """Alias of the optional source of an outer join, while its ON is translated."""
     in_aggregate: bool = False

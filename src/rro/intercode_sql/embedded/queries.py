@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlglot import exp
 from sqlglot.dialects.sqlite import SQLite
-from sqlglot.errors import ErrorLevel
+from sqlglot.errors import ErrorLevel, UnsupportedError
 
 from rro.intercode_sql.embedded import names
 from rro.intercode_sql.embedded.expressions import Expressions, comparable, key
@@ -21,7 +21,33 @@ from rro.intercode_sql.engine import SqlError
 MAX_SOURCES = 61
 # Added to the row numbers of the second query of a set operation.
 _SECOND = 1 << 40
-_sql = SQLite().generator(unsupported_level=ErrorLevel.IGNORE).generate
+_generate = SQLite().generator(unsupported_level=ErrorLevel.RAISE).generate
+# The parts of SQLGlot's nodes that are translated here. Any other would be lost.
+_QUERY = {"with_", "order", "limit", "offset"}
+_PARTS: dict[type[Any], set[str]] = {
+    exp.Select: _QUERY
+    | {"expressions", "from_", "joins", "where", "group", "having", "distinct"}
+    | {"operation_modifiers", "windows"},
+    exp.SetOperation: _QUERY | {"this", "expression", "distinct"},
+    exp.Subquery: _QUERY | {"this", "alias", "joins"},
+    exp.With: {"expressions", "recursive"},
+    exp.CTE: {"this", "alias"},
+    exp.Table: {"this", "db", "alias", "joins", "hints"},
+    exp.Join: {"this", "on", "using", "side", "kind", "method"},
+    exp.Group: {"expressions"},
+    exp.Ordered: {"this", "desc", "nulls_first"},
+    exp.Distinct: {"expressions"},
+    exp.Limit: {"expression"},
+    exp.Offset: {"expression"},
+}
+
+
+def _sql(node: Any) -> str:
+    """The node in SQLite's SQL. Raises SqlError for what SQLGlot cannot express in it."""
+    try:
+        return _generate(node)
+    except UnsupportedError as error:
+        raise SqlError(f"This version of MySQL doesn't yet support '{error}'") from None
 
 
 class Query(NamedTuple):
@@ -41,9 +67,16 @@ class Queries(Expressions):
         self._common_tables = {
             node.alias.lower(): node.this for node in nodes if isinstance(node, exp.CTE)
         }
+        self._common_names = {
+            node.alias.lower(): [column.name for column in node.args["alias"].columns]
+            for node in nodes
+            if isinstance(node, exp.CTE)
+        }
         # MySQL looks up all tables before any other name.
         for node in nodes:
-            if isinstance(node, exp.Table) and self._common_table(node) is None:
+            _check_parts(node)
+            known = _is_dual(node) or self._common_table(node) is not None
+            if isinstance(node, exp.Table) and not known:
                 self._table(node)
 
     def query(self, node: Any, outer: Scope | None = None, numbered: bool = False) -> Query:
@@ -62,7 +95,7 @@ class Queries(Expressions):
         self._open(node, scope)
         self._select_list(node, scope)
         self._condition(node.args.get("where"), names.WHERE, scope)
-        self._join_conditions(node, scope)
+        self._join_conditions(scope)
         self._group(node, scope)
         self._condition(node.args.get("having"), names.HAVING, scope)
         order = self._order(node, scope)
@@ -71,7 +104,7 @@ class Queries(Expressions):
         order = order or ([] if numbered else scope.windows)
         keys = [_sql(key(value)) + way for value, way in order if not scope.is_fixed(value.node)]
         keys = [] if single else keys + reading_order(scope)
-        for part in ("with_", "distinct", "order", "limit", "offset", "windows"):
+        for part in (*_QUERY, "distinct", "windows", "operation_modifiers"):
             node.set(part, None)
         output = list(enumerate(scope.output, 1))
         columns = [exp.alias_(value.node.copy(), f"c{n}") for n, value in output]
@@ -153,54 +186,80 @@ class Queries(Expressions):
         """Translate the tables and subqueries of FROM, in their places, and add them to the
         scope."""
         clause = node.args.get("from_")
-        if clause is not None:
-            self._add_source(clause.this, scope)
+        if clause is not None and _is_dual(clause.this):
+            node.set("from_", None)
+        elif clause is not None:
+            self._add_sources(clause.this, scope)
             for join in node.args.get("joins") or ():
-                self._join(join, scope)
+                self._join(join, scope, 0)
         scope.visible = scope.sources
 
-    def _add_source(self, node: Any, scope: Scope) -> Source:
-        source = self._source(node, scope)
-        if any(source.name.lower() == other.name.lower() for other in scope.sources):
-            raise SqlError(f"Not unique table/alias: '{source.name}'")
-        scope.sources.append(source)
-        return source
+    def _add_sources(self, node: Any, scope: Scope) -> None:
+        """Add a table, a subquery, or joins, which may be in brackets."""
+        first, joins = len(scope.sources), node.args.get("joins") or []
+        if _is_bracket(node):
+            self._add_sources(node.this, scope)
+        else:
+            node.set("joins", None)
+            source = self._source(node, scope)
+            if any(source.name.lower() == other.name.lower() for other in scope.sources):
+                raise SqlError(f"Not unique table/alias: '{source.name}'")
+            scope.sources.append(source)
+            if joins:
+                source.place.replace(
+                    exp.Subquery(this=exp.Table(this=source.place.copy(), joins=joins))
+                )
+        for join in joins:
+            self._join(join, scope, first)
 
-    def _join(self, join: Any, scope: Scope) -> None:
-        before = list(scope.sources)
-        source = self._add_source(join.this, scope)
-        if join.side == "LEFT":
-            source.after = before
-        if join.side == "RIGHT":
-            for other in before:
-                other.after = [source]
-        if join.method:
-            raise SqlError(f"This version of MySQL doesn't yet support '{join.method} JOIN'")
-        if join.args.get("using"):
-            self._merge(join, source, scope)
+    def _join(self, join: Any, scope: Scope, first: int) -> None:
+        """Add the right side of a join, the left side of which begins at the source `first`."""
+        before, place = scope.sources[first:], len(scope.sources)
+        self._add_sources(join.this, scope)
+        added = scope.sources[place:]
+        for source in added if join.side == "LEFT" else ():
+            source.after = [*source.after, *before]
+        for source in before if join.side == "RIGHT" else ():
+            source.after = [*source.after, *added]
+        optional = added[0] if join.side == "LEFT" else before[0]
+        scope.joins.append((join, scope.sources[first:], optional.alias if join.side else ""))
+        names = [identifier.name.lower() for identifier in join.args.get("using") or ()]
+        if join.method == "NATURAL":
+            right = {name for source in added for name in source.columns}
+            names = [name for source in before for name in source.columns if name in right]
+            join.set("method", None)
+        if join.kind == "STRAIGHT_JOIN":
+            join.set("kind", None)
+        if names:
+            self._merge(join, list(dict.fromkeys(names)), before, added, scope)
 
-    def _merge(self, join: Any, source: Source, scope: Scope) -> None:
+    def _merge(
+        self,
+        join: Any,
+        names: Sequence[str],
+        before: Sequence[Source],
+        added: Sequence[Source],
+        scope: Scope,
+    ) -> None:
         """Translate USING to the condition that columns of the same name are equal."""
         conditions = []
-        for name in (identifier.name.lower() for identifier in join.args["using"]):
-            columns = [other.columns[name] for other in scope.sources if name in other.columns]
-            if len(columns) < 2:
+        for name in names:
+            left = [source.columns[name] for source in before if name in source.columns]
+            right = [source.columns[name] for source in added if name in source.columns]
+            if not left or not right:
                 raise SqlError(f"Unknown column '{name}' in 'from clause'")
-            one, other = columns[0], columns[-1]
+            one, other = left[0], right[-1]
             scope.merged[name] = other if join.side == "RIGHT" else one
             scope.equate(one.node, other.node)
             conditions.append(" = ".join(map(_sql, comparable(one, other))))
         join.set("using", None)
         join.set("on", exp.Var(this=" AND ".join(conditions)))
 
-    def _join_conditions(self, node: Any, scope: Scope) -> None:
+    def _join_conditions(self, scope: Scope) -> None:
         """Translate the conditions of ON, which may only use the sources before them."""
         scope.clause = names.ON
-        for place, join in enumerate(node.args.get("joins") or (), 1):
-            scope.visible = scope.sources[: place + 1]
-            scope.optional = (
-                scope.sources[place if join.side == "LEFT" else 0].alias if join.side else ""
-            )
+        for join, visible, optional in scope.joins:
+            scope.visible, scope.optional = visible, optional
             if (condition := join.args.get("on")) is not None and not isinstance(
                 condition, exp.Var
             ):
@@ -216,26 +275,42 @@ class Queries(Expressions):
         common = self._common_table(node)
         if isinstance(node, exp.Table) and common is None:
             return self._stored_table(node, alias, name)
-        if not name:
-            raise SqlError("Every derived table must have its own alias")
         query = self.query(node.this if common is None else common.copy(), scope.outer, True)
-        node.replace(exp.Var(this=f"({query.sql}) AS {alias}"))
+        place = node.replace(exp.Var(this=f"({query.sql}) AS {alias}"))
         columns = {
-            value.name.lower(): value._replace(node=exp.column(value.node.name, alias))
-            for value in query.columns
+            name.lower(): value._replace(node=exp.column(value.node.name, alias), name=name)
+            for name, value in zip(self._column_names(node, query), query.columns, strict=True)
         }
         if len(columns) < len(query.columns):
             raise SqlError("Duplicate column name in a derived table")
-        return Source(alias, name, columns)
+        return Source(alias, name, columns, place)
+
+    def _column_names(self, node: Any, query: Query) -> list[str]:
+        """The names of a derived or common table's columns: those listed behind its name, or those
+        of its query."""
+        common = (
+            self._common_names.get(node.name.lower(), []) if isinstance(node, exp.Table) else ()
+        )
+        listed = (
+            common or [column.name for column in node.args["alias"].columns]
+            if (common or node.args.get("alias"))
+            else []
+        )
+        if listed and len(listed) != len(query.columns):
+            raise SqlError(
+                "In definition of view, derived table or common table expression, SELECT list and "
+                "column names list have different column counts"
+            )
+        return listed or [column.name for column in query.columns]
 
     def _stored_table(self, node: Any, alias: str, name: str) -> Source:
         table = self._table(node)
-        node.replace(exp.Var(this=f"{table.stored_as} AS {alias}"))
+        place = node.replace(exp.Var(this=f"{table.stored_as} AS {alias}"))
         columns = {
             lower: Value(_stored(column.name, alias), column.type, column.name)
             for lower, column in table.columns.items()
         }
-        return Source(alias, name, columns, table)
+        return Source(alias, name, columns, place, table)
 
     def _common_table(self, node: Any) -> Any:
         """The query of WITH that a table's name refers to, or None."""
@@ -302,6 +377,29 @@ class Queries(Expressions):
         shown += [_number(keys)] if numbered else []
         sql = f"SELECT {', '.join(shown)} FROM ({query.sql}){group}{_order_by(keys)}{limit}"
         return query._replace(sql=sql)
+
+
+def _check_parts(node: Any) -> None:
+    """Raises SqlError for a node with a part that would be lost."""
+    kind = exp.SetOperation if isinstance(node, exp.SetOperation) else type(node)
+    if kind in _PARTS and (
+        lost := [part for part, value in node.args.items() if value and part not in _PARTS[kind]]
+    ):
+        raise SqlError(f"This version of MySQL doesn't yet support '{node.key} with {lost[0]}'")
+
+
+def _is_dual(node: Any) -> bool:
+    """Whether it is DUAL, which is no table. It is a reserved word."""
+    return isinstance(node, exp.Table) and node.name.upper() == "DUAL" and not node.this.quoted
+
+
+def _is_bracket(node: Any) -> bool:
+    """Whether a part of FROM is a table or join in brackets."""
+    return (
+        isinstance(node, exp.Subquery)
+        and not node.alias
+        and isinstance(node.this, exp.Table | exp.Subquery)
+    )
 
 
 def _stored(name: str, alias: str) -> Any:

@@ -190,12 +190,18 @@ def reads_only(statement: Statement) -> bool:
 def _scanned(sql: str) -> tuple[str, list[Token]]:
     """The text without comments, and its tokens, of which the last is "EOF"."""
     tokens, comments, words, before = list[Token](), list[tuple[int, int]](), _tables().words, ""
+    opened, closed = False, -1
     for match in _TOKENS.finditer(sql):
         kind = str(match.lastgroup)
         if kind == "BLANK":
             continue
         text, (start, end) = match[0], match.span()
-        if kind == "COMMENT" or (text == "*" and sql[end : end + 1] == "/" and comments):
+        opened = opened or (text[:3] == "/*!" and text[-2:] != "*/")
+        if kind == "COMMENT" or start == closed:
+            comments.append((start, end))
+            continue
+        if opened and sql.startswith("*/", start):
+            opened, closed = False, end
             comments.append((start, end))
             continue
         if kind == "WORD" or (kind == "MEMBER" and before != "POINT"):
