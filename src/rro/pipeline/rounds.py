@@ -65,11 +65,11 @@ def is_evaluated(run: Run, number: int) -> bool:
 
 
 def labels_to_evaluate(run: Run) -> list[str]:
-    """The SFT policy, those after the finished rounds that are evaluated, and that of the closing
-    pass, each set of weights once."""
+    """The policy that the run starts from, those after the finished rounds that are evaluated, and
+    that of the closing pass, each set of weights once."""
     done = [n for n in range(1, run.config.rounds.count + 1) if run.is_done(optimise_stage(n))]
     numbers = [0, *(taught(run, n) for n in done if is_evaluated(run, n) or n == done[-1])]
-    labels = [run.folder.trained(number) for number in numbers]
+    labels = [run.label(number) for number in numbers]
     if run.is_done(CLOSING):
         labels.append(closing_label(run))
     return list(dict.fromkeys(labels))

@@ -27,7 +27,7 @@ from rro.episodes.loop import Limits
 from rro.plugins import search_in
 from rro.policies.base import Policy
 from rro.processes import rank, wait_for_all
-from rro.runs.folder import RunFolder
+from rro.runs.folder import START, RunFolder
 from rro.runs.journal import Journal
 from rro.runs.trackers import require
 from rro.types import SamplingParams, Task, Trajectory
@@ -110,6 +110,21 @@ class Run:
 
     def is_done(self, stage: str) -> bool:
         return ("stage", stage) in self.journal
+
+    def label(self, iteration: int) -> str:
+        """What the weights after an iteration are called; 0: those that the run starts from, "base"
+        where it has no SFT."""
+        return self.folder.trained(iteration) if iteration else START[self.is_done("sft")]
+
+    def has_acted(self, iteration: int) -> bool:
+        """Whether the weights after an iteration have explored, estimated or been evaluated."""
+        label = self.label(iteration)
+        prefixes = dict.fromkeys(("candidate", "rollout", "episode"), f"{iteration + 1}/")
+        prefixes["evaluation"] = f"{label}/"
+        return any(
+            next(self.journal.records(kind, prefix), None) is not None
+            for kind, prefix in prefixes.items()
+        )
 
 
 def open_run(folder: RunFolder) -> AbstractContextManager[Run]:

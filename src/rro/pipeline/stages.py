@@ -61,8 +61,9 @@ def run_all(run: Run) -> dict[str, Any]:
     """Every stage in order; returns the results, which are also in results.json.
 
     Raises NothingToLearn where an iteration gives nothing to learn from, after the evaluation of
-    the policies that there are."""
-    sft(run)
+    the policies that there are. A run whose base model has acted has no SFT."""
+    if run.is_done("sft") or not run.has_acted(0):
+        sft(run)
     try:
         for iteration in range(1, run.config.rounds.count + 1):
             explore(run, iteration)
@@ -76,9 +77,12 @@ def run_all(run: Run) -> dict[str, Any]:
 
 
 def sft(run: Run) -> None:
-    """Stage 1: fine-tune on expert trajectories, loss on the assistant's tokens alone -> pi_ref."""
+    """Stage 1: fine-tune on expert trajectories, loss on the assistant's tokens alone -> pi_ref.
+
+    Raises UsageError where the base model has explored or been evaluated in this run."""
 
     def work() -> dict[str, Any]:
+        _check_unused(run, 0)
         conversations = run.demonstrations()
         start = make_base(run, conversations)
         output = run.folder.checkpoint("sft")
@@ -175,7 +179,7 @@ def _grow_trees(
     """Explore the tasks that the journal does not hold yet; returns the budget and the failed
     tasks, each with the class of its error."""
     config, strategy, credit = run.config, choices.strategy, choices.credit(iteration)
-    stage, acting = f"explore-{iteration}", run.folder.trained(taught(run, iteration - 1))
+    stage, acting = f"explore-{iteration}", run.label(taught(run, iteration - 1))
     with (
         closing(
             Policies(run, acting, stage, frozen_pricer=config.explore.pricing == "sft")
@@ -235,10 +239,12 @@ def _credited(credit: Credit, tree: Tree) -> Sequence[Any]:
 
 def optimise(run: Run, iteration: int) -> None:
     """Stage 3: what the trees gave teaches the policy: DPO of the pairs against pi_ref, the SFT
-    policy, or whatever learner the recipe names."""
+    policy, or whatever learner the recipe names. Raises UsageError where the weights that it would
+    write have explored or been evaluated."""
 
     def work() -> dict[str, Any]:
-        label = run.folder.trained(iteration)
+        _check_unused(run, iteration)
+        label = run.label(iteration)
         previous, output = weights_after(run, iteration - 1), run.folder.checkpoint(label)
         choices = Choices(run)
         learner, rows = choices.learner, _rows(run, choices, iteration)
@@ -319,3 +325,13 @@ def _how_to_go_on(run: Run, choices: Choices, iteration: int, gives: str) -> str
         f"{iteration} --tasks {min(2 * explored, len(choices.all_tasks))}, then "
         f"rro run --resume {folder}"
     )
+
+
+def _check_unused(run: Run, iteration: int) -> None:
+    """Raises UsageError where training would put other weights behind journalled figures."""
+    if run.has_acted(iteration):
+        raise UsageError(
+            f"{run.folder.path}: the weights {run.label(iteration)!r} have explored or been "
+            "evaluated in this run, and training now would put other weights behind those figures: "
+            "start a new run with another --out"
+        )

@@ -16,6 +16,7 @@ from rro.pipeline.run import Run
 from rro.policies.base import Policy, PolicyContext, Updatable
 from rro.policies.prices import priced
 from rro.processes import rank, wait_for_all
+from rro.runs.folder import START
 from rro.runs.journal import without_envelope
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,9 @@ def weights_after(run: Run, iteration: int) -> Path | None:
     """The checkpoint after a round; None: the untrained model, where SFT was not run. A round that
     taught nothing has that of the round before it."""
     iteration = taught(run, iteration)
-    label = run.folder.trained(iteration)
     stage = "sft" if iteration == 0 else f"optimise-{iteration}"
     if run.is_done(stage):
-        return run.folder.checkpoint(label)
+        return run.folder.checkpoint(run.label(iteration))
     if iteration:
         raise UsageError(
             f"{run.folder.path}: iteration {iteration} is not optimised yet; run rro optimise first"
@@ -37,7 +37,7 @@ def weights_after(run: Run, iteration: int) -> Path | None:
         raise UsageError(
             f"{run.folder.path}: a model from scratch knows nothing before SFT; run rro sft first"
         )
-    log.warning("no SFT in this run: the model acts as it comes")
+    log.warning("no SFT in this run: the model acts as it comes, and is called base")
     return None
 
 
@@ -89,7 +89,7 @@ def _context(run: Run, label: str) -> PolicyContext:
     config = run.config
 
     def find_weights() -> Path | None:
-        return weights_after(run, 0) if label == "sft" else run.folder.checkpoint(label)
+        return weights_after(run, 0) if label in START else run.folder.checkpoint(label)
 
     return PolicyContext(
         name=f"{config.name}/{label}",
@@ -108,8 +108,8 @@ def _context(run: Run, label: str) -> PolicyContext:
 class Policies:
     """The policies of one stage, closed at its end but for the one that lives on in the run.
 
-    `explorer` acts; `pricer` rolls out: the same, or the frozen SFT model where the recipe says so
-    (IPR)."""
+    `explorer` acts; `pricer` rolls out: the same, or the frozen model that the run starts from
+    where the recipe says so (IPR)."""
 
     def __init__(self, run: Run, label: str, stage: str, *, frozen_pricer: bool = False) -> None:
         """`stage` is what the journal calls this use of them."""
@@ -117,8 +117,8 @@ class Policies:
         self.explorer = self.pricer = priced(acting, prices)
         self._own = [] if acting is run.live else [acting]
         try:
-            if frozen_pricer and label != "sft":
-                self._own.append(open_policy(run, "sft"))
+            if frozen_pricer and label not in START:
+                self._own.append(open_policy(run, run.label(0)))
                 self.pricer = priced(self._own[-1], prices)
             _journal_provenance(run, f"{stage}/explorer", self.explorer)
             _journal_provenance(run, f"{stage}/pricer", self.pricer)

@@ -114,7 +114,7 @@ def _trained_weights(context: PolicyContext) -> Path | None:
     try:
         return context.find_weights()
     except UsageError:
-        if context.label != "sft":
+        if context.label != "base":
             raise
         log.warning("no SFT in this run: the served model acts untrained")
         return None

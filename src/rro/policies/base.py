@@ -58,11 +58,11 @@ class Updatable(Protocol):
 class PolicyContext:
     """What a policy backend knows of the run that opens it.
 
-    `name` is the policy's name in records ("RUN/LABEL"), `label` that of its weights ("sft",
-    "rro-1"). `find_weights` returns the folder of the checkpoint, or None for the base model; it
-    raises UsageError if there is none yet. `start` is the SFT checkpoint, if later weights are LoRA
-    adapters on it. `threads` are CPU threads (None: the backend's own choice). `logs` is a folder
-    for the logs of processes that the backend starts."""
+    `name` is the policy's name in records ("RUN/LABEL"), `label` that of its weights ("base",
+    "sft", "rro-1"). `find_weights` returns the folder of the checkpoint, or None for the base
+    model; it raises UsageError if there is none yet. `start` is the SFT checkpoint, if later
+    weights are LoRA adapters on it. `threads` are CPU threads (None: the backend's own choice).
+    `logs` is a folder for the logs of processes that the backend starts."""
 
     name: str
     label: str

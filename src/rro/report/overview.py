@@ -20,6 +20,7 @@ from rro.evaluation.statistics import bootstrap_mean
 from rro.exploration.trend import rising_share_by_stage
 from rro.report.source import RunSource
 from rro.report.trees import USAGE
+from rro.runs.folder import START, RunFolder
 
 # Of the curve along the trajectory, where many intervals are drawn.
 _RESAMPLES = 2000
@@ -77,7 +78,7 @@ def run_figures(
             for difference in to_first_policy(evaluations.rewards, resamples, seed)
         ],
     }
-    return {**figures, "curve": _curve(figures, source.folder.trained)}
+    return {**figures, "curve": _curve(figures, source.folder)}
 
 
 def between_runs(rewards: Sequence[Rewards]) -> list[dict[str, Any]]:
@@ -168,20 +169,21 @@ def _evaluations(
     return rows
 
 
-def _curve(figures: Mapping[str, Any], trained: Any) -> list[dict[str, Any]]:
+def _curve(figures: Mapping[str, Any], folder: RunFolder) -> list[dict[str, Any]]:
     """Reward of each iteration's policy against what exploration had cost by then; iteration 0 is
-    the SFT policy."""
+    the policy that the run starts from."""
     spent: dict[int, Sequence[float]] = {
         int(g["name"]): g["usage"] for g in figures["groups"] if g["name"].isdecimal()
     }
     points = []
     for iteration in range(1 + max(spent, default=0)):
+        labels = (folder.trained(iteration),) if iteration else START
         total = [
             sum(usage[i] for number, usage in spent.items() if number <= iteration)
             for i in range(len(USAGE))
         ]
         for row in figures["evaluations"]:
-            if row["label"] == trained(iteration):
+            if row["label"] in labels:
                 points.append(
                     {"label": row["label"], "mode": row["mode"], "usage": total, **row["reward"]}
                 )

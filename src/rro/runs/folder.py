@@ -13,6 +13,10 @@ from rro.config import Config, dump_toml, load_config
 from rro.errors import UsageError
 from rro.runs.journal import Journal, without_envelope
 
+START = ("base", "sft")
+"""Labels of the weights that the first exploration begins with: the model as its recipe names it,
+or that after SFT. A run has figures of one of them alone."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -69,15 +73,14 @@ class RunFolder:
         return self.path / f"pairs-{iteration}.jsonl.so-far"
 
     def checkpoint(self, label: str) -> Path:
-        """`label` is "base" (a model made from scratch), "sft", or the strategy and iteration, e.g.
-        "rro-1"."""
+        """`label` is one of START, or the strategy and iteration, e.g. "rro-1"."""
         return self.path / "checkpoints" / label
 
     def trained(self, iteration: int) -> str:
-        """The label of the policy after that iteration: "sft" for 0, else the name of the method,
-        or of the strategy without its module, and the number."""
+        """The label of the policy after that iteration, from 1: the name of the method, or of the
+        strategy without its module, and the number."""
         name = self.config.method or self.config.explore.strategy.rpartition(":")[2]
-        return f"{name}-{iteration}" if iteration else "sft"
+        return f"{name}-{iteration}"
 
     def write_metric(self, metric: dict[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as lines:

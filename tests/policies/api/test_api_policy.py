@@ -251,8 +251,8 @@ def make_run(tmp_path, monkeypatch):
     return make
 
 
-def served(run, label="sft"):
-    policy = open_policy(run, label)
+def served(run, label=None):
+    policy = open_policy(run, label or run.label(0))
     asyncio.run(policy.close())
     return policy.provenance["model"]
 
@@ -266,7 +266,7 @@ def test_which_model_is_used(make_run):
         with pytest.raises(UsageError, match=r"has no model 'flyer'; it lists walker, runner"):
             served(make_run(server, model="flyer"))
         assert served(make_run(server, model="runner")) == "runner"
-        assert served(make_run(server, models={"sft": "walker"})) == "walker"
+        assert served(make_run(server, models={"base": "walker"})) == "walker"
     with serving() as server:
         assert served(make_run(server)) == "walker"
 
@@ -288,6 +288,7 @@ def test_weights_of_this_run_must_be_served_by_name(make_run):
 def test_explorer_and_pricer_share_a_pool_and_are_journalled(make_run):
     with serving(models=("walker", "runner")) as server:
         run = make_run(server, models={"sft": "walker", "rro-1": "runner"}, tokens="none")
+        run.journal.append("stage", "sft", {})
         for _ in range(2):  # a resumed stage meets the same, and adds nothing
             policies = Policies(run, "rro-1", "explore-2", frozen_pricer=True)
             assert policies.explorer.client is policies.pricer.client
