@@ -52,7 +52,8 @@ def has_clock(text: str) -> bool:
 
 def duration(text: str) -> timedelta:
     """Parse a time; of a datetime, its time of day. Raises ValueError if it is none."""
-    if _DATE.match(text) or (text.isdigit() and len(text) in (8, 14)):
+    day = _DATE.match(text[:100])
+    if (day is not None and day[4]) or (text.isdigit() and len(text) == 14):
         found = moment(text)
         return timedelta(0, found.hour * 3600 + found.minute * 60 + found.second, found.microsecond)
     match = _TIME.match(text)

@@ -292,7 +292,7 @@ class Expressions:
             cast = call("my_cast_decimal", as_number(value).node, digits or 10, scale)
             return Value(cast, Type("decimal", scale))
         if kind in _TEMPORAL:
-            return Value(call("my_cast_moment", as_text(value), kind.kind), kind)
+            return Value(call("my_cast_moment", _FORMS["h"](value), kind.kind), kind)
         if kind in (INT, UNSIGNED):
             return Value(as_whole(value), kind)
         if kind.kind in ("float", "double"):
@@ -343,6 +343,8 @@ class Expressions:
             _FORMS[form](value) if form != "c" else next(common)
             for value, form in zip(values, forms, strict=False)
         ]
+        if name == "ROUND" and not as_number(values[0]).type.exact:
+            name = "ROUND_REAL"
         return Value(call(f"my_{name.lower()}", *nodes), _result(result, values))
 
     def on_substring(self, node: Any, scope: Scope) -> Value:
@@ -523,7 +525,12 @@ class Expressions:
         distinct = isinstance(inner, exp.Distinct)
         parts = inner.expressions if distinct else [inner]
         ways = "".join("d" if item.args.get("desc") else "a" for item in order)
-        values = self._operands(node, [*parts, *(item.this for item in order)], scope)
+        places = [(_literal(item.this) or 0, item.this) for item in order]
+        sorts = [parts[n - 1].copy() if 0 < n <= len(parts) else item for n, item in places]
+        for (_, item), sort in zip(places, sorts, strict=True):
+            if item is not sort:
+                item.replace(sort)
+        values = self._operands(node, [*parts, *sorts], scope)
         texts = [as_text(value) for value in values[: len(parts)]]
         text = texts[0] if len(texts) == 1 else call("my_concat", *texts)
         first = values[0]._replace(node=text, type=TEXT) if len(texts) > 1 else values[0]
@@ -635,6 +642,7 @@ def _compared(sign: Any, one: Value, other: Value) -> Value:
 _FORMS: dict[str, Callable[[Value], Any]] = {
     "t": as_text,
     "d": as_text,
+    "h": lambda value: call("my_timestamp", value.node) if value.type == DATE else as_text(value),
     "n": lambda value: as_number(value).node,
     "i": as_whole,
     "v": lambda value: value.node,

@@ -125,7 +125,12 @@ def _regexp_cost(pattern: Any, text: Any) -> int:
     return 100 + 8 * len(pattern) + (64 * len(text) if large else len(pattern) * len(text) >> 4)
 
 
-_ROUTINES: dict[str, Callable[..., Any]] = {"ci": key, "like": like, "regexp": regexp}
+def _any_key(value: Any) -> str:
+    """The key of a value of a UNION that has texts, too."""
+    return key(value if isinstance(value, str) else str(value))
+
+
+_ROUTINES: dict[str, Callable[..., Any]] = {"ci": _any_key, "like": like, "regexp": regexp}
 # The units of functions whose time is not linear in their arguments (see `Work.function`).
 _COSTS = {"like": _like_cost, "regexp": _regexp_cost}
 _NATIVE = """

@@ -1,11 +1,11 @@
 """MySQL's functions: one table of their arguments and results, and what SQLite calls back for each.
 
 A line of the table has a function's name, the forms of its arguments and its result's type. The
-forms: t text, n number, i integer, d date as text, v value unchanged, c value in a form common to
-all such arguments; those after / may be absent, * repeats the last. A type `first`, `common` or
-`rounded` depends on the arguments (see `Expressions.on_anonymous`). A function of the table whose
-result is `special` is translated there by itself. A routine raises ValueError where MySQL's
-function gives NULL. Knows nothing of the tree.
+forms: t text, n number, i integer, d date as text, h the same with a time of day, v value
+unchanged, c value in a form common to all such arguments; those after / may be absent, * repeats
+the last. The types `first`, `common`, `floor` and `rounded` depend on the arguments. A function
+whose result is `special` is translated by itself, by a method of `Expressions`. A routine raises
+ValueError where MySQL's function gives NULL. Knows nothing of the tree.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import hashlib
 import math
 import re
 import sqlite3
-import statistics
 import zlib
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
@@ -45,14 +44,14 @@ SOUNDEX t text|STRCMP tt int|MD5 t text|SHA t text|SHA1 t text|SHA2 ti text|TO_B
 FROM_BASE64 t bytes|REGEXP_LIKE tt int|REGEXP_REPLACE ttt text|REGEXP_INSTR tt int
 REGEXP_SUBSTR tt text|COMPRESS t bytes|UNCOMPRESSED_LENGTH t int|INET_ATON t int|INET_NTOA i text
 IF vvv special|IFNULL vv special|COALESCE v* special|NULLIF vv special|ISNULL v int
-DATE d date|TIME d time|TIMESTAMP d/d datetime|YEAR d int|MONTH d int|DAY d int|DAYOFMONTH d int
-HOUR d int|MINUTE d int|SECOND d int|MICROSECOND d int|QUARTER d int|WEEK d/i int|WEEKOFYEAR d int
+DATE d date|TIME h time|TIMESTAMP d/d datetime|YEAR d int|MONTH d int|DAY d int|DAYOFMONTH d int
+HOUR h int|MINUTE h int|SECOND h int|MICROSECOND h int|QUARTER d int|WEEK d/i int|WEEKOFYEAR d int
 YEARWEEK d/i int|WEEKDAY d int|DAYOFWEEK d int|DAYOFYEAR d int|DAYNAME d text|MONTHNAME d text
 LAST_DAY d date|DATEDIFF dd int|TIMEDIFF dd time|TO_DAYS d int|TO_SECONDS d int|FROM_DAYS i date
-MAKEDATE ii date|MAKETIME iii time|SEC_TO_TIME n time|TIME_TO_SEC d int|PERIOD_ADD ii int
+MAKEDATE ii date|MAKETIME iii time|SEC_TO_TIME n time|TIME_TO_SEC h int|PERIOD_ADD ii int
 PERIOD_DIFF ii int|UNIX_TIMESTAMP /d int|FROM_UNIXTIME n/t special|DATE_FORMAT dt text
-TIME_FORMAT dt text|STR_TO_DATE tt special|DATE_ADD dv special|DATE_SUB dv special
-ADDDATE dv special|SUBDATE dv special|ADDTIME dd special|SUBTIME dd special
+TIME_FORMAT ht text|STR_TO_DATE tt special|DATE_ADD dv special|DATE_SUB dv special
+ADDDATE dv special|SUBDATE dv special|ADDTIME dh special|SUBTIME dh special
 TIMESTAMPADD vid special|TIMESTAMPDIFF vdd special|CONVERT_TZ dtt datetime|GET_FORMAT vt special
 CURDATE / date|CURRENT_DATE / date|UTC_DATE / date|NOW /i datetime|CURRENT_TIMESTAMP /i datetime
 LOCALTIME /i datetime|LOCALTIMESTAMP /i datetime|UTC_TIMESTAMP /i datetime|CURTIME /i time
@@ -132,6 +131,14 @@ def _rounded(value: float, places: int = 0, rounding: str = ROUND_HALF_UP) -> fl
         return value
     number = number.quantize(Decimal(1).scaleb(-places), rounding) + 0
     return int(number) if isinstance(value, int) else float(number)
+
+
+def _round_real(value: float, places: int = 0) -> float:
+    """A double rounded as MySQL does: halves to even."""
+    power = 10.0 ** min(abs(places), 300)
+    if not math.isfinite(value * power):
+        return value
+    return round(value * power) / power if places >= 0 else round(value / power) * power
 
 
 def whole(value: float) -> int:
@@ -234,9 +241,15 @@ def _substring_index(text: str, piece: str, count: int) -> str:
 
 
 def _locate(piece: str, text: str, start: int = 1) -> int:
-    if start < 1 or start > len(text) + 1:
+    """The place of a piece. Unlike with =, a letter with an accent is not one without."""
+    if not 1 <= start <= len(text) + 1:
         return 0
-    return folded(text).find(folded(piece), start - 1) + 1
+    folds, size, place = folded(text), len(piece.encode()), start - 1
+    while (place := folds.find(folded(piece), place)) >= 0:
+        if len(text[place : place + len(piece)].encode()) == size:
+            return place + 1
+        place += 1
+    return 0
 
 
 def _key(value: Any) -> Any:
@@ -358,9 +371,10 @@ def _time_text(text: str, form: str) -> str:
 
 
 def _timediff(one: str, other: str) -> str:
-    if dates.has_clock(one) and "-" in one[1:] and "-" in other[1:]:
-        return clock(moment(one) - moment(other))
-    return clock(duration(one) - duration(other))
+    days = ["-" in text[1:] for text in (one, other)]
+    if days[0] != days[1] or dates.has_clock(one) != dates.has_clock(other):
+        raise ValueError(other)
+    return clock(moment(one) - moment(other) if days[0] else duration(one) - duration(other))
 
 
 def _timestamp(text: str, time: str = "0") -> str:
@@ -564,12 +578,13 @@ _NUMBER: dict[str, Callable[..., Any]] = {
             "degrees",
             "radians",
             "exp",
-            "log2",
             "log10",
             "sqrt",
         )
     },
     "ln": math.log,
+    "log2": lambda value: math.log(value) / math.log(2),
+    "round_real": _round_real,
     "log": _log,
     "pi": lambda: math.pi,
     "cot": lambda value: 1 / math.tan(value),
@@ -684,10 +699,19 @@ class Aggregate:
             self.values.append(values[0] if len(values) == 1 else values)
 
 
-def _spread(function: Callable[..., float], least: int) -> type[Aggregate]:
+def _spread(root: bool, missing: int) -> type[Aggregate]:
+    """The deviation (`root`) or variance, of a sample if 1 is `missing` from its size."""
+
     class Spread(Aggregate):
         def finalize(self) -> float | None:
-            return function(self.values) if len(self.values) >= least else None
+            mean, squares = 0.0, 0.0
+            for number, value in enumerate(self.values, 1):
+                before, mean = mean, mean + (value - mean) / number
+                squares += (value - before) * (value - mean)
+            if len(self.values) <= missing:
+                return None
+            variance = squares / (len(self.values) - missing)
+            return math.sqrt(variance) if root else variance
 
     return Spread
 
@@ -741,10 +765,10 @@ def _sort_key(value: Any) -> tuple[bool, bool, Any]:
 
 
 AGGREGATE_CLASSES: dict[str, type[Any]] = {
-    "stddev_pop": _spread(statistics.pstdev, 1),
-    "stddev_samp": _spread(statistics.stdev, 2),
-    "var_pop": _spread(statistics.pvariance, 1),
-    "var_samp": _spread(statistics.variance, 2),
+    "stddev_pop": _spread(True, 0),
+    "stddev_samp": _spread(True, 1),
+    "var_pop": _spread(False, 0),
+    "var_samp": _spread(False, 1),
     "bit_and": _bitwise("&", 2**64 - 1),
     "bit_or": _bitwise("|", 0),
     "bit_xor": _bitwise("^", 0),

@@ -86,6 +86,8 @@ class Scope:
     """Whether the arguments of an aggregate are translated."""
     aggregated: bool = False
     """Whether the query has an aggregate."""
+    rollup: bool = False
+    """Whether the groups are WITH ROLLUP."""
     windows: list[tuple[Value, str]] = field(default_factory=list)
     """What the last window sorts the rows by, each with its direction."""
     sorts: bool = False

@@ -34,7 +34,7 @@ _PARTS: dict[type[Any], set[str]] = {
     exp.CTE: {"this", "alias"},
     exp.Table: {"this", "db", "alias", "joins", "hints"},
     exp.Join: {"this", "on", "using", "side", "kind", "method"},
-    exp.Group: {"expressions"},
+    exp.Group: {"expressions", "rollup"},
     exp.Ordered: {"this", "desc", "nulls_first"},
     exp.Distinct: {"expressions"},
     exp.Limit: {"expression"},
@@ -108,12 +108,49 @@ class Queries(Expressions):
             node.set(part, None)
         output = list(enumerate(scope.output, 1))
         columns = [exp.alias_(value.node.copy(), f"c{n}") for n, value in output]
-        numbers = [exp.Var(this=_number(keys))] if numbered or distinct else []
+        rollup = node.args.get("group") is not None and scope.rollup
+        numbers = [exp.Var(this=_number(keys))] if (numbered or distinct) and not rollup else []
         node.set("expressions", columns + numbers)
         result = [value._replace(node=exp.column(f"c{n}")) for n, value in output]
+        if rollup:
+            order = [(value, way) for value, way in order if not scope.is_fixed(value.node)]
+            return self._rolled_up(node, scope, order, (limit, numbered, distinct), result)
         if distinct:
             return self._grouped(Query(_sql(node), result), [], limit, numbered, "")
         return Query(f"{_sql(node)}{_order_by(keys)}{limit}", result)
+
+    def _rolled_up(
+        self, node: Any, scope: Scope, order: list[Any], how: tuple[str, bool, Any], result: Any
+    ) -> Query:
+        """WITH ROLLUP: one query for each number of groups, in which the others are NULL. The rows
+        are in the order of the groups, the totals of a group behind it, unless ORDER BY is set."""
+        limit, numbered, distinct = how
+        groups, queries = scope.groups, list[str]()
+        for count in range(len(groups), -1, -1):
+            level = node.copy()
+            extra = [exp.alias_(value.node.copy(), f"o{n}") for n, (value, _) in enumerate(order)]
+            level.set("expressions", level.expressions + extra)
+            absent = {value.node for value in groups[count:]} | {
+                key(value) for value in groups[count:]
+            }
+            for part in [*level.expressions, *filter(None, [level.args.get("having")])]:
+                _without(part, absent)
+            marks = [
+                f"{_sql(key(value)) if n < count else 'NULL'} AS g{n}, {int(n >= count)} AS h{n}"
+                for n, value in enumerate(groups)
+            ]
+            level.set("expressions", level.expressions + [exp.Var(this=mark) for mark in marks])
+            keys = [key(value).copy() for value in groups[:count]]
+            level.set("group", exp.Group(expressions=keys) if keys else None)
+            queries.append(_sql(level))
+        keys = [f"o{n}{way}" for n, (_, way) in enumerate(order)]
+        keys += [f"{mark}{n}" for n in range(len(groups)) for mark in "hg"]
+        columns = ", ".join(value.node.name for value in result)
+        shown = f", {_number(keys)}" if numbered or distinct else ""
+        sql = f"SELECT {columns}{shown} FROM ({' UNION ALL '.join(queries)})"
+        if distinct:
+            return self._grouped(Query(sql, result), [], limit, numbered, "")
+        return Query(f"{sql}{_order_by(keys)}{limit}", result)
 
     def _select_list(self, node: Any, scope: Scope) -> None:
         for item in list(node.expressions):
@@ -144,6 +181,7 @@ class Queries(Expressions):
         if group is not None:
             scope.groups = [self._listed(item, scope) for item in group.expressions]
             keys = [key(value).copy() for value in scope.groups if not scope.is_fixed(value.node)]
+            scope.rollup = bool(group.args.get("rollup"))
             node.set("group", exp.Group(expressions=keys or [exp.Null()]))
 
     def _order(self, node: Any, scope: Scope) -> list[tuple[Value, str]]:
@@ -400,6 +438,19 @@ def _is_bracket(node: Any) -> bool:
         and not node.alias
         and isinstance(node.this, exp.Table | exp.Subquery)
     )
+
+
+def _without(node: Any, absent: set[Any]) -> None:
+    """Replace the `absent` expressions outside aggregates by NULL, and GROUPING by its value."""
+    if isinstance(node, exp.AggFunc):
+        return
+    for part in list(node.iter_expressions()):
+        if isinstance(part, exp.Anonymous) and part.name == "my_grouping":
+            part.replace(exp.Literal.number(int(part.expressions[0] in absent)))
+        elif part in absent:
+            part.replace(exp.Null())
+        else:
+            _without(part, absent)
 
 
 def _stored(name: str, alias: str) -> Any:
