@@ -248,3 +248,35 @@ def test_the_cache_forgets_what_was_used_longest_ago():
     cache.put(("d", "big"), Result("d", (("x" * 10_000,),)))
     assert cache.get(("d", "big")) is not None
     assert cache.get(("d", "3")) is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("SELECT count(*) FROM (customer)", "[(5,)]"),
+        ("SELECT count(*) FROM ((customer) JOIN (animal, purchase))", None),
+        (
+            "SELECT count(*) FROM customer a JOIN customer b JOIN customer c ON c.id = b.id "
+            "ON a.id = b.id",
+            "[(5,)]",
+        ),
+        # One of the two has a NULL.
+        ("SELECT count(*) FROM customer a NATURAL JOIN customer b WHERE a.id < 3", "[(1,)]"),
+        ("SELECT count(*) FROM customer a STRAIGHT_JOIN customer b ON a.id = b.id", "[(5,)]"),
+        ("SELECT x + y FROM (SELECT 1, 2) AS t (x, y)", "[(3,)]"),
+        ("WITH t (x, y) AS (SELECT 1, 2) SELECT y FROM t", "[(2,)]"),
+        ("WITH t (x) AS (SELECT 1, 2) SELECT x FROM t", None),
+        ("SELECT 1 FROM DUAL WHERE 1 = 1", "[(1,)]"),
+        ("SELECT 1 + /*! 1 */ /* + 5 */ -- 7", "[(2,)]"),
+        (
+            "SELECT id < 3 AS low, name = 'x' AS x, count(*) FROM customer "
+            "GROUP BY low, x WITH ROLLUP",
+            "[(0, 0, 3), (0, None, 3), (1, 0, 2), (1, None, 2), (None, None, 5)]",
+        ),
+    ],
+)
+def test_clauses(engine, sql, rows):
+    if rows is None:
+        assert engine.execute("shop", sql).error is not None
+    else:
+        check(engine, sql, rows)

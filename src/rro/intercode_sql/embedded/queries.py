@@ -11,10 +11,10 @@ from sqlglot.dialects.sqlite import SQLite
 from sqlglot.errors import ErrorLevel, UnsupportedError
 
 from rro.intercode_sql.embedded import names
-from rro.intercode_sql.embedded.expressions import Expressions, comparable, key
+from rro.intercode_sql.embedded.expressions import Expressions, as_text, comparable, key
 from rro.intercode_sql.embedded.names import Scope, Source, Value
 from rro.intercode_sql.embedded.order import reading_order
-from rro.intercode_sql.embedded.store import Catalogue, Table, common_type
+from rro.intercode_sql.embedded.store import TEXT, Catalogue, Table, common_type
 from rro.intercode_sql.engine import SqlError
 
 # Tables of one statement. One of WITH counts each time it is used.
@@ -141,7 +141,7 @@ class Queries(Expressions):
             ]
             level.set("expressions", level.expressions + [exp.Var(this=mark) for mark in marks])
             keys = [key(value).copy() for value in groups[:count]]
-            level.set("group", exp.Group(expressions=keys) if keys else None)
+            level.set("group", exp.Group(expressions=keys or [exp.Null()]))
             queries.append(_sql(level))
         keys = [f"o{n}{way}" for n, (_, way) in enumerate(order)]
         keys += [f"{mark}{n}" for n in range(len(groups)) for mark in "hg"]
@@ -374,9 +374,15 @@ class Queries(Expressions):
             raise SqlError("The used SELECT statements have a different number of columns")
         pairs = list(zip(left.columns, right.columns, strict=True))
         columns = [one._replace(type=common_type((one.type, other.type))) for one, other in pairs]
-        second = ", ".join(column.node.name for column in right.columns)
+        first, second = (
+            ", ".join(
+                f"{_sql(as_text(value)) if to.type == TEXT else value.node.name} AS {to.node.name}"
+                for value, to in zip(query.columns, columns, strict=True)
+            )
+            for query in (left, right)
+        )
         sql = (
-            f"SELECT * FROM ({left.sql}) UNION ALL "
+            f'SELECT {first}, "#" FROM ({left.sql}) UNION ALL '
             f'SELECT {second}, "#" + {_SECOND} FROM ({right.sql})'
         )
         both = f'sum("#" >= {_SECOND})'

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from sqlglot.dialects.mysql import MySQL
 
+from rro.intercode_sql.embedded.library import SIGNATURES
 from rro.intercode_sql.engine import SqlError, syntax_error
 
 MAX_STACK, MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = 400, 60, 4_000, 8
@@ -77,27 +78,6 @@ _FUNCTIONS = {
 
 
 _NAME_PARSING = "Check the 'Function Name Parsing and Resolution' section in the Reference Manual"
-# The names of MySQL's other functions.
-_KNOWN = """
-    ABS ACOS ADDDATE ADDTIME ANY_VALUE ASCII ASIN ATAN ATAN2 BIN BIT_COUNT BIT_LENGTH CEIL
-    CEILING CHARACTER_LENGTH CHARSET CHAR_LENGTH COALESCE COERCIBILITY COLLATION COMPRESS CONCAT
-    CONCAT_WS CONNECTION_ID CONV CONVERT_TZ COS COT CRC32 CURDATE CURRENT_DATE CURRENT_TIME
-    CURRENT_TIMESTAMP CURTIME DATABASE DATE DATEDIFF DATE_ADD DATE_FORMAT DATE_SUB DAY DAYNAME
-    DAYOFMONTH DAYOFWEEK DAYOFYEAR DEGREES ELT EXP EXPORT_SET FIELD FIND_IN_SET FLOOR FORMAT
-    FOUND_ROWS FROM_BASE64 FROM_DAYS FROM_UNIXTIME GET_FORMAT GREATEST GROUPING HEX HOUR IF
-    IFNULL INET_ATON INET_NTOA INSERT INSTR INTERVAL ISNULL JSON_ARRAY JSON_CONTAINS
-    JSON_EXTRACT JSON_KEYS JSON_LENGTH JSON_OBJECT JSON_TYPE JSON_UNQUOTE JSON_VALID LAST_DAY
-    LAST_INSERT_ID LCASE LEAST LEFT LENGTH LN LOCALTIME LOCALTIMESTAMP LOCATE LOG LOG10 LOG2
-    LOWER LPAD LTRIM MAKEDATE MAKETIME MAKE_SET MD5 MICROSECOND MID MINUTE MOD MONTH MONTHNAME
-    NOW NULLIF OCT OCTET_LENGTH ORD PERIOD_ADD PERIOD_DIFF PI POW POWER QUARTER QUOTE RADIANS
-    RAND REGEXP_INSTR REGEXP_LIKE REGEXP_REPLACE REGEXP_SUBSTR REPEAT REPLACE REVERSE RIGHT
-    ROUND RPAD RTRIM SCHEMA SECOND SEC_TO_TIME SHA SHA1 SHA2 SIGN SIN SLEEP SOUNDEX SPACE SQRT
-    STRCMP STR_TO_DATE SUBDATE SUBSTR SUBSTRING SUBSTRING_INDEX SUBTIME TAN TIME TIMEDIFF
-    TIMESTAMP TIMESTAMPADD TIMESTAMPDIFF TIME_FORMAT TIME_TO_SEC TO_BASE64 TO_DAYS TO_SECONDS
-    TRUNCATE UCASE UNCOMPRESSED_LENGTH UNHEX UNIX_TIMESTAMP UPPER USER UTC_DATE UTC_TIME
-    UTC_TIMESTAMP UUID VERSION WEEK WEEKDAY WEEKOFYEAR YEAR YEARWEEK
-    """
-KNOWN = frozenset(_KNOWN.split())
 # A token: its kind, which is a terminal of the grammar, and where it starts and ends.
 Token = tuple[str, int, int]
 
@@ -171,13 +151,18 @@ def parsed(sql: str) -> Statement:
 
 
 def check_calls(calls: Iterable[Call], database: str) -> None:
-    """Raises SqlError for a call of a function that MySQL does not have."""
+    """Raises SqlError for a call of a function that MySQL does not have, or with another number of
+    arguments."""
     for call in calls:
         name = call.name.upper()
         if name in _FUNCTIONS:
             raise SqlError(f"FUNCTION {database}.{call.name} does not exist. {_NAME_PARSING}")
-        if name not in KNOWN:
+        if name not in SIGNATURES:
             raise SqlError(f"FUNCTION {database}.{call.name} does not exist")
+        if not SIGNATURES[name].least <= call.arguments <= SIGNATURES[name].most:
+            raise SqlError(
+                f"Incorrect parameter count in the call to native function '{call.name}'"
+            )
 
 
 def reads_only(statement: Statement) -> bool:
