@@ -33,6 +33,7 @@ INTERRUPTED = "Query execution was interrupted, maximum statement execution time
 READ_ONLY = "Cannot execute statement in a READ ONLY transaction."
 TOO_LONG = "Got a packet bigger than 'max_allowed_packet' bytes"
 EMPTY = "Query was empty"
+TOO_DEEP = "Thread stack overrun: the statement is nested too deeply"
 CACHED_STATEMENTS = 20_000
 CACHED_BYTES = 64_000_000
 

@@ -31,7 +31,7 @@ from rro.intercode_sql.embedded.store import (
     common_type,
     number,
 )
-from rro.intercode_sql.engine import SqlError
+from rro.intercode_sql.engine import TOO_DEEP, SqlError
 
 _KINDS = {"INT": INT, "TINYINT": INT, "BIGINT": INT, "UBIGINT": UNSIGNED, "DOUBLE": DOUBLE}
 _KINDS |= {"NULL": NULL, "DATE": DATE, "DATETIME": DATETIME, "TIMESTAMP": DATETIME, "TIME": TIME}
@@ -268,6 +268,8 @@ class Expressions:
         # A nested CASE would be copied into every branch.
         if node.this is not None and node.this.find(exp.Case):
             raise SqlError("This version of MySQL doesn't yet support 'CASE CASE'")
+        if node.this is not None and len(list(node.this.walk())) * len(node.args["ifs"]) > 4000:
+            raise SqlError(TOO_DEEP)
         for branch in node.args["ifs"] if node.this is not None else ():
             branch.set("this", exp.In(this=node.this.copy(), expressions=[branch.this]))
         node.set("this", None)

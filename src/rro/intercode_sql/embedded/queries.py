@@ -19,6 +19,8 @@ from rro.intercode_sql.engine import SqlError
 
 # Tables of one statement. One of WITH counts each time it is used.
 MAX_SOURCES = 61
+# Columns of all SELECTs of one statement.
+MAX_COLUMNS = 4096
 # Added to the row numbers of the second query of a set operation.
 _SECOND = 1 << 40
 _generate = SQLite().generator(unsupported_level=ErrorLevel.RAISE).generate
@@ -63,7 +65,7 @@ class Queries(Expressions):
     SqlError if a table does not exist."""
 
     def __init__(self, catalogue: Catalogue, database: str, nodes: Sequence[Any]) -> None:
-        self.database, self._catalogue, self._opened = database, catalogue, 0
+        self.database, self._catalogue, self._opened, self._columns = database, catalogue, 0, 0
         self._common_tables = {
             node.alias.lower(): node.this for node in nodes if isinstance(node, exp.CTE)
         }
@@ -161,6 +163,9 @@ class Queries(Expressions):
             else:
                 value = self.value(item.this if isinstance(item, exp.Alias) else item, scope)
                 scope.output.append(value._replace(name=item.alias_or_name or item.sql("mysql")))
+            if self._columns + len(scope.output) > MAX_COLUMNS:
+                raise SqlError("Too many columns")
+        self._columns += len(scope.output)
 
     def _star(self, table: str, scope: Scope) -> Iterator[Value]:
         merged = {} if table else scope.merged

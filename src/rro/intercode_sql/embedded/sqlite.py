@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import sqlite3
@@ -20,6 +21,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from rro.intercode_sql import engine
 from rro.intercode_sql.embedded import dates, functions, library, syntax
+from rro.intercode_sql.embedded.names import Scope, Value
 from rro.intercode_sql.embedded.process import Statements
 from rro.intercode_sql.embedded.queries import Queries
 from rro.intercode_sql.embedded.show import shown
@@ -34,6 +36,7 @@ Converter = Callable[[Any], Any]
 MAX_WORK = 6_000_000
 # Bytes of one value within SQLite, of its statement, and of all its memory.
 MAX_VALUE, MAX_STATEMENT, MAX_HEAP = 4 * MAX_TEXT, 1_000_000, 64_000_000
+MAX_COLLECTIONS = 400
 _DIALECT = MySQL()
 # Functions that SQLGlot parses because they have a syntax of their own.
 _OWN_SYNTAX = """
@@ -47,6 +50,7 @@ _NO_MEMORY = "Out of sort memory, consider increasing server sort buffer size"
 # Patterns of SQLite's messages, and the messages of MySQL that replace them.
 _MESSAGES = {
     "interrupted": engine.INTERRUPTED,
+    "parser stack|tree is too large|too many (?:columns|terms)": engine.TOO_DEEP,
     "integer overflow": "BIGINT value is out of range",
     "too big": "Illegal argument to a regular expression, or a text that is too long.",
     "aggregate": "Invalid use of group function",
@@ -105,6 +109,20 @@ class SqliteEngine:
         return result
 
 
+class _Bounded(Queries):
+    """Ends a translation that makes too many nodes, by copies of copies. The interpreter's first
+    generation is collected after every 700 new ones."""
+
+    _began = 0
+
+    def value(self, node: Any, scope: Scope) -> Value:
+        collections = gc.get_stats()[0]["collections"]
+        self._began = self._began or collections
+        if collections - self._began > MAX_COLLECTIONS:
+            raise SqlError(engine.TOO_DEEP)
+        return super().value(node, scope)
+
+
 class Runner:
     """Runs statements in this process, for one thread; the arguments are those of `SqliteEngine`.
 
@@ -134,7 +152,7 @@ class Runner:
         except sqlite3.Error as error:
             message = str(self._work.error or _message(str(error), database))
         except (RecursionError, MemoryError):
-            message = syntax.TOO_DEEP
+            message = engine.TOO_DEEP
         # The text of an agent must never end a run, so unexpected errors are results, too.
         except Exception as error:
             warning = f"unexpected error: {repr(error)[:200]} in {sql[:500]!r}"
@@ -146,7 +164,7 @@ class Runner:
         self._work.begin(
             max((len(node.this) for node in nodes if isinstance(node, exp.Literal)), default=0)
         )
-        query = Queries(self._catalogue, database, nodes).query(nodes[0])
+        query = _Bounded(self._catalogue, database, nodes).query(nodes[0])
         converters = [_converter(column.type) for column in query.columns]
         try:
             return tuple(self._fetch(query.sql, converters))

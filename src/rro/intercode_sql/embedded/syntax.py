@@ -17,10 +17,9 @@ from typing import NamedTuple
 from sqlglot.dialects.mysql import MySQL
 
 from rro.intercode_sql.embedded.library import SIGNATURES
-from rro.intercode_sql.engine import SqlError, syntax_error
+from rro.intercode_sql.engine import TOO_DEEP, SqlError, syntax_error
 
 MAX_STACK, MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = 400, 60, 4_000, 8
-TOO_DEEP = "Thread stack overrun: the statement is nested too deeply"
 NAMELESS = "Every derived table must have its own alias"
 # No action.
 _NONE = -1_000_000

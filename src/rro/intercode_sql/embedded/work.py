@@ -67,7 +67,7 @@ class Work:
                 raise
             except (ValueError, ArithmeticError):
                 return None
-            if result.__class__ is str:
+            if result.__class__ in (str, bytes):
                 if len(result) > MAX_TEXT:
                     return None
                 self._longest = max(self._longest, len(result))
@@ -103,6 +103,6 @@ class Work:
 
 
 def _units(value: Any) -> int:
-    if value.__class__ is not str:
+    if value.__class__ not in (str, bytes):
         return 0
     return len(value) >> 4 if value.isascii() else len(value)
