@@ -1,9 +1,12 @@
 """What each strategy picks and pairs, on trees small enough to work out by hand (the method:
 docs/concepts.md)."""
 
+from dataclasses import replace
+
 import pytest
 from fakes import (
     Counted,
+    ForkableTreeEnvironment,
     Overflowing,
     Planned,
     TreeBenchmark,
@@ -13,6 +16,7 @@ from fakes import (
     fresh_journal,
     grow,
     make_context,
+    place,
     uniform,
 )
 
@@ -126,7 +130,7 @@ def test_siblings_and_margin(tmp_path, siblings, margin, rejected):
     assert [side[2] for side in sides(strategy, tree)] == rejected
 
 
-def test_equal_siblings_and_one_action_priced_twice_make_no_pair(tmp_path):
+def test_siblings_that_do_the_same_share_their_outcomes_and_make_no_pair(tmp_path):
     strategy = folded(FixedSizeExploration(rollouts=2, candidates=3), siblings="all")
     tree = grown(
         tmp_path, strategy, {"": ["a", "e", "a"], "a": ["y", "y", "y"]}, {**TREE, "e": 0.4}
@@ -140,9 +144,49 @@ def test_equal_siblings_and_one_action_priced_twice_make_no_pair(tmp_path):
         tree = grow(
             strategy, make_context(TreeBenchmark({"t": TREE}, max_steps=2), always_a, journal)
         )
-    estimates = {child.estimate.mean for child in tree.root.children}
-    assert len(estimates) > 1  # the same action, another luck
+    assert len({child.estimate.outcomes for child in tree.root.children}) == 1
+    assert [len(child.rollouts) for child in tree.root.children] == [2, 0, 0]
     assert {pair.step for pair in strategy.pairs(tree, 1)} <= {2}
+
+
+class Mumbling(ForkableTreeEnvironment):
+    """Only the first letter of a message is the action; what follows is a thought."""
+
+    def step(self, action):
+        return super().step(replace(action, content=action.content[:1]))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        folded(FixedSizeExploration(rollouts=2, candidates=4), siblings="all"),
+        folded(RisingExploration(rollouts=2, candidates=5), siblings="all"),
+    ],
+    ids=["fixed", "rro"],
+)
+def test_another_thought_before_the_same_action_is_no_other_side(tmp_path, strategy):
+    def speak(messages, rng):
+        return rng.choice(place(messages)[1]) + rng.choice("123456789")
+
+    policy = ScriptedPolicy(speak)
+    benchmark = TreeBenchmark({"t": TREE}, environment=Mumbling, max_steps=2)
+    twins, pairs = 0, []
+    for seed in range(6):
+        (tmp_path / str(seed)).mkdir()
+        with fresh_journal(tmp_path / str(seed)) as journal:
+            tree = grow(strategy, make_context(benchmark, policy, journal, seed=seed))
+        pairs += strategy.pairs(tree, 1)
+        for node in tree.root.walk():
+            by_action = {}
+            for child in node.children:
+                by_action.setdefault(child.action.content[:1], []).append(child)
+            for alike in by_action.values():
+                twins += len(alike) - 1
+                assert len({child.estimate.outcomes for child in alike}) == 1
+                assert all(not child.rollouts for child in alike[1:])
+    assert twins > 3
+    assert pairs
+    assert all(p.chosen[0].content[:1] != p.rejected[0].content[:1] for p in pairs)
 
 
 def test_pairs_say_where_they_come_from(tmp_path):

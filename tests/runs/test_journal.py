@@ -151,19 +151,26 @@ def test_a_closed_journal_writes_into_no_one_elses_file(path, tmp_path):
     assert (tmp_path / "other").read_bytes() == b""
 
 
-def test_a_key_that_stands_twice_in_a_file_counts_once_and_as_it_was_last(path):
-    """No process writes such a file; two that were put together may be one."""
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"kind":"a","key":"x0"}', "a second a record with key 'x0'"),
+        (b'{"kind":"a","key":"y","reward":NaN}', "NaN"),
+        (b'{"kind":"a","key":"y","reward":-Infinity}', "Infinity"),
+        (b'{"kind":"a","key":"y","reward":1e999}', "too large"),
+        (b'{"kind":"a","key":"y","reward":1,"reward":2}', "'reward' stands twice"),
+        (b'{"kind":"a","key":"y","text":"\xe2\x82"}', "not UTF-8"),
+        (b'{"kind":"a"}', "damaged record"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_record_that_cannot_be_is_refused_with_its_line(path, line, words):
     with Journal(path) as journal:
-        for number, key in enumerate("xyx"):
-            journal.append("a", f"{key}{number}", {"number": number})
-    text = path.read_text().replace('"x0"', '"x"').replace('"x2"', '"x"')
-    path.write_text(text)
-    with Journal(path) as journal:
-        assert [(record["key"], record["number"]) for record in journal.records("a")] == [
-            ("x", 2),
-            ("y1", 1),
-        ]
-        assert list(journal.keys()) == [("a", "x"), ("a", "y1")]
+        journal.append("a", "x0", {"number": 0})
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(DataError, match="line 3: ") as error:
+        Journal(path, read_only=True)
+    assert words in str(error.value)
 
 
 def test_a_journal_that_was_written_otherwise_is_read_as_well(path):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from rro.codec import first_problem
 from rro.concurrency import contained, gather_all
 from rro.environments.base import Benchmark, Forkable
 from rro.episodes.loop import (
@@ -24,11 +25,11 @@ from rro.episodes.loop import (
     step_checked,
     truncated_reward,
 )
-from rro.errors import RroError, describe, kind_of
+from rro.errors import DataError, RroError, describe, kind_of
 from rro.exploration.budget import Budget, BudgetSpent
 from rro.exploration.forks import Forks, Watched, state_name
 from rro.exploration.records import CandidateRecord, read_candidate, read_rollout, work_record
-from rro.exploration.tree import Node, RolloutSuffix, Tree
+from rro.exploration.tree import Node, RolloutSuffix, Tree, do_the_same
 from rro.policies.base import Policy
 from rro.runs.journal import Journal
 from rro.seeds import derive_seed
@@ -116,14 +117,14 @@ class Sampler:
             raise
 
     async def propose_and_estimate(self, node: Node, candidates: int, rollouts: int) -> list[Node]:
-        """Draw several at once and estimate each as soon as it is drawn. Raises ContextFull."""
-
-        async def draw_and_estimate() -> Node:
-            candidate = await self.propose(node)
-            await self.estimate(candidate, rollouts)
-            return candidate
-
-        return await gather_all(draw_and_estimate() for _ in range(candidates))
+        """Draw several at once, then estimate them. Raises ContextFull."""
+        drawn = await gather_all(self.propose(node) for _ in range(candidates))
+        await gather_all(
+            self.estimate(child, rollouts) for child in drawn if self._first_alike(child) is child
+        )
+        for child in drawn:
+            await self.estimate(child, rollouts)
+        return drawn
 
     async def follow(self, node: Node, action: Message) -> Node:
         """Carry out a given action (an expert's) as a candidate."""
@@ -178,17 +179,25 @@ class Sampler:
     # -- score
 
     async def estimate(self, node: Node, n: int) -> ProcessReward | None:
-        """r(h_t, a_t) from `n` rollouts; the outcome itself where the action ended the episode.
-        None: all failed."""
+        """r(h_t, a_t) from `n` rollouts, or from those of an earlier sibling that does the same;
+        the outcome itself where the action ended the episode. None: all failed."""
         rewards: list[float] = []
         if node.stop is None:
+            first = self._first_alike(node)
             await gather_all(
-                self.roll_out(node, number) for number in range(n) if number not in node.rollouts
+                self.roll_out(first, number) for number in range(n) if number not in first.rollouts
             )
-            outcomes = (node.rollouts[number].reward for number in range(n))
+            outcomes = (first.rollouts[number].reward for number in range(n))
             rewards = [reward for reward in outcomes if reward is not None]
         node.estimate = node.estimated(rewards, self.context.rollout_policy.name)
         return node.estimate
+
+    def _first_alike(self, node: Node) -> Node:
+        """The first drawn sibling that does the same, or the node itself."""
+        siblings = node.parent.children if node.parent is not None else [node]
+        return next(
+            (child for child in siblings if not child.recycled and do_the_same(child, node)), node
+        )
 
     def estimate_from(self, node: Node, suffixes: Sequence[RolloutSuffix]) -> None:
         """r(h_t, a_t) from all rollouts seen to follow it, here or after an action that does the
@@ -325,7 +334,13 @@ class Sampler:
         journal, name = self.context.journal, self.context.key(self.task, key)
         known = journal.get(kind, name)
         if known is not None:
-            return read(known)
+            try:
+                return read(known)
+            except ValueError as error:
+                raise DataError(
+                    f"{journal.path}: the {kind} record {name!r} is damaged "
+                    f"({first_problem(error)}); restore the file or start a new run"
+                ) from None
         finished = await make()
         if finished.stop is not StopReason.FAILED:
             journal.append(kind, name, work_record(finished))

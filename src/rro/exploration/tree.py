@@ -240,6 +240,19 @@ def answer(step: Step) -> tuple[str, float, bool]:
     return step.observation, step.reward, step.done
 
 
+def do_the_same(first: Node, second: Node) -> bool:
+    """Whether the actions of two siblings have the same text, or the same answer and lead to the
+    same state, where the environment tells its states apart (snapshots)."""
+    one, other = first.step, second.step
+    if one is None or other is None:
+        return False
+    if one.action.content == other.action.content:
+        return True
+    if (answer(one), first.stop, first.reward) != (answer(other), second.stop, second.reward):
+        return False
+    return first.stop is not None or bool(one.state and one.state == other.state)
+
+
 def recycled_child(child_id: str, parent: Node, origin: RolloutSuffix) -> Node:
     """The node that the next step of `origin` leads to; not yet among the parent's children."""
     child = Node(child_id, parent, step=origin.next, policy=origin.rollout.policy, origin=origin)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rro.errors import DataError, RroError, UsageError
+from rro.jsonl import strict_json
 from rro.runs.journal_index import Index
 
 SCHEMA = 2
@@ -85,7 +86,13 @@ class Journal:
                     break  # a crash cut this line short
                 record = self._parse(line, number)
                 if number > 1:
-                    self._index.put(record["kind"], record["key"], self._end, len(line))
+                    kind, key = record["kind"], record["key"]
+                    if (kind, key) in self:
+                        raise DataError(
+                            f"{self.path}, line {number}: a second {kind} record with key {key!r}; "
+                            "restore the file or start a new run"
+                        )
+                    self._index.put(kind, key, self._end, len(line))
                 else:
                     self._check_header(record)
                 self._end, self._lines = self._end + len(line), number
@@ -125,11 +132,12 @@ class Journal:
 
     def _parse(self, line: bytes, number: int) -> dict[str, Any]:
         try:
-            record = json.loads(line)
+            record = strict_json(line)
             record["kind"], record["key"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{self.path}, line {number}: damaged record; restore the file or start a new run"
+                f"{self.path}, line {number}: damaged record ({error}); restore the file or start "
+                "a new run"
             ) from None
         return record  # type: ignore[no-any-return]
 

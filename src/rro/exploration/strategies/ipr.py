@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from rro.concurrency import gather_all
 from rro.exploration.sampler import Sampler
 from rro.exploration.strategies.base import Count, Strategy, StrategyContext
+from rro.exploration.tree import do_the_same
 
 
 @dataclass(frozen=True)
 class IterativeStepRefinement(Strategy):
     """Walks along the expert's episode; at each step the policy's own action and the expert's are
-    estimated, unless they are the same. Explores greedily and rolls out at the policy's temperature
+    estimated, unless they do the same. Explores greedily and rolls out at the policy's temperature
     (section 4)."""
 
     rollouts: Count = 5
@@ -31,7 +32,7 @@ class IterativeStepRefinement(Strategy):
         for step in self.context.expert(sampler.task.id).steps:
             own = await sampler.propose(node)
             expert = await sampler.follow(node, step.action)
-            if own.action.content != expert.action.content:
+            if not do_the_same(own, expert):
                 await gather_all(
                     sampler.estimate(action, self.rollouts) for action in (own, expert)
                 )

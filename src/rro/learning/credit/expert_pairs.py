@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rro.exploration.tree import Node, Tree, gap
+from rro.exploration.tree import Node, Tree, do_the_same, gap
 from rro.learning.credit.base import Credit, CreditContext
 from rro.learning.credit.outcome_pairs import OutcomePairs
 from rro.learning.credit.pairs import Margin, step_pair
@@ -39,7 +39,7 @@ class ExpertPairs(Credit):
         assert own.estimate is not None
         assert expert.estimate is not None
         difference = gap(expert.estimate, own.estimate)
-        if abs(difference) <= self.margin:
+        if abs(difference) <= self.margin or do_the_same(own, expert):
             return []
         better, worse = (expert, own) if difference > 0 else (own, expert)
         if self.sides == "message":

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rro.exploration.tree import Node, Tree, gap
+from rro.exploration.tree import Node, Tree, do_the_same, gap
 from rro.learning.credit.base import Credit, CreditContext
 from rro.types import Message, PairKind, PreferencePair
 
@@ -20,7 +20,7 @@ Margin = Annotated[float, Field(ge=0)]
 @dataclass(frozen=True)
 class SiblingPairs(Credit):
     """Each committed action against its siblings whose process reward is lower. Siblings without an
-    estimate, and those that say the same, give no pair."""
+    estimate, and those that do the same, give no pair."""
 
     siblings: Siblings = "lowest"
     """Which siblings the chosen action is paired with: the one with the lowest process reward, or
@@ -40,7 +40,7 @@ class SiblingPairs(Credit):
 
 
 def lower_siblings(chosen: Node, margin: float) -> Iterator[Node]:
-    """Siblings that say something else and whose process reward is lower than that of `chosen` by
+    """Siblings that do something else and whose process reward is lower than that of `chosen` by
     more than `margin`."""
     if chosen.estimate is None or chosen.parent is None:
         return
@@ -48,7 +48,7 @@ def lower_siblings(chosen: Node, margin: float) -> Iterator[Node]:
         if (
             sibling.estimate is not None
             and gap(chosen.estimate, sibling.estimate) > margin
-            and sibling.action.content != chosen.action.content
+            and not do_the_same(sibling, chosen)
         ):
             yield sibling
 
