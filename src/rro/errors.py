@@ -57,6 +57,12 @@ def describe(error: BaseException) -> str:
     return f"{kind_of(error)}: {_text(error)}"
 
 
+def reason_of(error: Exception) -> str:
+    """What an error says, for a sentence that names the file already: of an OSError neither its
+    number nor its file."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def place_of(error: BaseException) -> str:
     """Where an error was raised, as " (FILE, line N)", unless its message says so."""
     if isinstance(error, PluginError) and error.__cause__ is not None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from rro.errors import DataError
+from rro.errors import DataError, reason_of
 
 _GZIP, _BOM = b"\x1f\x8b", b"\xef\xbb\xbf"
 
@@ -98,4 +98,4 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
             # Iterating over binary lines splits at "\n" alone: U+2028 and others are text.
             yield cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{file} cannot be read: {error}") from None
+        raise DataError(f"{file} cannot be read: {reason_of(error)}") from None

@@ -69,10 +69,10 @@ def test_defaults_are_the_papers():
             "explore.rollouts=many",
             "explore.rollouts must be a whole number of at least 1, not 'many'",
         ),
-        ("explore.strategy=ppo", "explore.strategy: unknown strategy 'ppo': choose one of .*rro"),
+        ("explore.strategy=ppo", "unknown strategy 'ppo': choose one of .*rro"),
         ("dpo.batch_size=0", "dpo.batch_size must be a whole number of at least 1, not 0"),
-        ("seed", "'seed': not an override"),
-        ("=3", "not an override"),
+        ("seed", "override seed: sets nothing: write key.sub=value"),
+        ("=3", "override =3: sets nothing"),
         ("name.first=3", "name is a value, not a section"),
     ],
 )
@@ -100,11 +100,10 @@ def test_a_recipe_that_is_not_there_or_not_text(tmp_path):
 
 @given(
     st.builds(
-        lambda name, margin, steps, lora, options: {
-            "name": name,
+        lambda text, margin, steps, lora, options: {
             "explore": {"margin": margin},
             "environment": {"max_steps": steps, "options": options},
-            "model": {"lora": {"rank": lora} if lora else None},
+            "model": {"lora": {"rank": lora} if lora else None, "text_tokens": [text]},
         },
         st.text(st.characters(exclude_categories=["Cs"])),
         st.floats(0, 10),

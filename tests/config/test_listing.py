@@ -48,7 +48,7 @@ def test_the_listing_of_a_recipe_sets_what_the_recipe_sets(tmp_path, name):
 
 def test_odd_values_survive(tmp_path):
     overrides = [
-        'name="a # \\"b\\"\\n"',
+        'model.text_tokens=["a # \\"b\\"\\n"]',
         "environment.name=webshop",
         'environment.options.system="= ["',
         "environment.webshop.sample.products=4",

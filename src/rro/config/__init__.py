@@ -15,15 +15,14 @@ from rro.config.sections import (
     LoraConfig,
     ModelConfig,
     OptimiseConfig,
-    PluginSection,
     PolicyConfig,
     PricesConfig,
     RoundsConfig,
-    Section,
     SftConfig,
     TinyConfig,
     TrainingConfig,
 )
+from rro.config.tables import PluginSection, Section
 
 __all__ = [
     "BudgetConfig",

@@ -20,7 +20,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from rro.config.plugin_options import plugin_sections
-from rro.config.sections import Config, PluginSection
+from rro.config.sections import Config
+from rro.config.tables import PluginSection
 from rro.config.wording import expected, model_in
 from rro.errors import UsageError
 from rro.plugins import Plugin, search_in

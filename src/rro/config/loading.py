@@ -16,8 +16,9 @@ from rro.config.origins import Origins, key_lines
 from rro.config.packaged import find_method
 from rro.config.plugin_options import option_problems, plugin_problems
 from rro.config.problems import Problem, problems_of, refuse
-from rro.config.sections import Config, PluginSection
-from rro.errors import UsageError
+from rro.config.sections import Config
+from rro.config.tables import PluginSection
+from rro.errors import UsageError, reason_of
 from rro.plugins import Plugin
 
 
@@ -91,7 +92,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Origins]:
     except IsADirectoryError:
         raise UsageError(f"{path} is a folder: name a recipe's file") from None
     except (OSError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
+        raise UsageError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
 def _with_method(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -168,15 +169,20 @@ def _apply(tree: dict[str, Any], override: str, origins: Origins) -> list[Proble
     key, equals, text = override.partition("=")
     path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
-        return [Problem((), "not an override: write key.sub=value", origin=repr(override))]
+        return [_misplaced(override, "sets nothing: write key.sub=value", origins)]
     for parent in path[:-1]:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            sentence = f"{parent} is a value, not a section"
-            return [Problem((), sentence, origin=f"override {override}")]
+            return [_misplaced(override, f"{parent} is a value, not a section", origins)]
     tree[path[-1]] = _value(text)
     origins.override(path, override)
     return []
+
+
+def _misplaced(override: str, sentence: str, origins: Origins) -> Problem:
+    """The problem of an override that reaches no setting: it stands for itself."""
+    origins.override((override,), override)
+    return Problem((override,), sentence)
 
 
 def _value(text: str) -> Any:

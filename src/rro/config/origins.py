@@ -49,15 +49,33 @@ class Origins:
     def of(self, path: Path, *, secret: bool = False) -> str:
         """The place where a setting, something in it, or the nearest table around it was written.
         A `secret` override is named by its key."""
+        override, line = self._find(path)
+        if override:
+            return f"override {override.partition('=')[0] if secret else override}"
+        return f"{self.where}:{line}" if line else self.where
+
+    def order(self, path: Path) -> tuple[bool, int]:
+        """Sorts settings as they were written: the file's by line, then overrides as typed."""
+        override, line = self._find(path)
+        typed = list(dict.fromkeys(self.overrides.values()))
+        return override is not None, typed.index(override) if override else line
+
+    def names(self, path: Path) -> bool:
+        """Whether the place of this setting already tells its key: an override of just that."""
+        override, _ = self._find(path)
+        return override is not None and override.partition("=")[0].strip() == ".".join(path)
+
+    def _find(self, path: Path) -> tuple[str | None, int]:
+        """The override, or else the line; 0: the source as a whole."""
         inside = [known for known in self.overrides if known[: len(path)] == path]
         if path and inside:
             path = inside[0]
         for length in range(len(path), 0, -1):
             if override := self.overrides.get(path[:length]):
-                return f"override {override.partition('=')[0] if secret else override}"
+                return override, 0
             if line := self.lines.get(path[:length]):
-                return f"{self.where}:{line}"
-        return self.where
+                return None, line
+        return None, 0
 
 
 def key_lines(text: str) -> dict[Path, int]:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from rro.config.origins import Path
 from rro.config.problems import Problem, problems_of
-from rro.config.sections import Config, PluginSection
+from rro.config.sections import Config
+from rro.config.tables import PluginSection
 from rro.errors import UsageError
 from rro.plugins import Plugin, search_in
 
@@ -58,7 +59,8 @@ def _problems(section: PluginSection, table: str, name: str) -> Iterator[Problem
     try:
         plugin = section.door.find(name)
     except UsageError as error:
-        yield Problem(chosen, f"{'.'.join(chosen)}: {error}")
+        sentence = str(error).removeprefix(f"{section.door.kind} {name}: ")
+        yield Problem(chosen, f"{'.'.join(chosen)}: {sentence}")
         return
     values = section.options_of(plugin)
     try:

@@ -23,28 +23,30 @@ _LONGEST_VALUE = 60
 @dataclass(frozen=True)
 class Problem:
     """One setting that is wrong: its key, and a sentence that begins with the key. What a
-    `secret` one was set to is printed nowhere. `origin` is where it was written; by default what
-    the recipe's origins say."""
+    `secret` one was set to is printed nowhere."""
 
     path: Path
     sentence: str
     secret: bool = False
-    origin: str | None = None
 
 
 def refuse(problems: Iterable[Problem], origins: Origins) -> None:
-    """Raises UsageError that tells all problems, one a line, if there are any."""
-    lines = list(
-        dict.fromkeys(
-            f"{problem.origin or origins.of(problem.path, secret=problem.secret)}: "
-            f"{problem.sentence}"
-            for problem in problems
-        )
-    )
+    """Raises UsageError that tells all problems, one a line, in the order of writing, if there are
+    any."""
+    ordered = sorted(problems, key=lambda problem: origins.order(problem.path))
+    lines = list(dict.fromkeys(_line(problem, origins) for problem in ordered))
     if len(lines) == 1:
         raise UsageError(lines[0])
     if lines:
         raise UsageError("\n  ".join([f"{len(lines)} settings are wrong:", *lines]))
+
+
+def _line(problem: Problem, origins: Origins) -> str:
+    """Where a problem was written and what it is; a key that the place tells is not said again."""
+    sentence = problem.sentence
+    if origins.names(problem.path):
+        sentence = sentence.removeprefix(f"{'.'.join(problem.path)}: ")
+    return f"{origins.of(problem.path, secret=problem.secret)}: {sentence}"
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], tree: Any) -> list[Problem]:

@@ -12,7 +12,8 @@ from pydantic import BaseModel, PydanticUserError
 from rro.config.listing import plugins_of
 from rro.config.old_keys import OLD_KEYS
 from rro.config.plugin_options import plugin_sections
-from rro.config.sections import Config, PluginSection
+from rro.config.sections import Config
+from rro.config.tables import PluginSection
 from rro.plugins import Plugin
 
 log = logging.getLogger(__name__)

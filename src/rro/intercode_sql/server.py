@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from rro.errors import DataError, RroError, UsageError
+from rro.errors import DataError, RroError, UsageError, reason_of
 from rro.intercode_sql.engine import (
     EMPTY,
     INTERRUPTED,
@@ -432,7 +432,7 @@ def load_dump(url: str, dump: Path) -> int:
     try:
         text = dump.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{dump} cannot be read as a MySQL dump: {error}") from None
+        raise DataError(f"{dump} cannot be read as a MySQL dump: {reason_of(error)}") from None
     address = parse_url(url)
     connection = connect(address)
     try:

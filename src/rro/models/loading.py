@@ -32,7 +32,7 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from rro.config import ModelConfig, TinyConfig
-from rro.errors import UsageError
+from rro.errors import UsageError, reason_of
 from rro.models.chat import SMOLLM2_TEMPLATE, TINY_TEMPLATE
 
 TINY_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
@@ -261,7 +261,7 @@ def _load_tokenizer(config: ModelConfig, source: str) -> Any:
             tokenizer.chat_template = config.chat_template.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"model.chat_template {config.chat_template} cannot be read: {error}"
+                f"model.chat_template {config.chat_template} cannot be read: {reason_of(error)}"
             ) from None
     if not tokenizer.chat_template:
         raise UsageError(f"{source} has no chat template: name a Jinja file in model.chat_template")

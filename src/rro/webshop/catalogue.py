@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from rro.errors import DataError
+from rro.errors import DataError, reason_of
 from rro.webshop.analysis import QueryError, has_surrogates
 
 # Most products that a search returns.
@@ -265,7 +265,7 @@ def _read(file: Path, kind: type) -> Any:
     try:
         value = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}): fetch it again") from None
+        raise DataError(f"{file} cannot be read ({reason_of(error)}): fetch it again") from None
     if not isinstance(value, kind):
         raise DataError(
             f"{file} contains a JSON {type(value).__name__}; WebShop's file is a {kind.__name__}"

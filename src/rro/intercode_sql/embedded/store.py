@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from rro.errors import DataError
+from rro.errors import DataError, reason_of
 from rro.intercode_sql.embedded.functions import key
 
 # Version of the file's format: raise it with any change to what is stored.
@@ -190,7 +190,7 @@ def open_store(dump: Path, cache: Path | None = None) -> tuple[Catalogue, sqlite
     try:
         text = dump.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{dump} cannot be read as a MySQL dump: {error}") from None
+        raise DataError(f"{dump} cannot be read as a MySQL dump: {reason_of(error)}") from None
     catalogue, rows = read_dump(text, str(dump))
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rro"
