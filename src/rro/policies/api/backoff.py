@@ -9,6 +9,7 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -28,6 +29,21 @@ class TransientError(Exception):
         self.kind, self.overload, self.retry_after = kind, overload, retry_after
 
 
+@dataclass
+class Patience:
+    """The seconds that a request may still wait because of the server."""
+
+    left: float = float("inf")
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait, if that much is left; returns whether it was."""
+        if seconds > self.left:
+            return False
+        self.left -= seconds
+        await asyncio.sleep(seconds)
+        return True
+
+
 def backoff(attempt: int, rng: random.Random) -> float:
     """Seconds to wait after attempt number `attempt` (from 0): doubling, with "equal jitter"."""
     longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempt, 16))
@@ -44,10 +60,10 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
     except ValueError:
         try:
             date = parsedate_to_datetime(value)
-        except ValueError:
+            date = date.replace(tzinfo=UTC) if date.tzinfo is None else date
+            return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
+        except (ValueError, OverflowError, TypeError, IndexError):
             return None
-        date = date.replace(tzinfo=UTC) if date.tzinfo is None else date
-        return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
     return seconds if 0 <= seconds < float("inf") else None
 
 
@@ -66,16 +82,19 @@ class AdaptiveLimit:
         self._pause_until = 0.0
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait until one more request may be sent, and adapt the limit to how it ends."""
-        await self._enter()
+    async def slot(self, patience: Patience | None = None) -> AsyncIterator[None]:
+        """Wait until one more request may be sent, and adapt the limit to how it ends. A pause that
+        the server asks for lets all requests wait, unless it is beyond the request's patience.
+        Raises TransientError if such a pause of another request is."""
+        patience = patience or Patience()
+        await self._enter(patience)
         decreases = self._decreases
         try:
             yield
         except TransientError as error:
             if error.overload:
                 self._decrease(decreases)
-            if error.retry_after:
+            if error.retry_after and error.retry_after <= patience.left:
                 self._pause(error.retry_after)
             raise
         else:
@@ -96,11 +115,13 @@ class AdaptiveLimit:
         """Let all requests wait as long as the server asked one of them to."""
         self._pause_until = max(self._pause_until, asyncio.get_running_loop().time() + seconds)
 
-    async def _enter(self) -> None:
+    async def _enter(self, patience: Patience) -> None:
         loop = asyncio.get_running_loop()
         while True:
             if (left := self._pause_until - loop.time()) > 0:
-                await asyncio.sleep(left)
+                if not await patience.wait(left):
+                    self._wake()
+                    raise TransientError("pause", f"it asks for a pause of {left:.0f} s more")
             elif self.busy < int(self.now):
                 break
             else:

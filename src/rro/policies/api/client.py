@@ -7,26 +7,34 @@ share them."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import logging
 import os
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rro.errors import PolicyError, RroError, UsageError
-from rro.policies.api.backoff import AdaptiveLimit, TransientError, backoff, parse_retry_after
+from rro.policies.api.backoff import (
+    AdaptiveLimit,
+    Patience,
+    TransientError,
+    backoff,
+    parse_retry_after,
+)
 from rro.policies.api.loop_thread import LoopThread
+from rro.policies.api.secret import Secret
 from rro.policies.api.settings import OpenAIConfig
+from rro.policies.api.transport import BodyError, Response, exchange, make_client
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-# seconds; a server that asks for a longer wait counts as gone
-_LONGEST_RETRY_AFTER = 600.0
+# bytes of an answer, where a request says nothing else
+MOST_BYTES = 2**24
 # and every status from 500 on, except 501 and 505
 _TRANSIENT = {408, 409, 425, 429}
 _OUT_OF_CREDIT = {"insufficient_quota", "billing_hard_limit_reached"}
@@ -34,13 +42,11 @@ _OUT_OF_CREDIT = {"insufficient_quota", "billing_hard_limit_reached"}
 
 class RequestRejected(Exception):
     """The server rejects a request and would reject it again: its `status`, its message (`text`),
-    its error code or type, and the other `fields` of its error."""
+    its error code or type, and the field of the request that it names (`param`)."""
 
-    def __init__(
-        self, status: int, text: str, code: str = "", fields: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, status: int, text: str, code: str = "", param: str = "") -> None:
         super().__init__(f"{status}: {text}")
-        self.status, self.text, self.code, self.fields = status, text, code, fields or {}
+        self.status, self.text, self.code, self.param = status, text, code, param
 
 
 class ApiClient:
@@ -55,7 +61,10 @@ class ApiClient:
         self.failures: Counter[str] = Counter()
         self.requests = self.given_up = 0
         self.limit = AdaptiveLimit(settings.concurrency)
+        # by model and dialect, the fields of requests that the server does not accept
+        self.left_out: dict[str, set[str]] = {}
         self._key = _key(settings.key_variable)
+        self.secret = Secret(self._key)
         # of waits alone: no result depends on it
         self._rng = random.Random()
         self._client = self._make_client()
@@ -72,39 +81,46 @@ class ApiClient:
         body: Mapping[str, Any] | None,
         read: Callable[[Any], T],
         retries: int | None = None,
+        most_bytes: int = MOST_BYTES,
     ) -> T:
         """POST `body` (None: GET) and return `read` of the answer's JSON; in the client's loop.
         Transient errors, also those of `read`, are retried `retries` times (None: as the settings
-        say). Raises PolicyError after that, RequestRejected for what no retry helps."""
+        say), as long as there is patience left. Raises PolicyError after that, RequestRejected for
+        what no retry helps. An answer has at most `most_bytes`."""
         self.requests += 1
+        patience = Patience(self.settings.patience)
         retries = self.settings.retries if retries is None else retries
         for attempt in range(retries + 1):
             try:
-                async with self.limit.slot():
-                    return read(await self._send(path, body))
+                async with self.limit.slot(patience):
+                    return _read(await self._send(path, body, most_bytes), read)
             except TransientError as error:
                 self.failures[error.kind] += 1
                 log.debug("%s%s, attempt %d: %s", self.url, path, attempt + 1, error)
-                if attempt == retries or (error.retry_after or 0) > _LONGEST_RETRY_AFTER:
+                wait = max(error.retry_after or 0.0, backoff(attempt, self._rng))
+                if attempt == retries or not await patience.wait(wait):
                     self.given_up += 1
                     raise PolicyError(
                         f"{self.url} did not answer in {attempt + 1} attempts: {error}"
                     ) from None
-                await asyncio.sleep(max(error.retry_after or 0.0, backoff(attempt, self._rng)))
         raise AssertionError("unreachable")
 
     def account(self) -> str:
-        """One sentence: how many requests there were, and what failed."""
+        """One sentence: how many requests there were, what failed, and what was left out."""
+        left_out = [f"{', '.join(sorted(n))} ({of})" for of, n in self.left_out.items() if n]
         kinds = ", ".join(f"{kind} {count}" for kind, count in self.failures.most_common())
         return (
             f"{self.url}: {self.requests} requests; {self.failures.total()} attempts failed"
             + (f" ({kinds})" if kinds else "")
             + f"; {self.given_up} requests given up; at least {self.limit.lowest} allowed at once"
+            + (f"; not accepted, so left out: {'; '.join(left_out)}" if left_out else "")
         )
 
     def close(self) -> None:
         """Cancel what is in flight, end the connections and the thread."""
-        if self.thread.close(self._client.aclose) and self.failures:
+        if self.thread.close(self._client.aclose) and (
+            self.failures or any(self.left_out.values())
+        ):
             log.warning("%s", self.account())
 
     def explain(self, rejected: RequestRejected, model: str) -> RroError:
@@ -131,44 +147,43 @@ class ApiClient:
 
     # -- below: one attempt
 
-    async def _send(self, path: str, body: Mapping[str, Any] | None) -> Any:
+    async def _send(self, path: str, body: Mapping[str, Any] | None, most_bytes: int) -> Any:
         import httpx2
 
-        method, url = "GET" if body is None else "POST", self.url + path
-        url = path if path.startswith("http") else url
+        url, seconds = path if path.startswith("http") else self.url + path, self.settings.timeout
         try:
             # of the whole request: a server may also send slowly
-            async with asyncio.timeout(self.settings.timeout):
-                response = await self._client.request(method, url, json=body)
+            response = await exchange(self._client, url, body, seconds, most_bytes)
         except (TimeoutError, httpx2.TimeoutException):
-            text = f"no answer within {self.settings.timeout:g} s"
+            text = f"no answer within {seconds:g} s"
             raise TransientError("time-out", text, overload=True) from None
-        except httpx2.TransportError as error:
-            text = self._clean(f"{type(error).__name__}: {error}")
+        except BodyError as error:
+            raise TransientError("unreadable", self.secret.clean(str(error))) from None
+        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+            text = self.secret.clean(f"{type(error).__name__}: {error}")
             raise TransientError("connection", text) from None
-        if response.status_code // 100 != 2:
+        if response.status // 100 != 2:
             raise self._failure(response)
         try:
-            return response.json()
+            tree = json.loads(response.body)
         except (ValueError, RecursionError):
-            text = f"invalid JSON: {self._clean(response.text[:80])!r}"
+            text = f"invalid JSON: {self.secret.clean(response.text)[:80]!r}"
             raise TransientError("invalid JSON", text) from None
+        # here, where answers come in, so that no file can have it
+        if self.secret and self.secret.inside("".join(_strings(tree))):
+            raise TransientError("our key", "the answer repeats our key")
+        return tree
 
-    def _failure(self, response: Any) -> Exception:
-        status, (text, code, fields) = response.status_code, _reason(response)
-        text = self._clean(text)
+    def _failure(self, response: Response) -> Exception:
+        status, (text, code, fields) = response.status, _reason(response)
+        text, code = self.secret.clean(text), self.secret.clean(code)
         transient = status in _TRANSIENT or (status >= 500 and status not in (501, 505))
         if code in _OUT_OF_CREDIT or not transient:
-            return RequestRejected(status, text, code, fields)
-        wait = parse_retry_after(response.headers.get("retry-after"))
+            return RequestRejected(status, text, code, str(fields.get("param") or "")[:40])
+        wait = parse_retry_after(response.retry_after)
         return TransientError(
             str(status), f"{status} {text}", overload=status in (429, 503), retry_after=wait
         )
-
-    def _clean(self, text: str) -> str:
-        """A server's message as one short line without the key, which some servers repeat."""
-        text = " ".join(text.split())
-        return (text.replace(self._key, "[key]") if self._key else text)[:300]
 
     def _make_client(self) -> Any:
         parts = urlsplit(self.url)
@@ -184,8 +199,8 @@ class ApiClient:
                 'policy.backend = "openai" needs httpx2: pip install "rro[openai]"'
             ) from None
         limit = self.settings.concurrency
-        return httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+        return make_client(
+            {"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=httpx2.Timeout(self.settings.timeout, connect=min(10.0, self.settings.timeout)),
             limits=httpx2.Limits(max_connections=limit, max_keepalive_connections=limit),
             # proxies are for other machines
@@ -202,18 +217,43 @@ def _key(variable: str) -> str:
     return key
 
 
-def _reason(response: Any) -> tuple[str, str, Mapping[str, Any]]:
+def _reason(response: Response) -> tuple[str, str, Mapping[str, Any]]:
     """The text, the code and the other fields of a server's error, from where servers put them."""
     try:
-        tree = response.json()
+        tree = json.loads(response.body)
+        # Google's come in a list
+        tree = tree[0] if isinstance(tree, list) and len(tree) == 1 else tree
+        error = tree.get("error", tree) if isinstance(tree, dict) else tree
+        if not isinstance(error, dict):
+            return str(error), "", {}
+        text = error.get("message") or error.get("Message") or error.get("detail") or error
+        codes = [str(error[key]) for key in ("code", "type") if error.get(key)]
+        return str(text), next((code for code in codes if not code.isdigit()), ""), error
     except (ValueError, RecursionError):
-        return response.text or response.reason_phrase, "", {}
-    error = tree.get("error", tree) if isinstance(tree, dict) else tree
-    if not isinstance(error, dict):
-        return str(error), "", {}
-    text = error.get("message") or error.get("detail") or error
-    codes = [str(error[key]) for key in ("code", "type") if error.get(key)]
-    return str(text), next((code for code in codes if not code.isdigit()), ""), error
+        return response.text or response.reason, "", {}
+
+
+def _strings(tree: Any) -> Iterator[str]:
+    """All texts in a JSON value, in order; without recursion, as it may be nested deeply."""
+    left = [tree]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            left.extend(reversed(value.values()))
+            yield from value
+        elif isinstance(value, list):
+            left.extend(reversed(value))
+
+
+def _read(tree: Any, read: Callable[[Any], T]) -> T:
+    try:
+        return read(tree)
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise TransientError(
+            "unreadable", f"the answer has another form: {type(error).__name__}"
+        ) from None
 
 
 _clients: dict[str, tuple[ApiClient, int]] = {}

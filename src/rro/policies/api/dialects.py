@@ -20,7 +20,12 @@ from rro.types import Message, SamplingParams, Usage, storable
 # vLLM: what the model's generation_config.json says). Requests leave out those of OPTIONAL that a
 # server does not accept.
 NEUTRAL = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-OPTIONAL = ("seed", *NEUTRAL)
+# What a request can do without: the seed (a repeat then differs), stop strings (answers are cut
+# here), and a field with this value, which means the same when it is not sent.
+OPTIONAL: dict[str, Any] = {"seed": None, "stop": None, **NEUTRAL, "n": 1, "stream": False}
+OPTIONAL |= {"top_p": 1.0, "temperature": 1.0}
+# no count of a server is larger
+_LARGEST = 2**31 - 1
 # llama.cpp's chain of samplers reduced to ours: first the temperature, then top_p.
 LLAMA_SAMPLERS = {"samplers": ["temperature", "top_p"]}
 
@@ -96,7 +101,7 @@ class Dialect(ABC):
 
     def text(self, tree: Any) -> str:
         """The first answer's text as the server decoded it."""
-        return str(_choices(tree)[0].get("text") or "")
+        return _text(_choices(tree)[0].get("text"))
 
 
 class TokenDialect(Dialect):
@@ -128,10 +133,11 @@ class VllmTokens(TokenDialect):
         return _reply(tree, [self._answer(choice, request) for choice in _choices(tree)])
 
     def _answer(self, choice: Mapping[str, Any], request: SamplingRequest) -> Answer:
-        ids, finish = _ids(choice.get("token_ids")), _finish(choice.get("finish_reason"))
+        ids = _ids(choice.get("token_ids"), self.chat)
+        finish = _finish(choice.get("finish_reason"))
         logprobs = None
         if request.params.logprobs:
-            logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
+            logprobs = _table(choice.get("logprobs")).get("token_logprobs")
         return _answer_from_ids(self.chat, ids, logprobs, finish, request)
 
 
@@ -163,22 +169,22 @@ class LlamaTokens(TokenDialect):
             raise TransientError("incomplete answer", "the answer has no end")
         kind = tree.get("stop_type")
         finish = _finish({"eos": "stop", "word": "stop", "limit": "length"}.get(str(kind), kind))
-        ids = _ids(tree.get("tokens"))
+        ids = _ids(tree.get("tokens"), self.chat)
         logprobs = None
         if request.params.logprobs:
             logprobs = _aligned(tree.get("completion_probabilities"), ids)
         answer = _answer_from_ids(self.chat, ids, logprobs, finish, request)
-        prompt, cached = tree.get("tokens_evaluated"), (tree.get("timings") or {}).get("cache_n")
+        prompt, cached = tree.get("tokens_evaluated"), _table(tree.get("timings")).get("cache_n")
         return Reply(
             (answer,),
             _count(prompt),
             _count(cached) or 0,
             len(answer.ids or ()),
-            str(tree.get("model") or ""),
+            _text(tree.get("model")),
         )
 
     def text(self, tree: Any) -> str:
-        return str(tree.get("content") or "")
+        return _text(tree.get("content"))
 
 
 class Chat(Dialect):
@@ -206,16 +212,15 @@ class Chat(Dialect):
     def read(self, tree: Any, request: SamplingRequest) -> Reply:
         answers = []
         for choice in _choices(tree):
-            finish, message = _finish(choice.get("finish_reason")), choice.get("message")
-            text = message.get("content") if isinstance(message, dict) else None
-            if not isinstance(text, str) or (finish == "length" and not text):
+            finish, text = _finish(choice.get("finish_reason")), _said(choice)
+            # a server may leave the stop string in
+            ends = [text.find(stop) for stop in request.params.stop if stop in text]
+            text = text[: min(ends)] if ends else text
+            if not text.strip():
                 raise PolicyError(
                     f"the server gave no text (finish_reason {finish!r}: a refusal, or only "
                     "reasoning?)"
                 )
-            # a server may leave the stop string in
-            ends = [text.find(stop) for stop in request.params.stop if stop in text]
-            text = text[: min(ends)] if ends else text
             answers.append(Answer(storable(text), None, None, "stop" if ends else finish))
         return _reply(tree, answers)
 
@@ -243,14 +248,40 @@ def _finish(reason: Any) -> Literal["stop", "length"]:
     raise PolicyError(f"the server withheld an answer (finish_reason {str(reason)[:40]!r})")
 
 
-def _ids(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(isinstance(id_, int) and id_ >= 0 for id_ in value):
-        raise TransientError("incomplete answer", "the answer has no token ids")
+def _said(choice: Mapping[str, Any]) -> str:
+    """The text of an answer in chat. Raises PolicyError for one that is not an assistant's,
+    refuses, or calls tools."""
+    message = _table(choice.get("message"))
+    if message.get("role") not in (None, "assistant"):
+        raise PolicyError(f"the server answered as {str(message['role'])[:40]!r}")
+    for name in ("refusal", "tool_calls", "function_call"):
+        if message.get(name):
+            raise PolicyError(f"the server gave no text ({name.replace('_', ' ')})")
+    if choice.get("error"):
+        raise PolicyError("the server withheld an answer (it reports an error)")
+    return _text(message.get("content"))
+
+
+def _ids(value: Any, chat: ChatFormat) -> tuple[int, ...]:
+    """Raises TransientError for what is not a list of ids of our tokenizer."""
+    if not isinstance(value, list) or not all(
+        type(id_) is int and 0 <= id_ < chat.vocabulary for id_ in value
+    ):
+        raise TransientError("incomplete answer", "the answer has no token ids of our tokenizer")
     return tuple(value)
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    """A server's count; None if it is no plausible one."""
+    return value if type(value) is int and 0 <= value <= _LARGEST else None
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _answer_from_ids(
@@ -261,26 +292,27 @@ def _answer_from_ids(
     request: SamplingRequest,
 ) -> Answer:
     """An answer from sampled ids: cut after the request's limit, the first end-of-turn token or a
-    stop string, and decoded here. `logprobs`: as the server sent them, None if not asked for."""
+    stop string, or before another control token, and decoded here. `logprobs`: as the server sent
+    them, None if not asked for."""
     limit, stops = request.limit, request.params.stop
-    end = next((number + 1 for number, id_ in enumerate(ids[:limit]) if id_ in chat.end_ids), None)
-    keep = min(len(ids), limit) if end is None else end
-    if not ids or (logprobs is not None and not _are_logprobs(logprobs, keep)):
+    keep, ended = chat.cut(ids[:limit])
+    if not ids or (logprobs is not None and not _are_logprobs(logprobs, len(ids))):
         raise TransientError("incomplete answer", "the answer lacks tokens or log-probabilities")
     text, stopped = chat.decode(ids[:keep]), False
     if stops and (stop := cut_at_stop(ids[:keep], stops, chat.decode)):
         (keep, text), stopped = stop, True
     complete = finish == "stop" and keep == len(ids)
     kept_logprobs = None if logprobs is None else tuple(logprobs[:keep])
-    ended = stopped or complete or end is not None
+    ended = ended or stopped or complete
     return Answer(text, ids[:keep], kept_logprobs, "stop" if ended else "length")
 
 
 def _are_logprobs(values: Any, count: int) -> bool:
+    """Whether these are logarithms of `count` probabilities, up to rounding, and none is NaN."""
     return (
         isinstance(values, list)
-        and len(values) >= count
-        and all(isinstance(v, int | float) for v in values[:count])
+        and len(values) == count
+        and all(type(value) in (int, float) and -1e6 < value < 0.01 for value in values)
     )
 
 
@@ -297,12 +329,12 @@ def _aligned(entries: Any, ids: Sequence[int]) -> list[Any] | None:
 
 
 def _reply(tree: dict[str, Any], answers: Sequence[Answer]) -> Reply:
-    usage = tree.get("usage") or {}
-    details = usage.get("prompt_tokens_details") or {}
+    usage = _table(tree.get("usage"))
+    details = _table(usage.get("prompt_tokens_details"))
     return Reply(
         tuple(answers),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         cached_tokens=_count(details.get("cached_tokens")) or 0,
         generated_tokens=_count(usage.get("completion_tokens")),
-        model=str(tree.get("model") or ""),
+        model=_text(tree.get("model")),
     )

@@ -15,6 +15,7 @@ from rro.policies.api.capabilities import QUESTION, TOKENS, Capabilities, probe
 from rro.policies.api.client import ApiClient, RequestRejected, connect, disconnect
 from rro.policies.api.dialects import (
     LLAMA_SAMPLERS,
+    NEUTRAL,
     Chat,
     Dialect,
     LlamaTokens,
@@ -158,5 +159,6 @@ def _warn(endpoint: Endpoint, capabilities: Capabilities) -> None:
         log.warning("%s does not honour temperature 0", where)
     if left_out := endpoint.left_out - {"seed"}:
         names = ", ".join(sorted(left_out))
-        log.warning("%s does not accept %s: it may truncate the distribution", where, names)
+        effect = "it may truncate the distribution" if left_out & NEUTRAL.keys() else "left out"
+        log.warning("%s does not accept %s: %s", where, names, effect)
     log.info("%s: %s, %s", where, endpoint.dialect.name, capabilities)

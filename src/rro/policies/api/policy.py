@@ -6,6 +6,7 @@ server can do, `dialects.py` knows requests and responses, `client.py` sends the
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from rro.errors import RroError, UsageError
+from rro.errors import PolicyError, RroError, UsageError
 from rro.models.chat import ChatFormat
 from rro.policies.api.capabilities import Capabilities
 from rro.policies.api.client import RequestRejected, disconnect
@@ -22,14 +23,34 @@ from rro.policies.api.endpoint import Endpoint
 from rro.seeds import derive_seed
 from rro.types import Completion, Message, SamplingParams, Source, Usage
 
-# what servers say when prompt and answer do not fit the context
+log = logging.getLogger(__name__)
+
+# What servers say when prompt and answer do not fit the context: vLLM, llama.cpp and OpenAI;
+# Anthropic and Bedrock; TGI and Together; Gemini; Cohere; Mistral, xAI and others.
 _OVERFLOW = re.compile(
-    r"context[ _](length|size|window)|maximum context|exceed\w* .{0,40}context", re.IGNORECASE
+    r"context[ _-]?(length|size|window|limit)|maximum context|exceed\w* .{0,40}context"
+    r"|(prompt|input|messages?|request)\b.{0,20} too (long|large)|request_too_large"
+    r"|inputs`?( tokens)?\b.{0,40} must (have|be) (less|<)"
+    r"|(input|prompt) tokens? count|too many (input |prompt )?tokens"
+    r"|tokens in the prompt|prompt contains \d+ tokens"
+    r"|(maximum|max) (prompt|model|input|sequence) (length|tokens)|max length"
+    r"|exceed\w* .{0,30}token limit|reduce the length of|string_above_max_length",
+    re.IGNORECASE,
 )
-_LIMIT = re.compile(r"maximum context length (?:is|of) (\d+)", re.IGNORECASE)
-_PROMPT = re.compile(
-    r"(\d+) in the (?:messages|prompt)|(?:has|contains|with)(?: at least)? (\d+) (?:input )?tokens"
-)
+_NUMBERS = [
+    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    for pattern in (
+        r"maximum context length (?:is|of) (?P<limit>\d+).*?(?P<prompt>\d+) in the"
+        r" (?:messages|prompt)",
+        r"maximum context length (?:is|of) (?P<limit>\d+).*?(?:has|contains|with)(?: at least)?"
+        r" (?P<prompt>\d+) (?:input )?tokens",
+        r"context limit: (?P<prompt>\d+) \+ \d+ > (?P<limit>\d+)",
+        r"must be <= (?P<limit>\d+)\. Given: (?P<prompt>\d+) ",
+    )
+]
+_FILTERED = re.compile(r"content[_ ](filter|policy|management)|data_inspection", re.IGNORECASE)
+# and of these, one whose reason is unknown may be about the prompt's length
+_TOO_LONG = (400, 413, 422)
 
 
 class OpenAIPolicy:
@@ -95,7 +116,10 @@ class OpenAIPolicy:
             SamplingRequest(prompt, limit, params, min(size, n - i), derive_seed(seed, i) % 2**31)
             for i in range(0, n, size)
         ]
-        runs = (self.client.thread.run(self._request(request, len(ids))) for request in requests)
+        runs = (
+            self.client.thread.run(self._request(request, len(ids), messages))
+            for request in requests
+        )
         results = await asyncio.gather(*runs, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
@@ -120,33 +144,61 @@ class OpenAIPolicy:
                 f"{where} does not honour temperature 0: set evaluate.greedy = false, and "
                 "explore.proposal_temperature where the strategy's candidates are greedy"
             )
-        if "temperature" in self._endpoint.left_out and params.temperature != 1:
-            raise UsageError(f"{where} accepts only temperature 1: set policy.temperature = 1")
+        for name, value in (("temperature", params.temperature), ("top_p", params.top_p)):
+            if name in self._endpoint.left_out and value != 1:
+                raise UsageError(f"{where} accepts only {name} 1: set policy.{name} = 1")
         if params.logprobs and not self._capabilities.logprobs:
             raise UsageError(
                 f"{where} gives no log-probabilities of sampled tokens: serve the model with vLLM "
                 "or llama.cpp"
             )
 
-    async def _request(self, request: SamplingRequest, count: int) -> list[Completion]:
-        """The answers to one request, shorter if the server says that the context has less room.
-        `count`: tokens of the prompt, 0 if unknown."""
+    async def _request(
+        self, request: SamplingRequest, count: int, messages: Sequence[Message]
+    ) -> list[Completion]:
+        """The answers to one request to continue `messages`, shorter if the server says that the
+        context has less room. `count`: tokens of the prompt, 0 if unknown."""
         start = time.perf_counter()
         try:
             reply = await self._endpoint.sample(request)
         except RequestRejected as rejected:
+            if _FILTERED.search(f"{rejected.code} {rejected.text}"):
+                raise PolicyError(f"the server withheld an answer ({rejected})") from None
             room = room_left(rejected)
-            if room is None:
+            if room is None and not await self._takes_shorter(rejected, request, messages):
                 raise self.client.explain(rejected, self._endpoint.dialect.model) from None
-            if not 0 < room < request.limit:
+            if not 0 < (room or 0) < request.limit:
                 return [self._no_room(request.params)] * request.n
-            return await self._request(replace(request, limit=room), count)
+            return await self._request(replace(request, limit=room or 0), count, messages)
         n = request.n
         usages = reply.usage(count, (time.perf_counter() - start) / n)
         return [
             self._completion(answer, usage)
             for answer, usage in zip(reply.answers[:n], usages[:n], strict=True)
         ]
+
+    async def _takes_shorter(
+        self, rejected: RequestRejected, request: SamplingRequest, messages: Sequence[Message]
+    ) -> bool:
+        """Whether the server takes the same request with the messages up to the first answer, so
+        that it is the length of the prompt that it rejects."""
+        roles = [message.role for message in messages]
+        if rejected.status not in _TOO_LONG or "assistant" not in roles:
+            return False
+        first = messages[: roles.index("assistant")]
+        short: Sequence[Any] = first
+        if self._chat is not None and self._endpoint.dialect.tokens:
+            short = self._chat.encode(first, True).ids
+        try:
+            await self._endpoint.probe(replace(request, prompt=short, n=1))
+        except RequestRejected:
+            return False
+        log.warning(
+            "%s rejects a prompt (%s) and takes a shorter one: the context counts as full",
+            self._endpoint.description,
+            rejected,
+        )
+        return True
 
     def _completion(self, answer: Answer, usage: Usage) -> Completion:
         message = Message("assistant", answer.text, Source.POLICY, answer.ids)
@@ -163,9 +215,7 @@ def room_left(rejected: RequestRejected) -> int | None:
     not fit the context; 0 if the prompt alone does not, or the server gives no numbers. None: it
     was rejected for another reason."""
     overflow = _OVERFLOW.search(rejected.text) or _OVERFLOW.search(rejected.code)
-    if rejected.status not in (400, 413, 422) or not overflow:
+    if rejected.status not in _TOO_LONG or not overflow:
         return None
-    limit, prompt = _LIMIT.search(rejected.text), _PROMPT.search(rejected.text)
-    if not limit or not prompt:
-        return 0
-    return max(0, int(limit[1]) - int(prompt[1] or prompt[2]))
+    found = next(filter(None, (numbers.search(rejected.text) for numbers in _NUMBERS)), None)
+    return max(0, int(found["limit"]) - int(found["prompt"])) if found else 0

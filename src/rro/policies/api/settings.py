@@ -30,6 +30,9 @@ class OpenAIConfig(Section):
     """Seconds for one request."""
     retries: int = Field(6, ge=0)
     """How often a request is retried, with back-off, before its rollout counts as failed."""
+    patience: float = Field(600.0, ge=0)
+    """Seconds that a request may wait in all between its attempts, also because the server asks for
+    a pause, before its rollout counts as failed."""
 
     @field_validator("base_url")
     @classmethod

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from rro.errors import RroError, UsageError
+from rro.policies.api.secret import Secret
 from rro.policies.api.settings import OpenAIConfig
+from rro.policies.api.transport import BodyError, exchange_blocking
 from rro.policies.vllm import watchdog
 from rro.policies.vllm.options import command_line
 from rro.policies.vllm.settings import VllmConfig
@@ -96,16 +98,15 @@ class VllmServer:
         if adapter in self._adapters:
             return
         body = {"lora_name": str(adapter), "lora_path": str(adapter.resolve())}
+        url = f"{self.url}/load_lora_adapter"
         try:
-            response = httpx2.post(
-                f"{self.url}/load_lora_adapter", json=body, **_request_options(timeout=300.0)
-            )
-        except httpx2.TransportError as error:
+            response = exchange_blocking(url, body, _our_key(), 300.0)
+        except (TimeoutError, BodyError, httpx2.TransportError) as error:
             raise RroError(
                 f"vLLM cannot load the adapter {adapter}: {error}; {self.last_errors()}"
             ) from None
-        if not response.is_success:
-            text = " ".join(response.text.split())[:300]
+        if response.status // 100 != 2:
+            text = Secret(os.environ[_KEY_VARIABLE]).clean(response.text)
             raise RroError(f"vLLM cannot load the adapter {adapter}: {text} (see {self.log})")
         self._adapters.add(adapter)
 
@@ -147,15 +148,13 @@ class VllmServer:
 
         try:
             health = self.url.removesuffix("/v1") + "/health"
-            return bool(httpx2.get(health, **_request_options(timeout=10.0)).is_success)
-        except httpx2.TransportError:
+            return exchange_blocking(health, None, _our_key(), 10.0).status // 100 == 2
+        except (TimeoutError, BodyError, httpx2.TransportError):
             return False
 
 
-def _request_options(timeout: float) -> dict[str, Any]:
-    """For requests to loopback: our key, and no proxies of the environment."""
-    key = {"Authorization": f"Bearer {os.environ[_KEY_VARIABLE]}"}
-    return {"headers": key, "timeout": timeout, "trust_env": False}
+def _our_key() -> dict[str, str]:
+    return {"Authorization": f"Bearer {os.environ[_KEY_VARIABLE]}"}
 
 
 def find_interpreter(settings: VllmConfig) -> Path:
