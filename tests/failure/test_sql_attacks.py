@@ -55,7 +55,7 @@ def test_the_embedded_engine(shared, tmp_path):
 
 
 def test_a_server(admin, shared, tmp_path):
-    """Here the clock ends statements, so only statements that take no time must be answered alike."""
+    """Here the clock ends statements: only those that take no time must be answered alike."""
     data = shared / "data" / "intercode-sql"
     load_dump(admin, data / "ic_spider_dbs.sql")
     first, whole = attacked(admin.replace("root@", "root:@"), data, tmp_path, 2)
