@@ -116,6 +116,43 @@ def test_second_run_does_not_overwrite_the_first(capsys, recipe, tmp_path):
     assert (out / "config.toml").read_text() == 'name = "earlier"\n'
 
 
+LATE = """
+import sys
+import rro.cli.main
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("numpy", "pydantic", "torch"):
+            sys.stderr.write("heavy\\n")
+
+sys.meta_path.insert(0, Watch())
+sys.exit(rro.cli.main.main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["explore", "RUN"], "opening RUN ..."),
+        (["run", "--resume", "RUN"], "opening RUN ..."),
+        (["compare", "RUN"], "reading RUN ..."),
+        (["report", "RUN"], "reading RUN ..."),
+        (["run", "none.toml"], "checking none.toml ..."),
+        (["explore", "none.toml"], "checking none.toml ..."),
+        (["check", "none.toml"], "checking none.toml ..."),
+    ],
+)
+def test_a_line_comes_before_what_takes_seconds(tmp_path, words, line):
+    (tmp_path / "RUN").mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", LATE, *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    first, *rest = ran.stderr.splitlines()
+    assert first == line
+    assert "heavy" in rest
+    assert ran.returncode == 2
+
+
 def test_a_run_folder_takes_no_settings(capsys, tmp_path):
     (tmp_path / "config.toml").write_text("")
     assert "neither settings" in refused(capsys, "explore", tmp_path, "seed=3")
@@ -126,6 +163,14 @@ def test_exploring_before_sft_says_what_to_run(capsys, recipe, tmp_path):
     assert "run rro sft first" in refused(
         capsys, "explore", recipe, *options, "--out", tmp_path / "run"
     )
+
+
+@pytest.mark.parametrize("command", ["compare", "report", "view"])
+def test_a_run_named_twice_is_refused(capsys, tmp_path, command):
+    again = tmp_path / "there" / ".."
+    (tmp_path / "there").mkdir()
+    message = refused(capsys, command, tmp_path, again)
+    assert message == f"rro: {again} is named twice: name each run once"
 
 
 def test_comparing_a_run_without_results(capsys, tmp_path):
@@ -196,8 +241,9 @@ def test_a_misspelt_recipe_names_the_nearest(capsys, command):
     assert "did you mean quickstart?" in refused(capsys, command, "recipes/quickstrat.toml")
 
 
-def test_recipes_are_listed_with_what_they_are(capsys):
-    code, out, _ = run(capsys, "recipes")
+@pytest.mark.parametrize("words", [["recipes"], ["recipes", "list"]])
+def test_recipes_are_listed_with_what_they_are(capsys, words):
+    code, out, _ = run(capsys, *words)
     assert code == 0
     names = {line.split()[0] for line in out.splitlines() if not line.startswith(" ")}
     methods = {f"method={file.stem}" for file in RECIPES.glob("methods/*.toml")}
@@ -223,6 +269,34 @@ def test_every_command_has_a_description_and_an_example(capsys):
         text = help_of(capsys, name)
         assert re.search(rf"example: rro {name}\b", " ".join(text.split())), name
         assert re.search(r"\n\n[A-Z].*\.\n", text, re.DOTALL), name
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("recipes", "list"),
+        ("recipes", "show"),
+        ("data", "fetch"),
+        ("data", "load"),
+        ("data", "load", "intercode-sql"),
+        ("verify", "webshop"),
+        ("verify", "intercode-sql"),
+    ],
+)
+def test_so_has_every_command_below_another(capsys, command):
+    text = " ".join(help_of(capsys, *command).split())
+    assert f"example: rro {' '.join(command)}" in text
+
+
+@pytest.mark.parametrize("command", ["quickstart", "run", "check", "sft", "explore", "optimise"])
+def test_help_describes_overrides_and_the_run_folder(capsys, command):
+    text = " ".join(help_of(capsys, command).split())
+    assert "key.sub=value a setting in place of the recipe's" in text
+    assert "--out FOLDER run folder of a new run" in text
+
+
+def test_help_tells_an_alias_once(capsys):
+    assert help_of(capsys).count("optimize") == 1
 
 
 def help_of(capsys, *command):

@@ -4,14 +4,16 @@ its overrides are read from the command line."""
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+log = logging.getLogger(__name__)
+
 Function = Callable[[argparse.Namespace], int | None]
-OVERRIDE = "key.sub=value"
 
 NO_RECIPE = Path(os.devnull)
 """A recipe that sets nothing."""
@@ -37,6 +39,17 @@ def add_command(
     if function is not None:
         parser.set_defaults(command=function)
     return parser
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Let a command take settings that change its recipe's."""
+    text = "a setting in place of the recipe's, e.g. explore.tasks=20 (rro config lists them)"
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help=text)
+
+
+def begin(doing: str, *targets: object) -> None:
+    """Tell what a command does first, before the imports that take it seconds."""
+    log.info("%s %s ...", doing, ", ".join(map(str, targets)))
 
 
 def split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:

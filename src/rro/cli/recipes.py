@@ -41,10 +41,11 @@ def _add_recipes(commands: Parsers) -> None:
         commands,
         "recipes",
         _list,
-        "the recipes and methods that come with rro; rro recipes show NAME prints a recipe",
+        "the recipes and methods that come with rro (list), or one recipe (show NAME)",
         "rro recipes show quickstart > mine.toml",
     )
     actions = recipes.add_subparsers(metavar="ACTION")
+    add_command(actions, "list", _list, "list them", "rro recipes list")
     show = add_command(
         actions, "show", _show, "print a recipe's file", "rro recipes show quickstart > mine.toml"
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from rro.cli.commands import Parsers, add_command
+from rro.cli.commands import Parsers, add_command, begin
+from rro.errors import UsageError
 
 
 def add_commands(commands: Parsers) -> None:
@@ -47,7 +49,18 @@ def _add_report(commands: Parsers) -> None:
     )
 
 
+def _begin(runs: Sequence[Path]) -> None:
+    """Raises UsageError for a run named twice: it would be compared with itself."""
+    places = [run.resolve() for run in runs]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise UsageError(f"{runs[number]} is named twice: name each run once")
+    begin("reading", *runs)
+
+
 def _compare(options: argparse.Namespace) -> None:
+    _begin(options.runs)
+
     from rro.evaluation.compare import compare
     from rro.evaluation.results import load_results
     from rro.report.tables import print_comparison
@@ -57,6 +70,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    _begin(options.runs)
+
     from rro.report.gather import Gatherer
     from rro.report.page import write_report
     from rro.report.plots import require_matplotlib, write_plots
@@ -74,6 +89,8 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _view(options: argparse.Namespace) -> None:
+    _begin(options.runs)
+
     from rro.report.viewer import serve
 
     serve(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 import time
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rro.cli.commands import OVERRIDE, Parsers, add_command
+from rro.cli.commands import Parsers, add_command, add_overrides, begin
 from rro.errors import UsageError
 from rro.processes import rank, wait_for_all, world_size
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from rro.config import BudgetConfig
     from rro.pipeline.run import Run
     from rro.runs.folder import RunFolder
-
-log = logging.getLogger(__name__)
 
 # Each stage with its description and an example.
 _STAGES = {
@@ -31,7 +28,7 @@ _STAGES = {
         "rro explore runs/one --budget policy_calls=5000",
     ),
     "optimise": (
-        "stage 3: train on the pairs, or on what else the credit gives (alias: optimize)",
+        "stage 3: train on the pairs, or on what else the credit gives",
         "rro optimise runs/one",
     ),
     "evaluate": (
@@ -57,8 +54,8 @@ def add_commands(commands: Parsers) -> None:
         "rro check quickstart explore.tasks=20",
     )
     check.add_argument("recipe", help=_RECIPE)
-    check.add_argument("overrides", nargs="*", metavar=OVERRIDE)
-    check.add_argument("--out", type=Path, help=_NEW_RUN)
+    add_overrides(check)
+    check.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
 
 
 def _add_quickstart(commands: Parsers) -> None:
@@ -69,9 +66,9 @@ def _add_quickstart(commands: Parsers) -> None:
         "the whole path on a generated shop, in minutes on a CPU",
         "rro quickstart --seed 1 explore.strategy=rro explore.tasks=150",
     )
-    quickstart.add_argument("overrides", nargs="*", metavar=OVERRIDE)
+    add_overrides(quickstart)
     quickstart.add_argument("--seed", type=int, default=0, help="default: 0")
-    quickstart.add_argument("--out", type=Path, help=_NEW_RUN)
+    quickstart.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
 
 
 def _add_run(commands: Parsers) -> None:
@@ -83,8 +80,8 @@ def _add_run(commands: Parsers) -> None:
         "rro run quickstart explore.strategy=rro --out runs/one",
     )
     run.add_argument("recipe", nargs="?", help=_RECIPE)
-    run.add_argument("overrides", nargs="*", metavar=OVERRIDE)
-    run.add_argument("--out", type=Path, help=_NEW_RUN)
+    add_overrides(run)
+    run.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
     run.add_argument(
         "--resume", type=Path, metavar="RUN", help="continue a run folder; takes nothing else"
     )
@@ -96,8 +93,8 @@ def _add_stage(commands: Parsers, name: str) -> None:
     stage = add_command(commands, name, _stage, text, example, aliases)
     stage.set_defaults(stage=name)
     stage.add_argument("target", help=f"a run folder, or a recipe that starts a new one: {_RECIPE}")
-    stage.add_argument("overrides", nargs="*", metavar=OVERRIDE)
-    stage.add_argument("--out", type=Path, help=_NEW_RUN)
+    add_overrides(stage)
+    stage.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
     if name in ("explore", "optimise"):
         stage.add_argument("--iteration", type=int, default=1, help="which round (default: 1)")
     if name == "explore":
@@ -135,12 +132,10 @@ def _quickstart(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from rro.runs.folder import RunFolder
-
     if options.resume is not None:
         if options.recipe is not None or options.out is not None:
             raise UsageError("--resume takes nothing else: the run folder knows its configuration")
-        _run_all(RunFolder.open(options.resume))
+        _run_all(_open_folder(options.resume))
     elif options.recipe is None:
         raise UsageError("which recipe? rro run RECIPE, or rro run --resume RUN")
     else:
@@ -177,14 +172,15 @@ def _resumable(folder: RunFolder) -> Iterator[None]:
 def _new_run(
     recipe: str, overrides: Sequence[str], out: Path | None, stage: str = "run"
 ) -> RunFolder:
+    if world_size() > 1 and out is None:
+        raise UsageError("several processes need one run folder: name it with --out")
+    begin("checking", recipe)
+
     from rro.config import load_config
     from rro.config.packaged import find_recipe
     from rro.pipeline.check import new_run
     from rro.runs.folder import RunFolder
 
-    if world_size() > 1 and out is None:
-        raise UsageError("several processes need one run folder: name it with --out")
-    log.info("checking %s ...", recipe)
     config = load_config(find_recipe(recipe), overrides)
     path = out or _default_folder(config.name)
     if rank() > 0:
@@ -197,6 +193,8 @@ def _new_run(
 
 
 def _stage(options: argparse.Namespace) -> None:
+    folder = _target(options)
+
     from rro.pipeline import stages as pipeline
     from rro.pipeline.evaluation import evaluate_run
     from rro.pipeline.run import open_run
@@ -210,7 +208,6 @@ def _stage(options: argparse.Namespace) -> None:
         "optimise": lambda run: pipeline.optimise(run, options.iteration),
         "evaluate": lambda run: print_results(evaluate_run(run)),
     }
-    folder = _target(options)
     with _resumable(folder), open_run(folder) as run:
         stages[options.stage](run)
     if rank() == 0:
@@ -222,11 +219,12 @@ def _default_folder(name: str) -> Path:
 
 
 def _check(options: argparse.Namespace) -> int:
+    begin("checking", options.recipe)
+
     from rro.config import load_config
     from rro.config.packaged import find_recipe
     from rro.pipeline.check import check_run
 
-    log.info("checking %s ...", options.recipe)
     config = load_config(find_recipe(options.recipe), options.overrides)
     failed = False
     for check in check_run(config, options.out or _default_folder(config.name)):
@@ -238,8 +236,6 @@ def _check(options: argparse.Namespace) -> int:
 
 def _target(options: argparse.Namespace) -> RunFolder:
     """The run folder of a stage: an earlier run's, or a new one."""
-    from rro.runs.folder import RunFolder
-
     if not Path(options.target).is_dir():
         return _new_run(options.target, options.overrides, options.out, options.stage)
     if options.overrides or options.out:
@@ -247,4 +243,12 @@ def _target(options: argparse.Namespace) -> RunFolder:
             f"{options.target} is a run: it knows its configuration, so give neither settings nor "
             "--out"
         )
-    return RunFolder.open(Path(options.target))
+    return _open_folder(Path(options.target))
+
+
+def _open_folder(path: Path) -> RunFolder:
+    begin("opening", path)
+
+    from rro.runs.folder import RunFolder
+
+    return RunFolder.open(path)

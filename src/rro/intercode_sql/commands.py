@@ -16,15 +16,24 @@ def add_commands(groups: Mapping[str, Any]) -> None:
         "intercode-sql",
         help="InterCode-SQL",
         description="Replay recorded statements, episodes and answers of a server.",
+        epilog="example: rro verify intercode-sql --data data/intercode-sql --episodes "
+        "recorded.jsonl",
     )
     verify.set_defaults(command=_verify)
     verify.add_argument(
-        "--data", type=Path, required=True, help="folder with the questions and the dump"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder with the questions and the dump",
     )
-    verify.add_argument("--statements", type=Path, help="recorded statements")
-    verify.add_argument("--episodes", type=Path, help="recorded episodes")
+    verify.add_argument("--statements", type=Path, metavar="FILE", help="recorded statements")
+    verify.add_argument("--episodes", type=Path, metavar="FILE", help="recorded episodes")
     verify.add_argument(
-        "--answers", type=Path, help="statements with a server's rows or error number"
+        "--answers",
+        type=Path,
+        metavar="FILE",
+        help="statements with a server's rows or error number",
     )
     verify.add_argument(
         "--engine",
@@ -36,6 +45,7 @@ def add_commands(groups: Mapping[str, Any]) -> None:
         "intercode-sql",
         help="InterCode-SQL",
         description="Load the databases into a MySQL or MariaDB server.",
+        epilog="example: rro data load intercode-sql mysql://user@127.0.0.1:3306",
     )
     load.set_defaults(command=_load)
     load.add_argument(
