@@ -9,7 +9,7 @@ import pytest
 from test_sql_server import admin  # noqa: F401
 
 from rro.intercode_sql.embedded.sqlite import SqliteEngine
-from rro.intercode_sql.server import connect, load_dump, parse_url
+from rro.intercode_sql.server import connect, in_lower_case, load_dump, parse_url
 
 MUTATIONS = 4000
 TOKENS = re.compile(r"""'(?:[^'\\]|\\.|'')*'|"[^"]*"|`[^`]*`|[\w.]+|[<>=!]+|\S""")
@@ -75,7 +75,7 @@ def test_what_the_server_refuses_does_not_run(shared, admin):  # noqa: F811
             connection.select_db(database)
             code = 0
             try:
-                cursor.execute(sql)
+                cursor.execute(in_lower_case(sql))
                 cursor.fetchall()
             except pymysql.err.MySQLError as error:
                 code = error.args[0]
