@@ -9,7 +9,6 @@ import logging
 import random
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from rro.pipeline.run import Run
 from rro.seeds import derive_seed
@@ -48,14 +47,14 @@ def optimise_stage(number: int) -> str:
 
 def taught(run: Run, number: int) -> int:
     """The last round up to `number` that changed the weights; 0: none."""
-    while number and run.is_done(optimise_stage(number)) and _skipped(run, number):
+    while number and skipped(run, optimise_stage(number)):
         number -= 1
     return number
 
 
-def _skipped(run: Run, number: int) -> bool:
-    record = run.journal.get("stage", optimise_stage(number)) or {}
-    return bool(record.get("skipped"))
+def skipped(run: Run, stage: str) -> bool:
+    """Whether a stage is done, but had nothing to learn from."""
+    return bool((run.journal.get("stage", stage) or {}).get("skipped"))
 
 
 def is_evaluated(run: Run, number: int) -> bool:
@@ -70,7 +69,7 @@ def labels_to_evaluate(run: Run) -> list[str]:
     done = [n for n in range(1, run.config.rounds.count + 1) if run.is_done(optimise_stage(n))]
     numbers = [0, *(taught(run, n) for n in done if is_evaluated(run, n) or n == done[-1])]
     labels = [run.label(number) for number in numbers]
-    if run.is_done(CLOSING):
+    if run.is_done(CLOSING) and not skipped(run, CLOSING):
         labels.append(closing_label(run))
     return list(dict.fromkeys(labels))
 
@@ -78,11 +77,6 @@ def labels_to_evaluate(run: Run) -> list[str]:
 def closing_label(run: Run) -> str:
     """The label of the policy after the closing pass."""
     return f"{run.folder.trained(run.config.rounds.count)}-{CLOSING}"
-
-
-def closing_weights(run: Run) -> Path | None:
-    """The checkpoint of the closing pass; None before it."""
-    return run.folder.checkpoint(closing_label(run)) if run.is_done(CLOSING) else None
 
 
 def drop_old_checkpoints(run: Run, number: int) -> None:

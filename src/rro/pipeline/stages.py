@@ -271,7 +271,8 @@ def imitate_successes(run: Run) -> None:
         last, output = run.config.rounds.count, run.folder.checkpoint(closing_label(run))
         rows = _successes(run)
         if not rows:
-            raise NothingToLearn("no episode of any round succeeded: there is nothing to imitate")
+            log.warning("no episode of any round succeeded: there is nothing to imitate")
+            return {"skipped": True}
         context = training_context(run, last)
         report = finished_training(output) or (
             Sft(run.config.closing)

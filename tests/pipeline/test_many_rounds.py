@@ -1,0 +1,100 @@
+"""Rounds on new tasks with one live policy, a closing pass, and what is kept of them."""
+
+import copy
+import json
+import logging
+
+import doors
+import pytest
+
+from rro.cli.main import main
+from rro.config import parse_config
+from rro.pipeline import stages
+from rro.pipeline.run import open_run
+from rro.plugins import ENVIRONMENTS
+from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
+
+RECIPE = {
+    "name": "rounds",
+    "threads": 1,
+    "environment": {"name": "doors-here"},
+    "model": {
+        "tiny": {
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "layers": 2,
+            "vocabulary": 300,
+            "context": 128,
+        }
+    },
+    "policy": {"max_new_tokens": 8},
+    "experts": {"episodes": 100, "noise": 0.5},
+    "sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16, "micro_batch": 16},
+    "explore": {"strategy": "group", "tasks": 6, "options": {"episodes": 4}},
+    "credit": {"name": "successes"},
+    "optimise": {"learner": "sft"},
+    "rounds": {"count": 3, "evaluate_every": 3},
+    "closing": {"successes": 1, "learning_rate": 1e-4, "epochs": 1},
+    "evaluate": {"tasks": 3, "greedy": False, "bootstrap": 100},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    if "doors-here" not in ENVIRONMENTS.names():
+        ENVIRONMENTS.register("doors-here", doors.open_doors)
+    return RunFolder.create(parse_config(copy.deepcopy(RECIPE), "test"), tmp_path / "run")
+
+
+def keys(folder, kind):
+    with Journal(folder.journal, read_only=True) as journal:
+        return [str(record["key"]) for record in journal.records(kind)]
+
+
+def rewards(folder):
+    """The reward of every evaluated episode."""
+    with Journal(folder.journal, read_only=True) as journal:
+        records = journal.records("evaluation")
+        return {record["key"]: (record["reward"], len(record["steps"])) for record in records}
+
+
+def test_rounds_explore_new_tasks_with_the_policy_of_the_round_before(folder, caplog):
+    caplog.set_level(logging.INFO, "rro")
+    assert main(["run", "--resume", str(folder.path)]) == 0
+    tasks = keys(folder, "task")
+    assert len(tasks) == 18
+    assert len({key.partition("/")[2] for key in tasks}) == 18
+    with Journal(folder.journal, read_only=True) as journal:
+        acting = [
+            journal.get("policy", f"explore-{number}/explorer/0")["policy"] for number in (1, 2, 3)
+        ]
+    assert acting == ["rounds/sft", "rounds/group-1", "rounds/group-2"]
+    loads = [record for record in caplog.records if "loading the policy" in record.getMessage()]
+    assert len(loads) == 1
+    results = json.loads(folder.results.read_text())
+    labels = [row["label"] for row in results["evaluations"]]
+    assert labels == ["sft", "group-3", "group-3-closing"]
+    kept = {path.name for path in (folder.path / "checkpoints").iterdir()}
+    assert kept == {"base", "sft", "group-2", "group-3", "group-3-closing"}
+
+
+def test_a_round_that_teaches_nothing_leaves_the_weights(folder):
+    with open_run(folder) as run:
+        stages.sft(run)
+        run.journal.append("stage", "optimise-1", {"seconds": 0.0, "skipped": True})
+        stages.explore(run, 2)
+        record = run.journal.get("policy", "explore-2/explorer/0")
+    assert record["policy"] == "rounds/sft"
+
+
+def test_a_run_goes_on_where_a_round_was_cut_off(folder, tmp_path):
+    with open_run(folder) as run:
+        stages.sft(run)
+        stages.explore(run, 1)
+        stages.optimise(run, 1)
+        stages.explore(run, 2)
+    assert main(["run", "--resume", str(folder.path)]) == 0
+    whole = RunFolder.create(parse_config(copy.deepcopy(RECIPE), "test"), tmp_path / "whole")
+    assert main(["run", "--resume", str(whole.path)]) == 0
+    assert rewards(folder) == rewards(whole)
