@@ -16,7 +16,17 @@ ROOT = Path(rro.__file__).parent
 # itself and those above it here.
 GUESTS = ("webshop", "intercode_sql")  # found through the doors; no room imports them
 LAYERS = (
-    ("types", "errors", "seeds", "codec", "jsonl", "chat_rows", "concurrency", "processes"),
+    (
+        "types",
+        "errors",
+        "seeds",
+        "codec",
+        "jsonl",
+        "chat_rows",
+        "concurrency",
+        "processes",
+        "files",
+    ),
     ("plugins",),
     ("config",),
     ("runs",),

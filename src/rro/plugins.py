@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import importlib
 import inspect
 import itertools
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rro.errors import UsageError, describe, place_of
@@ -139,8 +141,10 @@ class Door:
                 f"{did_you_mean(target, self.names())}, or module:attribute of your own"
             )
         search_in([os.getcwd()])
+        if module.partition(".")[0] in sys.stdlib_module_names:
+            self._refuse(target, "it is of Python's own library")
         try:
-            return typing.cast(Factory, getattr(importlib.import_module(module), attribute))
+            factory = typing.cast(Factory, getattr(importlib.import_module(module), attribute))
         except (ImportError, AttributeError) as error:
             raise UsageError(
                 f"{self.kind} {target}: {error}; modules are looked for beside the recipe, in the "
@@ -151,6 +155,12 @@ class Door:
                 f"{self.kind} {target}: importing {module} failed: "
                 f"{describe(error)}{place_of(error)}"
             ) from error
+        if reason := _no_plugin(factory):
+            self._refuse(target, reason)
+        return factory
+
+    def _refuse(self, target: str, reason: str) -> typing.NoReturn:
+        raise UsageError(f"{self.kind} {target} is no plug-in: {reason}")
 
 
 ENVIRONMENTS = Door("environment", "rro.environments")
@@ -255,6 +265,29 @@ def _descriptions(factory: Factory) -> dict[str, str]:
         and isinstance(below.value, ast.Constant)
         and isinstance(below.value.value, str)
     }
+
+
+def _no_plugin(factory: Any) -> str:
+    """Why something that was imported cannot be a plug-in; empty if it may be one. It is not
+    called to find out."""
+    function = factory.func if isinstance(factory, functools.partial) else factory
+    name = str(getattr(function, "__module__", None) or type(function).__module__)
+    module = sys.modules.get(name)
+    if name.partition(".")[0] in sys.stdlib_module_names and callable(function):
+        return "it is of Python's own library"
+    if name.partition(".")[0] == "rro" or not _is_installed(module):
+        return ""
+    return "" if any(map(_is_of_rro, vars(module).values())) else "its module does not use rro"
+
+
+def _is_installed(module: ModuleType | None) -> bool:
+    file = getattr(module, "__file__", None) or ""
+    return bool({"site-packages", "dist-packages"} & set(file.split(os.sep)))
+
+
+def _is_of_rro(value: Any) -> bool:
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
+    return str(name).partition(".")[0] == "rro"
 
 
 def _article(noun: str) -> str:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,15 @@ def _add_run(commands: Parsers) -> None:
     run.add_argument(
         "--resume", type=Path, metavar="RUN", help="continue a run folder; takes nothing else"
     )
+    _add_trust(run)
+
+
+def _add_trust(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--trust-run-folder",
+        action="store_true",
+        help="run the code that a run folder of somebody else names",
+    )
 
 
 def _add_stage(commands: Parsers, name: str) -> None:
@@ -95,6 +105,7 @@ def _add_stage(commands: Parsers, name: str) -> None:
     stage.add_argument("target", help=f"a run folder, or a recipe that starts a new one: {_RECIPE}")
     add_overrides(stage)
     stage.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
+    _add_trust(stage)
     if name in ("explore", "optimise"):
         stage.add_argument("--iteration", type=int, default=1, help="which round (default: 1)")
     if name == "explore":
@@ -135,7 +146,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.resume is not None:
         if options.recipe is not None or options.out is not None:
             raise UsageError("--resume takes nothing else: the run folder knows its configuration")
-        _run_all(_open_folder(options.resume))
+        _run_all(_open_folder(options.resume, options.trust_run_folder))
     elif options.recipe is None:
         raise UsageError("which recipe? rro run RECIPE, or rro run --resume RUN")
     else:
@@ -185,7 +196,7 @@ def _new_run(
     path = out or _default_folder(config.name)
     if rank() > 0:
         wait_for_all()
-        return RunFolder.open(path)
+        return replace(RunFolder.open(path), trusted=True)
     folder = new_run(config, path, stage)
     wait_for_all()
     print(f"run folder: {folder.path}", file=sys.stderr)
@@ -243,12 +254,12 @@ def _target(options: argparse.Namespace) -> RunFolder:
             f"{options.target} is a run: it knows its configuration, so give neither settings nor "
             "--out"
         )
-    return _open_folder(Path(options.target))
+    return _open_folder(Path(options.target), options.trust_run_folder)
 
 
-def _open_folder(path: Path) -> RunFolder:
+def _open_folder(path: Path, trust: bool) -> RunFolder:
     begin("opening", path)
 
     from rro.runs.folder import RunFolder
 
-    return RunFolder.open(path)
+    return RunFolder.open(path, trust=trust)

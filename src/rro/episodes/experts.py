@@ -20,6 +20,7 @@ from rro.config import ExpertsConfig
 from rro.environments.base import Agent, Benchmark
 from rro.episodes.loop import Limits, attempt_episode, play_task
 from rro.errors import DataError
+from rro.files import write_file
 from rro.jsonl import read_rows
 from rro.policies.scripted import ScriptedPolicy
 from rro.seeds import derive_seed
@@ -148,4 +149,4 @@ def write_conversations(episodes: Sequence[Trajectory], path: Path) -> None:
         }
         for episode in episodes
     )
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_file(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -35,7 +35,7 @@ def fit(
     resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     steps = math.ceil(trainer.args.num_train_epochs * trainer.row_order.steps)
     with clear_errors(stage, work), progress_bar(stage, steps, "steps") as progress:
-        watcher = Watcher(stage, observe, trainer.row_order, progress)
+        watcher = Watcher(stage, observe, trainer.row_order, progress, work)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watcher)
         if progress:
@@ -72,9 +72,14 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     `tokens`: how many this call has trained on, padding not counted."""
 
     def __init__(
-        self, stage: str, observe: Observe | None, row_order: LengthOrder, progress: Progress | None
+        self,
+        stage: str,
+        observe: Observe | None,
+        row_order: LengthOrder,
+        progress: Progress | None,
+        work: Workspace,
     ) -> None:
-        self.stage, self.observe = stage, observe
+        self.stage, self.observe, self.work = stage, observe, work
         self.row_order, self.progress = row_order, progress
         self.tokens = 0.0
         self._last_record = (time.perf_counter(), 0.0)
@@ -84,6 +89,9 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._last_record = (time.perf_counter(), 0.0)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.work.seal_checkpoint(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.progress:

@@ -6,7 +6,6 @@ Rows are TRL's conversational preference form, {"prompt": [messages], "chosen": 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,9 +14,11 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
+from rro import files
 from rro.chat_rows import check_keys, messages
 from rro.codec import first_problem, from_plain
 from rro.errors import DataError
+from rro.files import replacing
 from rro.jsonl import read_rows
 from rro.types import Message, PairKind, PreferencePair, ProcessReward, Source
 
@@ -152,16 +153,15 @@ def _token_ids(value: Any) -> bool:
 def write_pairs(rows: Iterable[dict[str, Any]], lines: Path) -> int:
     """Write rows to `lines` (.jsonl) and to the same name in .parquet, each complete or absent;
     returns how many. Only some hundred rows are in memory at a time."""
-    count, temporary = 0, lines.with_suffix(".jsonl.partial")
-    with temporary.open("w", encoding="utf-8") as file:
+    count = 0
+    with replacing(lines) as file:
         for row in rows:
             file.write(json.dumps(row) + "\n")
             count += 1
-    os.replace(temporary, lines)
     table = lines.with_suffix(".parquet")
     if count:
         _write_parquet(lines, Path(f"{table}.partial"))
-        os.replace(f"{table}.partial", table)
+        files.replace(Path(f"{table}.partial"), table)
     else:
         table.unlink(missing_ok=True)
     return count

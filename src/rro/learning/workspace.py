@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
+from rro import files
 from rro.errors import UsageError
 from rro.learning.base import REPORT_FILE, TrainingReport
 from rro.models import adapters
+from rro.processes import world_size
 
 
 class Workspace:
@@ -33,17 +36,18 @@ class Workspace:
         except OSError as error:
             raise UsageError(f"{self.partial} cannot be created: {error.strerror}") from None
         file = self.partial / "identity.txt"
-        existing = file.read_text(encoding="utf-8") if file.exists() else ""
-        if existing and existing != identity:
+        existing = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+        if len(existing) <= len(identity) and all(map(_matches, existing, identity)):
+            existing = ""  # none yet, or ours and torn by a power cut
+        if existing:
             raise UsageError(
                 f"{self.partial} holds an unfinished training with other rows or settings: remove "
                 "it, or train into another folder"
             )
-        if not existing:
-            # By rename, as several processes may claim at once and one may be killed.
-            own = self.partial / f"identity.{os.getpid()}"
-            own.write_text(identity, encoding="utf-8")
-            os.replace(own, file)
+        # By rename, as several processes may claim at once and one may be killed.
+        own = self.partial / f"identity.{os.getpid()}"
+        own.write_text(identity, encoding="utf-8")
+        files.replace(own, file)
 
     @property
     def adapter(self) -> Path:
@@ -60,8 +64,15 @@ class Workspace:
                 json.loads((steps[step] / "trainer_state.json").read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            return steps[step]
+            if files.damaged_file(steps[step]) is None and _loads(steps[step]):
+                return steps[step]
         return None
+
+    def seal_checkpoint(self, step: int) -> None:
+        """A checkpoint of the training is complete: bring it to the disk."""
+        folder = self.partial / f"checkpoint-{step}"
+        if folder.is_dir() and world_size() == 1:  # other processes may still write theirs
+            files.seal(folder)
 
     def finish(self, model: Any, tokenizer: Any, report: TrainingReport) -> None:
         """Write weights, tokenizer and report, rename them to `output` at once, and remove the rest
@@ -73,5 +84,23 @@ class Workspace:
         if self.adapter.is_dir():
             os.replace(self.adapter, final / adapters.FOLDER)
         (final / REPORT_FILE).write_text(json.dumps(report.record(), indent=1), encoding="utf-8")
-        os.replace(final, self.output)
+        files.publish(final, self.output)
         shutil.rmtree(self.partial, ignore_errors=True)
+
+
+def _matches(character: str, wanted: str) -> bool:
+    return character in (wanted, "\0")
+
+
+def _loads(checkpoint: Path) -> bool:
+    """Whether the files of a checkpoint are whole, as far as their ends tell: one that was not
+    sealed yet may be torn."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        for weights in checkpoint.glob("*.safetensors"):
+            with safe_open(weights, "pt"):
+                pass
+    except (SafetensorError, OSError):
+        return False
+    return all(zipfile.is_zipfile(file) for file in checkpoint.glob("*.pt*"))

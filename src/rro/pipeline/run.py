@@ -129,7 +129,8 @@ class Run:
 
 def open_run(folder: RunFolder) -> AbstractContextManager[Run]:
     """Open a run for work. Raises UsageError where another process works on it, or a tracker that
-    it names is not installed."""
+    it names is not installed, or a folder of somebody else names code."""
+    folder.check_trust()
     require(folder.config.report_to)
     search_in(folder.config.modules)
     return _Opened(folder)

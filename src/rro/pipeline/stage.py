@@ -14,15 +14,21 @@ from rro.concurrency import contained
 from rro.errors import UsageError
 from rro.learning.base import REPORT_FILE
 from rro.pipeline.run import Run
+from rro.pipeline.weights import set_aside_if_damaged
 from rro.processes import rank, world_size
 from rro.runs.trackers import tracked_training
 
 log = logging.getLogger(__name__)
 
 
-def run_stage(run: Run, name: str, work: Callable[[], dict[str, Any]]) -> None:
-    """Do a stage, unless the journal calls it done, and journal what `work` returns."""
-    if run.is_done(name):
+def run_stage(
+    run: Run, name: str, work: Callable[[], dict[str, Any]], output: Path | None = None
+) -> None:
+    """Do a stage, unless the journal calls it done, and journal what `work` returns. If the
+    checkpoint `output` of one that is done was damaged, it is made again."""
+    done = run.is_done(name)
+    damaged = output is not None and set_aside_if_damaged(output)
+    if done and not damaged:
         missing = (run.journal.get("stage", name) or {}).get("failed_tasks")
         said = f"; {missing} tasks failed then and are missing" if missing else ""
         log.info("%s: done before%s", name, said)
@@ -31,8 +37,9 @@ def run_stage(run: Run, name: str, work: Callable[[], dict[str, Any]]) -> None:
     tracked = tracked_training(run.config.report_to, run.folder.path, tracked_name(run, name))
     with tracked, contained():
         record = work()
-    if rank() == 0:
+    if rank() == 0 and not done:
         run.journal.append("stage", name, {"seconds": time.perf_counter() - begun, **record})
+        run.journal.sync()
 
 
 def tracked_name(run: Run, stage: str) -> str:

@@ -14,17 +14,19 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-from rro.concurrency import contained
 from rro.config import BudgetConfig
-from rro.errors import RroError, UsageError, describe, place_of
+from rro.errors import RroError, UsageError
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.metrics import RunningFigures
 from rro.exploration.records import read_trees
 from rro.exploration.tree import Tree
+from rro.files import is_torn
 from rro.learning.credit.base import Credit
+from rro.learning.credit.choosing import credited
 from rro.learning.credit.successes import Successes
 from rro.learning.pairs import read_pairs, to_row, write_pairs
 from rro.learning.sft import Sft
@@ -94,7 +96,7 @@ def sft(run: Run) -> None:
         )
         return {"conversations": len(conversations), "training": report}
 
-    run_stage(run, "sft", work)
+    run_stage(run, "sft", work, run.folder.checkpoint("sft"))
 
 
 def explore(
@@ -193,7 +195,7 @@ def _grow_trees(
         figures = RunningFigures(track)
 
         def observe(tree: Tree) -> str:
-            rows = _credited(credit, tree)
+            rows = credited(credit, tree)
             if credit.gives == "pairs":
                 so_far.writelines(json.dumps(to_row(pair)) + "\n" for pair in rows)
                 so_far.flush()
@@ -216,25 +218,10 @@ def _explored(run: Run, tasks: Sequence[Task], iteration: int) -> list[tuple[str
 
 def _export(run: Run, credit: Credit, keys: Sequence[tuple[str, Task]], iteration: int) -> int:
     """Count the credit's rows; pairs are written to the run folder, too."""
-    rows = (row for tree in read_trees(run.journal, keys) for row in _credited(credit, tree))
+    rows = (row for tree in read_trees(run.journal, keys) for row in credited(credit, tree))
     if credit.gives == "pairs":
         return write_pairs((to_row(pair) for pair in rows), run.folder.pairs(iteration))
     return sum(1 for _ in rows)
-
-
-def _credited(credit: Credit, tree: Tree) -> Sequence[Any]:
-    """What a tree gives. Raises RroError where the credit fails: without its rows a training would
-    not be what the recipe says."""
-    try:
-        with contained():
-            return credit.rows(tree)
-    except RroError:
-        raise
-    except Exception as error:
-        raise RroError(
-            f"the credit of task {tree.task.id} failed: {describe(error)}{place_of(error)}; fix "
-            "it, then resume the run"
-        ) from error
 
 
 def optimise(run: Run, iteration: int) -> None:
@@ -259,7 +246,8 @@ def optimise(run: Run, iteration: int) -> None:
         left_out = {"pairs_left_out": capped} if learner.takes == "pairs" else {}
         return {learner.takes: len(rows) - capped, **left_out, "training": report}
 
-    run_stage(run, optimise_stage(iteration), work)
+    output = run.folder.checkpoint(run.folder.trained(iteration))
+    run_stage(run, optimise_stage(iteration), work, output)
     if rank() == 0:
         drop_old_checkpoints(run, iteration)
 
@@ -281,7 +269,7 @@ def imitate_successes(run: Run) -> None:
         )
         return {"conversations": len(rows), "training": report}
 
-    run_stage(run, CLOSING, work)
+    run_stage(run, CLOSING, work, run.folder.checkpoint(closing_label(run)))
 
 
 def _successes(run: Run) -> list[tuple[Message, ...]]:
@@ -301,16 +289,26 @@ def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
     came before. Raises NothingToLearn in a run of one round."""
     credit = choices.credit(iteration)
     if credit.gives == "pairs":
-        rows: list[Any] = list(read_pairs(run.folder.pairs(iteration)))
+        rows: list[Any] = list(read_pairs(_pairs(run, choices, iteration, credit)))
     else:
         keys = _explored(run, _tasks(run, choices, iteration), iteration)
         trees = read_trees(run.journal, keys)
-        rows = [row for tree in trees for row in _credited(credit, tree)]
+        rows = [row for tree in trees for row in credited(credit, tree)]
     if credit.gives == "advantages" and not any(any(row.advantages) for row in rows):
         rows = []
     if not rows and run.config.rounds.count == 1:
         raise NothingToLearn(_how_to_go_on(run, choices, iteration, credit.gives))
     return rows
+
+
+def _pairs(run: Run, choices: Choices, iteration: int, credit: Credit) -> Path:
+    """The file of an iteration's pairs, written again from the trees if a power cut tore it."""
+    file = run.folder.pairs(iteration)
+    record = run.journal.get("stage", f"explore-{iteration}") or {}
+    if record.get("pairs") and is_torn(file):
+        log.warning("%s is damaged, as by a power cut: written again", file)
+        _export(run, credit, _explored(run, _tasks(run, choices, iteration), iteration), iteration)
+    return file
 
 
 def _how_to_go_on(run: Run, choices: Choices, iteration: int, gives: str) -> str:
@@ -329,8 +327,10 @@ def _how_to_go_on(run: Run, choices: Choices, iteration: int, gives: str) -> str
 
 
 def _check_unused(run: Run, iteration: int) -> None:
-    """Raises UsageError where training would put other weights behind journalled figures."""
-    if run.has_acted(iteration):
+    """Raises UsageError where training would put other weights behind journalled figures. One that
+    is done comes here only to make its damaged weights again, from the same rows."""
+    stage = optimise_stage(iteration) if iteration else "sft"
+    if not run.is_done(stage) and run.has_acted(iteration):
         raise UsageError(
             f"{run.folder.path}: the weights {run.label(iteration)!r} have explored or been "
             "evaluated in this run, and training now would put other weights behind those figures: "

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from rro import plugins
 from rro.config import parse_options
 from rro.episodes.experts import Conversation
-from rro.errors import UsageError
+from rro.errors import RroError, UsageError
+from rro.files import damaged_file, publish
 from rro.pipeline.rounds import taught
 from rro.pipeline.run import Run
 from rro.policies.base import Policy, PolicyContext, Updatable
@@ -28,7 +30,13 @@ def weights_after(run: Run, iteration: int) -> Path | None:
     iteration = taught(run, iteration)
     stage = "sft" if iteration == 0 else f"optimise-{iteration}"
     if run.is_done(stage):
-        return run.folder.checkpoint(run.label(iteration))
+        checkpoint = run.folder.checkpoint(run.label(iteration))
+        if damaged := damaged_file(checkpoint):
+            raise RroError(
+                f"{checkpoint / damaged} is damaged, as by a power cut; train it again: rro run "
+                f"--resume {run.folder.path}"
+            )
+        return checkpoint
     if iteration:
         raise UsageError(
             f"{run.folder.path}: iteration {iteration} is not optimised yet; run rro optimise first"
@@ -47,15 +55,32 @@ def make_base(run: Run, conversations: Sequence[Conversation]) -> Path | None:
     if run.config.model.name != "tiny":
         return None
     folder = run.folder.checkpoint("base")
+    set_aside_if_damaged(folder)
     if rank() == 0 and not folder.exists():
         from rro.models.loading import build_tiny
 
         texts = [message.content for turns in conversations for message in turns]
         partial = folder.with_name("base.partial")
         build_tiny(run.config.model.tiny, texts, run.config.seed, partial)
-        partial.rename(folder)
+        publish(partial, folder)
     wait_for_all()
     return folder
+
+
+def set_aside_if_damaged(checkpoint: Path) -> bool:
+    """Rename a checkpoint that is no longer what was written, as after a power cut, so that it is
+    made again. Every process of a training calls this."""
+    damaged = damaged_file(checkpoint)
+    wait_for_all()
+    if damaged is None:
+        return False
+    if rank() == 0:
+        aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
+        log.warning("%s is damaged, as by a power cut: made again", checkpoint / damaged)
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.rename(aside)
+    wait_for_all()
+    return True
 
 
 def open_policy(run: Run, label: str) -> Policy:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rro.errors import UsageError
+from rro.files import write_file
 from rro.report.pack import pack
-from rro.runs.folder import write_atomically
 
 # Of one file; a larger report becomes a folder.
 MOST_BYTES = 5_000_000
@@ -33,7 +33,7 @@ def write_report(head: dict[str, Any], chunks: Sequence[str], out: Path) -> Path
     try:
         if out.suffix == ".html" and len(page) <= MOST_BYTES:
             out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(out, page)
+            write_file(out, page)
             return out
         return _write_folder(head, chunks, out.with_suffix("") if out.suffix == ".html" else out)
     except OSError as error:
@@ -79,10 +79,8 @@ def _write_folder(head: dict[str, Any], chunks: Sequence[str], folder: Path) -> 
     nonce = _hash(packed + "".join(chunks))
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for number, text in enumerate(chunks):
-        write_atomically(
-            folder / "data" / f"chunk-{number}.js", f'rroChunk("{number}","{text}");\n'
-        )
-    write_atomically(folder / "index.html", _page(_block("head", packed), nonce=nonce))
+        write_file(folder / "data" / f"chunk-{number}.js", f'rroChunk("{number}","{text}");\n')
+    write_file(folder / "index.html", _page(_block("head", packed), nonce=nonce))
     return folder / "index.html"
 
 

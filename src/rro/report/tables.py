@@ -12,8 +12,8 @@ from typing import Any
 
 from rro.errors import UsageError
 from rro.evaluation.figures import Difference
+from rro.files import write_file
 from rro.report.table_forms import Cell, Column, Table, comma_separated, markdown, terminal
-from rro.runs.folder import write_atomically
 
 Run = Mapping[str, Any]
 
@@ -45,7 +45,7 @@ def write_tables(head: Mapping[str, Any], folder: Path) -> list[Path]:
             if table.rows:
                 for suffix, text in (("md", markdown(table)), ("csv", comma_separated(table))):
                     written.append(folder / f"{table.name}.{suffix}")
-                    write_atomically(written[-1], text)
+                    write_file(written[-1], text)
     except OSError as error:
         raise UsageError(
             f"{error.filename or folder}: cannot write the tables: {error.strerror}"

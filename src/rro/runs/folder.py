@@ -4,6 +4,7 @@ the file names."""
 from __future__ import annotations
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,14 @@ from typing import Any
 
 from rro.config import Config, dump_toml, load_config
 from rro.errors import UsageError
+from rro.files import write_file
 from rro.runs.journal import Journal, without_envelope
+from rro.runs.trust import code_named, is_signed, signature
+
+log = logging.getLogger(__name__)
+
+SIGNED = "config.signed.json"
+"""The copy of a run's configuration, with its maker's signature (rro.runs.trust)."""
 
 START = ("base", "sft")
 """Labels of the weights that the first exploration begins with: the model as its recipe names it,
@@ -25,6 +33,9 @@ class RunFolder:
 
     path: Path
     config: Config
+    trusted: bool = False
+    """Whether the code that the configuration names may run: the run was made by this user on this
+    machine, or the user said so."""
 
     @classmethod
     def create(cls, config: Config, path: Path) -> RunFolder:
@@ -32,17 +43,37 @@ class RunFolder:
         ensure_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(path / "config.toml", dump_toml(config))
+            text = dump_toml(config)
+            _sign(path, text)
+            write_file(path / "config.toml", text)
         except OSError as error:
             raise UsageError(f"{path}: cannot make the run folder: {error.strerror}") from None
-        return cls(path, config)
+        return cls(path, config, trusted=True)
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """An existing run. Raises UsageError where there is none."""
-        if not (path / "config.toml").is_file():
+    def open(cls, path: Path, *, trust: bool = False) -> RunFolder:
+        """An existing run. `trust`: it is treated as made by this user from now on. Raises
+        UsageError where there is none."""
+        file = path / "config.toml"
+        if not file.is_file():
             raise UsageError(f"{path} is no run folder: it has no config.toml")
-        return cls(path, load_config(path / "config.toml", check=False))
+        signed = _signed(path)
+        if not file.read_bytes().strip(b"\0 \r\n\t") and signed.get("config"):
+            log.warning("%s was empty, as after a power cut; restored", file)
+            write_file(file, str(signed["config"]))
+        config = load_config(file, check=False)
+        text = file.read_text(encoding="utf-8-sig")
+        if trust:
+            _sign(path, text)
+        return cls(path, config, trust or is_signed(text, signed.get("signature")))
+
+    def check_trust(self) -> None:
+        """Raises UsageError where the run was not made here, and names code that would run."""
+        if not self.trusted and (named := code_named(self.config)):
+            raise UsageError(
+                f"{self.path / 'config.toml'} runs code ({named}) and was not made by you on this "
+                "machine: read that code, then say --trust-run-folder"
+            )
 
     @property
     def journal(self) -> Path:
@@ -87,7 +118,7 @@ class RunFolder:
             lines.write(json.dumps(metric) + "\n")
 
     def write_results(self, results: dict[str, Any]) -> None:
-        write_atomically(self.results, json.dumps(results, indent=1) + "\n")
+        write_file(self.results, json.dumps(results, indent=1) + "\n")
 
 
 def ensure_free(path: Path) -> None:
@@ -115,8 +146,16 @@ def stage_records(journal: Journal) -> dict[str, dict[str, Any]]:
     return records
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The whole file or none of it."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+def _sign(path: Path, text: str) -> None:
+    """Write the copy of the configuration, with this user's signature."""
+    record = {"config": text, "signature": signature(text)}
+    write_file(path / SIGNED, json.dumps(record, indent=1) + "\n")
+
+
+def _signed(path: Path) -> dict[str, Any]:
+    """The copy of the configuration, and its signature; empty where there is none."""
+    try:
+        record = json.loads((path / SIGNED).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}

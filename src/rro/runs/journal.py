@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rro.errors import DataError, RroError, UsageError
+from rro.errors import DataError, RroError, UsageError, printable
 from rro.jsonl import strict_json
 from rro.runs.journal_index import Index
 
+log = logging.getLogger(__name__)
+
 SCHEMA = 2
+# Seconds of records that a power cut may cost.
+_SYNC_EVERY = 5.0
 _HEADER = {"kind": "journal", "key": "", "schema": SCHEMA}
 
 
@@ -34,7 +42,7 @@ class Journal:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._index = Index(lambda start, length: _name(self._line(start, length)))
-        self._end, self._lines = 0, 0
+        self._end, self._lines, self._synced = 0, 0, time.monotonic()
         flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT | os.O_APPEND
         try:
             self._file = os.open(path, flags, 0o644)
@@ -45,7 +53,7 @@ class Journal:
         self.refresh()
         if read_only:
             return
-        os.ftruncate(self._file, self._end)
+        self._cut()
         if self._end == 0:
             self._write(_HEADER)
 
@@ -80,6 +88,8 @@ class Journal:
         with open(self.path, "rb") as lines:
             lines.seek(self._end)
             for number, line in enumerate(lines, self._lines + 1):
+                if b"\0" in line:
+                    break  # a power cut: what was written last never came to the disk
                 if not line.endswith(b"\n"):
                     if number == 1 and not _encoded(_HEADER).startswith(line):
                         raise DataError(f"{self.path}: not a journal")
@@ -97,6 +107,11 @@ class Journal:
                     self._check_header(record)
                 self._end, self._lines = self._end + len(line), number
 
+    def sync(self) -> None:
+        """Wait until all records are on the disk, where they survive a power cut."""
+        os.fsync(self._file)
+        self._synced = time.monotonic()
+
     def close(self) -> None:
         """Close the file; nothing else may be called afterwards."""
         os.close(self._file)
@@ -109,13 +124,45 @@ class Journal:
         self.close()
 
     def _lock(self) -> None:
+        """The lock ends with the process, however that ends. Who has it stands in a file beside."""
+        writer = self.path.with_name(f"{self.path.name}.writer")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
+            name = ""
+            with suppress(OSError):
+                name = f" ({printable(writer.read_text(encoding='utf-8', errors='replace'))[:200]})"
             raise UsageError(
-                f"{self.path}: another process is writing this run; wait for it or stop it"
+                f"{self.path}: another process is writing this run{name}; wait for it or stop it"
             ) from None
+        except OSError as error:
+            log.warning(
+                "%s: the file system has no locks (%s): see to it that no other process works on "
+                "this run",
+                self.path,
+                error.strerror,
+            )
+        with suppress(OSError):
+            writer.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+
+    def _cut(self) -> None:
+        """Drop what a crash left behind the last whole record. What a power cut damaged, and what
+        follows it, is kept beside the journal."""
+        size = os.fstat(self._file).st_size
+        rest = self._line(self._end, size - self._end) if size > self._end else b""
+        if b"\0" in rest and rest.strip(b"\0"):
+            beside = self.path.with_name(f"{self.path.name}.damaged")
+            with beside.open("ab") as file:
+                file.write(rest)
+            log.warning(
+                "%s, line %d: damaged, as by a power cut; it and what follows is now in %s, and "
+                "that work is done again",
+                self.path,
+                self._lines + 1,
+                beside.name,
+            )
+        os.ftruncate(self._file, self._end)
 
     def _check_header(self, header: dict[str, Any]) -> None:
         schema = header.get("schema")
@@ -134,10 +181,10 @@ class Journal:
         try:
             record = strict_json(line)
             record["kind"], record["key"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
-                f"{self.path}, line {number}: damaged record ({error}); restore the file or start "
-                "a new run"
+                f"{self.path}, line {number}: damaged record ({error}); restore the file, or cut "
+                "it before this line, so that what follows is done again"
             ) from None
         return record  # type: ignore[no-any-return]
 
@@ -158,6 +205,8 @@ class Journal:
             ) from error
         place = (self._end, len(line))
         self._end += len(line)
+        if time.monotonic() > self._synced + _SYNC_EVERY:
+            self.sync()
         return place
 
 

@@ -3,12 +3,15 @@ own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rro import plugins
+from rro.concurrency import contained
 from rro.config import CreditConfig, parse_options
+from rro.errors import RroError, describe, place_of
 from rro.exploration.strategies.base import Strategy
+from rro.exploration.tree import Tree
 from rro.learning.credit.base import Credit, CreditContext
 
 
@@ -23,3 +26,18 @@ def credit_of(
     own: Mapping[str, Any] = strategy.credit_options() if plugin.name == strategy.credit else {}
     credit: Credit = plugin.make(parse_options(section, plugin, "credit", own), context)
     return credit
+
+
+def credited(credit: Credit, tree: Tree) -> Sequence[Any]:
+    """What a tree gives. Raises RroError where the credit fails: without its rows a training would
+    not be what the recipe says."""
+    try:
+        with contained():
+            return credit.rows(tree)
+    except RroError:
+        raise
+    except Exception as error:
+        raise RroError(
+            f"the credit of task {tree.task.id} failed: {describe(error)}{place_of(error)}; fix "
+            "it, then resume the run"
+        ) from error

@@ -1,0 +1,188 @@
+"""Whole runs of a model with some thousand parameters, each in a process that is forked from one
+where everything is imported: it takes a second or two, and can be killed at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+from rro.environments.base import Environment, TaskList
+from rro.policies.scripted import ScriptedPolicy
+from rro.seeds import derive_seed
+from rro.types import Message, Source, StepResult, Task
+
+RECIPE = """
+name = "small"
+seed = 3
+threads = 1
+[environment]
+name = "small_runs:open_letters"
+[model]
+device = "cpu"
+[model.tiny]
+hidden_size = 16
+intermediate_size = 16
+layers = 1
+heads = 2
+kv_heads = 2
+vocabulary = 280
+context = 128
+[policy]
+max_new_tokens = 3
+[experts]
+episodes = 8
+[sft]
+epochs = 1
+batch_size = 4
+micro_batch = 4
+save_steps = 1
+[explore]
+tasks = 6
+concurrency = 6
+[dpo]
+epochs = 1
+batch_size = 8
+micro_batch = 8
+save_steps = 1
+[evaluate]
+tasks = 3
+episodes = 2
+greedy = false
+bootstrap = 100
+"""
+# Each with the settings that it needs beyond its name.
+STRATEGIES = {
+    "rro": ["explore.rollouts=2", "explore.candidates=2"],
+    "adaptive": [],
+    "ipr": ["explore.rollouts=2"],
+    "eto": [],
+    "rft": [],
+    "fixed": ["explore.rollouts=2", "explore.candidates=2"],
+    "replicas": ["explore.strategy=rro", "explore.rollouts=2", "policy.replicas=2"],
+}
+
+
+class Letters(Environment):
+    """Two turns. Any text is an action, and what it is worth depends on all that was said: so a
+    model that has learned nothing gives pairs."""
+
+    def reset(self, task, seed=0):
+        self.said = (task.id,)
+        return [Message("user", f"say something, {task.id}")]
+
+    def step(self, action):
+        self.said += (action.content,)
+        worth, done = derive_seed(*self.said) % 3 / 2, len(self.said) == 3
+        return StepResult("end" if done else f"go on {worth}", worth if done else 0.0, done)
+
+    def snapshot(self):
+        return self.said
+
+    def restore(self, snapshot):
+        self.said = snapshot
+
+
+def open_letters():
+    """A benchmark of Letters."""
+    tasks = [Task(f"letter-{number}") for number in range(20)]
+
+    def expert(task, noise, seed):
+        return ScriptedPolicy(lambda messages, rng: "ab"[rng.randrange(2)], "e", Source.EXPERT)
+
+    return TaskList("letters", Letters, {"train": tasks, "test": tasks[10:]}, 3, expert=expert)
+
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    [
+        "small_runs",
+        "rro.cli.main",
+        "rro.pipeline.stages",
+        "rro.report.tables",
+        "rro.learning.sft_trainer",
+        "rro.learning.dpo_trainer",
+        "rro.policies.local.policy",
+    ]
+)
+
+
+def recipe(folder: Path, strategy: str) -> Path:
+    """The recipe of a small run with that strategy."""
+    file = folder / f"{strategy}.toml"
+    file.write_text(RECIPE)
+    return file
+
+
+def start(*arguments: object, limit: int | None = None) -> multiprocessing.Process:
+    """`rro` with these arguments; what it prints goes to the file that `output` names. `limit`:
+    bytes that a file may have."""
+    words = [str(argument) for argument in arguments]
+    process = _context.Process(target=_run, args=(words, limit))
+    process.start()
+    return process
+
+
+def new_run(folder: Path, strategy: str, out: Path, **how: int) -> multiprocessing.Process:
+    """A new run with one of STRATEGIES."""
+    chosen = [] if strategy == "replicas" else [f"explore.strategy={strategy}"]
+    settings = [*chosen, *STRATEGIES[strategy]]
+    return start("run", recipe(folder, strategy), *settings, "--out", out, **how)
+
+
+def finish(process: multiprocessing.Process) -> int:
+    """Wait for the end; returns the exit code."""
+    process.join(300)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def said(process: multiprocessing.Process) -> str:
+    """What an ended process printed."""
+    return _printed(process.pid).read_text(errors="replace")
+
+
+def outcome(run: Path) -> object:
+    """What must not depend on interruptions: all but times, and what failed attempts cost."""
+    if not (run / "results.json").exists():
+        return sorted(path.name for path in run.glob("pairs-*.jsonl"))
+    results = json.loads((run / "results.json").read_text())
+    stages = {
+        name: {key: stage.get(key) for key in ("tasks", "steps", "pairs", "rising", "failed_tasks")}
+        for name, stage in results["stages"].items()
+    }
+    rewards = [(row["label"], row["mode"], row["rewards"]) for row in results["evaluations"]]
+    pairs = [path.read_text() for path in sorted(run.glob("pairs-*.jsonl"))]
+    return stages, rewards, pairs
+
+
+def keys(run: Path) -> list[tuple[str, str]]:
+    """Kind and key of every record of the journal."""
+    lines = (run / "journal.jsonl").read_text().splitlines()
+    return [(record["kind"], record["key"]) for record in map(json.loads, lines)]
+
+
+def _printed(pid: int | None) -> Path:
+    return Path(os.environ.get("TMPDIR", "/tmp")) / f"rro-small-{pid}"
+
+
+def _run(words: list[str], limit: int | None) -> None:
+    import resource
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.path.insert(0, str(Path(__file__).parent))
+    if limit is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    with _printed(os.getpid()).open("w") as file, contextlib.redirect_stderr(file):
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        from rro.cli.main import main
+
+        code = main(words)
+        file.flush()
+    os._exit(code)
