@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Converter = Callable[[Any], Any]
 
 # Work of one statement (see `Work`). No recorded one does more than 3,100,000.
-MAX_WORK = 6_000_000
+MAX_WORK = 5_000_000
 # Bytes of one value within SQLite, of its statement, and of all its memory.
 MAX_VALUE, MAX_STATEMENT, MAX_HEAP = 4 * MAX_TEXT, 1_000_000, 64_000_000
 MAX_COLLECTIONS = 400
