@@ -266,6 +266,9 @@ def test_the_cache_forgets_what_was_used_longest_ago():
         ("SELECT x + y FROM (SELECT 1, 2) AS t (x, y)", "[(3,)]"),
         ("WITH t (x, y) AS (SELECT 1, 2) SELECT y FROM t", "[(2,)]"),
         ("WITH t (x) AS (SELECT 1, 2) SELECT x FROM t", None),
+        ("SELECT max(shop.customer.id) FROM customer", "[(5,)]"),
+        ("SELECT max(zoo.customer.id) FROM customer", None),
+        ("SELECT zoo.customer.* FROM customer", None),
         ("SELECT 1 FROM DUAL WHERE 1 = 1", "[(1,)]"),
         ("SELECT 1 + /*! 1 */ /* + 5 */ -- 7", "[(2,)]"),
         (

@@ -98,15 +98,16 @@ class Scope:
         SqlError if the name is unknown or ambiguous."""
         scope: Scope | None = self
         while scope is not None:
-            if column := scope._own(node.name.lower(), node.table.lower(), self.clause):
+            if column := scope._own(node, self.clause):
                 return column
             scope = scope.outer
         raise SqlError(
             f"Unknown column '{'.'.join(part.name for part in node.parts)}' in '{self.clause}'"
         )
 
-    def _own(self, name: str, table: str, clause: str) -> Value | None:
-        sources = [source for source in self.named(table) if name in source.columns]
+    def _own(self, node: Any, clause: str) -> Value | None:
+        name, table = node.name.lower(), node.table.lower()
+        sources = [source for source in self.named(node) if name in source.columns]
         if len(sources) > 1 and (table or name not in self.merged):
             raise SqlError(f"Column '{name}' in {clause} is ambiguous")
         for source in sources:
@@ -120,9 +121,15 @@ class Scope:
         grouped = column and any(group.node == column.node for group in self.groups)
         return self.selected(name) or (column if grouped else None)
 
-    def named(self, table: str) -> list[Source]:
-        """The visible sources with that name; all visible ones for ""."""
-        return [source for source in self.visible if not table or source.name.lower() == table]
+    def named(self, node: Any) -> list[Source]:
+        """The visible sources that a column's qualifiers name; all visible ones if it has none."""
+        table, database = node.table.lower(), node.db.lower()
+        return [
+            source
+            for source in self.visible
+            if table in ("", source.name.lower())
+            and (not database or (source.table is not None and source.table.database == database))
+        ]
 
     def selected(self, name: str) -> Value | None:
         """The first item of the select list with that name."""

@@ -158,7 +158,7 @@ class Queries(Expressions):
         for item in list(node.expressions):
             if item.is_star:
                 scope.output += self._star(
-                    item.table.lower() if isinstance(item, exp.Column) else "", scope
+                    item if isinstance(item, exp.Column) else exp.Column(this=item), scope
                 )
             else:
                 value = self.value(item.this if isinstance(item, exp.Alias) else item, scope)
@@ -167,14 +167,15 @@ class Queries(Expressions):
                 raise SqlError("Too many columns")
         self._columns += len(scope.output)
 
-    def _star(self, table: str, scope: Scope) -> Iterator[Value]:
-        merged = {} if table else scope.merged
+    def _star(self, node: Any, scope: Scope) -> Iterator[Value]:
+        merged, sources = {} if node.table else scope.merged, scope.named(node)
         yield from merged.values()
-        for source in scope.named(table):
+        for source in sources:
             source.used.update(source.columns)
             yield from (column for name, column in source.columns.items() if name not in merged)
-        if not scope.named(table):
-            raise SqlError(f"Unknown table '{table}'" if table else "No tables used")
+        if not sources:
+            name = ".".join(part.name for part in node.parts[:-1])
+            raise SqlError(f"Unknown table '{name}'" if name else "No tables used")
 
     def _condition(self, clause: Any, name: str, scope: Scope) -> None:
         scope.clause = name
