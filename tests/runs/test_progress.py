@@ -1,7 +1,9 @@
 """What the progress line says of the rest."""
 
+import io
 import logging
 import re
+import sys
 
 import pytest
 
@@ -25,7 +27,7 @@ def rest(
             progress.advance(new=False, spent=before)
         progress.spend(Usage(policy_calls=calls))
         progress.advance(done, spent=spent)
-    found = re.search(r"left about ([\d,]+) calls", caplog.messages[-1])
+    found = re.search(r" calls, ([\d,]+) left", caplog.messages[-1])
     return int(found[1].replace(",", "")) if found else None
 
 
@@ -50,3 +52,46 @@ def test_what_an_earlier_process_spent_says_nothing_of_the_rate(
 
 def test_nothing_is_left_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     assert rest(caplog, total=20, done=20, calls=50, spent=0.5) is None
+
+
+class Terminal(io.StringIO):
+    """Standard error where it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def lines_of(progress: Progress) -> None:
+    """An exploration nearly at its end."""
+    with progress:
+        progress.advance(90, new=False)
+        progress.spend(Usage(policy_calls=13176, generated_tokens=1_401_233, cost=12.5))
+        progress.advance(219, "764 pairs")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_on_a_terminal_it_fits(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    lines_of(Progress("explore 1", 350, "tasks"))
+    shown = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", terminal.getvalue())
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", shown) if line.strip()]
+    assert max(map(len, lines)) <= columns
+    assert "explore 1: 309/350 tasks, 764 pairs, " in lines[-1]
+    assert (", 13,176 calls" in lines[-1]) == (columns > 60)
+    assert ("tokens/s" in lines[-1]) == (columns == 200)
+
+
+def test_a_line_of_a_log_has_up_to_100_characters(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "rro"):
+        lines_of(Progress("explore 1", 350, "tasks"))
+        lines_of(Progress("replaying " + "long" * 40 + ".jsonl", 350, "lines"))
+    explored, replayed = caplog.messages
+    assert re.match(
+        r"explore 1: 309/350 tasks, 764 pairs, \d+ s left, 13,176 calls, 2,467 left, cost 12.50",
+        explored,
+    )
+    assert re.match(r"replaying (long)+l?o?n?\.\.\.: 309/350 lines", replayed)
+    assert all(len(line) <= 100 for line in caplog.messages)

@@ -1,16 +1,20 @@
-"""Progress of long work: a bar with rate and cost on a terminal, a quiet log line now and then
-elsewhere."""
+"""Progress of long work: on a terminal a bar with the rest and the cost, as wide as that is;
+elsewhere a log line now and then."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from rro.types import Usage
 
 log = logging.getLogger("rro")
+
+# Columns of the bar, and of a line in a log.
+_BAR, _LOG_WIDTH = 12, 100
 
 
 class Progress:
@@ -50,41 +54,59 @@ class Progress:
             self._show()
             self._bar.stop()
         else:
-            log.info("%s", self._text())
+            log.info("%s", self._text(_LOG_WIDTH))
 
-    def _text(self) -> str:
-        seconds = max(time.perf_counter() - self._begun, 1e-9)
+    def _text(self, width: int) -> str:
+        """What fits into `width` characters, what matters most first."""
         total = f"/{self.total}" if self.total is not None else ""
-        fresh = self.done - self.old
-        parts = [f"{self.what}: {self.done}{total} {self.unit}", f"{fresh / seconds:.1f}/s"]
-        if self.usage.policy_calls:
-            tokens = f"{self.usage.generated_tokens / seconds:.0f} tokens/s"
-            parts.append(
-                f"{self.usage.policy_calls} policy calls, "
-                f"{self.usage.generated_tokens} tokens ({tokens})"
-            )
-        if self.usage.cost:
-            parts.append(f"cost {self.usage.cost:.2f}")
-        return ", ".join([part for part in (*parts, self._rest(seconds, fresh), self.note) if part])
+        count = f": {self.done}{total} {self.unit}"
+        text = _cut(self.what, width - len(count)) + count
+        for part in filter(None, self._parts()):
+            if len(text) + len(part) + 2 > width:
+                break
+            text = f"{text}, {part}"
+        return text
 
-    def _rest(self, seconds: float, fresh: int) -> str:
-        """What the remaining pieces, or the rest of the budget, will take if they are like what was
-        done so far."""
-        if not self.total or not fresh or not self.usage.policy_calls or self.done >= self.total:
-            return ""
+    def _parts(self) -> Iterator[str]:
+        seconds = max(time.perf_counter() - self._begun, 1e-9)
+        ratio, usage = self._ratio(), self.usage
+        yield from self.note.split(", ")
+        if ratio is not None:
+            yield f"{_span(seconds * ratio)} left"
+        if usage.policy_calls:
+            yield f"{usage.policy_calls:,} calls"
+            yield f"{usage.policy_calls * ratio:,.0f} left" if ratio is not None else ""
+        if usage.cost:
+            yield f"cost {usage.cost:.2f}"
+            yield f"{usage.cost * ratio:.2f} left" if ratio is not None else ""
+        yield f"{(self.done - self.old) / seconds:.1f}/s"
+        if usage.generated_tokens:
+            yield f"{usage.generated_tokens / seconds:,.0f} tokens/s"
+
+    def _ratio(self) -> float | None:
+        """The remaining pieces, or the rest of the budget, over what was done so far: what they
+        will take if they are like it. None: unknown, or nothing remains."""
+        fresh = self.done - self.old
+        if not self.total or not fresh or self.done >= self.total:
+            return None
         ratio = (self.total - self.done) / fresh
         if self.spent > self._spent_before:
             ratio = min(ratio, max(0.0, 1 - self.spent) / (self.spent - self._spent_before))
-        money = f", cost {self.usage.cost * ratio:.2f}" if self.usage.cost else ""
-        calls = f"{self.usage.policy_calls * ratio:,.0f} calls"
-        return f"left about {calls}{money}, {_span(seconds * ratio)}"
+        return ratio
 
     def _show(self) -> None:
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=self.done, description=self._text())
+            width = self._bar.console.width - _BAR - 2
+            text = self._text(width)
+            self._bar.update(self._bar.task_ids[0], completed=self.done, description=text)
         elif time.perf_counter() - self._logged > self._log_every:
             self._logged = time.perf_counter()
-            log.info("%s", self._text())
+            log.info("%s", self._text(_LOG_WIDTH))
+
+
+def _cut(text: str, width: int) -> str:
+    """The end goes first; some letters always stay."""
+    return text if len(text) <= width else f"{text[: max(8, width - 3)]}..."
 
 
 def _span(seconds: float) -> str:
@@ -95,13 +117,12 @@ def _span(seconds: float) -> str:
 
 def _bar(what: str, total: int | None) -> Any:  # rich is imported only where there is a terminal
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
     bar = Bar(
-        BarColumn(20),
+        BarColumn(_BAR),
         TextColumn("{task.description}", markup=False),
-        TimeRemainingColumn(),
         console=Console(stderr=True),
         refresh_per_second=4,
     )
