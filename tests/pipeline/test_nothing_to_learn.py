@@ -1,6 +1,10 @@
 """A run whose exploration gives no pairs is evaluated all the same, and can explore more tasks."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import doors
 import pytest
@@ -77,3 +81,48 @@ def test_where_no_task_is_left_the_sentence_says_so(folder, capsys):
     capsys.readouterr()
     assert main(["run", "--resume", str(folder.path)]) == 1
     assert "no train task is left to explore" in capsys.readouterr().err
+
+
+# Ends its process at once, as a shortage of memory does, while the file `killed` says so.
+MORTAL = """
+import os, pathlib, signal
+import doors
+from rro.environments.base import TaskList
+
+FILE = pathlib.Path(__file__).with_name("killed")
+resets = 0
+
+class Mortal(doors.Doors):
+    def reset(self, task, seed=0):
+        global resets
+        resets += 1
+        if FILE.exists() and resets > int(FILE.read_text()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().reset(task, seed)
+
+def make():
+    original = doors.open_doors()
+    splits = {name: original.tasks(name) for name in ("train", "test")}
+    return TaskList("doors", Mortal, splits, max_steps=4, expert=doors.expert)
+"""
+
+
+def test_an_extension_that_was_killed_goes_on(tmp_path):
+    (tmp_path / "mortal.py").write_text(MORTAL)
+    explore = {**TREE["explore"], "concurrency": 1, "budget": {"policy_calls": 40}}
+    environment = {"name": "mortal:make"}
+    tree = {**TREE, "environment": environment, "explore": explore, "modules": [str(tmp_path)]}
+    folder = RunFolder.create(parse_config(tree, "test"), tmp_path / "run")
+    for stage in ("sft", "explore"):
+        assert main([stage, str(folder.path)]) == 0
+    (tmp_path / "killed").write_text("20")
+    words = ["explore", str(folder.path), "--tasks", "30", "--budget", "policy_calls=1000"]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run([sys.executable, "-m", "rro", *words], env=variables, capture_output=True)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert 2 < len(tasks_of(folder)) < 30
+    (tmp_path / "killed").unlink()
+    assert main(["run", "--resume", str(folder.path)]) == 1  # one candidate a step gives no pairs
+    assert len(set(tasks_of(folder))) == len(tasks_of(folder)) == 30
+    explored = json.loads(folder.results.read_text())["stages"]["explore-1"]
+    assert (explored["tasks"], explored["budget"]) == (30, {"policy_calls": 1000})

@@ -33,6 +33,7 @@ from rro.learning.sft import Sft
 from rro.pipeline.choices import Choices
 from rro.pipeline.contexts import exploration_context, spent, training_context
 from rro.pipeline.evaluation import evaluate_run
+from rro.pipeline.extension import begin_extension, last_extension
 from rro.pipeline.rounds import (
     CLOSING,
     closing_label,
@@ -105,11 +106,16 @@ def explore(
     """Stage 2: grow every train task's tree with the current policy, and export the preference
     pairs. `limits` takes the place of the recipe's budget.
 
-    `tasks` extends an exploration that is done to so many tasks; what is there stays. Raises
-    UsageError where it has as many already, or where its policy has been trained."""
-    limits, name = limits or run.config.explore.budget, f"explore-{iteration}"
+    `tasks` extends an exploration that is done to so many tasks; what is there stays. Both are
+    journalled first, so that a run that is cut off here resumes with them. Raises UsageError where
+    nothing is explored yet, or where its policy has been trained."""
+    name = f"explore-{iteration}"
     if tasks is not None:
-        name = _extension(run, iteration, tasks)
+        begin_extension(run, iteration, tasks, limits)
+    if extension := last_extension(run, iteration):
+        name, tasks = f"{name}-to-{extension.tasks}", extension.tasks
+        limits = limits or extension.budget
+    limits = limits or run.config.explore.budget
 
     def work() -> dict[str, Any]:
         single_process("explore")
@@ -148,20 +154,6 @@ def explore(
         }
 
     run_stage(run, name, work)
-
-
-def _extension(run: Run, iteration: int, tasks: int) -> str:
-    """The name of the stage that extends an exploration to so many tasks."""
-    if run.is_done(f"optimise-{iteration}"):
-        raise UsageError(
-            f"{run.folder.path}: iteration {iteration} has been trained on its pairs "
-            "already; start a new run to explore more tasks"
-        )
-    if not run.is_done(f"explore-{iteration}"):
-        raise UsageError(
-            f"{run.folder.path}: nothing is explored yet that --tasks could extend; leave it out"
-        )
-    return f"explore-{iteration}-to-{tasks}"
 
 
 def _tasks(run: Run, choices: Choices, iteration: int, tasks: int | None = None) -> Sequence[Task]:
