@@ -2,7 +2,8 @@
 need it. The modules, in the order in which to read them:
 
 - `syntax`: what is a statement, by MySQL's grammar (mysql.lark), and where another text is wrong;
-- `functions`: MySQL's collation, and the functions that SQLite calls back;
+- `functions`: MySQL's collation, LIKE and REGEXP;
+- `dates`, `library`: dates and times; all other functions, in one table with their types;
 - `store`: the databases (types, columns, indexes), read from the MySQL dump into one SQLite file,
   which is built once;
 - `names`: what a name in a SELECT refers to, and MySQL's errors for unknown or ambiguous names and
@@ -14,14 +15,14 @@ need it. The modules, in the order in which to read them:
 
 Only what MySQL's grammar accepts is translated, in one pass. SQLGlot parses it. Each expression is
 translated in its place in the tree: names become columns of the stored tables, types are inferred
-from the bottom up, and a node with another meaning in SQLite is replaced. All other nodes stay, and
-SQLGlot writes them, and their functions, as SQLite's SQL. Each SELECT becomes text as soon as it is
+from the bottom up, and a node with another meaning in SQLite is replaced; so is each function, by
+the table's. All other nodes stay, and SQLGlot writes them as SQLite's SQL. Each SELECT becomes text as soon as it is
 translated, with its rows numbered if it is part of another query. The values of the rows are then
 converted by the types of their columns to those of Python's MySQL drivers.
 
 The answers are MySQL's because texts are compared by keys (no case, accents or trailing spaces),
 which are stored beside every text column; texts convert to numbers and dates as in MySQL; decimals
-are exact, with MySQL's scales; groups, DISTINCT and set operations keep the order in which their
+have MySQL's scales; groups, DISTINCT and set operations keep the order in which their
 rows are first read; and errors have MySQL's wording and are found in MySQL's order of clauses.
 
 Not covered: syntax that SQLGlot does not translate for SQLite (which is an error), and MySQL's

@@ -196,7 +196,8 @@ class Expressions:
             if node.args[side] is not value.node:
                 node.set(side, value.node.copy())
         if isinstance(node, exp.IntDiv | exp.Mod):
-            name = "my_div" if isinstance(node, exp.IntDiv) else "my_mod"
+            name = "my_mod" if kind.exact else "my_fmod"
+            name = "my_div" if isinstance(node, exp.IntDiv) else name
             return Value(call(name, one.node, other.node), INT if name == "my_div" else kind)
         if isinstance(node, exp.Div):
             return _quotient(one.type if kind.exact else kind)
@@ -221,7 +222,8 @@ class Expressions:
 
     def on_neg(self, node: Any, scope: Scope) -> Value:
         value = as_number(self.value(node.this, scope))
-        return Value(exp.Neg(this=exp.paren(value.node.copy())), value.type)
+        kind = value.type if value.type.exact else Type("double", value.type.scale)
+        return Value(exp.Neg(this=exp.paren(value.node.copy())), kind)
 
     def on_bitwiseand(self, node: Any, scope: Scope) -> Value:
         values = [as_whole(value) for value in self.values(node.iter_expressions(), scope)]

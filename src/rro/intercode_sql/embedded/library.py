@@ -158,6 +158,10 @@ def mod(one: float, other: float) -> float:
     return float(exact(one) % exact(other))
 
 
+def _fmod(one: float, other: float) -> float:
+    return math.fmod(one, other) + 0.0
+
+
 def div(one: float, other: float) -> int:
     """The quotient without its fraction."""
     return int((exact(one) / exact(other)).to_integral_value(ROUND_DOWN))
@@ -602,6 +606,7 @@ _NUMBER: dict[str, Callable[..., Any]] = {
     "least": lambda *values: _extreme(min, *values),
     "interval": _interval,
     "mod": mod,
+    "fmod": _fmod,
     "div": div,
     "bits": bits,
     "isnull": lambda value: value is None,
@@ -755,6 +760,9 @@ class _GroupConcat:
         )
         if self.distinct and not self.ways:
             rows.sort(key=lambda row: _sort_key(row[1]))
+        if self.ways:
+            # Of rows that ORDER BY does not tell apart, MySQL shows the last first.
+            rows = rows[::-1]
         for place, way in reversed(list(enumerate(self.ways, 2))):
             rows.sort(key=lambda row, place=place: _sort_key(row[place]), reverse=way == "d")  # type: ignore[misc]
         return self.joint.join(row[0] for row in rows) if rows else None
