@@ -16,9 +16,9 @@ need it. The modules, in the order in which to read them:
 Only what MySQL's grammar accepts is translated, in one pass. SQLGlot parses it. Each expression is
 translated in its place in the tree: names become columns of the stored tables, types are inferred
 from the bottom up, and a node with another meaning in SQLite is replaced; so is each function, by
-the table's. All other nodes stay, and SQLGlot writes them as SQLite's SQL. Each SELECT becomes text as soon as it is
-translated, with its rows numbered if it is part of another query. The values of the rows are then
-converted by the types of their columns to those of Python's MySQL drivers.
+the table's. All other nodes stay, and SQLGlot writes them as SQLite's SQL. Each SELECT becomes text
+as soon as it is translated, with its rows numbered if it is part of another query. The values of
+the rows are then converted by the types of their columns to those of Python's MySQL drivers.
 
 The answers are MySQL's because texts are compared by keys (no case, accents or trailing spaces),
 which are stored beside every text column; texts convert to numbers and dates as in MySQL; decimals
