@@ -48,7 +48,7 @@ def test_rollup_and_floats_with_fixed_digits(engine, sql, rows):
 @pytest.mark.parametrize(
     ("sql", "error"),
     [
-        ("SELECT round()", "Incorrect parameter count in the call to native function 'ROUND'"),
+        ("SELECT round()", "Incorrect parameter count in the call to native function 'round'"),
         ("SELECT left('a')", "syntax"),
         ("SELECT upper(item, 1) FROM purchase", "Incorrect parameter count"),
         ("SELECT strftime('%Y', born) FROM customer", "FUNCTION shop.strftime does not exist"),
