@@ -88,14 +88,14 @@ RUNAWAYS = [
     f"SELECT DISTINCT concat(p0.item, p1.item, p2.item, p3.item, p4.item, p5.item, p6.item, p7.item) FROM {PRODUCT}",
     f"SELECT p0.item FROM {PRODUCT} ORDER BY p1.item, p2.rating, p3.price",
     f"SELECT group_concat(p0.item, p1.item), std(p2.price) FROM {PRODUCT}",
-    f"SELECT count(*) FROM {PRODUCT} WHERE repeat(p0.item, 9000) = repeat(p1.item, 9001)",
     f"SELECT sum(p0.price) OVER (ORDER BY p1.item) FROM {PRODUCT}",
     f"SELECT item FROM purchase WHERE price > (SELECT avg(p0.price) FROM {PRODUCT} WHERE p1.price > purchase.price)",
-    "SELECT item REGEXP '(a|aa)+$', concat(repeat('a', 60), 'b') REGEXP '(a|aa|a?)+$' FROM purchase",
     "WITH RECURSIVE r AS (SELECT 1 n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r",
     "SELECT sleep(1000), benchmark(1000000000, md5('x'))",
 ]
 BOUNDED = [
+    f"SELECT count(*) FROM {PRODUCT} WHERE repeat(p0.item, 9000) = repeat(p1.item, 9001)",
+    "SELECT item REGEXP '(a|aa)+$', concat(repeat('a', 60), 'b') REGEXP '(a|aa|a?)+$' FROM purchase",
     "SELECT repeat('a', 1000000000)", "SELECT lpad('a', 1000000000, 'b')", "SELECT space(2000000000)",
     "SELECT replace(repeat('a', 60000), 'a', repeat('b', 60000))", "SELECT 99999999999999999999 * 99999999999999999999",
     "SELECT 9223372036854775807 + 1, -9223372036854775808 - 1, abs(-9223372036854775808)", "SELECT 1e308 * 10, -1e999",
