@@ -86,6 +86,7 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path):
     with pytest.raises(UsageError, match=r"(?s)2 things keep the run.*nowhere.jsonl.*no-model"):
         new_run(parse_config(tree, "recipe"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    assert new_run(parse_config({"environment": SHOP}, "recipe"), tmp_path / "run").path.is_dir()
+    folder, _ = new_run(parse_config({"environment": SHOP}, "recipe"), tmp_path / "run")
+    assert folder.path.is_dir()
     with pytest.raises(UsageError, match="holds a run already"):
         new_run(parse_config({"environment": SHOP}, "recipe"), tmp_path / "run")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rro.cli.main import main
 from rro.config import load_config
 from rro.errors import UsageError
 from rro.pipeline.check import new_run
@@ -49,7 +50,22 @@ def test_experts_are_needed_only_by_what_learns_from_them(tmp_path, monkeypatch)
     settings = config("environment.name=no_expert:make", f"model.name={tmp_path}")
     with pytest.raises(UsageError, match=r"experts\.file"):
         new_run(settings, tmp_path / "run")
-    assert new_run(settings, tmp_path / "run", "explore").path.is_dir()
+    folder, _ = new_run(settings, tmp_path / "run", "explore")
+    assert folder.path.is_dir()
+
+
+def test_a_start_opens_the_environment_once(tmp_path, monkeypatch):
+    (tmp_path / "counted.py").write_text(
+        "import doors\nopened = []\n"
+        "def make():\n"
+        "    opened.append(1)\n"
+        "    return doors.open_doors()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    small = ["environment.name=counted:make", "sft.epochs=1", "experts.episodes=8"]
+    words = ["sft", str(HERE / "doors.toml"), *small, "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert len(sys.modules["counted"].opened) == 1
 
 
 def test_a_folder_below_a_file_cannot_be_a_run(tmp_path):

@@ -18,6 +18,7 @@ from rro.processes import rank, wait_for_all, world_size
 
 if TYPE_CHECKING:
     from rro.config import BudgetConfig
+    from rro.environments.base import Benchmark
     from rro.pipeline.run import Run
     from rro.runs.folder import RunFolder
 
@@ -139,7 +140,7 @@ def parse_budget(limits: Sequence[str]) -> BudgetConfig | None:
 
 def _quickstart(options: argparse.Namespace) -> None:
     seed = f"seed={options.seed}"
-    _run_all(_new_run("quickstart", [seed, *options.overrides], options.out))
+    _run_all(*_new_run("quickstart", [seed, *options.overrides], options.out))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -150,15 +151,15 @@ def _run(options: argparse.Namespace) -> None:
     elif options.recipe is None:
         raise UsageError("which recipe? rro run RECIPE, or rro run --resume RUN")
     else:
-        _run_all(_new_run(options.recipe, options.overrides, options.out))
+        _run_all(*_new_run(options.recipe, options.overrides, options.out))
 
 
-def _run_all(folder: RunFolder) -> None:
+def _run_all(folder: RunFolder, benchmark: Benchmark | None = None) -> None:
     from rro.pipeline import stages as pipeline
     from rro.pipeline.run import open_run
     from rro.report.tables import print_results
 
-    with _resumable(folder), open_run(folder) as run:
+    with _resumable(folder), open_run(folder, benchmark) as run:
         try:
             print_results(pipeline.run_all(run))
         except pipeline.NothingToLearn as error:
@@ -182,7 +183,8 @@ def _resumable(folder: RunFolder) -> Iterator[None]:
 
 def _new_run(
     recipe: str, overrides: Sequence[str], out: Path | None, stage: str = "run"
-) -> RunFolder:
+) -> tuple[RunFolder, Benchmark | None]:
+    """The folder of a new run, and its benchmark where this process has opened it."""
     if world_size() > 1 and out is None:
         raise UsageError("several processes need one run folder: name it with --out")
     begin("checking", recipe)
@@ -196,15 +198,15 @@ def _new_run(
     path = out or _default_folder(config.name)
     if rank() > 0:
         wait_for_all()
-        return replace(RunFolder.open(path), trusted=True)
-    folder = new_run(config, path, stage)
+        return replace(RunFolder.open(path), trusted=True), None
+    folder, benchmark = new_run(config, path, stage)
     wait_for_all()
     print(f"run folder: {folder.path}", file=sys.stderr)
-    return folder
+    return folder, benchmark
 
 
 def _stage(options: argparse.Namespace) -> None:
-    folder = _target(options)
+    folder, benchmark = _target(options)
 
     from rro.pipeline import stages as pipeline
     from rro.pipeline.evaluation import evaluate_run
@@ -219,7 +221,7 @@ def _stage(options: argparse.Namespace) -> None:
         "optimise": lambda run: pipeline.optimise(run, options.iteration),
         "evaluate": lambda run: print_results(evaluate_run(run)),
     }
-    with _resumable(folder), open_run(folder) as run:
+    with _resumable(folder), open_run(folder, benchmark) as run:
         stages[options.stage](run)
     if rank() == 0:
         print(f"run folder: {folder.path}")
@@ -245,8 +247,8 @@ def _check(options: argparse.Namespace) -> int:
     return UsageError.exit_code if failed else 0
 
 
-def _target(options: argparse.Namespace) -> RunFolder:
-    """The run folder of a stage: an earlier run's, or a new one."""
+def _target(options: argparse.Namespace) -> tuple[RunFolder, Benchmark | None]:
+    """The run folder of a stage, an earlier run's or a new one; and a new one's benchmark."""
     if not Path(options.target).is_dir():
         return _new_run(options.target, options.overrides, options.out, options.stage)
     if options.overrides or options.out:
@@ -254,7 +256,7 @@ def _target(options: argparse.Namespace) -> RunFolder:
             f"{options.target} is a run: it knows its configuration, so give neither settings nor "
             "--out"
         )
-    return _open_folder(Path(options.target), options.trust_run_folder)
+    return _open_folder(Path(options.target), options.trust_run_folder), None
 
 
 def _open_folder(path: Path, trust: bool) -> RunFolder:

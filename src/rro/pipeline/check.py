@@ -10,6 +10,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from rro import plugins
@@ -41,13 +42,19 @@ class Check:
 
 
 def check_run(
-    config: Config, folder: Path, *, stage: str = "run", thorough: bool = True
+    config: Config,
+    folder: Path,
+    *,
+    stage: str = "run",
+    thorough: bool = True,
+    environment: Opened | None = None,
 ) -> Iterator[Check]:
     """Check the environment, experts, model, trackers, backend, learner, disk and the run folder,
     one by one. `stage` is what the run begins with; "run": all of them, in order.
 
-    Without `thorough`, servers and other interpreters are not asked."""
-    environment = _Opened(config)
+    Without `thorough`, servers and other interpreters are not asked. The benchmark is opened in
+    `environment`, if it is given."""
+    environment = environment or Opened(config)
     checks: dict[str, Callable[[], str]] = {
         "environment": environment.tasks,
         "experts": environment.experts,
@@ -74,34 +81,33 @@ def check_run(
             yield Check(name, detail)
 
 
-def new_run(config: Config, folder: Path, stage: str = "run") -> RunFolder:
-    """Check a run quickly, then make its folder. Raises UsageError that tells everything that is
-    wrong; then nothing was written."""
-    problems = [
-        check.problem
-        for check in check_run(config, folder, stage=stage, thorough=False)
-        if check.problem
-    ]
-    problems = list(dict.fromkeys(problems))
+def new_run(config: Config, folder: Path, stage: str = "run") -> tuple[RunFolder, Benchmark]:
+    """Check a run quickly, then make its folder; returns it and the benchmark that the checks
+    opened. Raises UsageError that tells everything that is wrong; then nothing was written."""
+    environment = Opened(config)
+    checks = check_run(config, folder, stage=stage, thorough=False, environment=environment)
+    problems = list(dict.fromkeys(check.problem for check in checks if check.problem))
     if len(problems) > 1:
         raise UsageError(
             "\n  ".join([f"{len(problems)} things keep the run from starting:", *problems])
         )
     if problems:
         raise UsageError(problems[0])
-    return RunFolder.create(config, folder)
+    return RunFolder.create(config, folder), environment.benchmark
 
 
-class _Opened:
+class Opened:
     """The environment, opened once for the checks that need it."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._benchmark: Benchmark | None = None
+
+    @cached_property
+    def benchmark(self) -> Benchmark:
+        return open_environment(self._config.environment)
 
     def tasks(self) -> str:
-        section, counts = self._config.environment, []
-        benchmark = self._open()
+        section, counts, benchmark = self._config.environment, [], self.benchmark
         for name, split in (
             ("train_split", section.train_split),
             ("test_split", section.test_split),
@@ -117,7 +123,7 @@ class _Opened:
     def experts(self) -> str:
         file = self._config.experts.file
         rows = read_conversations(file) if file is not None else []
-        benchmark = self._open()
+        benchmark = self.benchmark
         train = benchmark.tasks(self._config.environment.train_split)
         if file is None:
             benchmark.expert(train[0], self._config.experts.noise, 0)
@@ -129,11 +135,6 @@ class _Opened:
                 f"{file}: no row's id is a task of the train split, which strategy or credit needs"
             )
         return f"{len(rows)} episodes in {file}"
-
-    def _open(self) -> Benchmark:
-        if self._benchmark is None:
-            self._benchmark = open_environment(self._config.environment)
-        return self._benchmark
 
 
 def _backend(config: Config, thorough: bool) -> str:

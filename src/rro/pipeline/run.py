@@ -127,23 +127,26 @@ class Run:
         )
 
 
-def open_run(folder: RunFolder) -> AbstractContextManager[Run]:
-    """Open a run for work. Raises UsageError where another process works on it, or a tracker that
-    it names is not installed, or a folder of somebody else names code."""
+def open_run(folder: RunFolder, benchmark: Benchmark | None = None) -> AbstractContextManager[Run]:
+    """Open a run for work, on its `benchmark` if that is open already. Raises UsageError where
+    another process works on it, or a tracker that it names is not installed, or a folder of
+    somebody else names code."""
     folder.check_trust()
     require(folder.config.report_to)
     search_in(folder.config.modules)
-    return _Opened(folder)
+    return _Opened(folder, benchmark)
 
 
 class _Opened(AbstractContextManager[Run]):
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, benchmark: Benchmark | None) -> None:
         if rank() == 0:
             self._journal = Journal(folder.journal)
         wait_for_all()
         if rank() > 0:
             self._journal = Journal(folder.journal, read_only=True)
         self._run = Run(folder, self._journal)
+        if benchmark is not None:
+            self._run.benchmark = benchmark
 
     def __enter__(self) -> Run:
         _quiet_libraries()
