@@ -11,7 +11,8 @@ import pytest
 from sql_attacks import ATTACKS
 
 from rro.intercode_sql.embedded.process import MAX_SECONDS
-from rro.intercode_sql.server import STATEMENT_SECONDS, load_dump
+from rro.intercode_sql.server import STATEMENT_SECONDS
+from rro.intercode_sql.server_dump import load_dump
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 HERE = Path(__file__).parent

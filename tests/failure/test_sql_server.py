@@ -13,7 +13,8 @@ from rro.errors import DataError, RroError, UsageError
 from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.intercode_sql.embedded.sqlite import SqliteEngine
 from rro.intercode_sql.engine import INTERRUPTED
-from rro.intercode_sql.server import ServerEngine, connect, in_lower_case, load_dump, parse_url
+from rro.intercode_sql.server import ServerEngine, connect, in_lower_case, parse_url
+from rro.intercode_sql.server_dump import load_dump
 from rro.intercode_sql.verify import run_verify
 from rro.types import Message
 

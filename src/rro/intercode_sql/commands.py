@@ -59,7 +59,7 @@ def add_commands(groups: Mapping[str, Any]) -> None:
 def _load(options: argparse.Namespace) -> None:
     from rro.environments.data_sets import data_folder
     from rro.intercode_sql.data import DUMP_FILE, NAME
-    from rro.intercode_sql.server import load_dump
+    from rro.intercode_sql.server_dump import load_dump
 
     tables = load_dump(options.url, (options.data or data_folder(NAME)) / DUMP_FILE)
     print(f"{tables} tables filled")

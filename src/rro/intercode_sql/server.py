@@ -1,4 +1,4 @@
-"""A MySQL or MariaDB server as the engine, and loading the dump into one. Needs PyMySQL.
+"""A MySQL or MariaDB server as the engine. Needs PyMySQL.
 
 Episodes share the server, so no statement may affect another episode: statements run in read-only
 transactions, those that write are not sent at all, and a connection whose session may have changed
@@ -15,54 +15,32 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from rro.errors import DataError, RroError, UsageError, reason_of
+from rro.errors import RroError, UsageError
 from rro.intercode_sql.engine import (
     EMPTY,
     INTERRUPTED,
     MAX_BYTES,
     MAX_LENGTH,
     MAX_ROWS,
-    RANDOM,
-    READ_ONLY,
     TOO_LONG,
-    WRITES,
     Cache,
     Result,
     SqlError,
     cleaned,
-    lexemes,
     row_bytes,
-    syntax_error,
     too_many_rows,
-    volatile,
 )
+from rro.intercode_sql.server_rules import vetted
 
 PASSWORD_VARIABLE = "RRO_SQL_PASSWORD"
 # Seconds for one statement.
 STATEMENT_SECONDS = 5.0
 MAX_CONNECTIONS = 8
 _URL_FORM = "a server's URL must be mysql://user@host:port"
-# A comment that the server executes.
-_EXECUTED_COMMENT = re.compile(r"/\*M?!")
-_TABLE = re.compile(r"(?:CREATE TABLE|INSERT INTO|REFERENCES|^USE) `[^`]+`")
 _NAMES = re.compile(r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")|[^'"]+|.""", re.DOTALL)
-# First words of statements that only read, and what SHOW may show, or not.
-_READS = {"SELECT", "WITH", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "USE", "VALUES", "TABLE", "("}
-_SHOWN = {"TABLES", "COLUMNS", "FIELDS", "DATABASES", "SCHEMAS", "INDEX", "INDEXES", "KEYS"}
-_NOT_SHOWN = """
-    PROCESSLIST STATUS VARIABLES WARNINGS ERRORS COUNT ENGINE ENGINES GRANTS PRIVILEGES PROFILE
-    PROFILES GLOBAL SESSION LOCAL OPEN TABLE BINARY BINLOG MASTER SLAVE REPLICA REPLICAS ALL
-    RELAYLOG EVENTS TRIGGERS PROCEDURE FUNCTION PACKAGE PLUGINS EXPLAIN ANALYZE USER_STATISTICS
-    INDEX_STATISTICS CLIENT_STATISTICS TABLE_STATISTICS STORAGE CHARACTER CHARSET COLLATION"""
-_SYSTEM = {"MYSQL", "PERFORMANCE_SCHEMA", "SYS"}
-# What may be read of information_schema.
-_CATALOGUE = {"TABLES", "COLUMNS", "SCHEMATA", "STATISTICS", "KEY_COLUMN_USAGE", "VIEWS"}
-_CATALOGUE |= {"TABLE_CONSTRAINTS", "REFERENTIAL_CONSTRAINTS"}
-_ACCESS = "Access denied for user ''@'%' to database '{}'"
 # The same in all sessions, so that a statement always has the same result. 1795348800 is noon of
 # engine.TODAY.
 _SESSION = (
@@ -316,69 +294,6 @@ class _Limited:
             self._connection._rfile = self._file
 
 
-def vetted(sql: str) -> str:
-    """The statement to send: without comments, which may hold hints, and with a constant for
-    RAND(). Raises SqlError for a statement that does more than read, that reaches what other
-    episodes or the server's administration have to do with, or whose answer may differ when it is
-    replayed."""
-    if error := volatile(sql):
-        raise SqlError(error)
-    kept = [(kind, " " if kind == "comment" else part) for kind, part in lexemes(sql)]
-    if any(kind == "comment" and _EXECUTED_COMMENT.match(part) for kind, part in lexemes(sql)):
-        raise SqlError(READ_ONLY)
-    words = [
-        "''" if kind == "text" else part.strip("`").upper() for kind, part in kept if part.strip()
-    ]
-    if not words:
-        raise SqlError(EMPTY)
-    _check_verb(words, sql)
-    _check_words(words)
-    sent = "".join(part for _, part in kept)
-    return _RAND.sub(lambda match: match["text"] or str(RANDOM), sent)
-
-
-# RAND() outside of texts and quoted names.
-_RAND = re.compile(
-    r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`[^`]*`)|\bRAND\s*\(\s*\)""",
-    re.DOTALL | re.IGNORECASE,
-)
-
-
-def _check_verb(words: list[str], sql: str) -> None:
-    if words[0] in WRITES:
-        raise SqlError(READ_ONLY)
-    if words[0] not in _READS:
-        raise SqlError(syntax_error(sql))
-    if words[0] == "SHOW":
-        what = next((word for word in words[1:] if word not in ("FULL", "EXTENDED")), "")
-        if what in _NOT_SHOWN.split():
-            raise SqlError(f"Access denied; SHOW {what} is not available")
-        if what not in _SHOWN and words[1:3] != ["CREATE", "TABLE"]:
-            raise SqlError(syntax_error(sql[4:].lstrip()))
-    if words[0] in ("EXPLAIN", "DESC", "DESCRIBE") and {"ANALYZE", "CONNECTION"} & set(words[1:5]):
-        raise SqlError("Access denied; EXPLAIN shows the plan of a SELECT only")
-
-
-def _check_words(words: list[str]) -> None:
-    pairs = list(zip(words, [*words[1:], ""], strict=True))
-    for (word, after), before in zip(pairs, ["", *words], strict=False):
-        if word in ("INTO", "PROCEDURE") or (word, after) in _LOCKS:
-            raise SqlError(READ_ONLY)
-        opened = (
-            after == "." or before == "USE" or (words[0] == "SHOW" and before in ("FROM", "IN"))
-        )
-        if word in _SYSTEM and opened:
-            raise SqlError(_ACCESS.format(word.lower()))
-        if word == "INFORMATION_SCHEMA" and before == "USE":
-            raise SqlError(_ACCESS.format(word.lower()))
-    for place, (word, after) in enumerate(pairs):
-        if (word, after) == ("INFORMATION_SCHEMA", ".") and words[place + 2] not in _CATALOGUE:
-            raise SqlError(_ACCESS.format(word.lower()))
-
-
-_LOCKS = {("FOR", "UPDATE"), ("FOR", "SHARE"), ("LOCK", "IN"), ("VALUE", "FOR")}
-
-
 def in_lower_case(sql: str) -> str:
     """The statement with all names in lower case, for servers on which names of tables are
     case-sensitive. The recordings are of a server on which they are not."""
@@ -419,62 +334,3 @@ def _may_write(grant: tuple[str, ...]) -> bool:
     return rights is None or any(
         right.split("(")[0].split()[0] in _WRITE_RIGHTS for right in rights[1].upper().split(", ")
     )
-
-
-def load_dump(url: str, dump: Path) -> int:
-    """Load the databases of a dump into a server; returns the number of tables filled.
-
-    The dump's accounts and rights are left out. Raises DataError if the dump cannot be read,
-    RroError if the server cannot be reached or refuses a statement.
-    """
-    import pymysql
-
-    try:
-        text = dump.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{dump} cannot be read as a MySQL dump: {reason_of(error)}") from None
-    address = parse_url(url)
-    connection = connect(address)
-    try:
-        loaded = 0
-        with connection.cursor() as cursor:
-            cursor.execute("SET foreign_key_checks = 0")
-            for statement in _statements(text):
-                cursor.execute(statement)
-                loaded += statement.startswith("INSERT")
-        return loaded
-    except pymysql.MySQLError as error:
-        raise RroError(f"{address!r} refused the dump: {error.args[-1]}") from None
-    finally:
-        connection.close()
-
-
-def _statements(text: str) -> Iterator[str]:
-    """The dump's statements that create and fill databases and tables, names in lower case."""
-    for statement in _split(text):
-        if statement.startswith("CREATE DATABASE"):
-            # Without its options, which depend on the server's version.
-            name = re.sub(r"/\*!\d+ .*?\*/", "", statement).lower()
-            yield f"{name} DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci"
-        elif created := re.match(r"CREATE TABLE (`[^`]+`)", statement):
-            yield f"DROP TABLE IF EXISTS {created[1].lower()}"
-            yield _TABLE.sub(_lower_name, statement)
-        elif statement.startswith(("USE", "INSERT")):
-            yield _TABLE.sub(_lower_name, statement, count=1)
-
-
-def _split(text: str) -> Iterator[str]:
-    """The statements of a dump. mysqldump ends each at the end of a line."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if not lines and (not line.strip() or line.startswith(("--", "/*"))):
-            continue
-        lines.append(line)
-        if line.rstrip().endswith(";"):
-            yield "\n".join(lines).rstrip("; ")
-            lines = []
-
-
-def _lower_name(match: re.Match[str]) -> str:
-    words, quote, name = match[0].partition("`")
-    return words + quote + name.lower()
