@@ -13,9 +13,10 @@ import torch
 from rro.config import Config, parse_config
 from rro.learning.base import Observe, TrainingContext, TrainingReport
 from rro.learning.dpo import Dpo
+from rro.learning.policy_gradient import PolicyGradient, PolicyGradientConfig
 from rro.learning.sft import Sft
 from rro.models.loading import build_tiny
-from rro.types import Message, PreferencePair, ProcessReward, Source
+from rro.types import Message, PreferencePair, ProcessReward, Source, WeightedEpisode
 
 # A second thread gains nothing at this size, and costs up to 25 times on a busy machine.
 torch.set_num_threads(1)
@@ -126,3 +127,48 @@ def train_dpo(
 ) -> TrainingReport:
     """Train by DPO with the options in `config.dpo`."""
     return Dpo(config.dpo).train(pairs, start, reference, output, toy_context(config, observe))
+
+
+def toy_options(**options: Any) -> PolicyGradientConfig:
+    """Quick settings of the policy gradient in float32."""
+    settings = {"batch_size": 8, "learning_rate": 1e-3, "precision": "float32", "micro_batch": 4}
+    return PolicyGradientConfig(**{**settings, **options})
+
+
+def toy_episode(number: int, draw: int = 0, advantage: float | None = None) -> WeightedEpisode:
+    """One of the episodes of a task; `advantage` (default: drawn) is that of both answers. Those of
+    one task begin alike, and some are equal."""
+    question, first, second, _ = toy_conversation(number)
+    chance = random.Random(f"{number}/{draw}")
+    if advantage is None:
+        advantage = chance.choice([-1.5, -0.5, 0.5, 1.0])
+    last = "the sum is " + chance.choice(["seven", "eight", "nothing that I know of"])
+    sampled = [
+        Message(m.role, text, Source.POLICY) for m, text in ((first, first.content), (first, last))
+    ]
+    return WeightedEpisode(
+        task=str(number),
+        messages=(question, sampled[0], second, sampled[1]),
+        advantages=(None, advantage, None, advantage),
+        reward=float(advantage > 0),
+        success=advantage > 0.75,
+    )
+
+
+def toy_group(tasks: int = 4, size: int = 4) -> list[WeightedEpisode]:
+    """Some episodes of each of some tasks."""
+    return [toy_episode(number, draw) for number in range(tasks) for draw in range(size)]
+
+
+def train_policy_gradient(
+    options: PolicyGradientConfig,
+    episodes: Sequence[WeightedEpisode],
+    start: Path,
+    output: Path,
+    observe: Observe | None = None,
+    reference: Path | None = None,
+    **overrides: Any,
+) -> TrainingReport:
+    """Train by policy gradient; `overrides` are sections of the configuration."""
+    context = toy_context(toy_config(**overrides), observe)
+    return PolicyGradient(options).train(episodes, start, reference, output, context)

@@ -44,8 +44,9 @@ class RowCounts:
     """What became of the given rows.
 
     `used`; `too_long`: longer than the limit, for a pair on either side; `without_loss`: no
-    assistant token; `capped`: pairs left out by the cap on terminal rejections. `tokens` and
-    `loss_tokens` count the used rows, both sides of a pair."""
+    assistant token; `capped`: pairs left out by the cap on terminal rejections; `without_signal`:
+    episodes whose advantages are all 0. `tokens` and `loss_tokens` count the used rows, both sides
+    of a pair. `merged`: how many used episodes are computed as part of an identical one."""
 
     used: int
     too_long: int
@@ -53,6 +54,8 @@ class RowCounts:
     tokens: int
     loss_tokens: int
     capped: int = 0
+    without_signal: int = 0
+    merged: int = 0
 
 
 @dataclass(frozen=True, slots=True)

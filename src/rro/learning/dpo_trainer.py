@@ -24,11 +24,13 @@ from rro.learning.loop import fit, progress_bar, quiet
 from rro.learning.rows import IGNORED, PreferenceCollator, Rows, preference_rows
 from rro.learning.setup import (
     PAD_MULTIPLE,
+    TRL_ROWS,
     OrderedRows,
     identity,
     load_for_training,
     longest_row,
     lora,
+    optimiser_steps,
     training_arguments,
 )
 from rro.learning.trl_internals import GivenReference, NoTelemetry, TokenisedPairs, adapted_trl
@@ -101,7 +103,7 @@ def train_dpo(
     report."""
     reference, tokenizer = load_for_training(context.model, reference_from)
     rows = preference_rows(ChatFormat(tokenizer), pairs, longest_row(options, reference))
-    work = Workspace(output, identity(options, context, rows))
+    work = Workspace(output, identity(options, context, rows.counts, rows.digest))
     rows = replace(rows, counts=replace(rows.counts, capped=capped))
     args = dpo_arguments(options, context, rows, reference, work.partial)
     rows = with_reference(rows, reference, tokenizer, args)
@@ -111,7 +113,7 @@ def train_dpo(
         del reference
         policy, _ = load_for_training(context.model, start)
     trainer = dpo_trainer(options, context, rows, policy, tokenizer, args)
-    return fit(trainer, "dpo", work, rows, context.observe)
+    return fit(trainer, "dpo", work, rows.counts, context.observe)
 
 
 def dpo_arguments(
@@ -122,7 +124,8 @@ def dpo_arguments(
     extra = {"beta": options.beta, "loss_type": losses, "loss_weights": [1.0] * len(losses)}
     # Keeps the reference model out of memory.
     extra["precompute_ref_log_probs"] = True
-    return training_arguments(DPOConfig, "dpo", options, context, rows, model, folder, **extra)
+    steps, extra = optimiser_steps(options, rows), {**TRL_ROWS, **extra}
+    return training_arguments(DPOConfig, "dpo", options, context, steps, model, folder, **extra)
 
 
 def dpo_trainer(

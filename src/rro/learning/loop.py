@@ -17,8 +17,8 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from rro.errors import RroError
-from rro.learning.base import Observe, TrainingReport
-from rro.learning.rows import LengthOrder, Rows
+from rro.learning.base import Observe, RowCounts, TrainingReport
+from rro.learning.rows import LengthOrder
 from rro.learning.workspace import Workspace
 from rro.models.loading import no_progress_bars
 from rro.processes import rank
@@ -26,7 +26,7 @@ from rro.runs.progress import Progress
 
 
 def fit(
-    trainer: Any, stage: str, work: Workspace, rows: Rows, observe: Observe | None
+    trainer: Any, stage: str, work: Workspace, counts: RowCounts, observe: Observe | None
 ) -> TrainingReport:
     """Train, from the last checkpoint if there is one, and put the result at the workspace's
     output. Raises RroError if the loss is no longer finite, or the disk or the GPU's memory is
@@ -47,7 +47,7 @@ def fit(
         report = TrainingReport(
             stage=stage,
             checkpoint=work.output,
-            rows=rows.counts,
+            rows=counts,
             steps=trainer.state.global_step,
             resumed_from=resumed,
             seconds=seconds,

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from rro.config import ModelConfig, TrainingConfig
 from rro.errors import UsageError
-from rro.learning.base import TrainingContext
+from rro.learning.base import RowCounts, TrainingContext
 from rro.learning.rows import LengthOrder, Rows
 from rro.learning.trl_internals import use_one_gpu
 from rro.models.loading import computes_bf16, load_model, resolve_device
@@ -32,6 +32,8 @@ PAD_MULTIPLE = 16
 batch of a new shape is slow."""
 NATIVE_BF16_PARAMETERS = 50_000_000
 """Below this size, converting the weights costs a CPU more than bf16 saves."""
+TRL_ROWS = {"max_length": None, "pad_to_multiple_of": PAD_MULTIPLE}
+"""What TRL's configurations know of rows: those that are too long are left out before."""
 RECORDS = 100
 """Metrics records per training, about."""
 
@@ -85,50 +87,47 @@ def training_arguments(
     stage: str,
     options: TrainingConfig,
     context: TrainingContext,
-    rows: Rows,
+    steps: int,
     model: Any,
     folder: Path,
     **extra: Any,
 ) -> Any:
-    """TRL's configuration of class `kind` for the learner `stage`, which writes its checkpoints to
-    `folder`. Raises UsageError if batch_size does not divide among the processes."""
+    """The configuration of class `kind`, Transformers' or TRL's, for the learner `stage`: so many
+    optimiser steps, checkpoints in `folder`; `extra` settings go before these. Raises UsageError
+    if batch_size does not divide among the processes."""
     micro, accumulation = _split(options, world_size())
-    steps = optimiser_steps(options, rows)
     device = resolve_device(context.model.device)
     on_cpu = device.type == "cpu"
-    args = kind(
-        output_dir=str(folder),
-        seed=derive_seed(context.seed, stage) % 2**32,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulation,
-        num_train_epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type=options.scheduler,
-        warmup_steps=round(options.warmup * steps),
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        gradient_checkpointing=options.gradient_checkpointing,
-        bf16=uses_bf16(options.precision, device, model.num_parameters()),
-        fp16=False,
-        use_cpu=on_cpu,
-        dataloader_pin_memory=not on_cpu,
-        ddp_find_unused_parameters=False,
-        # Rows that are too long are left out before.
-        max_length=None,
-        pad_to_multiple_of=PAD_MULTIPLE,
-        remove_unused_columns=False,
-        save_strategy="no" if options.save_steps is None else "steps",
-        save_steps=options.save_steps or 500,
-        save_total_limit=1,
-        logging_steps=max(1, round(steps / RECORDS)),
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "seed": derive_seed(context.seed, stage) % 2**32,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulation,
+        "num_train_epochs": options.epochs,
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": options.scheduler,
+        "warmup_steps": round(options.warmup * steps),
+        "weight_decay": options.weight_decay,
+        "max_grad_norm": options.max_grad_norm,
+        "gradient_checkpointing": options.gradient_checkpointing,
+        "bf16": uses_bf16(options.precision, device, model.num_parameters()),
+        "fp16": False,
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "ddp_find_unused_parameters": False,
+        "remove_unused_columns": False,
+        "save_strategy": "no" if options.save_steps is None else "steps",
+        "save_steps": options.save_steps or 500,
+        "save_total_limit": 1,
+        "logging_steps": max(1, round(steps / RECORDS)),
         # A loss that is not finite must show.
-        logging_nan_inf_filter=False,
-        report_to=list(context.report_to) or "none",
-        run_name=f"{context.run}-{folder.name.removesuffix('.partial')}",
-        project=PROJECT,
-        disable_tqdm=True,
-        **extra,
-    )
+        "logging_nan_inf_filter": False,
+        "report_to": list(context.report_to) or "none",
+        "run_name": f"{context.run}-{folder.name.removesuffix('.partial')}",
+        "project": PROJECT,
+        "disable_tqdm": True,
+    }
+    args = kind(**(settings | extra))
     use_one_gpu(args)
     return args
 
@@ -151,14 +150,18 @@ def _split(options: TrainingConfig, world: int) -> tuple[int, int]:
     return micro, share // micro
 
 
-def identity(options: TrainingConfig, context: TrainingContext, rows: Rows) -> str:
-    """What a training must agree with to resume from the checkpoint of another."""
+def identity(
+    options: TrainingConfig, context: TrainingContext, counts: RowCounts, digest: str
+) -> str:
+    """What a training must agree with to resume from the checkpoint of another: settings, and the
+    rows by their counts and digest."""
     lora = context.model.lora
     settings = {"training": options.model_dump(), "lora": lora and lora.model_dump()}
-    counts = asdict(rows.counts)
-    # Absent in version 0.1; the digest of the rows covers it.
-    del counts["capped"]
-    return json.dumps({**settings, "seed": context.seed, "rows": rows.digest, **counts})
+    counted = asdict(counts)
+    # The digest covers what version 0.1 did not count.
+    for name in ("capped", "without_signal", "merged"):
+        del counted[name]
+    return json.dumps({**settings, "seed": context.seed, "rows": digest, **counted})
 
 
 class OrderedRows:

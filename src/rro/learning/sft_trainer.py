@@ -14,11 +14,13 @@ from rro.learning.base import TrainingContext, TrainingReport
 from rro.learning.loop import fit, quiet
 from rro.learning.rows import Rows, sft_rows
 from rro.learning.setup import (
+    TRL_ROWS,
     OrderedRows,
     identity,
     load_for_training,
     longest_row,
     lora,
+    optimiser_steps,
     training_arguments,
 )
 from rro.learning.trl_internals import NoTelemetry, adapted_trl
@@ -45,9 +47,9 @@ def train_sft(
     """Fine-tune the model in folder `start` on conversations; see `Learner.train`."""
     model, tokenizer = load_for_training(context.model, start)
     rows = sft_rows(ChatFormat(tokenizer), conversations, longest_row(options, model))
-    work = Workspace(output, identity(options, context, rows))
+    work = Workspace(output, identity(options, context, rows.counts, rows.digest))
     trainer = sft_trainer(options, context, rows, model, tokenizer, work.partial)
-    return fit(trainer, "sft", work, rows, context.observe)
+    return fit(trainer, "sft", work, rows.counts, context.observe)
 
 
 def sft_trainer(
@@ -59,10 +61,11 @@ def sft_trainer(
     folder: Path,
 ) -> SftTrainer:
     """The trainer as configured; it writes its checkpoints to `folder`."""
-    ready = {"dataset_kwargs": {"skip_prepare_dataset": True}}
+    ready = {**TRL_ROWS, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    steps = optimiser_steps(options, rows)
     return SftTrainer(
         model=model,
-        args=training_arguments(SFTConfig, "sft", options, context, rows, model, folder, **ready),
+        args=training_arguments(SFTConfig, "sft", options, context, steps, model, folder, **ready),
         train_dataset=rows.dataset,
         processing_class=tokenizer,
         peft_config=lora(context.model),

@@ -50,9 +50,16 @@ class Workspace:
         files.replace(own, file)
 
     @property
+    def beside(self) -> Path:
+        """The folder whose files are kept beside the result's weights."""
+        folder = self.partial / "beside"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
     def adapter(self) -> Path:
         """Where to save an adapter that is to be kept beside the result's weights."""
-        return self.partial / adapters.FOLDER
+        return self.beside / adapters.FOLDER
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint with the trainer's state, which Transformers writes last."""
@@ -81,8 +88,8 @@ class Workspace:
         shutil.rmtree(final, ignore_errors=True)
         model.save_pretrained(final)
         tokenizer.save_pretrained(final)
-        if self.adapter.is_dir():
-            os.replace(self.adapter, final / adapters.FOLDER)
+        for kept in self.beside.iterdir():
+            os.replace(kept, final / kept.name)
         (final / REPORT_FILE).write_text(json.dumps(report.record(), indent=1), encoding="utf-8")
         files.publish(final, self.output)
         shutil.rmtree(self.partial, ignore_errors=True)
