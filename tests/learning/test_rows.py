@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from train_toys import answer, build_toy, toy_config, toy_conversation, toy_pair
 from transformers import AutoTokenizer
 
-from rro.errors import DataError
+from rro.errors import DataError, UsageError
 from rro.learning.rows import (
     IGNORED,
     POOL,
@@ -79,6 +79,12 @@ def test_a_pair_is_its_prompt_and_two_continuations(chat, kind):
             row["prompt_ids"] + row[f"{side}_ids"]
             == chat.encode([*pair.prompt, *messages], False).ids
         )
+
+
+def test_a_token_of_another_model_is_refused(chat):
+    answer = Message("assistant", "red", Source.POLICY, (10**6,))
+    with pytest.raises(UsageError, match="token id 1000000"):
+        sft_rows(chat, [[Message("user", "which?"), answer]], 100)
 
 
 def test_collator_masks_observations(chat):

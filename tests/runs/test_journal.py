@@ -185,3 +185,10 @@ def test_a_journal_that_was_written_otherwise_is_read_as_well(path):
         assert list(journal.keys(1)) == [("a", "é/2")]
         with pytest.raises(RroError, match="exists already"):
             journal.append("a", "é/1", {})
+
+
+def test_a_number_that_json_lacks_is_written_as_none(path):
+    with Journal(path) as journal:
+        journal.append("stage", "sft", {"metrics": {"grad_norm": float("nan"), "loss": [0.5]}})
+    with Journal(path) as journal:
+        assert journal.get("stage", "sft")["metrics"] == {"grad_norm": None, "loss": [0.5]}

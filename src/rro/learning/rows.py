@@ -72,6 +72,11 @@ def preference_rows(chat: ChatFormat, pairs: Sequence[PreferencePair], max_lengt
         prompt = chat.encode(pair.prompt, add_generation_prompt=True).ids
         chosen, chosen_mask = _side(chat, prompt, pair.prompt, pair.chosen)
         rejected, rejected_mask = _side(chat, prompt, pair.prompt, pair.rejected)
+        if chosen == rejected:
+            raise DataError(
+                f"a pair of task {pair.task!r} has the same tokens on both sides: "
+                f"{pair.chosen[-1].content[:60]!r}"
+            )
         rows.append(
             {
                 "prompt_ids": prompt,

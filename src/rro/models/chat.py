@@ -256,6 +256,11 @@ class ChatFormat:
                 "template in model.chat_template"
             )
         trained = message.source is not Source.ENVIRONMENT
+        if message.token_ids and max(message.token_ids) >= self.vocabulary:
+            raise UsageError(
+                f"an answer has the token id {max(message.token_ids)}, but {self._name} has only "
+                f"{self.vocabulary}: it was sampled by another model; leave its token_ids out"
+            )
         if message.token_ids is None:
             ids = self._following(before.tail, text)
             own, added = ids[: len(ids) - len(self._rest)], self._rest
