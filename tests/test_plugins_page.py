@@ -21,8 +21,8 @@ FILES = {
     for name in re.findall(r'^"""(\w+\.py)"""\n', text)
 }
 RECIPE, PACKAGE = (text for language, text in BLOCKS if language == "toml")
-# The trained policy is called as the recipe calls the strategy.
-LABEL = "BestOfTwo-1"
+# The trained policy is called after the strategy's own name.
+LABEL = "best-of-two-1"
 (COMMAND,) = (text.split() for language, text in BLOCKS if not language)
 
 
@@ -73,7 +73,7 @@ def test_the_policy_is_explored_without_a_model(folder):
     assert ran.returncode == 0, ran.stderr
     pairs = pairs_of(folder / "run")
     assert pairs
-    assert {pair["chosen_pricing_policy"] for pair in pairs} == {"mine/sft"}
+    assert {pair["chosen_pricing_policy"] for pair in pairs} == {"mine/base"}
     assert any(pair["rejected"][0]["content"] == "open red" for pair in pairs)
 
 

@@ -234,6 +234,9 @@ class ExploreConfig(PluginSection):
 
     strategy: str = "rro"
     """How to explore: a registered strategy, or `module:attribute` of your own."""
+    label: FolderName | None = None
+    """What trained policies are called, with the round's number. A run's start sets it where the
+    strategy has a name of its own; else it is the method's or the strategy's."""
     tasks: int | None = Field(None, ge=1)
     """Tasks to explore. Default: every train task."""
     rollouts: int | None = Field(None, ge=1)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from rro.config import Config, dump_toml, load_config
+from rro.config.names import folder_name
 from rro.errors import UsageError
 from rro.files import write_file
+from rro.plugins import STRATEGIES
 from rro.runs.journal import Journal, without_envelope
 from rro.runs.trust import code_named, is_signed, signature
 
@@ -39,8 +41,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: Config, path: Path) -> RunFolder:
-        """Start a run. Raises UsageError where the folder holds one already."""
+        """Start a run. Raises UsageError where the folder holds one already, or the strategy's own
+        name can be no folder's."""
         ensure_free(path)
+        config = _labelled(config)
         try:
             path.mkdir(parents=True, exist_ok=True)
             text = dump_toml(config)
@@ -108,10 +112,9 @@ class RunFolder:
         return self.path / "checkpoints" / label
 
     def trained(self, iteration: int) -> str:
-        """The label of the policy after that iteration, from 1: the name of the method, or of the
-        strategy without its module, and the number."""
-        name = self.config.method or self.config.explore.strategy.rpartition(":")[2]
-        return f"{name}-{iteration}"
+        """The label of the policy after that iteration, from 1: the name of the method or the
+        strategy, and the number. It imports no strategy."""
+        return f"{self.config.explore.label or _default_label(self.config)}-{iteration}"
 
     def write_metric(self, metric: dict[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as lines:
@@ -119,6 +122,27 @@ class RunFolder:
 
     def write_results(self, results: dict[str, Any]) -> None:
         write_file(self.results, json.dumps(results, indent=1) + "\n")
+
+
+def _default_label(config: Config) -> str:
+    """The name of the method, or of the strategy without its module."""
+    return config.method or config.explore.strategy.rpartition(":")[2]
+
+
+def _labelled(config: Config) -> Config:
+    """With the label of its trained policies: the strategy's own name, if it has one, unless the
+    recipe names a method."""
+    name, own = config.explore.strategy, None
+    if config.method is None:
+        own = getattr(STRATEGIES.find(name).factory, "name", None)
+    if not isinstance(own, str) or own == _default_label(config):
+        own = None
+    try:
+        label = None if own is None else folder_name(own)
+    except ValueError as error:
+        raise UsageError(f"the name of strategy {name}: {error}") from None
+    explore = config.explore.model_copy(update={"label": label})
+    return config.model_copy(update={"explore": explore})
 
 
 def ensure_free(path: Path) -> None:

@@ -1,0 +1,68 @@
+"""What a run calls its trained policies: known from the folder alone."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from rro.config import load_config
+from rro.errors import UsageError
+from rro.runs.folder import RunFolder
+
+STRATEGIES = """
+class Enough:
+    name = "enough-is-enough"
+
+class Nameless:
+    pass
+
+class Lost:
+    name = "../elsewhere"
+
+def function():
+    pass
+"""
+
+
+def made(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> RunFolder:
+    """A run whose strategies are gone again."""
+    (folder / "own_strategies.py").write_text(STRATEGIES)
+    (folder / "recipe.toml").write_text('[environment]\nname = "webshop"\n')
+    monkeypatch.syspath_prepend(str(folder))
+    config = load_config(folder / "recipe.toml", overrides)
+    RunFolder.create(config, folder / "run")
+    (folder / "own_strategies.py").unlink()
+    monkeypatch.delitem(sys.modules, "own_strategies", raising=False)
+    return RunFolder.open(folder / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        (["explore.strategy=own_strategies:Enough"], "enough-is-enough-2"),
+        (["explore.strategy=own_strategies:Nameless"], "Nameless-2"),
+        (["explore.strategy=own_strategies:function"], "function-2"),
+        (["explore.strategy=ipr"], "ipr-2"),
+        # that of another run, whose config.toml serves as the recipe
+        (["explore.strategy=ipr", "explore.label=fixed"], "ipr-2"),
+    ],
+)
+def test_labels_need_no_strategy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: list[str], label: str
+) -> None:
+    assert made(tmp_path, monkeypatch, *settings).trained(2) == label
+
+
+def test_a_run_of_before_keeps_its_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(tmp_path, monkeypatch, "explore.strategy=own_strategies:Enough")
+    file = run.path / "config.toml"
+    file.write_text(file.read_text().replace('label = "enough-is-enough"\n', ""))
+    assert RunFolder.open(run.path).trained(1) == "Enough-1"
+
+
+def test_a_name_that_can_be_no_folders_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=r"own_strategies:Lost: '../elsewhere' has a slash"):
+        made(tmp_path, monkeypatch, "explore.strategy=own_strategies:Lost")
+    assert not (tmp_path / "run").exists()
