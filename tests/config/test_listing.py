@@ -70,7 +70,8 @@ def test_every_setting_of_every_plugin_is_listed(tmp_path):
     names = {(*table.name, setting.key) for table in tables(Config()) for setting in table.settings}
     for section, door in DOORS.items():
         for plugin in map(door.find, door.names()):
-            where = (plugin.name,) if section == "optimise" else (section, plugin.name)
+            own_section = plugin.name in ("sft", "dpo")
+            where = (plugin.name,) if own_section else (section, plugin.name)
             for key, field in plugin.options_model.model_fields.items():
                 known = any(name[: len(where) + 1] == (*where, key) for name in names)
                 assert known, (*where, key)
