@@ -90,7 +90,7 @@ def test_problems_come_in_the_order_of_writing(tmp_path):
     ("override", "sentence"),
     [
         ("environment.name=nomod:x", "No module named 'nomod'; modules are looked for"),
-        ("environment.name=pytest:x", "module 'pytest' has no attribute 'x'; modules are looked for"),
+        ("environment.name=pytest:x", "module 'pytest' has no attribute 'x'"),
         ("environment.name=web", "unknown environment 'web'"),
         ("explore.rollouts", "sets nothing: write key.sub=value"),
         ("seed.x=1", "seed is a value, not a section"),
