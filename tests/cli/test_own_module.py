@@ -78,6 +78,6 @@ def test_run_resumed_and_shown_from_elsewhere(recipe, tmp_path, monkeypatch, cap
     (recipe.parent / "beside_the_recipe.py").write_text("raise SystemExit('imported')")
     elsewhere(monkeypatch, tmp_path, "third")
     assert main(["report", "../run"]) == 0
-    assert main(["compare", "../run", "../run"]) == 0
+    assert main(["compare", "../run"]) == 0
     assert "beside_the_recipe" not in sys.modules
     assert "imported" not in capsys.readouterr().err

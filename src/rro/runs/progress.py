@@ -27,7 +27,7 @@ class Progress:
         self.spent, self._spent_before = 0.0, 0.0
         self._begun = self._logged = time.perf_counter()
         self._log_every = log_every
-        self._bar = _bar(what, total) if sys.stderr.isatty() else None
+        self._bar = _bar(total) if sys.stderr.isatty() else None
 
     def advance(self, count: int = 1, note: str = "", new: bool = True, spent: float = 0.0) -> None:
         """`count` more are finished; those that are not `new` were so before, and say nothing of
@@ -47,6 +47,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._bar:
             self._bar.start()
+            self._show()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -70,9 +71,11 @@ class Progress:
     def _parts(self) -> Iterator[str]:
         seconds = max(time.perf_counter() - self._begun, 1e-9)
         ratio, usage = self._ratio(), self.usage
-        yield from self.note.split(", ")
+        first, *more = self.note.split(", ")
+        yield first
         if ratio is not None:
             yield f"{_span(seconds * ratio)} left"
+        yield from more
         if usage.policy_calls:
             yield f"{usage.policy_calls:,} calls"
             yield f"{usage.policy_calls * ratio:,.0f} left" if ratio is not None else ""
@@ -115,7 +118,7 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _bar(what: str, total: int | None) -> Any:  # rich is imported only where there is a terminal
+def _bar(total: int | None) -> Any:  # rich is imported only where there is a terminal
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
@@ -126,5 +129,5 @@ def _bar(what: str, total: int | None) -> Any:  # rich is imported only where th
         console=Console(stderr=True),
         refresh_per_second=4,
     )
-    bar.add_task(what, total=total)
+    bar.add_task("", total=total)
     return bar
