@@ -18,7 +18,6 @@ from transformers.utils import logging as transformers_logging
 
 from rro.errors import RroError
 from rro.learning.base import Observe, RowCounts, TrainingReport
-from rro.learning.rows import LengthOrder
 from rro.learning.workspace import Workspace
 from rro.models.loading import no_progress_bars
 from rro.processes import rank
@@ -26,16 +25,22 @@ from rro.runs.progress import Progress
 
 
 def fit(
-    trainer: Any, stage: str, work: Workspace, counts: RowCounts, observe: Observe | None
+    trainer: Any,
+    stage: str,
+    work: Workspace,
+    counts: RowCounts,
+    observe: Observe | None,
+    section: str = "",
 ) -> TrainingReport:
     """Train, from the last checkpoint if there is one, and put the result at the workspace's
-    output. Raises RroError if the loss is no longer finite, or the disk or the GPU's memory is
-    full."""
-    checkpoint = work.last_checkpoint()
+    output. `section` is that of the learner's settings in a recipe (default: `stage`).
+
+    Raises RroError if the loss is no longer finite, or the disk or the GPU's memory is full."""
+    checkpoint, section = work.last_checkpoint(), section or stage
     resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     steps = math.ceil(trainer.args.num_train_epochs * trainer.row_order.steps)
-    with clear_errors(stage, work), progress_bar(stage, steps, "steps") as progress:
-        watcher = Watcher(stage, observe, trainer.row_order, progress, work)
+    with clear_errors(section, work), progress_bar(stage, steps, "steps") as progress:
+        watcher = Watcher(stage, section, observe, trainer.row_order, progress, work)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watcher)
         if progress:
@@ -74,12 +79,14 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         stage: str,
+        section: str,
         observe: Observe | None,
-        row_order: LengthOrder,
+        row_order: Any,
         progress: Progress | None,
         work: Workspace,
     ) -> None:
-        self.stage, self.observe, self.work = stage, observe, work
+        self.stage, self.section = stage, section
+        self.observe, self.work = observe, work
         self.row_order, self.progress = row_order, progress
         self.tokens = 0.0
         self._last_record = (time.perf_counter(), 0.0)
@@ -105,7 +112,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             return
         if not math.isfinite(logs["loss"]):
             raise RroError(
-                f"{self.stage}: the loss is no longer finite: lower {self.stage}.learning_rate"
+                f"{self.stage}: the loss is no longer finite: lower {self.section}.learning_rate"
             )
         now = time.perf_counter()
         (then, tokens), self._last_record = self._last_record, (now, self.tokens)
@@ -132,15 +139,15 @@ def _save(trainer: Any, work: Workspace, report: TrainingReport) -> None:
 
 
 @contextmanager
-def clear_errors(stage: str, work: Workspace) -> Iterator[None]:
+def clear_errors(section: str, work: Workspace) -> Iterator[None]:
     """Raise RroError with the fix in place of what torch and the writers of weights, each in its
     own way, raise for a full GPU or a full disk."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise RroError(
-            f"{stage}: the GPU's memory is full: lower {stage}.micro_batch, or set "
-            f"{stage}.gradient_checkpointing"
+            f"the GPU's memory is full: lower {section}.micro_batch, or set "
+            f"{section}.gradient_checkpointing"
         ) from None
     except (OSError, SafetensorError, RuntimeError) as error:
         if not _is_full_disk(error):

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
+
+from rro.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +35,16 @@ class CarriedMoments(TrainerCallback):  # type: ignore[misc]
 
 def moments_in(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
     """Give an optimiser the moments beside a checkpoint; its settings stay. Does nothing where
-    there are none, and only logs where they belong to other parameters."""
+    there are none, and only logs where they belong to other parameters. Raises DataError for a file
+    that cannot be read."""
     file = checkpoint / FILE
     if not file.is_file():
         return
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{file} cannot be read; remove it to begin anew: {reason}") from None
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     shapes = {number: parameter.shape for number, parameter in enumerate(parameters)}
     if {number: moments["exp_avg"].shape for number, moments in state.items()} != shapes:

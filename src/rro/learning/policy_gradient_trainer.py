@@ -25,7 +25,7 @@ from trl.trainer import add_fused_lm_head
 from rro.errors import DataError
 from rro.learning import replay
 from rro.learning.base import TrainingContext, TrainingReport
-from rro.learning.loop import fit, progress_bar, quiet
+from rro.learning.loop import clear_errors, fit, progress_bar, quiet
 from rro.learning.moments import CarriedMoments, moments_in
 from rro.learning.packing import Batch, Pack, Plan, batch_of, in_passes, model_inputs
 from rro.learning.policy_gradient import PolicyGradientConfig
@@ -39,7 +39,7 @@ from rro.processes import rank, world_size
 from rro.seeds import derive_seed
 from rro.types import WeightedEpisode
 
-STAGE = "policy_gradient"
+STAGE, SECTION = "policy_gradient", "optimise.policy_gradient"
 _SUMS = ("weight", "clipped", "kl_old", "kl_reference", "entropy", "nll", "replayed", "tokens")
 
 
@@ -202,14 +202,15 @@ def train_policy_gradient(
     _check(options, data, replayed, longest, len(episodes))
     work = Workspace(output, _identity(options, context, data, pool))
     if rank() == 0 and options.imitate:
-        replay.write_successes(pool, work.beside)
+        with clear_errors(SECTION, work):
+            replay.write_successes(pool, work.beside)
     trainer = policy_gradient_trainer(
         options, context, data, replayed, model, tokenizer, work.partial, start, reference
     )
     if options.keep_moments and context.model.lora is None:
         trainer.add_callback(CarriedMoments(work.beside))
     with _attention(model, trainer.row_order.shared):
-        return fit(trainer, STAGE, work, data.counts, context.observe)
+        return fit(trainer, STAGE, work, data.counts, context.observe, SECTION)
 
 
 def policy_gradient_trainer(
