@@ -55,6 +55,7 @@ _VOLATILE = """
 # Functions that are refused: their value depends on the session, the server, or chance, or they
 # reach files, locks or time.
 VOLATILE = frozenset(_VOLATILE.split())
+_MAY_BE_VOLATILE = VOLATILE | {"RAND"}
 _LEXEMES = re.compile(
     r"""(?P<comment>/\*.*?(?:\*/|\Z)|\#[^\n]*|--(?=[\s\x00-\x1f]|\Z)[^\n]*)
     | (?P<text>'(?:[^'\\]|\\.|'')*(?:'|\Z)|"(?:[^"\\]|\\.|"")*(?:"|\Z))
@@ -72,7 +73,7 @@ def lexemes(sql: str) -> Iterator[tuple[str, str]]:
 def volatile(sql: str) -> str | None:
     """The error for a statement that uses a function or a variable whose value may differ when the
     statement is replayed; None for any other."""
-    if "@" not in sql and not _MAY_BE_VOLATILE.search(sql):
+    if "@" not in sql and _MAY_BE_VOLATILE.isdisjoint(re.findall(r"\w+", sql.upper())):
         return None
     parts = [part for part in lexemes(sql) if part[0] not in ("comment", "space")]
     for place, (kind, part) in enumerate(parts):
@@ -87,9 +88,6 @@ def volatile(sql: str) -> str | None:
         ):
             return denied(name)
     return None
-
-
-_MAY_BE_VOLATILE = re.compile(rf"\b(?:RAND|{'|'.join(VOLATILE)})\b", re.IGNORECASE)
 
 
 def denied(routine: str) -> str:

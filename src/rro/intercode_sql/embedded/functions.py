@@ -46,7 +46,9 @@ def like(pattern: str, text: str, escape: str = "\\") -> bool:
     """text LIKE pattern: % matches any text, _ any character. Unlike with =, trailing spaces
     count."""
     text = folded(str(text))
-    first, *others = _like_parts(folded(str(pattern)), folded(escape))
+    pattern = str(pattern)
+    parts = _short_parts if len(pattern) <= _SHORT else _like_parts
+    first, *others = parts(folded(pattern), folded(escape))
     if not others:
         return len(first) == len(text) and _is_at(first, text, 0)
     last, place = others.pop(), len(first)
@@ -78,6 +80,9 @@ def _like_parts(pattern: str, escape: str) -> list[_Part]:
         else:
             parts[-1].append(None if character == "_" else character)
     return ["".join(map(str, part)) if None not in part else part for part in parts]
+
+
+_short_parts = lru_cache(maxsize=1024)(_like_parts)
 
 
 def _is_at(part: _Part, text: str, place: int) -> bool:

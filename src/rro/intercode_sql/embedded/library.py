@@ -789,8 +789,11 @@ ALLOWED = frozenset({*ROUTINES, *AGGREGATE_CLASSES})
 def _cost(*values: Any) -> int:
     """Long texts cost more than by `Work`: some routines go through them in Python, letter by
     letter, or make a pattern of them."""
-    texts = (value for value in values if isinstance(value, str | bytes))
-    return sum(8 * max(0, len(text) - 100) for text in texts)
+    units = 0
+    for value in values:
+        if value.__class__ in (str, bytes) and len(value) > 100:
+            units += 8 * (len(value) - 100)
+    return units
 
 
 def register(connection: sqlite3.Connection, work: Work) -> None:

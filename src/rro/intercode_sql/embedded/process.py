@@ -3,6 +3,7 @@ memory, and its threads do not slow them down. Knows nothing of SQL."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -102,6 +103,7 @@ def serve(descriptor: int) -> None:
     with suppress(EOFError, OSError):
         runner = Runner(*pipe.recv())
         _limit_memory()
+        gc.freeze()  # what is there stays, and need not be gone through again
         while True:
             database, sql = pipe.recv()
             signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)

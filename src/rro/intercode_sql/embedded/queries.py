@@ -4,9 +4,11 @@ order."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlglot import exp
+from sqlglot.dialects.mysql import MySQL
 from sqlglot.dialects.sqlite import SQLite
 from sqlglot.errors import ErrorLevel, UnsupportedError
 
@@ -24,13 +26,16 @@ MAX_COLUMNS = 4096
 # Added to the row numbers of the second query of a set operation.
 _SECOND = 1 << 40
 _generate = SQLite().generator(unsupported_level=ErrorLevel.RAISE).generate
+_text = MySQL().generator().generate
 # The parts of SQLGlot's nodes that are translated here. Any other would be lost.
 _QUERY = {"with_", "order", "limit", "offset"}
 _PARTS: dict[type[Any], set[str]] = {
     exp.Select: _QUERY
     | {"expressions", "from_", "joins", "where", "group", "having", "distinct"}
     | {"operation_modifiers", "windows"},
-    exp.SetOperation: _QUERY | {"this", "expression", "distinct"},
+    **dict.fromkeys(
+        (exp.Union, exp.Except, exp.Intersect), _QUERY | {"this", "expression", "distinct"}
+    ),
     exp.Subquery: _QUERY | {"this", "alias", "joins"},
     exp.With: {"expressions", "recursive"},
     exp.CTE: {"this", "alias"},
@@ -47,7 +52,7 @@ _PARTS: dict[type[Any], set[str]] = {
 def _sql(node: Any) -> str:
     """The node in SQLite's SQL. Raises SqlError for what SQLGlot cannot express in it."""
     try:
-        return _generate(node)
+        return _generate(node, copy=False)
     except UnsupportedError as error:
         raise SqlError(f"This version of MySQL doesn't yet support '{error}'") from None
 
@@ -66,13 +71,12 @@ class Queries(Expressions):
 
     def __init__(self, catalogue: Catalogue, database: str, nodes: Sequence[Any]) -> None:
         self.database, self._catalogue, self._opened, self._columns = database, catalogue, 0, 0
-        self._common_tables = {
-            node.alias.lower(): node.this for node in nodes if isinstance(node, exp.CTE)
-        }
+        nodes = [node for node in nodes if type(node) in _PARTS]
+        commons = [node for node in nodes if isinstance(node, exp.CTE)]
+        self._common_tables = {node.alias.lower(): node.this for node in commons}
         self._common_names = {
             node.alias.lower(): [column.name for column in node.args["alias"].columns]
-            for node in nodes
-            if isinstance(node, exp.CTE)
+            for node in commons
         }
         # MySQL looks up all tables before any other name.
         for node in nodes:
@@ -109,11 +113,11 @@ class Queries(Expressions):
         for part in (*_QUERY, "distinct", "windows", "operation_modifiers"):
             node.set(part, None)
         output = list(enumerate(scope.output, 1))
-        columns = [exp.alias_(value.node.copy(), f"c{n}") for n, value in output]
+        columns = [_alias(value.node, f"c{n}") for n, value in output]
         rollup = node.args.get("group") is not None and scope.rollup
         numbers = [exp.Var(this=_number(keys))] if (numbered or distinct) and not rollup else []
         node.set("expressions", columns + numbers)
-        result = [value._replace(node=exp.column(f"c{n}")) for n, value in output]
+        result = [value._replace(node=_column(f"c{n}")) for n, value in output]
         if rollup:
             order = [(value, way) for value, way in order if not scope.is_fixed(value.node)]
             return self._rolled_up(node, scope, order, (limit, numbered, distinct), result)
@@ -130,7 +134,7 @@ class Queries(Expressions):
         groups, queries = scope.groups, list[str]()
         for count in range(len(groups), -1, -1):
             level = node.copy()
-            extra = [exp.alias_(value.node.copy(), f"o{n}") for n, (value, _) in enumerate(order)]
+            extra = [_alias(value.node, f"o{n}") for n, (value, _) in enumerate(order)]
             level.set("expressions", level.expressions + extra)
             absent = {value.node for value in groups[count:]} | {
                 key(value) for value in groups[count:]
@@ -162,7 +166,7 @@ class Queries(Expressions):
                 )
             else:
                 value = self.value(item.this if isinstance(item, exp.Alias) else item, scope)
-                scope.output.append(value._replace(name=item.alias_or_name or item.sql("mysql")))
+                scope.output.append(value._replace(name=item.alias_or_name or _text(item)))
             if self._columns + len(scope.output) > MAX_COLUMNS:
                 raise SqlError("Too many columns")
         self._columns += len(scope.output)
@@ -322,7 +326,7 @@ class Queries(Expressions):
         query = self.query(node.this if common is None else common.copy(), scope.outer, True)
         place = node.replace(exp.Var(this=f"({query.sql}) AS {alias}"))
         columns = {
-            name.lower(): value._replace(node=exp.column(value.node.name, alias), name=name)
+            name.lower(): value._replace(node=_column(value.node.name, alias), name=name)
             for name, value in zip(self._column_names(node, query), query.columns, strict=True)
         }
         if len(columns) < len(query.columns):
@@ -431,10 +435,8 @@ class Queries(Expressions):
 
 def _check_parts(node: Any) -> None:
     """Raises SqlError for a node with a part that would be lost."""
-    kind = exp.SetOperation if isinstance(node, exp.SetOperation) else type(node)
-    if kind in _PARTS and (
-        lost := [part for part, value in node.args.items() if value and part not in _PARTS[kind]]
-    ):
+    parts = _PARTS[type(node)]
+    if lost := [part for part, value in node.args.items() if value and part not in parts]:
         raise SqlError(f"This version of MySQL doesn't yet support '{node.key} with {lost[0]}'")
 
 
@@ -465,11 +467,22 @@ def _without(node: Any, absent: set[Any]) -> None:
             _without(part, absent)
 
 
+@lru_cache(maxsize=4096)
 def _stored(name: str, alias: str) -> Any:
-    """A column of a stored table, marked as such."""
-    return exp.Column(
-        this=exp.to_identifier(name, quoted=True), table=exp.to_identifier(alias), stored=True
-    )
+    """A column of a stored table, marked as such. It is shared: copy it into a tree."""
+    column = _column(name, alias)
+    column.this.set("quoted", True)
+    column.set("stored", True)
+    return column
+
+
+def _column(name: str, alias: str = "") -> Any:
+    table = {"table": exp.Identifier(this=alias)} if alias else {}
+    return exp.Column(this=exp.Identifier(this=name), **table)
+
+
+def _alias(node: Any, name: str) -> Any:
+    return exp.Alias(this=node.copy(), alias=exp.Identifier(this=name))
 
 
 def _number(keys: Sequence[str]) -> str:

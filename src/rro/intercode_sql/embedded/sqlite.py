@@ -37,7 +37,7 @@ MAX_WORK = 5_000_000
 # Bytes of one value within SQLite, of its statement, and of all its memory.
 MAX_VALUE, MAX_STATEMENT, MAX_HEAP = 4 * MAX_TEXT, 1_000_000, 64_000_000
 MAX_COLLECTIONS = 400
-_DIALECT = MySQL()
+_TOKENIZER, _PARSER = MySQL().tokenizer(), MySQL().parser()
 # Functions that SQLGlot parses because they have a syntax of their own.
 _OWN_SYNTAX = """
     COUNT SUM AVG MIN MAX CAST CHAR CONVERT EXTRACT GROUP_CONCAT POSITION SUBSTR SUBSTRING TRIM ANY
@@ -113,13 +113,15 @@ class _Bounded(Queries):
     """Ends a translation that makes too many nodes, by copies of copies. The interpreter's first
     generation is collected after every 700 new ones."""
 
-    _began = 0
+    _began, _values = 0, 0
 
     def value(self, node: Any, scope: Scope) -> Value:
-        collections = gc.get_stats()[0]["collections"]
-        self._began = self._began or collections
-        if collections - self._began > MAX_COLLECTIONS:
-            raise SqlError(engine.TOO_DEEP)
+        self._values += 1
+        if self._values % 8 == 0:
+            collections = gc.get_stats()[0]["collections"]
+            self._began = self._began or collections
+            if collections - self._began > MAX_COLLECTIONS:
+                raise SqlError(engine.TOO_DEEP)
         return super().value(node, scope)
 
 
@@ -189,7 +191,7 @@ class Runner:
 
 def _converted(row: tuple[Any, ...], converters: list[Converter]) -> tuple[Any, ...]:
     pairs = zip(row, converters, strict=True)
-    return tuple(None if value is None else convert(value) for value, convert in pairs)
+    return tuple([None if value is None else convert(value) for value, convert in pairs])
 
 
 def _message(error: str, database: str) -> str:
@@ -238,8 +240,8 @@ def _parsed(sql: str, database: str) -> list[Any]:
     if not syntax.reads_only(statement):
         raise SqlError(engine.READ_ONLY)
     try:
-        tokens = _named(list(_DIALECT.tokenize(statement.text)))
-        (tree,) = _DIALECT.parser().parse(tokens, sql)
+        tokens = _named(_TOKENIZER.tokenize(statement.text))
+        (tree,) = _PARSER.parse(tokens, sql)
     except (SqlglotError, ValueError):
         raise SqlError(f"This version of MySQL doesn't yet support '{sql[:80]}'") from None
     if not isinstance(tree, exp.Query):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -24,12 +24,16 @@ NAMELESS = "Every derived table must have its own alias"
 # No action.
 _NONE = -1_000_000
 _NAMES = {"POINT": ".", "MEMBER": "IDENT", "QUOTED": "IDENT"}
+_BLANKS = " \t\n\r\f\v"
 _WORD = r"[0-9A-Za-z_$\x80-\U0010ffff]"
-# The first kind that matches counts. A comment for a later version of MySQL is one; of a comment
-# for this or an earlier version, the text belongs to the statement.
+# The first kind that matches counts; the first two are the most frequent. A comment for a later
+# version of MySQL is one; of a comment for this or an earlier one, the text belongs to the
+# statement.
 _TOKENS = re.compile(
     rf"""
-    (?P<BLANK>[ \t\n\r\f\v]+)
+    [ \t\n\r\f\v]*
+    (?:(?P<PLAIN>(?<!\.)[ac-mo-wyzAC-MO-WYZ]{_WORD}*)
+    |(?P<SIGN>[(),;*])
     |(?P<POINT>(?<=[`\w$])\.(?={_WORD})|\.(?=[A-Za-z_$\x80-\U0010ffff]))
     |(?P<MEMBER>(?<=[`\w$ ]\.){_WORD}+)
     |(?P<CHARSET_NAME>_(?:utf8(?:mb[34])?|latin1|binary|ascii)(?=\s*['"]))
@@ -47,8 +51,8 @@ _TOKENS = re.compile(
     |(?P<OPERATOR><<|>>|[/%^]|&(?!&)|\|(?!\|))
     |(?P<COMPARE><=>|<=|>=|<>|!=|[<>](?![<>=!]))
     |(?P<PLUS_OR_MINUS>[+-])|(?P<TILDE>~)
-    |(?P<SIGN>&&|\|\||[(),;.*]|[=!](?![<>=!]))
-    |(?P<ERROR>[<>=!]{{2}}|.)
+    |(?P<OTHER>&&|\|\||\.|[=!](?![<>=!]))
+    |(?P<ERROR>[<>=!]{{2}}|[^ \t\n\r\f\v]))
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -76,6 +80,7 @@ _FUNCTIONS = {
 }
 
 
+_NOT_READING = {"INTO", "FOR", "LOCK"}
 _NAME_PARSING = "Check the 'Function Name Parsing and Resolution' section in the Reference Manual"
 # A token: its kind, which is a terminal of the grammar, and where it starts and ends.
 Token = tuple[str, int, int]
@@ -103,7 +108,9 @@ class _Tables(NamedTuple):
     rules: list[tuple[str, int]]
     """Symbol and length of each rule."""
     states: list[dict[str, int]]
-    """What to do at a symbol, or at any other (""): go to a state, or reduce by rule -1 - n."""
+    """What to do at a symbol: go to a state, or reduce by rule -1 - n."""
+    others: list[int]
+    """What each state does at any other symbol."""
     words: dict[str, str]
     """The kind of each keyword."""
 
@@ -116,37 +123,58 @@ def _tables() -> _Tables:
     words = {word.upper(): "RESERVED" for word in MySQL.Generator.RESERVED_KEYWORDS}
     words |= dict.fromkeys(free, "KEYWORD")
     words |= {word: word for row in states for word in row if word.isupper()}
-    return _Tables(rules, states, words | _FUNCTIONS)
+    others = [row.pop("", _NONE) for row in states]
+    return _Tables(rules, states, others, words | _FUNCTIONS)
 
 
 def parsed(sql: str) -> Statement:
     """The statement of a text. Raises SqlError with MySQL's message if MySQL's grammar does not
     accept it, or if it is too large to be translated."""
     text, tokens = _scanned(sql)
-    rules, states, _ = _tables()
-    calls, stack, starts = list[Call](), [0], [0]
-    for place, (kind, start, end) in enumerate(tokens):
-        row = states[stack[-1]]
-        while (action := row.get(kind, row.get("", _NONE))) < 0:
+    words = tuple([kind for kind, _, _ in tokens])
+    outcome = _outcome(words)
+    if outcome.error:
+        raise SqlError(outcome.error)
+    if outcome.stopped is not None:
+        raise _error(sql, *tokens[outcome.stopped][1:])
+    calls = tuple([_call(sql, tokens[first:last]) for first, last in outcome.calls])
+    return Statement(text, words, calls)
+
+
+class _Outcome(NamedTuple):
+    calls: list[tuple[int, int]]
+    """Where the calls of functions begin and end, counted in tokens."""
+    stopped: int | None = None
+    """The token that the grammar does not accept."""
+    error: str = ""
+
+
+# Many statements differ only in their names and values.
+@lru_cache(maxsize=4096)
+def _outcome(words: tuple[str, ...]) -> _Outcome:
+    """What the automaton makes of tokens of these kinds."""
+    rules, states, others, _ = _tables()
+    calls, stack, starts = list[tuple[int, int]](), [0], [0]
+    for place, kind in enumerate(words):
+        state = stack[-1]
+        while (action := states[state].get(kind, others[state])) < 0:
             if action == _NONE:
-                raise _error(sql, start, end)
+                return _Outcome(calls, place)
             symbol, length = rules[-1 - action]
             if symbol == "plain_call":
-                calls.append(_call(sql, tokens[starts[-length] : place]))
+                calls.append((starts[-length], place))
             elif symbol == "nameless":
-                raise SqlError(NAMELESS)
+                return _Outcome(calls, error=NAMELESS)
             if length > 1:
                 del starts[1 - length :]
             del stack[-length:]
-            stack.append(states[stack[-1]][symbol])
-            row = states[stack[-1]]
+            state = states[stack[-1]][symbol]
+            stack.append(state)
         stack.append(action)
         starts.append(place)
         if len(stack) > MAX_STACK:
-            raise SqlError(TOO_DEEP)
-    words = tuple(kind for kind, _, _ in tokens)
-    _check_size(words)
-    return Statement(text, words, tuple(calls))
+            return _Outcome(calls, error=TOO_DEEP)
+    return _Outcome(calls, error=TOO_DEEP if _is_too_large(words) else "")
 
 
 def check_calls(calls: Iterable[Call], database: str) -> None:
@@ -166,6 +194,8 @@ def check_calls(calls: Iterable[Call], database: str) -> None:
 
 def reads_only(statement: Statement) -> bool:
     """Whether a query neither writes a file or variable nor locks rows."""
+    if _NOT_READING.isdisjoint(statement.words):
+        return True
     pairs = set(zip(statement.words, statement.words[1:], strict=False))
     locks = {("FOR", "UPDATE"), ("FOR", "SHARE"), ("LOCK", "IN")}
     return "INTO" not in statement.words and not locks & pairs
@@ -175,11 +205,14 @@ def _scanned(sql: str) -> tuple[str, list[Token]]:
     """The text without comments, and its tokens, of which the last is "EOF"."""
     tokens, comments, words, before = list[Token](), list[tuple[int, int]](), _tables().words, ""
     opened, closed = False, -1
-    for match in _TOKENS.finditer(sql):
+    for match in _TOKENS.finditer(sql, 0, len(sql.rstrip(_BLANKS))):
         kind = str(match.lastgroup)
-        if kind == "BLANK":
+        start, end = match.span(kind)
+        if kind == "SIGN" and not opened and start != closed:
+            kind = before = sql[start]
+            tokens.append((kind, start, end))
             continue
-        text, (start, end) = match[0], match.span()
+        text = sql[start:end]
         opened = opened or (text[:3] == "/*!" and text[-2:] != "*/")
         if kind == "COMMENT" or start == closed:
             comments.append((start, end))
@@ -188,11 +221,11 @@ def _scanned(sql: str) -> tuple[str, list[Token]]:
             opened, closed = False, end
             comments.append((start, end))
             continue
-        if kind == "WORD" or (kind == "MEMBER" and before != "POINT"):
+        if kind in ("PLAIN", "WORD") or (kind == "MEMBER" and before != "POINT"):
             kind = words.get(text.upper(), "IDENT") if text.isascii() else "IDENT"
             if kind.endswith("_FN") and sql[end : end + 1] != "(":
                 kind = "IDENT"
-        before, kind = kind, text if kind == "SIGN" else _NAMES.get(kind, kind)
+        before, kind = kind, text if kind in ("SIGN", "OTHER") else _NAMES.get(kind, kind)
         tokens.append((kind, start, end))
     for start, end in comments:
         sql = f"{sql[:start]}{' ' * (end - start)}{sql[end:]}"
@@ -208,16 +241,15 @@ def _call(sql: str, tokens: list[Token]) -> Call:
     return Call(sql[start:end].strip("`"), commas + 1 if len(tokens) > 3 else 0)
 
 
-def _check_size(words: Sequence[str]) -> None:
-    """Raises SqlError for what would overrun SQLGlot's parser: it is recursive, and takes
-    exponential time for joins without ON."""
-    depth = 0
+def _is_too_large(words: Sequence[str]) -> bool:
+    """Whether SQLGlot's parser would be overrun: it is recursive, and takes exponential time for
+    joins without ON."""
+    depth = deepest = 0
     for word in words:
         depth += (word == "(") - (word == ")")
-        if depth > MAX_DEPTH:
-            raise SqlError(TOO_DEEP)
-    if len(words) > MAX_TOKENS or words.count("JOIN") - words.count("ON") > MAX_BARE_JOINS:
-        raise SqlError(TOO_DEEP)
+        deepest = max(deepest, depth)
+    bare = words.count("JOIN") - words.count("ON")
+    return deepest > MAX_DEPTH or len(words) > MAX_TOKENS or bare > MAX_BARE_JOINS
 
 
 def _error(sql: str, start: int, end: int) -> SqlError:

@@ -19,6 +19,7 @@ MAX_TEXT = 1_000_000
 STEPS = 500
 # What a call of a function costs by itself; how long a text must be for a step to cost one more.
 _CALL, _LONG = 8, 1024
+_TEXTS = (str, bytes)
 
 
 class Work:
@@ -58,19 +59,24 @@ class Work:
         def called(*values: Any) -> Any:
             if not nulls and None in values:
                 return None
+            units = cost(*values) + _CALL if cost else _CALL
+            for value in values:
+                if value.__class__ in _TEXTS:
+                    units += _units(value)
             try:
-                self.spend(sum(map(_units, values), _CALL) + (cost(*values) if cost else 0))
+                self.spend(units)
                 result = routine(*values)
+                if result.__class__ not in _TEXTS:
+                    return result
                 self.spend(_units(result))
             except SqlError as error:
                 self.error = self.error or error
                 raise
             except (ValueError, ArithmeticError):
                 return None
-            if result.__class__ in (str, bytes):
-                if len(result) > MAX_TEXT:
-                    return None
-                self._longest = max(self._longest, len(result))
+            if len(result) > MAX_TEXT:
+                return None
+            self._longest = max(self._longest, len(result))
             return result
 
         return called
@@ -103,6 +109,6 @@ class Work:
 
 
 def _units(value: Any) -> int:
-    if value.__class__ not in (str, bytes):
+    if value.__class__ not in _TEXTS:
         return 0
     return len(value) >> 4 if value.isascii() else len(value)
