@@ -6,6 +6,7 @@ whole. Knows nothing of what the files hold."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -86,6 +87,15 @@ def is_torn(path: Path) -> bool:
     """Whether a file of lines does not end with one, or holds zeros, as after a power cut."""
     content = path.read_bytes() if path.is_file() else b""
     return not content.endswith(b"\n") or b"\0" in content
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error says that the disk, or the user's share of it, is full. The libraries that
+    write weights and tokenizers raise errors of their own, which quote the system's."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    quoted = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "PytorchStreamWriter")
+    return any(words in str(error) for words in quoted)
 
 
 def _found(path: Path) -> tuple[int, int] | None:

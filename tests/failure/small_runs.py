@@ -118,20 +118,19 @@ def recipe(folder: Path, strategy: str) -> Path:
     return file
 
 
-def start(*arguments: object, limit: int | None = None) -> multiprocessing.Process:
-    """`rro` with these arguments; what it prints goes to the file that `output` names. `limit`:
-    bytes that a file may have."""
+def start(*arguments: object) -> multiprocessing.Process:
+    """`rro` with these arguments; `said` has what it prints."""
     words = [str(argument) for argument in arguments]
-    process = _context.Process(target=_run, args=(words, limit))
+    process = _context.Process(target=_run, args=(words,))
     process.start()
     return process
 
 
-def new_run(folder: Path, strategy: str, out: Path, **how: int) -> multiprocessing.Process:
+def new_run(folder: Path, strategy: str, out: Path) -> multiprocessing.Process:
     """A new run with one of STRATEGIES."""
     chosen = [] if strategy == "replicas" else [f"explore.strategy={strategy}"]
     settings = [*chosen, *STRATEGIES[strategy]]
-    return start("run", recipe(folder, strategy), *settings, "--out", out, **how)
+    return start("run", recipe(folder, strategy), *settings, "--out", out)
 
 
 def finish(process: multiprocessing.Process) -> int:
@@ -170,19 +169,17 @@ def _printed(pid: int | None) -> Path:
     return Path(os.environ.get("TMPDIR", "/tmp")) / f"rro-small-{pid}"
 
 
-def _run(words: list[str], limit: int | None) -> None:
-    import resource
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _run(words: list[str]) -> None:
     sys.path.insert(0, str(Path(__file__).parent))
-    if limit is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     with _printed(os.getpid()).open("w") as file, contextlib.redirect_stderr(file):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         from rro.cli.main import main
 
-        code = main(words)
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            code = main(words)
+        except KeyboardInterrupt:  # before the command began, or after it had ended
+            code = 130
         file.flush()
     os._exit(code)

@@ -23,8 +23,11 @@ _BENCHMARK_COMMANDS = {"data", "verify"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser(guests=not _BENCHMARK_COMMANDS.isdisjoint(words)).parse_args(words)
-    _set_up(options.verbose)
+    try:
+        options = _parser(guests=not _BENCHMARK_COMMANDS.isdisjoint(words)).parse_args(words)
+        _set_up(options.verbose)
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
     try:
         return options.command(options) or 0
     except RroError as error:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rro.concurrency import contained
-from rro.errors import UsageError
+from rro.errors import RroError, UsageError
+from rro.files import is_full_disk
 from rro.learning.base import REPORT_FILE
 from rro.pipeline.run import Run
 from rro.pipeline.weights import set_aside_if_damaged
@@ -35,8 +36,15 @@ def run_stage(
         return
     begun = time.perf_counter()
     tracked = tracked_training(run.config.report_to, run.folder.path, tracked_name(run, name))
-    with tracked, contained():
-        record = work()
+    try:
+        with tracked, contained():
+            record = work()
+    except Exception as error:
+        if isinstance(error, RroError) or not is_full_disk(error):
+            raise
+        raise RroError(
+            f"{run.folder.path}: the disk is full; free some space, then resume the run"
+        ) from error
     if rank() == 0 and not done:
         run.journal.append("stage", name, {"seconds": time.perf_counter() - begun, **record})
         run.journal.sync()

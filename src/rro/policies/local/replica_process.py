@@ -11,6 +11,7 @@ import asyncio
 import os
 import pickle
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -157,7 +158,8 @@ def main(descriptor: int) -> None:
     except Exception as error:
         _send(connection, [Response(0, error)])
         return
-    connection.send(dict(policy.provenance))
+    with suppress(OSError):  # the other end has closed, which the worker notices
+        connection.send(dict(policy.provenance))
     asyncio.run(_Worker(policy, connection).serve())
     # nobody waits for what is still being drawn
     os._exit(0)
