@@ -6,10 +6,10 @@ import random
 import re
 
 import pytest
-from test_sql_server import admin  # noqa: F401
 
 from rro.intercode_sql.embedded.sqlite import SqliteEngine
-from rro.intercode_sql.server import connect, in_lower_case, load_dump, parse_url
+from rro.intercode_sql.server import connect, in_lower_case, parse_url
+from rro.intercode_sql.server_dump import load_dump
 
 MUTATIONS = 4000
 TOKENS = re.compile(r"""'(?:[^'\\]|\\.|'')*'|"[^"]*"|`[^`]*`|[\w.]+|[<>=!]+|\S""")
@@ -50,7 +50,7 @@ def _swapped(sql, places, number):
 
 
 @pytest.mark.slow
-def test_what_the_server_refuses_does_not_run(shared, admin):  # noqa: F811
+def test_what_the_server_refuses_does_not_run(shared, admin):
     import pymysql
 
     data = shared / "data" / "intercode-sql"
