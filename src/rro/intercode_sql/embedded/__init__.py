@@ -3,12 +3,15 @@ need it. The modules, in the order in which to read them:
 
 - `syntax`: what is a statement, by MySQL's grammar (mysql.lark), and where another text is wrong;
 - `functions`: MySQL's collation, LIKE and REGEXP;
-- `dates`, `library`: dates and times; all other functions, in one table with their types;
+- `numeric`, `texts`, `dates`, `times`, `aggregates`: what SQLite calls back for MySQL's functions;
+- `library`: all functions in one table (functions.txt) with their types;
 - `store`: the databases (types, columns, indexes), read from the MySQL dump into one SQLite file,
   which is built once;
 - `names`: what a name in a SELECT refers to, and MySQL's errors for unknown or ambiguous names and
   for only_full_group_by;
-- `expressions`, `queries`: from SQLGlot's tree of MySQL's SQL to the text of SQLite's;
+- `values`: translated expressions as numbers, texts, or keys to compare;
+- `expressions`, `calls`, `sources`, `queries`: from SQLGlot's tree of MySQL's SQL to the text of
+  SQLite's: operators, functions, FROM, and the rest of a query;
 - `order`: the order in which MySQL reads the rows;
 - `show`: SHOW, DESCRIBE and USE;
 - `sqlite`: the engine itself, with its limits and its cache.

@@ -4,86 +4,29 @@ order."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlglot import exp
 from sqlglot.dialects.mysql import MySQL
-from sqlglot.dialects.sqlite import SQLite
-from sqlglot.errors import ErrorLevel, UnsupportedError
 
 from rro.intercode_sql.embedded import names
-from rro.intercode_sql.embedded.expressions import Expressions, as_text, comparable, key
 from rro.intercode_sql.embedded.names import Scope, Source, Value
 from rro.intercode_sql.embedded.order import reading_order
-from rro.intercode_sql.embedded.store import TEXT, Catalogue, Table, common_type
+from rro.intercode_sql.embedded.sources import QUERY_PARTS, Sources
+from rro.intercode_sql.embedded.store import TEXT, common_type
+from rro.intercode_sql.embedded.values import Query, alias_of, as_text, column_of, key, sql_of
 from rro.intercode_sql.engine import SqlError
 
-# Tables of one statement. One of WITH counts each time it is used.
-MAX_SOURCES = 61
 # Columns of all SELECTs of one statement.
 MAX_COLUMNS = 4096
 # Added to the row numbers of the second query of a set operation.
 _SECOND = 1 << 40
-_generate = SQLite().generator(unsupported_level=ErrorLevel.RAISE).generate
 _text = MySQL().generator().generate
-# The parts of SQLGlot's nodes that are translated here. Any other would be lost.
-_QUERY = {"with_", "order", "limit", "offset"}
-_PARTS: dict[type[Any], set[str]] = {
-    exp.Select: _QUERY
-    | {"expressions", "from_", "joins", "where", "group", "having", "distinct"}
-    | {"operation_modifiers", "windows"},
-    **dict.fromkeys(
-        (exp.Union, exp.Except, exp.Intersect), _QUERY | {"this", "expression", "distinct"}
-    ),
-    exp.Subquery: _QUERY | {"this", "alias", "joins"},
-    exp.With: {"expressions", "recursive"},
-    exp.CTE: {"this", "alias"},
-    exp.Table: {"this", "db", "alias", "joins", "hints"},
-    exp.Join: {"this", "on", "using", "side", "kind", "method"},
-    exp.Group: {"expressions", "rollup"},
-    exp.Ordered: {"this", "desc", "nulls_first"},
-    exp.Distinct: {"expressions"},
-    exp.Limit: {"expression"},
-    exp.Offset: {"expression"},
-}
 
 
-def _sql(node: Any) -> str:
-    """The node in SQLite's SQL. Raises SqlError for what SQLGlot cannot express in it."""
-    try:
-        return _generate(node, copy=False)
-    except UnsupportedError as error:
-        raise SqlError(f"This version of MySQL doesn't yet support '{error}'") from None
-
-
-class Query(NamedTuple):
-    """A translated query. Its columns are named c1, c2 ...; if requested, one more, named #,
-    numbers the rows."""
-
-    sql: str
-    columns: list[Value]
-
-
-class Queries(Expressions):
+class Queries(Sources):
     """Translates one statement: `nodes` are those of its tree, `database` is the one in use. Raises
     SqlError if a table does not exist."""
-
-    def __init__(self, catalogue: Catalogue, database: str, nodes: Sequence[Any]) -> None:
-        self.database, self._catalogue, self._opened, self._columns = database, catalogue, 0, 0
-        nodes = [node for node in nodes if type(node) in _PARTS]
-        commons = [node for node in nodes if isinstance(node, exp.CTE)]
-        self._common_tables = {node.alias.lower(): node.this for node in commons}
-        self._common_names = {
-            node.alias.lower(): [column.name for column in node.args["alias"].columns]
-            for node in commons
-        }
-        # MySQL looks up all tables before any other name.
-        for node in nodes:
-            _check_parts(node)
-            known = _is_dual(node) or self._common_table(node) is not None
-            if isinstance(node, exp.Table) and not known:
-                self._table(node)
 
     def query(self, node: Any, outer: Scope | None = None, numbered: bool = False) -> Query:
         """Translate a query in the scope `outer`; `numbered` asks for row numbers. Raises SqlError
@@ -93,8 +36,6 @@ class Queries(Expressions):
         if isinstance(node, exp.SetOperation):
             return self._set_operation(node, outer, numbered)
         return self._select(node, outer, numbered)
-
-    # --- SELECT, clause by clause in MySQL's order
 
     def _select(self, node: Any, outer: Scope | None, numbered: bool) -> Query:
         scope, distinct, limit = Scope(outer), node.args.get("distinct"), _limit(node)
@@ -108,22 +49,22 @@ class Queries(Expressions):
         single = self._check(node, scope, [value.node for value, _ in order])
         order += [(group, "") for group in scope.groups if scope.sorts]
         order = order or ([] if numbered else scope.windows)
-        keys = [_sql(key(value)) + way for value, way in order if not scope.is_fixed(value.node)]
+        keys = [sql_of(key(value)) + way for value, way in order if not scope.is_fixed(value.node)]
         keys = [] if single else keys + reading_order(scope)
-        for part in (*_QUERY, "distinct", "windows", "operation_modifiers"):
+        for part in (*QUERY_PARTS, "distinct", "windows", "operation_modifiers"):
             node.set(part, None)
         output = list(enumerate(scope.output, 1))
-        columns = [_alias(value.node, f"c{n}") for n, value in output]
+        columns = [alias_of(value.node, f"c{n}") for n, value in output]
         rollup = node.args.get("group") is not None and scope.rollup
         numbers = [exp.Var(this=_number(keys))] if (numbered or distinct) and not rollup else []
         node.set("expressions", columns + numbers)
-        result = [value._replace(node=_column(f"c{n}")) for n, value in output]
+        result = [value._replace(node=column_of(f"c{n}")) for n, value in output]
         if rollup:
             order = [(value, way) for value, way in order if not scope.is_fixed(value.node)]
             return self._rolled_up(node, scope, order, (limit, numbered, distinct), result)
         if distinct:
-            return self._grouped(Query(_sql(node), result), [], limit, numbered, "")
-        return Query(f"{_sql(node)}{_order_by(keys)}{limit}", result)
+            return self._grouped(Query(sql_of(node), result), [], limit, numbered, "")
+        return Query(f"{sql_of(node)}{_order_by(keys)}{limit}", result)
 
     def _rolled_up(
         self, node: Any, scope: Scope, order: list[Any], how: tuple[str, bool, Any], result: Any
@@ -134,7 +75,7 @@ class Queries(Expressions):
         groups, queries = scope.groups, list[str]()
         for count in range(len(groups), -1, -1):
             level = node.copy()
-            extra = [_alias(value.node, f"o{n}") for n, (value, _) in enumerate(order)]
+            extra = [alias_of(value.node, f"o{n}") for n, (value, _) in enumerate(order)]
             level.set("expressions", level.expressions + extra)
             absent = {value.node for value in groups[count:]} | {
                 key(value) for value in groups[count:]
@@ -142,13 +83,13 @@ class Queries(Expressions):
             for part in [*level.expressions, *filter(None, [level.args.get("having")])]:
                 _without(part, absent)
             marks = [
-                f"{_sql(key(value)) if n < count else 'NULL'} AS g{n}, {int(n >= count)} AS h{n}"
+                f"{sql_of(key(value)) if n < count else 'NULL'} AS g{n}, {int(n >= count)} AS h{n}"
                 for n, value in enumerate(groups)
             ]
             level.set("expressions", level.expressions + [exp.Var(this=mark) for mark in marks])
             keys = [key(value).copy() for value in groups[:count]]
             level.set("group", exp.Group(expressions=keys or [exp.Null()]))
-            queries.append(_sql(level))
+            queries.append(sql_of(level))
         keys = [f"o{n}{way}" for n, (_, way) in enumerate(order)]
         keys += [f"{mark}{n}" for n in range(len(groups)) for mark in "hg"]
         columns = ", ".join(value.node.name for value in result)
@@ -228,156 +169,6 @@ class Queries(Expressions):
             scope.check("ORDER BY clause", order, set(shown), names.NOT_LISTED)
         return scope.aggregated and not scope.groups
 
-    # --- FROM
-
-    def _open(self, node: Any, scope: Scope) -> None:
-        """Translate the tables and subqueries of FROM, in their places, and add them to the
-        scope."""
-        clause = node.args.get("from_")
-        if clause is not None and _is_dual(clause.this):
-            node.set("from_", None)
-        elif clause is not None:
-            self._add_sources(clause.this, scope)
-            for join in node.args.get("joins") or ():
-                self._join(join, scope, 0)
-        scope.visible = scope.sources
-
-    def _add_sources(self, node: Any, scope: Scope) -> None:
-        """Add a table, a subquery, or joins, which may be in brackets."""
-        first, joins = len(scope.sources), node.args.get("joins") or []
-        if _is_bracket(node):
-            self._add_sources(node.this, scope)
-        else:
-            node.set("joins", None)
-            source = self._source(node, scope)
-            if any(source.name.lower() == other.name.lower() for other in scope.sources):
-                raise SqlError(f"Not unique table/alias: '{source.name}'")
-            scope.sources.append(source)
-            if joins:
-                source.place.replace(
-                    exp.Subquery(this=exp.Table(this=source.place.copy(), joins=joins))
-                )
-        for join in joins:
-            self._join(join, scope, first)
-
-    def _join(self, join: Any, scope: Scope, first: int) -> None:
-        """Add the right side of a join, the left side of which begins at the source `first`."""
-        before, place = scope.sources[first:], len(scope.sources)
-        self._add_sources(join.this, scope)
-        added = scope.sources[place:]
-        for source in added if join.side == "LEFT" else ():
-            source.after = [*source.after, *before]
-        for source in before if join.side == "RIGHT" else ():
-            source.after = [*source.after, *added]
-        optional = added[0] if join.side == "LEFT" else before[0]
-        scope.joins.append((join, scope.sources[first:], optional.alias if join.side else ""))
-        names = [identifier.name.lower() for identifier in join.args.get("using") or ()]
-        if join.method == "NATURAL":
-            right = {name for source in added for name in source.columns}
-            names = [name for source in before for name in source.columns if name in right]
-            join.set("method", None)
-        if join.kind == "STRAIGHT_JOIN":
-            join.set("kind", None)
-        if names:
-            self._merge(join, list(dict.fromkeys(names)), before, added, scope)
-
-    def _merge(
-        self,
-        join: Any,
-        names: Sequence[str],
-        before: Sequence[Source],
-        added: Sequence[Source],
-        scope: Scope,
-    ) -> None:
-        """Translate USING to the condition that columns of the same name are equal."""
-        conditions = []
-        for name in names:
-            left = [source.columns[name] for source in before if name in source.columns]
-            right = [source.columns[name] for source in added if name in source.columns]
-            if not left or not right:
-                raise SqlError(f"Unknown column '{name}' in 'from clause'")
-            one, other = left[0], right[-1]
-            scope.merged[name] = other if join.side == "RIGHT" else one
-            scope.equate(one.node, other.node)
-            conditions.append(" = ".join(map(_sql, comparable(one, other))))
-        join.set("using", None)
-        join.set("on", exp.Var(this=" AND ".join(conditions)))
-
-    def _join_conditions(self, scope: Scope) -> None:
-        """Translate the conditions of ON, which may only use the sources before them."""
-        scope.clause = names.ON
-        for join, visible, optional in scope.joins:
-            scope.visible, scope.optional = visible, optional
-            if (condition := join.args.get("on")) is not None and not isinstance(
-                condition, exp.Var
-            ):
-                self.value(condition, scope)
-        scope.visible, scope.optional = scope.sources, ""
-
-    def _source(self, node: Any, scope: Scope) -> Source:
-        """Translate a table or subquery of FROM, in its place."""
-        self._opened += 1
-        if self._opened > MAX_SOURCES:
-            raise SqlError(f"Too many tables; MySQL can only use {MAX_SOURCES} tables in a join")
-        alias, name = f"t{self._opened}", node.alias_or_name
-        common = self._common_table(node)
-        if isinstance(node, exp.Table) and common is None:
-            return self._stored_table(node, alias, name)
-        query = self.query(node.this if common is None else common.copy(), scope.outer, True)
-        place = node.replace(exp.Var(this=f"({query.sql}) AS {alias}"))
-        columns = {
-            name.lower(): value._replace(node=_column(value.node.name, alias), name=name)
-            for name, value in zip(self._column_names(node, query), query.columns, strict=True)
-        }
-        if len(columns) < len(query.columns):
-            raise SqlError("Duplicate column name in a derived table")
-        return Source(alias, name, columns, place)
-
-    def _column_names(self, node: Any, query: Query) -> list[str]:
-        """The names of a derived or common table's columns: those listed behind its name, or those
-        of its query."""
-        common = (
-            self._common_names.get(node.name.lower(), []) if isinstance(node, exp.Table) else ()
-        )
-        listed = (
-            common or [column.name for column in node.args["alias"].columns]
-            if (common or node.args.get("alias"))
-            else []
-        )
-        if listed and len(listed) != len(query.columns):
-            raise SqlError(
-                "In definition of view, derived table or common table expression, SELECT list and "
-                "column names list have different column counts"
-            )
-        return listed or [column.name for column in query.columns]
-
-    def _stored_table(self, node: Any, alias: str, name: str) -> Source:
-        table = self._table(node)
-        place = node.replace(exp.Var(this=f"{table.stored_as} AS {alias}"))
-        columns = {
-            lower: Value(_stored(column.name, alias), column.type, column.name)
-            for lower, column in table.columns.items()
-        }
-        return Source(alias, name, columns, place, table)
-
-    def _common_table(self, node: Any) -> Any:
-        """The query of WITH that a table's name refers to, or None."""
-        if isinstance(node, exp.Table) and not node.db:
-            return self._common_tables.get(node.name.lower())
-        return None
-
-    def _table(self, node: Any) -> Table:
-        """The stored table of a name. Raises SqlError if there is none."""
-        database = node.db.lower() or self.database
-        if database not in self._catalogue:
-            raise SqlError(f"Unknown database '{database}'" if database else "No database selected")
-        table = self._catalogue[database].get(node.name.lower())
-        if table is None:
-            raise SqlError(f"Table '{database}.{node.name.lower()}' doesn't exist")
-        return table
-
-    # --- set operations; sorting and DISTINCT of whole queries
-
     def _set_operation(self, node: Any, outer: Scope | None, numbered: bool) -> Query:
         left, right = self.query(node.this, outer, True), self.query(node.expression, outer, True)
         if len(left.columns) != len(right.columns):
@@ -386,7 +177,7 @@ class Queries(Expressions):
         columns = [one._replace(type=common_type((one.type, other.type))) for one, other in pairs]
         first, second = (
             ", ".join(
-                f"{_sql(as_text(value)) if to.type == TEXT else value.node.name} AS {to.node.name}"
+                f"{sql_of(as_text(value) if to.type == TEXT else value.node)} AS {to.node.name}"
                 for value, to in zip(query.columns, columns, strict=True)
             )
             for query in (left, right)
@@ -414,7 +205,7 @@ class Queries(Expressions):
         """Apply the ORDER BY and LIMIT of `node` to a query, and `having` as in `_grouped`."""
         source = Source("", "", {column.name.lower(): column for column in query.columns})
         order = self._order(node, Scope(outer, [source], [source], output=query.columns))
-        keys = [_sql(key(value)) + way for value, way in order]
+        keys = [sql_of(key(value)) + way for value, way in order]
         return self._grouped(query, keys, _limit(node), numbered, having)
 
     def _grouped(
@@ -424,34 +215,13 @@ class Queries(Expressions):
         the first of equal rows is kept, under that condition."""
         group, number = "", '"#"'
         if having is not None:
-            columns = ", ".join(_sql(key(column)) for column in query.columns)
+            columns = ", ".join(sql_of(key(column)) for column in query.columns)
             group, number = f" GROUP BY {columns}{having}", 'min("#")'
         keys = [*keys, number]
         shown = [column.node.name for column in query.columns]
         shown += [_number(keys)] if numbered else []
         sql = f"SELECT {', '.join(shown)} FROM ({query.sql}){group}{_order_by(keys)}{limit}"
         return query._replace(sql=sql)
-
-
-def _check_parts(node: Any) -> None:
-    """Raises SqlError for a node with a part that would be lost."""
-    parts = _PARTS[type(node)]
-    if lost := [part for part, value in node.args.items() if value and part not in parts]:
-        raise SqlError(f"This version of MySQL doesn't yet support '{node.key} with {lost[0]}'")
-
-
-def _is_dual(node: Any) -> bool:
-    """Whether it is DUAL, which is no table. It is a reserved word."""
-    return isinstance(node, exp.Table) and node.name.upper() == "DUAL" and not node.this.quoted
-
-
-def _is_bracket(node: Any) -> bool:
-    """Whether a part of FROM is a table or join in brackets."""
-    return (
-        isinstance(node, exp.Subquery)
-        and not node.alias
-        and isinstance(node.this, exp.Table | exp.Subquery)
-    )
 
 
 def _without(node: Any, absent: set[Any]) -> None:
@@ -465,24 +235,6 @@ def _without(node: Any, absent: set[Any]) -> None:
             part.replace(exp.Null())
         else:
             _without(part, absent)
-
-
-@lru_cache(maxsize=4096)
-def _stored(name: str, alias: str) -> Any:
-    """A column of a stored table, marked as such. It is shared: copy it into a tree."""
-    column = _column(name, alias)
-    column.this.set("quoted", True)
-    column.set("stored", True)
-    return column
-
-
-def _column(name: str, alias: str = "") -> Any:
-    table = {"table": exp.Identifier(this=alias)} if alias else {}
-    return exp.Column(this=exp.Identifier(this=name), **table)
-
-
-def _alias(node: Any, name: str) -> Any:
-    return exp.Alias(this=node.copy(), alias=exp.Identifier(this=name))
 
 
 def _number(keys: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from rro.intercode_sql import engine
-from rro.intercode_sql.embedded import dates, functions, library, syntax
+from rro.intercode_sql.embedded import dates, functions, library, numeric, syntax
 from rro.intercode_sql.embedded.names import Scope, Value
 from rro.intercode_sql.embedded.process import Statements
 from rro.intercode_sql.embedded.queries import Queries
@@ -203,9 +203,9 @@ def _message(error: str, database: str) -> str:
 def _converter(kind: Type) -> Converter:
     """Converts SQLite's values of a type to those of Python's MySQL drivers."""
     if kind.kind == "decimal":
-        return lambda value: library.fixed(value, kind.scale or 0)
+        return lambda value: numeric.fixed(value, kind.scale or 0)
     if kind.kind in ("float", "double") and kind.scale is not None:
-        return lambda value: float(library.fixed(float(value), kind.scale or 0))
+        return lambda value: float(numeric.fixed(float(value), kind.scale or 0))
     if kind.kind == "float":
         return lambda value: float(f"{value:.6g}")
     return _CONVERTERS.get(kind.kind, str)

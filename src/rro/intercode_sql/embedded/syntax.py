@@ -78,8 +78,6 @@ _FUNCTIONS = {
     }.items()
     for name in names.split()
 }
-
-
 _NOT_READING = {"INTO", "FOR", "LOCK"}
 _NAME_PARSING = "Check the 'Function Name Parsing and Resolution' section in the Reference Manual"
 # A token: its kind, which is a terminal of the grammar, and where it starts and ends.
