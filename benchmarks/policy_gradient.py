@@ -4,9 +4,9 @@
 Groups of 8 episodes with GRPO's advantages from RUN's SFT policy, against DPO on RUN's preference
 pairs: CPU seconds of a whole call (loading, scoring under the old weights or the reference, two
 epochs, saving) over the tokens trained on, in turn, with the same rows per forward pass, after one
-training to warm up. Both
-sequences of a pair are rows. Then `shared`: the same with common beginnings computed once; and
-`start-up`, a call with a single step of two episodes, which says what a round costs at least.
+training to warm up. Both sequences of a pair are rows. `shared` is the same with common beginnings
+computed once; `start_up_cpu` a call with a single step of two episodes, which says what a round
+costs at least.
 
 `--memory ROUNDS` instead: so many rounds of a few episodes in one process, each from the checkpoint
 of the last; resident memory after the tenth and at the end.
@@ -94,12 +94,12 @@ class Bench:
 
 
 def timed(train: Callable[[], TrainingReport]) -> dict[str, float]:
-    """CPU and wall seconds of a training, its trained tokens, and CPU microseconds for each."""
+    """CPU and wall seconds of a training of `EPOCHS` epochs, and its trained tokens."""
     cpu, wall = time.process_time(), time.perf_counter()
     report = train()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     tokens = report.rows.tokens * EPOCHS
-    return {"cpu": cpu, "wall": wall, "tokens": tokens, "microseconds": 1e6 * cpu / tokens}
+    return {"cpu": cpu, "wall": wall, "tokens": tokens}
 
 
 def compare(bench: Bench, repeats: int) -> dict[str, Any]:
@@ -110,14 +110,19 @@ def compare(bench: Bench, repeats: int) -> dict[str, Any]:
         "dpo": lambda: bench.dpo(tokens),
         "policy_gradient": lambda: bench.policy_gradient(bench.episodes),
         "shared": lambda: bench.policy_gradient(bench.episodes, share_prefixes=True),
-        "start-up": lambda: bench.policy_gradient(few, epochs=1),
     }
     rounds = [{name: timed(train) for name, train in trainings.items()} for _ in range(repeats)]
     ratios = {
-        name: sorted(each[name]["microseconds"] / each["dpo"]["microseconds"] for each in rounds)
+        name: sorted(per_token(each[name]) / per_token(each["dpo"]) for each in rounds)
         for name in ("policy_gradient", "shared")
     }
-    return {"rounds": rounds, "ratios_to_dpo": ratios}
+    startups = [timed(lambda: bench.policy_gradient(few, epochs=1))["cpu"] for _ in range(repeats)]
+    return {"rounds": rounds, "ratios_to_dpo": ratios, "start_up_cpu": startups}
+
+
+def per_token(training: dict[str, float]) -> float:
+    """CPU seconds for each trained token."""
+    return training["cpu"] / training["tokens"]
 
 
 def memory(bench: Bench, rounds: int, size: int = 16) -> dict[str, Any]:
