@@ -3,6 +3,7 @@ plug-in is refused before it is called."""
 
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -44,8 +45,14 @@ def test_a_run_that_was_made_here_needs_no_word(tmp_path):
         {"policy": {"vllm": {"options": {"trust_remote_code": True}}}},
     ],
 )
-def test_a_run_of_somebody_else_is_refused_until_the_user_says_so(tmp_path, home, tree, capsys):
+def test_a_run_of_somebody_else_is_refused_until_the_user_says_so(
+    tmp_path, home, tree, capsys, monkeypatch
+):
+    (tmp_path / "evil.py").write_text("class Strategy:\n    name = 'evil'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     path = make(tmp_path, tree)
+    (tmp_path / "evil.py").write_text("raise AssertionError('imported')")
+    sys.modules.pop("evil", None)
     shutil.rmtree(home)  # another user, or another machine
     with pytest.raises(UsageError, match=r"config\.toml runs code .* --trust-run-folder"):
         open_run(RunFolder.open(path))
