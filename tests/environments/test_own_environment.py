@@ -72,9 +72,10 @@ def test_a_recipe_opens_it_and_rro_gets_pairs(folder):
         {key: pairs_of(strategy, tree, 0) for key, tree in grown.items()}
         for grown in trees.values()
     )
-    assert plain == forkable
-    pairs = [pair for found in plain.values() for pair in found]
-    assert pairs
+    # With snapshots, guesses that lead to the same state share their outcomes and make no pair.
+    assert plain.keys() == forkable.keys()
+    assert all(any(found.values()) for found in (plain, forkable))
+    pairs = [pair for found in (plain, forkable) for own in found.values() for pair in own]
     assert all(pair.chosen_reward.mean > pair.rejected_reward.mean for pair in pairs)
     assert {pair.task for pair in pairs} <= {f"number-{n}" for n in (1, 3, 5, 7, 9)}
     replayed, restored = (
