@@ -199,3 +199,18 @@ def test_two_processes_train_like_one(base, tmp_path):
     ]
     for name in ("loss", "entropy", "kl_reference", "imitation_loss", "num_tokens"):
         assert reports[1]["metrics"][name] == pytest.approx(reports[0]["metrics"][name], rel=1e-3)
+
+
+def test_the_first_step_gives_the_old_logprobs(base, tmp_path):
+    """Three epochs of one step: as with log-probabilities that are scored before, which a training
+    that may be resumed needs."""
+    options = toy_options(epochs=3, batch_size=24, learning_rate=1e-2, imitate=0.5, micro_batch=5)
+    records = {"noted": [], "scored": []}
+    train(options, EPISODES, base, tmp_path / "noted", records["noted"].append)
+    options = options.model_copy(update={"save_steps": 100})
+    train(options, EPISODES, base, tmp_path / "scored", records["scored"].append)
+    for noted, scored in zip(*records.values(), strict=True):
+        for name in ("loss", "kl_old", "clipped", "imitation_loss"):
+            assert noted[name] == pytest.approx(scored[name], abs=1e-5)
+    assert records["noted"][-1]["kl_old"] > 1e-3
+    assert_close(state(tmp_path / "noted"), state(tmp_path / "scored"), 1e-4)

@@ -118,7 +118,8 @@ def batch_of(pack: Pack, pad: int, shared: bool) -> Batch:
     What the model takes, as `model_inputs` selects it, and for each token with loss (all rows one
     after the other): `node`, the place of its prediction in the flattened output, `weight`,
     `positive` and `negative` as in `TokenRow`, `replayed` (1 for a token of a replayed success) and
-    `old` and `reference` log-probabilities where the rows have them; and the step's totals."""
+    `old` and `reference` log-probabilities where the rows have them; the rows' numbers and how many
+    such tokens each has; and the step's totals."""
     inputs, nodes = _tree_inputs(pack.rows, pad) if shared else _padded_inputs(pack.rows, pad)
     labels = torch.full(inputs["input_ids"].shape, IGNORED)
     node = torch.tensor(_joined(nodes, np.int64))
@@ -139,6 +140,8 @@ def batch_of(pack: Pack, pad: int, shared: bool) -> Batch:
             ]
             columns[name] = torch.tensor(_joined(filled, np.float32))
     tokens = sum(len(row.ids) * max(1, row.episodes) for row in pack.rows)
+    columns["numbers"] = torch.tensor([row.number for row in pack.rows], dtype=torch.long)
+    columns["lengths"] = torch.tensor([len(row.targets) for row in pack.rows], dtype=torch.long)
     totals = {"totals": torch.tensor([pack.weight, pack.replayed, tokens], dtype=torch.float32)}
     return {**inputs, "shift_labels": labels, **columns, **totals}
 

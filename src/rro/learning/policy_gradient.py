@@ -51,8 +51,8 @@ class PolicyGradientConfig(TrainingConfig):
     (DAPO); "sequence", the mean over each episode's tokens, then over the episodes (GRPO)."""
     old_logprobs: Literal["recomputed", "sampled"] = "recomputed"
     """The log-probabilities that ratios are taken to: "recomputed" with the weights at the start
-    (where there is a single step, its own forward pass), or "sampled", the sampler's own, which may
-    differ from the trainer's by rounding."""
+    (where the first step holds all episodes, by its own forward pass), or "sampled", the sampler's
+    own, which may differ from the trainer's by rounding."""
     scale: Literal["none", "batch"] = "none"
     """Whether advantages are divided by their standard deviation over all sampled tokens of the
     call."""

@@ -69,6 +69,8 @@ class PolicyGradientTrainer(Trainer):  # type: ignore[misc]
         self.moments, self.constants = moments, constants or {}
         self.sums = torch.zeros(len(_SUMS), device=self.args.device)
         self.tokens = 0.0
+        # Old log-probabilities of rows by number, where the first epoch is one step and notes them.
+        self.noted: dict[int, torch.Tensor] = {}
 
     def get_train_dataloader(self) -> Any:
         """The packs of an epoch, one a batch."""
@@ -97,6 +99,8 @@ class PolicyGradientTrainer(Trainer):  # type: ignore[misc]
         output = model(**model_inputs(inputs), fused_lm_head=True, use_cache=False)
         logps = output.log_probs.flatten()[inputs["node"]].float()
         weight, replayed, _ = inputs["totals"].clamp(min=1e-12).unbind()
+        if notes_old(self.row_order, self.options):
+            inputs = {**inputs, "old": self._old(logps.detach(), inputs)}
         losses = policy_losses(logps, inputs, self.options)
         loss = losses.sum() / weight
         imitation = -(logps * inputs["replayed"]).sum()
@@ -106,6 +110,15 @@ class PolicyGradientTrainer(Trainer):  # type: ignore[misc]
         self._note(logps.detach(), entropy.detach(), imitation.detach(), inputs)
         loss = loss.float() * self.accelerator.num_processes
         return (loss, output) if return_outputs else loss
+
+    def _old(self, logps: torch.Tensor, inputs: Batch) -> torch.Tensor:
+        """The old log-probabilities of a pass: in the first epoch its own."""
+        parts = torch.split(logps, inputs["lengths"].tolist())
+        known = [
+            part if number < 0 else self.noted.setdefault(number, part)
+            for number, part in zip(inputs["numbers"].tolist(), parts, strict=True)
+        ]
+        return torch.cat([logps[:0], *known])
 
     @torch.no_grad()
     def _note(
@@ -135,6 +148,13 @@ class PolicyGradientTrainer(Trainer):  # type: ignore[misc]
             metrics["imitation_loss"] = sums["nll"] / (sums["replayed"] or 1.0)
         self.tokens += sums["tokens"]
         return {**metrics, **self.constants, "num_tokens": self.tokens}
+
+
+def notes_old(plan: Plan, options: PolicyGradientConfig) -> bool:
+    """Whether the first step, made with the weights at the start, gives the old log-probabilities:
+    where it holds all rows, in one process that is not going to be resumed."""
+    alone = plan.steps == 1 and plan.processes == 1 and options.save_steps is None
+    return alone and options.old_logprobs == "recomputed"
 
 
 def policy_losses(logps: torch.Tensor, batch: Batch, options: PolicyGradientConfig) -> torch.Tensor:
@@ -200,7 +220,8 @@ def train_policy_gradient(
     pool = _successes(options, start, episodes)
     replayed = success_rows(chat, pool, longest)
     _check(options, data, replayed, longest, len(episodes))
-    work = Workspace(output, _identity(options, context, data, pool))
+    settings = identity(options, context, data.counts, data.digest)
+    work = Workspace(output, f"{settings} {len(pool)} successes")
     if rank() == 0 and options.imitate:
         with clear_errors(SECTION, work):
             replay.write_successes(pool, work.beside)
@@ -282,15 +303,6 @@ def _check(
         )
 
 
-def _identity(
-    options: PolicyGradientConfig,
-    context: TrainingContext,
-    data: WeightedRows,
-    pool: Sequence[replay.Success],
-) -> str:
-    return f"{identity(options, context, data.counts, data.digest)} {len(pool)} successes"
-
-
 def _plan(
     options: PolicyGradientConfig,
     context: TrainingContext,
@@ -325,13 +337,14 @@ def _with_logprobs(
     start: Path | None,
     reference_from: Path | None,
 ) -> Plan:
-    """The plan whose rows know their old log-probabilities, unless its only step computes them
-    itself, and with `kl` those under the reference policy."""
+    """The plan whose rows know their old log-probabilities, unless its first step gives
+    them, and with `kl` those under the reference policy."""
     rows, pad = list(plan.rows), tokenizer.pad_token_id
-    one_step = math.ceil(options.epochs * plan.steps) == 1
+    rows = [replace(row, number=number) for number, row in enumerate(rows)]
+    known = math.ceil(options.epochs * plan.steps) == 1 or notes_old(plan, options)
     if not rows:
         return plan
-    if options.old_logprobs == "recomputed" and not one_step:
+    if options.old_logprobs == "recomputed" and not known:
         old = token_logps(model, rows, plan, pad, args, "log-probabilities")
         rows = [replace(row, old=values) for row, values in zip(rows, old, strict=True)]
     if options.kl:

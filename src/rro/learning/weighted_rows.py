@@ -33,7 +33,8 @@ class TokenRow:
     advantage of the episodes whose advantage there is positive, and negative. So an episode that
     occurs twice counts twice, exactly. `old` and `reference` are the targets' log-probabilities at
     the start and under the reference policy, where they are used. `episodes`: how many the row
-    stands for; 0 for a replayed success, whose advantages are 0."""
+    stands for; 0 for a replayed success, whose advantages are 0. `number`: its place among the rows
+    of a plan."""
 
     task: str
     ids: NDArray[np.int64]
@@ -44,6 +45,7 @@ class TokenRow:
     old: Floats | None = None
     reference: Floats | None = None
     episodes: int = 1
+    number: int = -1
 
     @property
     def key(self) -> tuple[bytes, ...]:
