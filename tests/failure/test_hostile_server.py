@@ -540,6 +540,7 @@ def places(text):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", SHOWN)
 def test_our_key_is_nowhere_whatever_a_server_answers(form, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
