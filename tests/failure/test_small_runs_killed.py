@@ -10,8 +10,10 @@ import small_runs
 from small_runs import STRATEGIES, finish, new_run, outcome, said, start
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# Of all strategies together, and of one run at most.
-ALL, ONE_RUN = 203, 10
+# To runs of one strategy, and to one run at most: 206 in all. Replicas are processes that import
+# everything anew, so that each of their runs takes long.
+SENT = dict.fromkeys(STRATEGIES, 33) | {"replicas": 8}
+ONE_RUN = 10
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_killed_at_random_moments(tmp_path, undisturbed, strategy):
     # Longer where signals come in time, shorter where the run was over: so they come at all moments
     # on a machine of any speed.
     chance, sent, runs, seconds = random.Random(strategy), 0, 0, 4.0
-    while sent < ALL // len(STRATEGIES):
+    while sent < SENT[strategy]:
         runs += 1
         run, here = tmp_path / f"run-{runs}", 0
         process = new_run(tmp_path, strategy, run)
