@@ -153,6 +153,8 @@ def explore(
             "ended_by": budget.exhausted,
         }
 
+    if run.is_done(name) and rank() == 0:
+        _pairs(run, Choices(run), iteration)
     run_stage(run, name, work)
 
 
@@ -281,7 +283,7 @@ def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
     came before. Raises NothingToLearn in a run of one round."""
     credit = choices.credit(iteration)
     if credit.gives == "pairs":
-        rows: list[Any] = list(read_pairs(_pairs(run, choices, iteration, credit)))
+        rows: list[Any] = list(read_pairs(_pairs(run, choices, iteration)))
     else:
         keys = _explored(run, _tasks(run, choices, iteration), iteration)
         trees = read_trees(run.journal, keys)
@@ -293,13 +295,14 @@ def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
     return rows
 
 
-def _pairs(run: Run, choices: Choices, iteration: int, credit: Credit) -> Path:
+def _pairs(run: Run, choices: Choices, iteration: int) -> Path:
     """The file of an iteration's pairs, written again from the trees if a power cut tore it."""
     file = run.folder.pairs(iteration)
     record = run.journal.get("stage", f"explore-{iteration}") or {}
     if record.get("pairs") and is_torn(file):
         log.warning("%s is damaged, as by a power cut: written again", file)
-        _export(run, credit, _explored(run, _tasks(run, choices, iteration), iteration), iteration)
+        keys = _explored(run, _tasks(run, choices, iteration), iteration)
+        _export(run, choices.credit(iteration), keys, iteration)
     return file
 
 
