@@ -122,6 +122,27 @@ CATALOGUE = [
     ("DESC zoo.animal name", "[('name', b'varchar(255)', 'NO', 'PRI', None, '')]"),
     ("SHOW COLUMNS FROM purchase LIKE 'a%'", "[('amount', b'int', 'NO', '', b'1', '')]"),
     ("DESCRIBE nothing", "Error executing query: Table 'shop.nothing' doesn't exist"),
+    ("DESC `purchase` 'a%'", "[('amount', b'int', 'NO', '', b'1', '')]"),
+    ("SHOW TABLES /* all */ WHERE Tables_in_shop > 'D'", "[('empty_one',), ('purchase',)]"),
+    ("SHOW COLUMNS FROM customer WHERE `Null` = 'NO' OR Type LIKE 'DATE'",
+     "[('ID', b'int', 'NO', 'PRI', None, 'auto_increment'), ('Born', b'date', 'YES', '', None, '')]"),
+    ("SHOW TABLES WHERE x = 1", "Error executing query: Unknown column 'x' in 'where clause'"),
+    ("SHOW DATABASES WHERE SLEEP(1)", "Error executing query: execute command denied to user ''@'%' for routine 'sleep'"),
+    ("SHOW FULL COLUMNS FROM customer LIKE 'city'",
+     "[('City', b'text', 'utf8mb4_general_ci', 'YES', '', None, '', 'select,insert,update,references', '')]"),
+    ("SHOW INDEX FROM purchase WHERE Non_unique = 1",
+     "[('purchase', 1, 'customer_id', 1, 'customer_id', 'A', 4, None, None, 'YES', 'BTREE', '', '', 'YES', None)]"),
+    ("SHOW KEYS FROM zoo.animal WHERE Key_name = 'legs_once'",
+     "[('animal', 0, 'legs_once', 1, 'legs', 'A', 3, None, None, 'YES', 'BTREE', '', '', 'YES', None)]"),
+    ("SHOW CREATE TABLE empty_one",
+     "[('empty_one', \"CREATE TABLE `empty_one` (\\n"
+     "  `code` char(3) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL DEFAULT '',\\n"
+     "  `note` text CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci\\n"
+     ") ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci\")]"),
+    ("EXPLAIN SELECT nme FROM customer", "Error executing query: Unknown column 'nme' in 'field list'"),
+    ("EXPLAIN FORMAT = JSON SELECT name FROM customer",
+     "Error executing query: This version of MySQL doesn't yet support 'EXPLAIN of a query'"),
+    ("SHOW GRANTS", "Error executing query: This version of MySQL doesn't yet support 'SHOW GRANTS'"),
     ("SELECT name FROM zoo.animal", "[('owl',), ('cat',), ('ant',)]"),  # by the index of legs
 ]  # fmt: skip
 FUNCTIONS = [

@@ -26,6 +26,7 @@ from rro.intercode_sql.embedded.process import Statements
 from rro.intercode_sql.embedded.queries import Queries
 from rro.intercode_sql.embedded.show import shown
 from rro.intercode_sql.embedded.store import Type, open_store
+from rro.intercode_sql.embedded.syntax import Statement
 from rro.intercode_sql.embedded.work import MAX_TEXT, STEPS, Work
 from rro.intercode_sql.engine import Cache, Result, SqlError
 
@@ -113,15 +114,13 @@ class _Bounded(Queries):
     """Ends a translation that makes too many nodes, by copies of copies. The interpreter's first
     generation is collected after every 700 new ones."""
 
-    _began, _values = 0, 0
+    _began = 0
 
     def value(self, node: Any, scope: Scope) -> Value:
-        self._values += 1
-        if self._values % 8 == 0:
-            collections = gc.get_stats()[0]["collections"]
-            self._began = self._began or collections
-            if collections - self._began > MAX_COLLECTIONS:
-                raise SqlError(engine.TOO_DEEP)
+        collections = gc.get_stats()[0]["collections"]
+        self._began = self._began or collections
+        if collections - self._began > MAX_COLLECTIONS:
+            raise SqlError(engine.TOO_DEEP)
         return super().value(node, scope)
 
 
@@ -147,8 +146,12 @@ class Runner:
     def run(self, database: str, sql: str) -> tuple[Result, str]:
         """The result of a statement, and a warning or ""."""
         try:
-            result = shown(self._catalogue, database, sql)
-            return result or Result(database, self._select(database, sql)), ""
+            if sql and sql.split(None, 1)[0].upper() in engine.WRITES:
+                raise SqlError(engine.READ_ONLY)
+            statement = syntax.parsed(sql)
+            self._work.begin()
+            result = shown(self._catalogue, database, statement, self._answer)
+            return result or Result(database, self._select(database, statement)), ""
         except SqlError as error:
             message = str(error)
         except sqlite3.Error as error:
@@ -161,9 +164,12 @@ class Runner:
             return Result(database, error="Unknown error"), warning
         return Result(database, error=message), ""
 
-    def _select(self, database: str, sql: str) -> tuple[tuple[Any, ...], ...]:
-        nodes = _parsed(sql, database)
-        self._work.begin(
+    def _answer(self, database: str, sql: str) -> tuple[tuple[Any, ...], ...]:
+        return self._select(database, syntax.parsed(sql))
+
+    def _select(self, database: str, statement: Statement) -> tuple[tuple[Any, ...], ...]:
+        nodes = _parsed(statement, database)
+        self._work.expect(
             max((len(node.this) for node in nodes if isinstance(node, exp.Literal)), default=0)
         )
         query = _Bounded(self._catalogue, database, nodes).query(nodes[0])
@@ -230,10 +236,10 @@ def _authorise(action: int, one: str | None, other: str | None, *rest: str | Non
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _parsed(sql: str, database: str) -> list[Any]:
+def _parsed(statement: Statement, database: str) -> list[Any]:
     """The nodes of one query, the root first. Raises SqlError for a statement that MySQL rejects
-    by its syntax or its functions, that does not only read, or that is too large."""
-    statement = syntax.parsed(sql)
+    by its functions, or that does not only read."""
+    sql = statement.text
     if error := engine.volatile(sql):
         raise SqlError(error)
     syntax.check_calls(statement.calls, database)

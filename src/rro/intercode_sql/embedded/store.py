@@ -98,8 +98,12 @@ class Table:
     the primary key's."""
     unique: list[tuple[str, ...]] = field(default_factory=list)
     """The columns of each unique index."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """The name of each index, by its stored column."""
     rows: int = 0
     """Number of rows."""
+    created: str = ""
+    """The statement that SHOW CREATE TABLE shows."""
 
     @property
     def stored_as(self) -> str:
@@ -115,7 +119,9 @@ Rows = list[tuple[Table, str]]
 _USE = re.compile(r"(?:USE|CREATE DATABASE(?:\s+IF NOT EXISTS)?)\s+`([^`\"]+)`")
 _CREATE = re.compile(r"CREATE TABLE `([^`\"]+)` \(")
 _COLUMN = re.compile(r"\s+`([^`\"]+)` ([a-z]+(?:\([^)]*\))?)(.*?),?$")
-_KEY = re.compile(r"\s+(PRIMARY|UNIQUE)?(?: ?KEY)(?: `[^`]+`)? \((.*)\)")
+_KEY = re.compile(r"\s+(PRIMARY|UNIQUE)?(?: ?KEY)(?: `([^`]+)`)? \((.*)\)")
+_COLLATED = re.compile(r"(?<! utf8mb4) COLLATE (utf8mb4_\w+)")
+_REFERENCE = re.compile(r"REFERENCES (`[^`]+`)")
 _DEFAULT = re.compile(r"DEFAULT (?!NULL)(?:'((?:[^']|'')*)'|(\S+))")
 _INSERT = re.compile(r"INSERT INTO `([^`]+)` (VALUES .*);$")
 _ESCAPES = {"'": "''", "n": "\n", "t": "\t", "r": "\r", "0": "\ufffd"}
@@ -137,15 +143,18 @@ def read_dump(dump: str, source: str) -> tuple[Catalogue, Rows]:
     `source` if the text is no such dump."""
     databases: dict[str, dict[str, Table]] = {}
     rows: Rows = []
-    database, table = "", Table("", "")
+    database, table, inside = "", Table("", ""), False
     for line in dump.splitlines():
+        if inside:
+            table.created += f"\n{_shown(line)}"
+            inside = not line.startswith(")")
         if match := _USE.match(line):
             database = match[1].lower()
             databases.setdefault(database, {})
         elif match := _CREATE.match(line):
-            table = databases.setdefault(database, {})[match[1].lower()] = Table(
-                database, match[1].lower()
-            )
+            table, inside = Table(database, match[1].lower()), True
+            table.created = f"CREATE TABLE `{table.name}` ("
+            databases.setdefault(database, {})[table.name] = table
         elif match := _INSERT.match(line):
             into = databases.get(database, {}).get(match[1].lower())
             if into is None:
@@ -157,12 +166,21 @@ def read_dump(dump: str, source: str) -> tuple[Catalogue, Rows]:
         elif match := _COLUMN.match(line):
             table.columns[match[1].lower()] = _column(*match.groups())
         elif match := _KEY.match(line):
-            columns = tuple(re.findall(r"`([^`]+)`", match[2].lower()))
-            table.indexes["#" if match[1] == "PRIMARY" else f"#{len(table.indexes) + 1}"] = columns
+            columns = tuple(re.findall(r"`([^`]+)`", match[3].lower()))
+            order = "#" if match[1] == "PRIMARY" else f"#{len(table.indexes) + 1}"
+            table.indexes[order], table.keys[order] = columns, match[2] or "PRIMARY"
             table.unique += [columns] if match[1] else []
     if not any(databases.values()):
         raise DataError(f"{source}: not a dump of MySQL databases: no CREATE TABLE in it")
     return {name: dict(sorted(databases[name].items())) for name in sorted(databases)}, rows
+
+
+def _shown(line: str) -> str:
+    """A line of CREATE TABLE as SHOW CREATE TABLE has it."""
+    if line.startswith(")"):
+        return line.rstrip(";")
+    line = _COLLATED.sub(r" CHARACTER SET utf8mb4 COLLATE \1", line)
+    return _REFERENCE.sub(lambda match: f"REFERENCES {match[1].lower()}", line)
 
 
 def _unescaped(values: str) -> str:

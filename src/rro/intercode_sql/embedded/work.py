@@ -31,9 +31,13 @@ class Work:
         self.error: SqlError | None = None
         """What ended the statement within a function."""
 
-    def begin(self, longest: int) -> None:
-        """A new statement, whose longest text has that many characters."""
-        self.left, self._longest, self.error = self._limit, longest, None
+    def begin(self) -> None:
+        """A new statement."""
+        self.left, self._longest, self.error = self._limit, 0, None
+
+    def expect(self, longest: int) -> None:
+        """A text of the statement has that many characters."""
+        self._longest = max(self._longest, longest)
 
     def step(self) -> int:
         """SQLite's progress handler. A value other than 0 stops the statement."""
