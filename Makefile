@@ -38,11 +38,14 @@ vllm: $(SERVING)
 quickstart: $(INSTALLED)
 	$(BIN)/rro quickstart
 
+# A file's tests stay together, as they share what is expensive to make.
+PARALLEL := -n 2 --dist loadfile
+
 test: $(INSTALLED) $(WEIGHTS)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(INSTALLED) $(WEIGHTS)
-	$(BIN)/python -m pytest -m slow --timeout=1200 $(ARGS)
+	$(BIN)/python -m pytest -m slow --timeout=1200 $(PARALLEL) $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
