@@ -165,7 +165,8 @@ def test_a_second_iteration_within_a_budget_priced_by_the_sft_model(finished, tm
         "concurrency = 40", "concurrency = 4"
     )
     (again / "config.toml").write_text(config)
-    ran = rro("explore", again, "--iteration", 2, "--budget", "policy_calls=400")
+    trusted = ("explore", again, "--trust-run-folder")
+    ran = rro(*trusted, "--iteration", 2, "--budget", "policy_calls=400")
     assert ran.returncode == 0, ran.stderr
     assert "the budget of policy_calls is spent" in ran.stderr
     records = [json.loads(line) for line in (again / "journal.jsonl").read_text().splitlines()]

@@ -177,4 +177,6 @@ def test_the_best_is_never_the_worse(beliefs):
     assert running.best.belief.mean == max(belief.mean for belief in beliefs)
     assert running.worse is not running.best
     if running.worse is not None:
-        assert running.credibility > 0.3  # a mean above the other's
+        # A mean above another's is no bound: a skewed belief, such as 0.25 successes of 13.25, is
+        # mostly below its mean.
+        assert 0 < running.credibility <= 1

@@ -66,8 +66,12 @@ def test_calls_stay_within_the_budget(tmp_path, strategy, concurrency):
 def test_tasks_that_were_cut_keep_what_they_chose(tmp_path):
     strategy = RisingExploration(3, 3)
     whole = run(tmp_path, strategy, 8)[3]
-    _, _, records, cut = run(tmp_path, strategy, 8, policy_calls=290)
-    assert any(record["cut"] for record in records.values())
+    for calls in range(250, 330, 8):
+        _, _, records, cut = run(tmp_path, strategy, 8, policy_calls=calls)
+        if any(record["cut"] for record in records.values()):
+            break
+    else:
+        pytest.fail("no budget cut a tree")
     for key, tree in cut.items():
         chosen = [(node.id, node.estimate, node.rose) for node in tree.committed()]
         assert chosen

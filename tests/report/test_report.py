@@ -263,6 +263,6 @@ def test_a_chunk_is_closed_when_it_is_full(toy, monkeypatch):
 
 def test_a_damaged_journal_is_named(tmp_path, toy):
     (tmp_path / "config.toml").write_text("")
-    (tmp_path / "journal.jsonl").write_bytes(toy.journal.read_bytes()[:5000] + b"\x00\n")
+    (tmp_path / "journal.jsonl").write_bytes(toy.journal.read_bytes()[:5000] + b"}\n")
     with pytest.raises(DataError, match=r"journal\.jsonl, line"):
         Gatherer([tmp_path])
