@@ -179,4 +179,4 @@ def test_the_best_is_never_the_worse(beliefs):
     if running.worse is not None:
         # A mean above another's is no bound: a skewed belief, such as 0.25 successes of 13.25, is
         # mostly below its mean.
-        assert 0 < running.credibility <= 1
+        assert 0 <= running.credibility <= 1

@@ -110,9 +110,12 @@ def above(one: Belief, other: Belief) -> float:
         return 1.0 - above(other, one)
     mass = _mass(one.successes, one.failures)
     if other.exact is not None:
-        return float(mass @ ((other.exact < _VALUES) + 0.5 * (other.exact == _VALUES)))
-    below = _mass(other.successes, other.failures)
-    return float(mass @ (np.cumsum(below) - below / 2))
+        share = (other.exact < _VALUES) + 0.5 * (other.exact == _VALUES)
+    else:
+        below = _mass(other.successes, other.failures)
+        share = np.cumsum(below) - below / 2
+    # The sum of a mass may be a rounding error above 1.
+    return min(1.0, float(mass @ share))
 
 
 @lru_cache(4096)
