@@ -1,4 +1,4 @@
-"""Methods: vetted combinations that a recipe or an override names."""
+"""Methods: combinations that a recipe or an override names."""
 
 import pytest
 

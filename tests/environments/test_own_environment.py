@@ -43,6 +43,25 @@ def folder(tmp_path, monkeypatch):
 
 
 TASKS = """
+class Remembering(ForkableGuessNumber):
+    def reset(self, task, seed=0):
+        self.guesses = ()
+        return super().reset(task, seed)
+
+    def step(self, action):
+        self.guesses += (action.content,)
+        return super().step(action)
+
+    def snapshot(self):
+        return self.number, self.guesses
+
+    def restore(self, snapshot):
+        self.number, self.guesses = snapshot
+
+def remembering(**options):
+    plain = __import__("guess").guess_number(**options)
+    return TaskList("remembering", Remembering, {"train": plain.tasks("train")}, max_steps=5)
+
 def guess_number(**options):
     plain = __import__("guess").guess_number(**options)
     return TaskList("forkable", ForkableGuessNumber, {"train": plain.tasks("train")}, max_steps=5)
@@ -62,23 +81,26 @@ def test_a_recipe_opens_it_and_rro_gets_pairs(folder):
     config = load_config(folder / "recipe.toml")
     policy = ScriptedPolicy(lambda messages, rng: f"Is it {rng.randint(1, 10)}?")
     trees, strategy = {}, RisingExploration()
-    for name in (config.environment.name, "forkable:guess_number"):
+    names = (config.environment.name, "forkable:guess_number", "forkable:remembering")
+    for name in names:
         benchmark = open_benchmark(name, config.environment.options)
-        with fresh_journal(folder, f"{name.partition(':')[0]}.jsonl") as journal:
+        with fresh_journal(folder, f"{name.replace(':', '-')}.jsonl") as journal:
             assert explore(strategy, make_context(benchmark, policy, journal)) == []
             trees[name] = finished_trees(journal)
         assert isinstance(benchmark.make(), Forkable) == name.startswith("forkable")
-    plain, forkable = (
+    plain, forkable, remembering = (
         {key: pairs_of(strategy, tree, 0) for key, tree in grown.items()}
         for grown in trees.values()
     )
+    # Where every guess leads to a state of its own, restoring and replaying give the same pairs.
+    assert plain == remembering
     # With snapshots, guesses that lead to the same state share their outcomes and make no pair.
     assert plain.keys() == forkable.keys()
     assert all(any(found.values()) for found in (plain, forkable))
     pairs = [pair for found in (plain, forkable) for own in found.values() for pair in own]
     assert all(pair.chosen_reward.mean > pair.rejected_reward.mean for pair in pairs)
     assert {pair.task for pair in pairs} <= {f"number-{n}" for n in (1, 3, 5, 7, 9)}
-    replayed, restored = (
+    replayed, _, restored = (
         sum(tree.usage().environment_steps for tree in grown.values()) for grown in trees.values()
     )
     assert replayed > restored

@@ -331,7 +331,7 @@ class Config(Section):
     name: FolderName = "run"
     """Name of the run, and of its folder."""
     method: str | None = None
-    """A vetted combination of strategy, credit, learner and rounds (`rro recipes` lists them). The
+    """A combination of strategy, credit, learner and rounds (`rro recipes` lists them). The
     recipe's own settings stand above it; named in an override, it stands above the recipe."""
     seed: int = 0
     """Every random draw derives from it."""

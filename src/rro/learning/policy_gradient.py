@@ -20,7 +20,7 @@ from rro.types import WeightedEpisode
 class PolicyGradientConfig(TrainingConfig):
     """Clipped policy gradient. The loss of a sampled token is -min(r A, clip(r, 1 - clip, 1 +
     clip_high) A), r the ratio of its probability to that when it was sampled, A its message's
-    advantage. Defaults are those measured with a small model from scratch."""
+    advantage. Defaults suit a small model from scratch."""
 
     epochs: float = Field(2, gt=0)
     """Passes over the episodes."""

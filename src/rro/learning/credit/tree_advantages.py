@@ -51,7 +51,7 @@ class _Values:
     it, by number, and the process rewards of candidates that were drawn there, by node."""
 
     def __init__(self, tree: Tree, played: Sequence[PlayedRollout], shrink: float) -> None:
-        self._shrink = shrink
+        self._root, self._shrink = tree.root, shrink
         self._samples: dict[str, dict[int | str, float]] = {}
         for number, each in enumerate(played):
             for state in each.states:
@@ -72,17 +72,21 @@ class _Values:
 
     def before(self, node: Node) -> float:
         """V(h) of the state in which a candidate was drawn, without the candidate."""
-        states = [state_of(each) for each in _line(node)]
+        states = [state_of(each) for each in self._above(node)]
         return list(self._along(states, node.id))[-1]
 
     def of_rollout(self, number: int, played: PlayedRollout) -> list[float]:
         """The advantages of a rollout's own actions."""
-        above = [state_of(each) for each in _line(played.node)]
+        above = [state_of(each) for each in self._above(played.node)]
         values = list(self._along([*above, *played.states], number))[len(above) :]
         rewards = [fmean(self._samples[state].values()) for state in played.states[1:]]
         return [
             reward - value for reward, value in zip([*rewards, played.outcome], values, strict=True)
         ]
+
+    def _above(self, node: Node) -> list[Node]:
+        """The nodes above a node, the root first."""
+        return [self._root, *node.path()][:-1]
 
     def _along(self, states: Sequence[str], without: int | str) -> Iterator[float]:
         """V of each state along a path from the root, without one sample. Where the root has no
@@ -97,11 +101,6 @@ class _Values:
                 total = self._shrink * value + sum(others)
                 value = total / (self._shrink + len(others))
             yield value
-
-
-def _line(node: Node) -> list[Node]:
-    """The nodes above a node, the root first."""
-    return [] if node.parent is None else [*_line(node.parent), node.parent]
 
 
 def _drawn(node: Node) -> bool:
