@@ -137,6 +137,15 @@ def test_tree_advantages_leave_one_out_and_shrink():
     ]
 
 
+def test_without_leaving_out_it_is_the_difference_of_values_along_the_episode():
+    rows = TreeAdvantages(leave_one_out=False, shrink=0).rows(THREE)
+    assert [own(row) for row in rows] == [
+        pytest.approx([1 / 2 - 1 / 3, 1 - 1 / 2]),
+        pytest.approx([1 / 2 - 1 / 3, 0 - 1 / 2]),
+        pytest.approx([0 - 1 / 3, 0]),
+    ]
+
+
 def test_a_fork_is_compared_with_all_that_came_through_its_state():
     tree = tree_of(*THREE.root.rollouts.values())
     (child, _) = tree.recycle(tree.root)

@@ -8,6 +8,7 @@ import doors
 import pytest
 
 from rro.cli.main import main
+from rro.codec import usage_of
 from rro.config import parse_config
 from rro.pipeline import stages
 from rro.pipeline.run import open_run
@@ -98,3 +99,22 @@ def test_a_run_goes_on_where_a_round_was_cut_off(folder, tmp_path):
     whole = RunFolder.create(parse_config(copy.deepcopy(RECIPE), "test"), tmp_path / "whole")
     assert main(["run", "--resume", str(whole.path)]) == 0
     assert rewards(folder) == rewards(whole)
+
+
+@pytest.mark.usefixtures("folder")
+def test_rounds_end_with_the_tokens_that_they_may_generate(tmp_path):
+    recipe = copy.deepcopy(RECIPE)
+    recipe["rounds"] |= {"count": 50, "generated_tokens": 300}
+    folder = RunFolder.create(parse_config(recipe, "test"), tmp_path / "other")
+    assert main(["run", "--resume", str(folder.path)]) == 0
+    generated = {}
+    with Journal(folder.journal, read_only=True) as journal:
+        for record in journal.records("rollout"):
+            number = int(str(record["key"]).partition("/")[0])
+            tokens = usage_of(record).generated_tokens
+            generated[number] = generated.get(number, 0) + tokens
+    *before, last = [generated[number] for number in sorted(generated)]
+    assert sum(before) < 300 <= sum(before) + last
+    results = json.loads(folder.results.read_text())
+    last = f"group-{len(generated)}"
+    assert [row["label"] for row in results["evaluations"]] == ["sft", last, f"{last}-closing"]

@@ -14,7 +14,7 @@ from rro.errors import UsageError
 from rro.webshop import SampleOptions, WebShopBenchmark, WebShopOptions, open_webshop
 from rro.webshop.catalogue import parse_products
 from rro.webshop.reward import purchase_reward
-from rro.webshop.sample import MAX_PRODUCTS, STYLES, sample_catalogue
+from rro.webshop.sample import MAX_PRODUCTS, OPTIONS, STYLES, sample_catalogue
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,43 @@ def test_more_than_its_words_allow_is_refused(products: int, styles: int) -> Non
             "webshop",
             {"catalogue": "sample", "sample": {"products": products, "styles": styles}},
         )
+
+
+LONG = WebShopOptions(
+    catalogue="sample",
+    reward="success",
+    results_per_page=3,
+    sample=SampleOptions(products=6, styles=3, options=10, values=2),
+)
+
+
+def test_no_word_stands_in_two_kinds_of_options_nor_hides_a_colour() -> None:
+    values = [value for choices in OPTIONS.values() for value in choices]
+    assert len(set(values)) == len(values)
+    for value in set(values) - set(OPTIONS["color"]):
+        assert not any(color in value for color in OPTIONS["color"])
+
+
+def test_long_episodes_are_won_by_doing_all_and_lost_by_leaving_one_out() -> None:
+    shop = open_webshop(LONG)
+    environment = shop.make()
+    for task in shop.tasks("test")[:40]:
+        goal = shop.goals.goals[task.data]
+        values = goal.option_values()
+        assert len(values) == 10
+        for clicks, reward in ((values, 1.0), (values[1:], 0.0), (values[:-1], 0.0)):
+            environment.reset(task)
+            environment.act(f"search[{shop.catalogue[goal.asin].query}]")
+            while goal.asin not in environment.page.clickables.values():
+                assert not environment.act("click[next >]").invalid
+            for click in (goal.asin, *clicks):
+                assert not environment.act(f"click[{click}]").invalid
+            assert environment.act("click[buy now]").reward == reward
+
+
+def test_too_many_goals_are_refused() -> None:
+    with pytest.raises(UsageError, match="245760 goals"):
+        open_benchmark("webshop", {"catalogue": "sample", "sample": {"options": 12, "values": 2}})
 
 
 def test_largest_shop_has_distinct_ids() -> None:

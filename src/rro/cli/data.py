@@ -81,13 +81,14 @@ def _play(options: argparse.Namespace) -> None:
     from rro.config import load_config
     from rro.config.packaged import find_recipe
     from rro.environments.registry import open_environment
+    from rro.environments.splits import tasks_of
     from rro.episodes.loop import Limits
     from rro.episodes.play import PlayerLeft, play
 
     recipe, overrides = split_words(options.words)
     config = load_config(recipe or find_recipe("quickstart"), overrides)
     benchmark = open_environment(config.environment)
-    tasks = {task.id: task for task in benchmark.tasks(options.split)}
+    tasks = {task.id: task for task in tasks_of(benchmark, options.split)}
     if options.task is not None and options.task not in tasks:
         raise UsageError(
             f"the split {options.split} has no task {options.task!r}; "

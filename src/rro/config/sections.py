@@ -25,9 +25,9 @@ class EnvironmentConfig(PluginSection):
     name: str = ""
     """A registered environment, or `module:attribute` of your own."""
     train_split: str = "train"
-    """The split whose tasks are demonstrated and explored."""
+    """The split whose tasks are demonstrated and explored, or a slice of it: `train[:-200]`."""
     test_split: str = "test"
-    """The split that policies are evaluated on."""
+    """The split that policies are evaluated on, or a slice of one: `train[-200:]`."""
     max_steps: int | None = Field(None, ge=1)
     """Actions an episode may take at most. Default: the environment's own limit."""
     step_timeout: float = Field(60.0, gt=0)
@@ -289,6 +289,8 @@ class RoundsConfig(Section):
 
     count: int = Field(1, ge=1)
     """Rounds."""
+    generated_tokens: int | None = Field(None, ge=1)
+    """No round begins once those before it have generated so many tokens together."""
     tasks: Literal["new", "same"] = "new"
     """Whether each round explores the next `explore.tasks` train tasks (when all are used up, again
     in another order), or all rounds the same ones."""

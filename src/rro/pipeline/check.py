@@ -18,6 +18,7 @@ from rro.concurrency import contained
 from rro.config import Config, parse_options
 from rro.environments.base import Benchmark
 from rro.environments.registry import open_environment
+from rro.environments.splits import tasks_of
 from rro.episodes.experts import read_conversations
 from rro.errors import RroError, UsageError, describe, place_of
 from rro.models.finding import find_model, model_bytes
@@ -112,7 +113,7 @@ class Opened:
             ("train_split", section.train_split),
             ("test_split", section.test_split),
         ):
-            found = len(benchmark.tasks(split))
+            found = len(tasks_of(benchmark, split))
             if not found:
                 raise UsageError(
                     f"environment.{name}: the split {split!r} of {section.name} has no tasks"
@@ -124,7 +125,7 @@ class Opened:
         file = self._config.experts.file
         rows = read_conversations(file) if file is not None else []
         benchmark = self.benchmark
-        train = benchmark.tasks(self._config.environment.train_split)
+        train = tasks_of(benchmark, self._config.environment.train_split)
         if file is None:
             benchmark.expert(train[0], self._config.experts.noise, 0)
             return f"the scripted expert of {benchmark.name}"

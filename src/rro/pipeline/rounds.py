@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from rro.pipeline.contexts import spent
 from rro.pipeline.run import Run
 from rro.seeds import derive_seed
 from rro.types import Task
@@ -57,6 +58,23 @@ def skipped(run: Run, stage: str) -> bool:
     return bool((run.journal.get("stage", stage) or {}).get("skipped"))
 
 
+def rounds_to_run(run: Run) -> Iterator[int]:
+    """The numbers of the rounds, as long as the recipe's tokens last."""
+    limit, generated = run.config.rounds.generated_tokens, 0
+    for number in range(1, run.config.rounds.count + 1):
+        if limit is not None and generated >= limit:
+            log.info("%d rounds generated %d tokens: no other begins", number - 1, generated)
+            return
+        yield number
+        generated += spent(run, number).generated_tokens
+
+
+def rounds_done(run: Run) -> list[int]:
+    """The numbers of the finished rounds."""
+    numbers = range(1, run.config.rounds.count + 1)
+    return [number for number in numbers if run.is_done(optimise_stage(number))]
+
+
 def is_evaluated(run: Run, number: int) -> bool:
     """Whether the policy after a round is evaluated: that of every k-th round and of the last."""
     rounds = run.config.rounds
@@ -66,7 +84,7 @@ def is_evaluated(run: Run, number: int) -> bool:
 def labels_to_evaluate(run: Run) -> list[str]:
     """The policy that the run starts from, those after the finished rounds that are evaluated, and
     that of the closing pass, each set of weights once."""
-    done = [n for n in range(1, run.config.rounds.count + 1) if run.is_done(optimise_stage(n))]
+    done = rounds_done(run)
     numbers = [0, *(taught(run, n) for n in done if is_evaluated(run, n) or n == done[-1])]
     labels = [run.label(number) for number in numbers]
     if run.is_done(CLOSING) and not skipped(run, CLOSING):
@@ -76,7 +94,7 @@ def labels_to_evaluate(run: Run) -> list[str]:
 
 def closing_label(run: Run) -> str:
     """The label of the policy after the closing pass."""
-    return f"{run.folder.trained(run.config.rounds.count)}-{CLOSING}"
+    return f"{run.folder.trained(rounds_done(run)[-1])}-{CLOSING}"
 
 
 def drop_old_checkpoints(run: Run, number: int) -> None:

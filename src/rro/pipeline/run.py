@@ -16,6 +16,7 @@ from functools import cached_property
 from rro.config import Config
 from rro.environments.base import Benchmark
 from rro.environments.registry import open_environment
+from rro.environments.splits import tasks_of
 from rro.episodes.experts import (
     Conversation,
     read_conversations,
@@ -67,11 +68,11 @@ class Run:
 
     @cached_property
     def train_tasks(self) -> Sequence[Task]:
-        return self.benchmark.tasks(self.config.environment.train_split)
+        return tasks_of(self.benchmark, self.config.environment.train_split)
 
     @cached_property
     def test_tasks(self) -> Sequence[Task]:
-        return self.benchmark.tasks(self.config.environment.test_split)[
+        return tasks_of(self.benchmark, self.config.environment.test_split)[
             : self.config.evaluate.tasks
         ]
 

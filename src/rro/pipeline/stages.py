@@ -39,6 +39,8 @@ from rro.pipeline.rounds import (
     closing_label,
     drop_old_checkpoints,
     optimise_stage,
+    rounds_done,
+    rounds_to_run,
     tasks_to_explore,
     taught,
 )
@@ -68,15 +70,20 @@ def run_all(run: Run) -> dict[str, Any]:
     if run.is_done("sft") or not run.has_acted(0):
         sft(run)
     try:
-        for iteration in range(1, run.config.rounds.count + 1):
-            explore(run, iteration)
-            optimise(run, iteration)
-        if run.config.closing.successes:
-            imitate_successes(run)
+        learn(run)
     except NothingToLearn as error:
         error.results = evaluate_run(run)
         raise
     return evaluate_run(run)
+
+
+def learn(run: Run) -> None:
+    """The rounds of exploration and optimisation, and the closing pass if the recipe has one."""
+    for iteration in rounds_to_run(run):
+        explore(run, iteration)
+        optimise(run, iteration)
+    if run.config.closing.successes:
+        imitate_successes(run)
 
 
 def sft(run: Run) -> None:
@@ -250,7 +257,7 @@ def imitate_successes(run: Run) -> None:
     """After the last round: fine-tune on the policy's own successes in all rounds."""
 
     def work() -> dict[str, Any]:
-        last, output = run.config.rounds.count, run.folder.checkpoint(closing_label(run))
+        last, output = rounds_done(run)[-1], run.folder.checkpoint(closing_label(run))
         rows = _successes(run)
         if not rows:
             log.warning("no episode of any round succeeded: there is nothing to imitate")
@@ -270,7 +277,7 @@ def _successes(run: Run) -> list[tuple[Message, ...]]:
     """The shortest successes of each task over all rounds."""
     choices, shortest = Choices(run), dict[str, list[tuple[Message, ...]]]()
     credit = Successes(run.config.closing.successes, choices.credit_context(0))
-    for iteration in range(1, run.config.rounds.count + 1):
+    for iteration in rounds_done(run):
         keys = _explored(run, _tasks(run, choices, iteration), iteration)
         for tree in read_trees(run.journal, keys):
             known = [*shortest.get(tree.task.id, ()), *credit.rows(tree)]

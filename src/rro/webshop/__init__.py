@@ -42,7 +42,8 @@ class WebShopBenchmark(Benchmark):
     """A shop with its goals. All episodes share it read-only.
 
     `splits` lists the indices of goals by split; `instruction` is the opening message ("" for
-    none); `provenance` describes the data, for the run folder.
+    none); `provenance` describes the data, for the run folder. `all_or_nothing` as for
+    `WebShopEnvironment`.
     """
 
     name = "webshop"
@@ -54,7 +55,10 @@ class WebShopBenchmark(Benchmark):
         splits: Mapping[str, Sequence[int]],
         instruction: str = INSTRUCTION,
         provenance: Mapping[str, Any] | None = None,
+        *,
+        all_or_nothing: bool = False,
     ) -> None:
+        self._all_or_nothing = all_or_nothing
         self.pages, self._splits, self._instruction = pages, splits, instruction
         self._provenance = dict(provenance or {})
 
@@ -79,7 +83,9 @@ class WebShopBenchmark(Benchmark):
 
     def make(self) -> WebShopEnvironment:
         """A new environment on this shop."""
-        return WebShopEnvironment(self.pages, self._instruction)
+        return WebShopEnvironment(
+            self.pages, self._instruction, all_or_nothing=self._all_or_nothing
+        )
 
     def action_of(self, message: Message) -> str:
         """The action as the shop reads it, such as "click[buy now]"; "" for one that it cannot
@@ -111,11 +117,14 @@ def open_webshop(options: WebShopOptions) -> WebShopBenchmark:
     catalogue = build_catalogue(raw, options.index)
     goals = draw_goals(raw, catalogue, options.goals, options.price_seed)
     origin |= {"catalogue": options.catalogue, "price_seed": options.price_seed}
+    if options.reward != "score":
+        origin["reward"] = options.reward
     return WebShopBenchmark(
         Pages(catalogue, goals, options.results_per_page, options.show_attributes),
         split_goals(goals, folder),
         INSTRUCTION if options.system is None else options.system,
         origin,
+        all_or_nothing=options.reward == "success",
     )
 
 

@@ -63,11 +63,14 @@ class WebShopEnvironment(Environment):
     """One visit to the shop of `pages`.
 
     `instruction` is the opening message with the rules; if it is "", neither it nor the "OK" is
-    sent. The state is a `Session`, so snapshots cost nothing.
+    sent. With `all_or_nothing`, a purchase earns 1 where all fits, else 0. The state is a
+    `Session`, so snapshots cost nothing.
     """
 
-    def __init__(self, pages: Pages, instruction: str = INSTRUCTION) -> None:
-        self._pages = pages
+    def __init__(
+        self, pages: Pages, instruction: str = INSTRUCTION, *, all_or_nothing: bool = False
+    ) -> None:
+        self._pages, self._all_or_nothing = pages, all_or_nothing
         self._instruction = instruction
         self._enter(Session(goal=0))
 
@@ -206,6 +209,8 @@ class WebShopEnvironment(Environment):
             price,
             [value for _, value in session.options],
         )
+        if self._all_or_nothing:
+            reward = float(reward >= 1)
         self._enter(replace(session, reward=reward))
         info: Mapping[str, Any] = {
             "asin": session.asin,

@@ -34,6 +34,9 @@ class WebShopOptions(Section):
     Default: an index in memory, built each time."""
     results_per_page: int = Field(10, ge=1)
     """Products on a page of search results. The original shows 10."""
+    reward: Literal["score", "success"] = "score"
+    """What a purchase earns: `score`, the original's, which counts what fits; or `success`, 1 where
+    all fits and else 0, so that one wrong step costs all."""
     show_attributes: bool = False
     """Whether product pages have an Attributes section."""
     system: str | None = None

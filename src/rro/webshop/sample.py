@@ -2,7 +2,7 @@
 
 It has the form of WebShop's files, so goals, search, pages and rewards work as for the real data.
 The text is kept easy for a model trained from scratch: a title is one style and one kind of
-product, ids are short, and options come from two small shared vocabularies. Several styles of each
+product, ids are short, and options come from small shared vocabularies. Several styles of each
 kind differ in attributes, price and options, so opening the wrong one costs part of the reward.
 Another kind of product earns nothing.
 """
@@ -43,7 +43,22 @@ BENEFITS = (
 )
 COLORS = ("red", "blue", "green", "black", "white", "yellow", "purple", "orange")
 SIZES = ("small", "medium", "large", "narrow", "wide", "tall")
-COLORS_EACH, SIZES_EACH = 4, 4
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "color": COLORS,
+    "size": SIZES,
+    "material": ("oak", "steel", "wool", "linen", "copper", "bamboo"),
+    "finish": ("matte", "satin", "brushed", "oiled", "waxed", "raw"),
+    "pattern": ("striped", "dotted", "plain", "checked", "floral", "zigzag"),
+    "shape": ("round", "square", "oval", "hexagonal", "curved", "flat"),
+    "scent": ("cedar", "lemon", "vanilla", "mint", "lavender", "unscented"),
+    "edge": ("beveled", "scalloped", "straight", "fringed", "hemmed", "rolled"),
+    "closure": ("zipper", "button", "buckle", "magnet", "drawstring", "hook"),
+    "lining": ("fleece", "silk", "cotton", "felt", "velvet", "mesh"),
+    "handle": ("rope", "leather", "wooden", "chain", "brass", "plastic"),
+    "season": ("spring", "summer", "autumn", "winter", "monsoon", "holiday"),
+}
+"""The kinds of options and their values. No word stands in two of them."""
+MAX_GOALS = 100_000
 KIND_COUNT = sum(map(len, KINDS.values()))
 MAX_PRODUCTS = KIND_COUNT * len(STYLES)
 
@@ -52,9 +67,15 @@ class SampleOptions(Section):
     """Size of the generated shop."""
 
     products: int = Field(60, ge=1)
-    """Number of products. Each has 4 colours and 4 sizes, which makes 16 goals."""
+    """Number of products. With the options as they are, each makes 16 goals."""
     styles: int = Field(2, ge=1, le=len(STYLES))
     """How many styles of each kind of product there are, such as a rustic and a woven lamp."""
+    options: int = Field(2, ge=1, le=len(OPTIONS))
+    """How many kinds of options a product has: colour, size, material, ... Each takes a click, so
+    10 make episodes of 13 steps."""
+    values: int = Field(4, ge=2, le=min(map(len, OPTIONS.values())))
+    """How many values each kind of option has on a product. The product's goals are all
+    combinations of them."""
 
     @model_validator(mode="after")
     def _enough_words(self) -> Self:
@@ -65,6 +86,14 @@ class SampleOptions(Section):
                 "with styles = {styles} the sample shop has at most {most} products",
                 {"styles": self.styles, "most": most},
             )
+        goals = self.products * self.values**self.options
+        if goals > MAX_GOALS:
+            raise PydanticCustomError(
+                "too_many_goals",
+                "{products} products with {options} options of {values} values make {goals} goals, "
+                "and the sample shop takes at most {most}; lower one of them",
+                {**self.model_dump(), "goals": goals, "most": MAX_GOALS},
+            )
         return self
 
 
@@ -74,7 +103,7 @@ DEFAULT_SIZE = SampleOptions()
 def sample_catalogue(seed: int = 0, size: SampleOptions = DEFAULT_SIZE) -> RawCatalogue:
     """Generate a shop; the same arguments give the same shop.
 
-    Every product has an instruction, so its options make 16 synthetic goals. There are no human
+    Every product has an instruction, so its options make synthetic goals. There are no human
     instructions.
     """
     kinds = [(department, kind) for department, names in KINDS.items() for kind in names]
@@ -88,19 +117,23 @@ def sample_catalogue(seed: int = 0, size: SampleOptions = DEFAULT_SIZE) -> RawCa
     asins = [str(number) for number in stream.sample(range(100, 1000), size.products)]
     raw = RawCatalogue([], {}, {}, {}, list(COLORS))
     for asin, name in zip(asins, names[: size.products], strict=True):
-        _add(raw, asin, *name, stream)
+        _add(raw, asin, *name, size, stream)
     stream.shuffle(raw.products)
     return raw
 
 
 def _add(
-    raw: RawCatalogue, asin: str, department: str, kind: str, style: str, stream: random.Random
+    raw: RawCatalogue,
+    asin: str,
+    department: str,
+    kind: str,
+    style: str,
+    size: SampleOptions,
+    stream: random.Random,
 ) -> None:
     benefit = stream.choice(BENEFITS)
-    options = {
-        "color": stream.sample(COLORS, COLORS_EACH),
-        "size": stream.sample(SIZES, SIZES_EACH),
-    }
+    names = list(OPTIONS)[: size.options]
+    options = {name: stream.sample(OPTIONS[name], size.values) for name in names}
     entry: dict[str, Any] = {
         "asin": asin,
         "name": f"{style} {kind}",

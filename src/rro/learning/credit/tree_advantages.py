@@ -26,6 +26,10 @@ class TreeAdvantages(Credit):
     outcome itself where it ended the episode. V(h) is the mean outcome through the state before it,
     without the rollout in question, shrunk toward the value one step earlier."""
 
+    leave_one_out: bool = True
+    """Whether V(h) leaves out the rollout in question. If not, and `shrink` is 0, a step between
+    two states that nobody else came through has advantage 0, and those of an episode add up to its
+    outcome minus the value of the start: the reward differential of RRO, along whole episodes."""
     shrink: Annotated[float, Field(ge=0)] = 1.0
     """k: the value one step earlier counts as so many outcomes."""
     context: CreditContext = CreditContext()
@@ -34,7 +38,7 @@ class TreeAdvantages(Credit):
 
     def rows(self, tree: Tree) -> list[WeightedEpisode]:
         played = played_rollouts(tree)
-        values = _Values(tree, played, self.shrink)
+        values = _Values(tree, played, self.shrink, self.leave_one_out)
         rows = [
             episode_row(tree, each, values.of_rollout(number, each), self.context)
             for number, each in enumerate(played)
@@ -50,8 +54,10 @@ class _Values:
     """The values of a tree's states, from every sample of each: the outcomes of rollouts through
     it, by number, and the process rewards of candidates that were drawn there, by node."""
 
-    def __init__(self, tree: Tree, played: Sequence[PlayedRollout], shrink: float) -> None:
-        self._root, self._shrink = tree.root, shrink
+    def __init__(
+        self, tree: Tree, played: Sequence[PlayedRollout], shrink: float, leave_one_out: bool
+    ) -> None:
+        self._root, self._shrink, self._leave_one_out = tree.root, shrink, leave_one_out
         self._samples: dict[str, dict[int | str, float]] = {}
         for number, each in enumerate(played):
             for state in each.states:
@@ -89,12 +95,13 @@ class _Values:
         return [self._root, *node.path()][:-1]
 
     def _along(self, states: Sequence[str], without: int | str) -> Iterator[float]:
-        """V of each state along a path from the root, without one sample. Where the root has no
-        other sample, its own is all that is known."""
+        """V of each state along a path from the root, without one sample if that is to be left out.
+        Where the root has no other sample, its own is all that is known."""
         value: float | None = None
         for state in states:
             samples = self._samples.get(state, {})
-            others = [sample for key, sample in samples.items() if key != without]
+            left_out = without if self._leave_one_out else None
+            others = [sample for key, sample in samples.items() if key != left_out]
             if value is None:
                 value = fmean(others or samples.values() or [0.0])
             elif self._shrink + len(others) > 0:

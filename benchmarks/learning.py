@@ -1,0 +1,187 @@
+"""Which way of learning makes most of the tokens that a policy generates: rewards after equal
+numbers of them, over seeds.
+
+    python -m benchmarks.learning OUT --methods gigpo,rising --seeds 5-9 --tokens 60000
+
+Every trial starts from one SFT policy of its place, made first. A trial is a run folder, so what
+was killed goes on where it stopped; trials run in processes of their own. Trials with `--validate`
+are measured on goals that no test task shares: settings (`--set KEY=VALUE`) are chosen there.
+`python -m benchmarks.learning_table OUT` compares the finished trials."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where trials learn: a recipe, the overrides of its SFT run and of all trials, and the slice
+    of train goals for choosing settings."""
+
+    recipe: str
+    trials: tuple[str, ...]
+    validation: str = "train[-200:]"
+
+
+PLACES = {
+    "long-shop": Place("recipes/long-shop.toml", ("evaluate.tasks=150", "evaluate.episodes=2")),
+    "webshop-1k": Place(
+        "recipes/webshop-1k-tiny.toml", ("evaluate.tasks=150", "evaluate.episodes=2")
+    ),
+    "quickstart": Place("recipes/quickstart.toml", ("evaluate.tasks=192", "evaluate.episodes=2")),
+}
+
+GROUPS = (
+    "explore.strategy=group",
+    "explore.tasks=8",
+    "optimise.learner=policy_gradient",
+    "rounds.count=1000",
+    "rounds.evaluate_every=1000",
+)
+IMITATE = ("optimise.policy_gradient.imitate=0.3", "closing.successes=1")
+RISING = ("credit.name=tree_advantages", "credit.leave_one_out=false", "credit.shrink=0")
+BATCH = ("optimise.policy_gradient.scale=batch",)
+FORKS = ("explore.episodes=6", "explore.waves=2", "explore.forks=4")
+METHODS: dict[str, tuple[str, ...]] = {
+    "grpo": (*GROUPS, "credit.name=group_advantages", *IMITATE),
+    "gigpo": (*GROUPS, "credit.name=anchor_advantages", *IMITATE),
+    "rising": (*GROUPS, *RISING, *BATCH, *IMITATE),
+    "rising-forks": (*GROUPS, *RISING, *BATCH, *FORKS, *IMITATE),
+    "gigpo-forks": (*GROUPS, "credit.name=anchor_advantages", *FORKS, *IMITATE),
+    # Controls: credit from the goal itself, none within an episode, and none at all.
+    "known": (*GROUPS, "credit.name=benchmarks.learning_controls:KnownValues", *BATCH),
+    "episodes": (*GROUPS, "credit.name=group_advantages", *BATCH),
+    "steps": (*GROUPS, *RISING, *BATCH),
+    "imitation": (*GROUPS, "credit.name=benchmarks.learning_controls:NoAdvantages", *IMITATE),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: a method with settings of its own at a place, from one seed."""
+
+    place: str
+    method: str
+    seed: int
+    tokens: int
+    validate: bool
+    settings: tuple[str, ...] = ()
+
+    def folder(self, out: Path) -> Path:
+        """Its run folder, named after all that makes it."""
+        settings = [setting.rpartition(".")[2] for setting in self.settings]
+        name = ",".join([self.method, *settings])
+        split = "validation" if self.validate else "test"
+        return out / self.place / f"{split}-{self.tokens}" / name / f"seed-{self.seed}"
+
+    def overrides(self, base: Path) -> list[str]:
+        """What it changes of its place's recipe."""
+        place = PLACES[self.place]
+        split = [f"environment.test_split={place.validation}"] * self.validate
+        return [
+            *place.trials,
+            *METHODS[self.method],
+            "policy.replicas=1",
+            f"model.name={base / 'checkpoints' / 'sft'}",
+            f"rounds.generated_tokens={self.tokens}",
+            f"seed={self.seed}",
+            *split,
+            *self.settings,
+        ]
+
+
+def base_run(place: str, out: Path) -> Path:
+    """The run folder whose SFT policy all trials of a place start from."""
+    folder = out / place / "base"
+    if not folder.exists():
+        subprocess.run(_python("rro", "sft", PLACES[place].recipe, "--out", folder), check=True)
+    subprocess.run(_python("rro", "sft", folder), check=True)
+    return folder
+
+
+def run_trial(trial: Trial, out: Path) -> None:
+    """Learn, then evaluate the last policy, and that of the closing pass."""
+    from rro.config import load_config
+    from rro.pipeline.check import new_run
+    from rro.pipeline.evaluation import evaluate_run
+    from rro.pipeline.rounds import labels_to_evaluate
+    from rro.pipeline.run import open_run
+    from rro.pipeline.stages import learn
+    from rro.runs.folder import RunFolder
+
+    path = trial.folder(out)
+    if path.exists():
+        folder, benchmark = RunFolder.open(path), None
+    else:
+        recipe = ROOT / PLACES[trial.place].recipe
+        config = load_config(recipe, trial.overrides(out.resolve() / trial.place / "base"))
+        folder, benchmark = new_run(config, path)
+    with open_run(folder, benchmark) as run:
+        learn(run)
+        evaluate_run(run, labels_to_evaluate(run)[1:])
+
+
+def _python(*words: object) -> list[str]:
+    return [sys.executable, "-m", *map(str, words)]
+
+
+def _start(trial: Trial, out: Path) -> None:
+    """One trial in a process of its own, unless it has results."""
+    folder = trial.folder(out)
+    if (folder / "results.json").exists():
+        return
+    begun, log = time.monotonic(), folder.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words: list[object] = ["benchmarks.learning", out, "--place", trial.place, "--one"]
+    words += ["--methods", trial.method, "--seeds", trial.seed, "--tokens", trial.tokens]
+    words += ["--validate"] * trial.validate + ["--set", *trial.settings] * bool(trial.settings)
+    with log.open("a", encoding="utf-8") as lines:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(_python(*words), stdout=lines, stderr=lines, env=environment)
+    said = f"{time.monotonic() - begun:.0f} s" if done.returncode == 0 else f"failed, see {log}"
+    print(f"{folder.relative_to(out)}: {said}", flush=True)
+
+
+def _seeds(text: str) -> list[int]:
+    first, _, last = text.partition("-")
+    return list(range(int(first), int(last or first) + 1))
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(prog="benchmarks.learning", description=__doc__)
+    parser.add_argument("out", type=Path, help="folder of the trials")
+    parser.add_argument("--place", choices=PLACES, default="long-shop")
+    parser.add_argument("--methods", default="gigpo,rising", help=", ".join(METHODS))
+    parser.add_argument("--seeds", type=_seeds, default=[0], metavar="N or N-M")
+    parser.add_argument("--tokens", type=int, default=60_000, help="generated in a trial, about")
+    parser.add_argument("--validate", action="store_true", help="measure on validation goals")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings")
+    parser.add_argument("--workers", type=int, default=2, help="trials at a time")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(words)
+    trials = [
+        Trial(options.place, method, seed, options.tokens, options.validate, tuple(options.set))
+        for seed in options.seeds
+        for method in options.methods.split(",")
+    ]
+    if options.one:
+        run_trial(trials[0], options.out)
+        return
+    base_run(options.place, options.out)
+    with ThreadPoolExecutor(options.workers) as pool:
+        list(pool.map(lambda trial: _start(trial, options.out), trials))
+
+
+if __name__ == "__main__":
+    main()
