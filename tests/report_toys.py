@@ -18,6 +18,7 @@ from fakes import (
 
 from rro.config import Config, parse_config
 from rro.evaluation.evaluate import evaluate
+from rro.exploration.strategies.group import Group
 from rro.exploration.strategies.rising import RisingExploration
 from rro.learning.pairs import to_row, write_pairs
 from rro.policies.scripted import ScriptedPolicy
@@ -95,6 +96,26 @@ def make_run(
         pairs = write_pairs(rows, run.pairs(1))
         journal.append("stage", "explore-1", {"seconds": 2.5, "pairs": pairs, "failed_tasks": 0})
         for label in evaluated:
+            _evaluate(benchmark, journal, label, context)
+    return run
+
+
+def make_rounds(folder: Path, trees, count: int = 4, **config) -> RunFolder:
+    """A run of several rounds of a group of episodes with forks, each trained with figures of its
+    own; the last round taught nothing."""
+    tree = {"name": "rounds", "explore": {"strategy": "group"}, "rounds": {"count": count}}
+    run = RunFolder.create(parse_config(tree | config, "toy"), folder)
+    benchmark = TreeBenchmark(trees)
+    with Journal(run.journal) as journal:
+        for number in range(1, count + 1):
+            policy = ScriptedPolicy(speaker, f"rounds/{number}")
+            context = make_context(benchmark, policy, journal, iteration=number)
+            assert explore(Group(episodes=4, waves=1), context) == []
+            journal.append("stage", f"explore-{number}", {"seconds": 1.0})
+            metrics = {"loss": 1 / number, "entropy": 2.0, "clipped": 0.001 * number, "step": 2}
+            trained = {"skipped": True} if number == count else {"training": {"metrics": metrics}}
+            journal.append("stage", f"optimise-{number}", {"seconds": 1.0, **trained})
+        for label in ("sft", f"group-{count}"):
             _evaluate(benchmark, journal, label, context)
     return run
 

@@ -57,7 +57,9 @@ def test_it_raises_what_was_good_and_reports(base, tmp_path):
     assert report.rows.merged > 0
     assert [record["step"] for record in records] == list(range(1, 25))
     assert report.last_loss < report.first_loss - 0.05
-    expected = {"clipped", "kl_old", "entropy", "grad_norm", "without_signal", "learning_rate"}
+    expected = {"clipped", "kl_old", "entropy", "grad_norm", "without_signal", "learning_rate"} | {
+        "groups_without_signal"
+    }
     assert expected <= records[0].keys()
     assert records[0]["kl_old"] == pytest.approx(0, abs=1e-6)
     assert records[0]["clipped"] == 0 < records[-1]["clipped"] < 1

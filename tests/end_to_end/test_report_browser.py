@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes import TreeBenchmark, explore, make_context
-from report_toys import HOSTILE, TREE, Long, hostile_trees, make_run, speaker
+from report_toys import HOSTILE, TREE, Long, hostile_trees, make_rounds, make_run, speaker
 
 from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.scripted import ScriptedPolicy
@@ -128,6 +128,31 @@ def test_the_overview_has_every_figure(open_page, toy):
     ]
     page.get_by_text("numbers").first.click()
     assert page.locator("figure table").first.is_visible()
+
+
+def test_rounds_are_curves_and_nodes_show_their_advantage(open_page, tmp_path):
+    run = elsewhere(make_rounds, tmp_path / "run", {f"task/{number}": TREE for number in range(4)})
+    with Gatherer([run.path]) as gatherer:
+        report = pages.write_report(*gatherer.whole(), tmp_path / "report.html")
+    page = open_page(report)
+    headings = page.locator("figure h3").all_text_contents()
+    assert headings[2:6] == ["Reward by round", "Loss", "Entropy", "Clipped share of tokens"]
+    assert [heading for heading in headings if heading.startswith("From tasks")] == [
+        "From tasks to pairs: iteration 1",
+        "From tasks to pairs: iteration 4",
+    ]
+    assert "1 round taught nothing" in page.locator("figure", has_text="Entropy").text_content()
+    ticks = page.locator("figure", has_text="Clipped share").locator("svg text").all_text_contents()
+    assert len(set(ticks)) == len(ticks), "small figures are not all rounded to 0"
+    page.get_by_role("link", name="Trees").click()
+    badge = page.locator(".badge.credit")
+    for task in tasks(page).all():
+        task.click()
+        page.wait_for_selector("[role=treeitem]")
+        if badge.count():
+            break
+    badge.first.click()
+    assert badge.first.text_content().removeprefix("A ") in page.locator("#details").text_content()
 
 
 def test_a_task_opens_as_a_tree_and_a_node_shows_what_was_said(open_page, toy):

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from report_toys import FOREST, gathered, make_run
+from report_toys import FOREST, gathered, make_rounds, make_run
 
 from rro.cli.main import main
 
@@ -34,6 +34,15 @@ def test_plots_are_files(tmp_path, toy):
     before = (tmp_path / "plots" / "rewards.svg").read_bytes()
     write_plots(head, tmp_path / "plots")
     assert (tmp_path / "plots" / "rewards.svg").read_bytes() == before
+
+
+def test_several_rounds_have_a_plot_of_their_own(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (rro[plots])")
+    head, _ = gathered(make_rounds(tmp_path / "run", FOREST).path)
+    from rro.report.plots import write_plots
+
+    stems = {path.stem for path in write_plots(head, tmp_path / "plots")}
+    assert "reward-by-round" in stems
 
 
 def test_plots_without_matplotlib_fail_before_the_work(tmp_path, toy, monkeypatch, capsys):

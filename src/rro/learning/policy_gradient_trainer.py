@@ -272,6 +272,7 @@ def policy_gradient_trainer(
         moments=start if options.keep_moments and not adapter else None,
         constants={
             "without_signal": data.counts.without_signal / max(1, data.given),
+            "groups_without_signal": data.silent,
             "positive_advantage": data.positive,
             "negative_advantage": data.negative,
         },

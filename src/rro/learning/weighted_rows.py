@@ -68,13 +68,15 @@ class TokenRow:
 class WeightedRows:
     """The rows of one call, without those that teach nothing, each text once; what became of the
     given episodes, the means of positive and of negative advantages over their tokens, and a digest
-    of the content. `given` counts the episodes that fit."""
+    of the content. `given` counts the episodes that fit, `silent` is the share of tasks none of
+    whose episodes has a signal."""
 
     rows: tuple[TokenRow, ...]
     counts: RowCounts
     given: int
     positive: float
     negative: float
+    silent: float
     digest: str
 
 
@@ -112,7 +114,9 @@ def weighted_rows(
     )
     positive, negative = _mean(scaled, "positive"), _mean(scaled, "negative")
     rows = tuple(merged.values())
-    return WeightedRows(rows, counts, len(fits), positive, negative, _digest(rows))
+    tasks, heard = {row.task for row in with_loss}, {row.task for row in used}
+    silent = 1 - len(heard) / len(tasks) if tasks else 0.0
+    return WeightedRows(rows, counts, len(fits), positive, negative, silent, _digest(rows))
 
 
 def success_rows(chat: ChatFormat, successes: Sequence[Success], max_length: int) -> list[TokenRow]:

@@ -14,6 +14,7 @@ from typing import Any
 from rro import __version__
 from rro.report.overview import Evaluations, between_runs, run_figures
 from rro.report.pack import Chunk
+from rro.report.rounds import FIGURES
 from rro.report.source import Exploration, RunSource
 from rro.report.trees import USAGE, build
 
@@ -99,6 +100,7 @@ class Gatherer:
             "made": time.strftime("%Y-%m-%d %H:%M:%S"),
             "records": sum(source.size for source in self.sources),
             "usage": USAGE,
+            "figures": FIGURES,
             "range": _range(tasks),
             "runs": runs,
             "between": between_runs([evaluations.rewards for evaluations in self._evaluations]),

@@ -18,6 +18,7 @@ from rro.evaluation.figures import EpisodeTotals, Rewards, evaluation_of
 from rro.evaluation.results import load_results
 from rro.evaluation.statistics import bootstrap_mean
 from rro.exploration.trend import rising_share_by_stage
+from rro.report.rounds import rounds_of
 from rro.report.source import RunSource
 from rro.report.trees import USAGE
 from rro.runs.folder import START, RunFolder
@@ -72,6 +73,7 @@ def run_figures(
         "config": dump_toml(config),
         "stages": [_stage(name, record) for name, record in stages.items()],
         "groups": groups,
+        "rounds": rounds_of(stages, groups, summaries, seed),
         "evaluations": _evaluations(evaluations, results, resamples, seed),
         "differences": [
             difference.plain()

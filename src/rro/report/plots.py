@@ -157,6 +157,20 @@ def _cost(axes: Any, head: Head) -> bool:
     return True
 
 
+def _rounds(axes: Any, head: Head) -> bool:
+    """Only for runs of several rounds: what they played, against the tokens generated before."""
+    runs = [(i, run) for i, run in enumerate(head["runs"]) if len(run["rounds"]) > 1]
+    for i, run in runs:
+        before = [0.0, *(each["generated"] for each in run["rounds"])]
+        points = zip(before, run["rounds"], strict=False)
+        played = [(x, each["reward"]) for x, each in points if each["reward"]]
+        _curve(axes, i, _plain(run["name"]), played)
+    axes.set_xlabel("generated tokens")
+    axes.set_ylabel("reward of a round's episodes")
+    _finish(axes, len(runs))
+    return bool(runs)
+
+
 _CHARTS: dict[str, Callable[[Any, Head], bool]] = {
     "rewards": _rewards,
     "differences": _differences,
@@ -164,6 +178,7 @@ _CHARTS: dict[str, Callable[[Any, Head], bool]] = {
     "rising-by-stage": _rising,
     "process-reward": _along,
     "reward-against-cost": _cost,
+    "reward-by-round": _rounds,
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from rro.errors import DataError
 from rro.exploration.records import TaskRecords, build_tree
 from rro.exploration.tree import Tree
+from rro.report.credit import Advantages, RunCredit
 from rro.runs.folder import RunFolder, stage_records
 from rro.runs.journal import Journal
 from rro.types import Task
@@ -32,11 +33,12 @@ Record = dict[str, Any]
 @dataclass
 class Explored:
     """One task's exploration so far: its tree, the record of the finished task (None while it is
-    under way), and the rows of its pairs."""
+    under way), the rows of its pairs, and the advantages of its messages."""
 
     tree: Tree
     end: Mapping[str, Any] | None
     pairs: list[Record]
+    advantages: Advantages
 
 
 class RunSource:
@@ -50,7 +52,7 @@ class RunSource:
         self._journal: Journal | None = None
         self._explorations: dict[Exploration, list[tuple[str, str]]] = {}
         self._evaluations: list[str] = []
-        self._pairs = PairRows(self.folder)
+        self._pairs, self._credit = PairRows(self.folder), RunCredit(self.folder)
         self._seen = 0
         self.refresh()
 
@@ -90,7 +92,9 @@ class RunSource:
         for kind, key in self._explorations[exploration]:
             records.add(kind, _rest(kind, key), self._get(kind, key))
         tree = build_tree(records, Task(exploration.task), self.folder.journal)
-        return Explored(tree, records.end, self._pairs.of(exploration))
+        credited = exploration.group.isdecimal() and records.end is not None
+        advantages = self._credit.advantages(tree) if credited else Advantages()
+        return Explored(tree, records.end, self._pairs.of(exploration), advantages)
 
     def evaluations(self, start: int = 0) -> Iterator[tuple[str, str, Record]]:
         """(checkpoint, mode, episode) of each evaluated episode, from number `start` on."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from rro.evaluation.statistics import outcome_interval
 from rro.exploration.tree import Node, Tree
+from rro.report.credit import Advantages
 from rro.report.source import Exploration, Explored
 from rro.types import ProcessReward, Step, Trajectory, Usage
 
@@ -43,7 +44,7 @@ def build(exploration: Exploration, explored: Explored, intern: Intern) -> TaskV
     tree, end = explored.tree, explored.end or {}
     nodes = {node.id: node for node in tree.root.walk()}
     if tree.root.estimate is None:  # strategies over whole episodes have no other figure
-        tree.root.estimate = _mean(tree.episodes.values())
+        tree.root.estimate = _mean([*tree.root.rollouts.values(), *tree.episodes.values()])
     sides: dict[str, set[str]] = {}
     pairs = [_pair(row, tree, sides, intern) for row in explored.pairs]
     usage, numbers = tree.usage(), {name: number for number, name in enumerate(nodes)}
@@ -53,8 +54,10 @@ def build(exploration: Exploration, explored: Explored, intern: Intern) -> TaskV
         "cut": end.get("cut", False),
         "seconds": end.get("seconds"),
         "opening": [[message.role, intern(message.content)] for message in tree.root.opening],
-        "nodes": [_node(node, numbers, sides, intern) for node in nodes.values()],
-        "episodes": _rollouts(tree.episodes, intern),
+        "nodes": [
+            _node(node, numbers, sides, explored.advantages, intern) for node in nodes.values()
+        ],
+        "episodes": _rollouts(tree.episodes, explored.advantages, intern),
         "pairs": pairs,
         "usage": _usage(usage),
     }
@@ -82,17 +85,21 @@ def _estimate(reward: ProcessReward | None) -> dict[str, Any] | None:
 
 
 def _node(
-    node: Node, numbers: Mapping[str, int], sides: Mapping[str, set[str]], intern: Intern
+    node: Node,
+    numbers: Mapping[str, int],
+    sides: Mapping[str, set[str]],
+    advantages: Advantages,
+    intern: Intern,
 ) -> dict[str, Any]:
     data: dict[str, Any] = {
         "id": node.id,
         "parent": -1 if node.parent is None else numbers[node.parent.id],
         "estimate": _estimate(node.estimate),
         "sides": sorted(sides.get(node.id, ())),
-        "rollouts": _rollouts(node.rollouts, intern),
+        "rollouts": _rollouts(node.rollouts, advantages, intern),
     }
     if node.step is not None:
-        data["step"] = _step(node.step, intern)
+        data["step"] = _step(node.step, advantages.of_node(node), intern)
         data |= {"policy": node.policy, "stop": node.stop, "reward": node.reward}
     if node.recycled:
         data["recycled"] = True
@@ -103,11 +110,13 @@ def _node(
     return data
 
 
-def _rollouts(rollouts: Mapping[int, Trajectory], intern: Intern) -> list[dict[str, Any]]:
+def _rollouts(
+    rollouts: Mapping[int, Trajectory], advantages: Advantages, intern: Intern
+) -> list[dict[str, Any]]:
     return [
         {
             "number": number,
-            "steps": [_step(step, intern) for step in rollout.steps],
+            "steps": [_step(step, advantages.of(step.action), intern) for step in rollout.steps],
             "usage": _usage(rollout.usage),
             "reward": rollout.reward,
             "stop": rollout.stop,
@@ -118,9 +127,9 @@ def _rollouts(rollouts: Mapping[int, Trajectory], intern: Intern) -> list[dict[s
     ]
 
 
-def _step(step: Step, intern: Intern) -> list[Any]:
-    """[action, observation, 1 if invalid, who wrote the action, its tokens]; the page's `stepOf`
-    reads it."""
+def _step(step: Step, advantage: float | None, intern: Intern) -> list[Any]:
+    """[action, observation, 1 if invalid, who wrote the action, its tokens, its advantage]; the
+    page's `stepOf` reads it."""
     action = step.action
     return [
         intern(action.content),
@@ -128,6 +137,7 @@ def _step(step: Step, intern: Intern) -> list[Any]:
         int(step.invalid),
         action.source,
         len(action.token_ids) if action.token_ids else None,
+        advantage,
     ]
 
 
@@ -208,6 +218,11 @@ def _figures(exploration: Exploration, explored: Explored, usage: Usage) -> dict
         "finished": explored.end is not None,
         "start_reward": _start(explored),
         "line": _line(tree),
+        "outcomes": [
+            rollout.reward
+            for rollout in (*tree.root.rollouts.values(), *tree.episodes.values())
+            if rollout.reward is not None
+        ],
         "per_step": tree.candidates_per_step(),
         "candidates": len(nodes) - 1,
         "rollouts": sum(len(node.rollouts) for node in nodes) + len(tree.episodes),

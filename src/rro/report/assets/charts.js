@@ -96,7 +96,7 @@ function ticks(low, high, most = 5) {
 function short(value) {
   return Math.abs(value) >= 1000
     ? value.toLocaleString("en", { notation: "compact" })
-    : number(value, 2);
+    : number(value, Math.abs(value) < 0.1 ? 5 : 2);
 }
 
 /** Rows of dots with whiskers: [{label, mean, low, high, series}]; a line at `zero`, if given. */

@@ -53,13 +53,14 @@ async function openTask(entry) {
 }
 
 /** A stored step with named fields. */
-function stepOf(task, [action, observation, invalid, source, tokens]) {
+function stepOf(task, [action, observation, invalid, source, tokens, advantage]) {
   return {
     action: task.text(action),
     observation: task.text(observation),
     invalid: Boolean(invalid),
     source,
     tokens,
+    advantage,
   };
 }
 

@@ -35,6 +35,11 @@ function number(value, digits = 3) {
     : value.toLocaleString("en", { maximumFractionDigits: digits });
 }
 
+/** A number with its sign, for what is read as more or less than nothing. */
+function signed(value, digits = 2) {
+  return (value > 0 ? "+" : "") + number(value, digits).replace("-", "−");
+}
+
 function interval(value) {
   return `${number(value.mean)} [${number(value.low)}, ${number(value.high)}]`;
 }

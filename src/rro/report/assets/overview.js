@@ -13,6 +13,8 @@ function showOverview(main) {
     run.groups.map((group) => ({ ...group, label: groupName(run, group), run })),
   );
   const explored = groups.filter((group) => !group.name.startsWith("trend-"));
+  const shown = groups.filter((group) => !isMiddle(group));
+  const shownExplored = explored.filter((group) => !isMiddle(group));
   main.append(
     el("section", { "aria-label": "What ran", class: "cards" }, head.runs.map(runCard)),
     el(
@@ -22,15 +24,22 @@ function showOverview(main) {
       differenceFigure(),
       betweenFigure(),
       costCurveFigure(),
-      funnelFigures(explored),
-      perStepFigure(explored),
-      risingFigure(groups),
-      alongFigure(groups),
+      roundFigures(),
+      funnelFigures(shownExplored),
+      perStepFigure(shownExplored),
+      risingFigure(shown),
+      alongFigure(shown),
       costFigure(explored),
     ),
   );
   if (!groups.length && !head.runs.some((run) => run.evaluations.length))
     main.append(el("p", { class: "empty" }, "Nothing has been explored or evaluated yet."));
+}
+
+/** Whether an exploration is neither the first nor the last of a run of more than three. */
+function isMiddle({ name, run }) {
+  const names = run.groups.map((group) => group.name).filter((other) => /^\d+$/.test(other));
+  return names.length > 3 && names.slice(1, -1).includes(name);
 }
 
 function runCard(run) {
@@ -44,9 +53,7 @@ function runCard(run) {
       Object.entries(run.versions)
         .map(([name, version]) => `${name} ${version}`)
         .join(", ") || "recorded when the run is evaluated",
-    stages:
-      run.stages.map((stage) => `${stage.name} ${seconds(stage.seconds)}`).join(", ") ||
-      "none finished",
+    stages: stageTimes(run).join(", ") || "none finished",
   };
   const missing = run.stages.filter((stage) => stage.failed_tasks || stage.ended_by);
   for (const stage of missing) {
@@ -81,6 +88,19 @@ function runCard(run) {
       el("pre", {}, `${run.config}\n# provenance of the environment\n${environment}`),
     ),
   );
+}
+
+/** The time of each stage; those of more than three rounds as sums. */
+function stageTimes(run) {
+  const times = new Map();
+  for (const { name, seconds: taken } of run.stages) {
+    const kind =
+      run.rounds.length > 3 && /^(explore|optimise)-\d+$/.test(name)
+        ? `${name.split("-")[0]}, ${run.rounds.length} rounds,`
+        : name;
+    times.set(kind, (times.get(kind) ?? 0) + taken);
+  }
+  return [...times].map(([name, taken]) => `${name} ${seconds(taken)}`);
 }
 
 function runLabel(run, text) {

@@ -23,6 +23,7 @@ function depthOf(node) {
 /** What happened to a node, as marks with words: never by colour alone. */
 function badges(node) {
   const badge = (kind, text) => el("span", { class: `badge ${kind}` }, text);
+  const advantage = node.step?.[5] ?? null;
   return [
     node.rose ? badge("rose", "▲ rose") : node.committed ? badge("chosen", "● chosen") : null,
     node.stop
@@ -31,6 +32,7 @@ function badges(node) {
     node.sides.includes("chosen") ? badge("pair", "+ pair") : null,
     node.sides.includes("rejected") ? badge("pair", "− pair") : null,
     node.recycled ? badge("stop", "from a rollout") : null,
+    advantage === null ? null : badge("credit", `A ${signed(advantage)}`),
   ];
 }
 
@@ -202,7 +204,16 @@ function turns(task, steps) {
   return steps.map((raw) => {
     const step = stepOf(task, raw);
     return [
-      message("agent", step.action, step.invalid ? "(invalid)" : ""),
+      message(
+        "agent",
+        step.action,
+        [
+          step.invalid ? "(invalid)" : "",
+          step.advantage === null ? "" : `advantage ${signed(step.advantage)}`,
+        ]
+          .filter(Boolean)
+          .join(", "),
+      ),
       message("environment", step.observation),
     ];
   });
@@ -252,6 +263,7 @@ function nodeDetails(task, node) {
       node.estimate?.outcomes && !node.estimate.exact
         ? node.estimate.outcomes.map((outcome) => chip(outcome, head.range))
         : null,
+    advantage: step === null || step.advantage === null ? null : signed(step.advantage, 4),
     decision: decision(task, node),
     ended: node.stop ? `${node.stop.replace("_", " ")}, outcome ${number(node.reward)}` : null,
     "written by": step
