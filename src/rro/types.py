@@ -247,6 +247,25 @@ class PreferencePair:
 
 
 @dataclass(frozen=True, slots=True)
+class StepLabel:
+    """An action with its process reward: what a process reward model learns from.
+
+    `prompt` is the history h_t, `step` the number of the action in its episode, from 1. `reward` is
+    r(h_t, a_t), `before` r(h_{t-1}, a_{t-1}), None where it is unknown. `label`: whether the action
+    is a good one, by what the credit says."""
+
+    prompt: tuple[Message, ...]
+    action: Message
+    task: str
+    step: int
+    reward: ProcessReward
+    before: ProcessReward | None
+    label: bool
+    strategy: str = ""
+    iteration: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class WeightedEpisode:
     """A sampled episode, or one step of it, with an advantage for each of its messages: what a
     policy gradient learns from.

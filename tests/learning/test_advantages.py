@@ -4,6 +4,7 @@ import random
 from statistics import fmean, stdev
 
 import pytest
+from credit_toys import OPENING, THREE, act, rollout, tree_of
 
 from rro.exploration.tree import Node, Tree
 from rro.exploration.visits import played_rollouts
@@ -13,35 +14,7 @@ from rro.learning.credit.group_advantages import GroupAdvantages
 from rro.learning.credit.rising_advantages import RisingAdvantages
 from rro.learning.credit.successes import Successes
 from rro.learning.credit.tree_advantages import TreeAdvantages
-from rro.types import Message, ProcessReward, Source, Step, StopReason, Task, Trajectory
-
-OPENING = (Message("system", "Walk."), Message("user", "at the start"))
-
-
-def act(text):
-    return Message("assistant", text, Source.POLICY)
-
-
-def rollout(path, reward, opening=OPENING):
-    """`path`: (action, state after it), the last state empty."""
-    steps = [
-        Step(act(action), f"seen {state}", 0.0 if state else reward, not state, state=state)
-        for action, state in path
-    ]
-    return Trajectory("t", opening, tuple(steps), reward, StopReason.TERMINAL, "p", 0)
-
-
-def tree_of(*rollouts):
-    root = Node("0", None, opening=OPENING, opening_state="start")
-    root.rollouts = dict(enumerate(rollouts))
-    return Tree(Task("t"), root)
-
-
-THREE = tree_of(
-    rollout([("x", "s1"), ("y", "")], 1.0),
-    rollout([("x", "s1"), ("z", "")], 0.0),
-    rollout([("w", "s2"), ("y", "")], 0.0),
-)
+from rro.types import ProcessReward, Step, StopReason, Task, Trajectory
 
 
 def own(row):

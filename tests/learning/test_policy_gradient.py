@@ -13,8 +13,8 @@ from trl import GRPOConfig, GRPOTrainer
 from rro.errors import DataError
 from rro.learning.policy_gradient_trainer import policy_gradient_trainer, policy_losses
 from rro.learning.prefix_sharing import ATTENTION
-from rro.learning.replay import Success
 from rro.learning.setup import load_for_training
+from rro.learning.successes import Success
 from rro.learning.trl_internals import adapted_trl
 from rro.learning.weighted_rows import success_rows, weighted_rows
 from rro.models.chat import ChatFormat

@@ -3,13 +3,14 @@
 import copy
 import json
 import logging
+from dataclasses import replace
 
 import doors
 import pytest
 
 from rro.cli.main import main
 from rro.codec import usage_of
-from rro.config import parse_config
+from rro.config import CreditConfig, OptimiseConfig, parse_config
 from rro.pipeline import stages
 from rro.pipeline.run import open_run
 from rro.plugins import ENVIRONMENTS
@@ -87,6 +88,26 @@ def test_a_round_that_teaches_nothing_leaves_the_weights(folder):
         stages.explore(run, 2)
         record = run.journal.get("policy", "explore-2/explorer/0")
     assert record["policy"] == "rounds/sft"
+
+
+def test_a_round_without_advantages_is_the_learners_business(folder):
+    """With successes to imitate it is trained on; with nothing it leaves the weights."""
+    trained = []
+    for imitate in (0.3, 0.0):
+        optimise = OptimiseConfig(
+            learner="policy_gradient", options={"advantages": False, "imitate": imitate}
+        )
+        credit = CreditConfig(name="group_advantages")
+        config = folder.config.model_copy(update={"optimise": optimise, "credit": credit})
+        with open_run(replace(folder, config=config)) as run:
+            stages.sft(run)
+            number = len(trained) + 1
+            stages.explore(run, number)
+            stages.optimise(run, number)
+            trained.append(run.journal.get("stage", f"optimise-{number}"))
+    assert trained[0]["training"]["rows"]["used"] == 0
+    assert trained[0]["training"]["metrics"]["imitation_loss"] > 0
+    assert trained[1]["skipped"]
 
 
 def test_a_run_goes_on_where_a_round_was_cut_off(folder, tmp_path):

@@ -1,4 +1,5 @@
-"""The commands that make runs: quickstart, run, and each stage by itself."""
+"""The commands that make runs: quickstart, run, and each stage by itself; and export, which writes
+what a run's trees teach."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rro.cli.commands import Parsers, add_command, add_overrides, begin
+from rro.cli.commands import NO_RECIPE, Parsers, add_command, add_overrides, begin
 from rro.errors import UsageError
 from rro.processes import rank, wait_for_all, world_size
 
@@ -48,6 +49,7 @@ def add_commands(commands: Parsers) -> None:
     _add_run(commands)
     for name in _STAGES:
         _add_stage(commands, name)
+    _add_export(commands)
     check = add_command(
         commands,
         "check",
@@ -58,6 +60,24 @@ def add_commands(commands: Parsers) -> None:
     check.add_argument("recipe", help=_RECIPE)
     add_overrides(check)
     check.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
+
+
+def _add_export(commands: Parsers) -> None:
+    export = add_command(
+        commands,
+        "export",
+        _export,
+        "write what a credit gives on a run's trees: pairs, step labels, episodes",
+        "rro export runs/one step_labels label=success --out labels.jsonl",
+    )
+    export.add_argument("run", type=Path, help="a run folder that has explored")
+    export.add_argument("credit", nargs="?", help="a credit by name (default: the run's own)")
+    export.add_argument("options", nargs="*", metavar="option=value", help="of that credit")
+    export.add_argument("--iteration", type=int, help="which round (default: all)")
+    export.add_argument(
+        "--out", type=Path, metavar="FILE", help="JSON lines (default: RUN/CREDIT.jsonl)"
+    )
+    _add_trust(export)
 
 
 def _add_quickstart(commands: Parsers) -> None:
@@ -229,6 +249,21 @@ def _stage(options: argparse.Namespace) -> None:
 
 def _default_folder(name: str) -> Path:
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _export(options: argparse.Namespace) -> None:
+    folder = _open_folder(options.run, options.trust_run_folder)
+
+    from rro.config import load_config
+    from rro.pipeline.export import export_rows
+    from rro.pipeline.run import open_run
+
+    if options.credit is not None:
+        words = [f"credit.options.{option}" for option in options.options]
+        credit = load_config(NO_RECIPE, [f"credit.name={options.credit}", *words]).credit
+        folder = replace(folder, config=folder.config.model_copy(update={"credit": credit}))
+    with open_run(folder) as run:
+        print(export_rows(run, options.iteration, options.out))
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rro.config import ModelConfig
+from rro.errors import DataError
 
 REPORT_FILE = "training.json"
 """Name of the file beside the weights that holds `TrainingReport.record()`."""
@@ -82,6 +83,11 @@ class TrainingReport:
         return {**asdict(self), "checkpoint": str(self.checkpoint)}
 
 
+class NothingToTrain(DataError):
+    """The rows are as they should be, but teach nothing, such as episodes whose advantages are all
+    0. A round of several then leaves the weights unchanged."""
+
+
 class Learner(Protocol):
     """Trains a model on rows. Built from its options: `Dpo(options)`."""
 
@@ -104,6 +110,6 @@ class Learner(Protocol):
 
         `start`, `reference`: checkpoints, or None for the model that `context.model` names. The
         same arguments again resume a training that was killed from its last checkpoint. Raises
-        DataError if no row can be trained on, UsageError for options that cannot be met, and
-        RroError if the training itself fails."""
+        NothingToTrain if the rows teach nothing, DataError if no row can be trained on, UsageError
+        for options that cannot be met, and RroError if the training itself fails."""
         ...

@@ -5,21 +5,18 @@ Rows are TRL's conversational preference form, {"prompt": [messages], "chosen": 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
-from rro import files
 from rro.chat_rows import check_keys, messages
 from rro.codec import first_problem, from_plain
 from rro.errors import DataError
-from rro.files import replacing
 from rro.jsonl import read_rows
+from rro.learning.row_files import write_rows
 from rro.types import Message, PairKind, PreferencePair, ProcessReward, Source
 
 _SIDES = ("prompt", "chosen", "rejected")
@@ -36,7 +33,6 @@ _KNOWN = frozenset(
         ),
     )
 )
-_ROWS = 512  # of pairs in memory while a table is written
 
 
 def to_row(pair: PreferencePair) -> dict[str, Any]:
@@ -151,37 +147,12 @@ def _token_ids(value: Any) -> bool:
 
 
 def write_pairs(rows: Iterable[dict[str, Any]], lines: Path) -> int:
-    """Write rows to `lines` (.jsonl) and to the same name in .parquet, each complete or absent;
-    returns how many. Only some hundred rows are in memory at a time."""
-    count = 0
-    with replacing(lines) as file:
-        for row in rows:
-            file.write(json.dumps(row) + "\n")
-            count += 1
-    table = lines.with_suffix(".parquet")
-    if count:
-        _write_parquet(lines, Path(f"{table}.partial"))
-        files.replace(Path(f"{table}.partial"), table)
-    else:
-        table.unlink(missing_ok=True)
-    return count
+    """Write rows to `lines` (.jsonl) and to the same name in .parquet, see `write_rows`."""
+    return write_rows(rows, lines, features)
 
 
-def _write_parquet(lines: Path, table: Path) -> None:
-    import pyarrow
-    from pyarrow.parquet import ParquetWriter
-
-    schema = _features().arrow_schema
-    with lines.open("rb") as file, ParquetWriter(table, schema) as writer:
-        while batch := list(islice(file, _ROWS)):
-            writer.write_table(
-                pyarrow.Table.from_pylist([json.loads(line) for line in batch], schema)
-            )
-
-
-def _features() -> Any:
-    """Column types, given so that a column without values (no token ids, say) has the same type in
-    every file."""
+def features() -> Any:
+    """The columns' types, as `datasets` names them."""
     from datasets import Features, List, Value
 
     text, number, count = Value("string"), Value("float64"), Value("int64")

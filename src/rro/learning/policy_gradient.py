@@ -56,6 +56,9 @@ class PolicyGradientConfig(TrainingConfig):
     scale: Literal["none", "batch"] = "none"
     """Whether advantages are divided by their standard deviation over all sampled tokens of the
     call."""
+    advantages: bool = True
+    """Whether advantages are learned from. Without them only successes are imitated, in as many
+    steps: a control, which says what the advantages add."""
     imitate: float = Field(0.0, ge=0)
     """Weight of the mean negative log-likelihood of replayed successes, added to the loss of each
     step. Successes are whole episodes of this and of earlier rounds."""

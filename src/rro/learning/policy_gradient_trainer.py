@@ -24,13 +24,14 @@ from trl.trainer import add_fused_lm_head
 
 from rro.errors import DataError
 from rro.learning import replay
-from rro.learning.base import TrainingContext, TrainingReport
+from rro.learning.base import NothingToTrain, TrainingContext, TrainingReport
 from rro.learning.loop import clear_errors, fit, progress_bar, quiet
 from rro.learning.moments import CarriedMoments, moments_in
 from rro.learning.packing import Batch, Pack, Plan, batch_of, in_passes, model_inputs
 from rro.learning.policy_gradient import PolicyGradientConfig
 from rro.learning.prefix_sharing import ATTENTION, PAYS_FROM, can_share
 from rro.learning.setup import identity, load_for_training, longest_row, lora, training_arguments
+from rro.learning.successes import Success
 from rro.learning.trl_internals import adapted_trl
 from rro.learning.weighted_rows import TokenRow, WeightedRows, success_rows, weighted_rows
 from rro.learning.workspace import Workspace
@@ -216,10 +217,11 @@ def train_policy_gradient(
         aggregation=options.aggregation,
         sampled=options.old_logprobs == "sampled",
         scale=options.scale == "batch",
+        advantages=options.advantages,
     )
     pool = _successes(options, start, episodes)
     replayed = success_rows(chat, pool, longest)
-    _check(options, data, replayed, longest, len(episodes))
+    _check(data, replayed, longest, len(episodes))
     settings = identity(options, context, data.counts, data.digest)
     work = Workspace(output, f"{settings} {len(pool)} successes")
     if rank() == 0 and options.imitate:
@@ -281,23 +283,17 @@ def policy_gradient_trainer(
 
 def _successes(
     options: PolicyGradientConfig, start: Path | None, episodes: Sequence[WeightedEpisode]
-) -> list[replay.Success]:
+) -> list[Success]:
     if not options.imitate:
         return []
-    return replay.shortest(replay.read_successes(start), episodes, options.imitate_per_task)
+    return replay.pooled(replay.read_successes(start), episodes, options.imitate_per_task)
 
 
-def _check(
-    options: PolicyGradientConfig,
-    data: WeightedRows,
-    replayed: Sequence[TokenRow],
-    longest: int,
-    given: int,
-) -> None:
-    """Raise DataError where nothing can be trained on."""
+def _check(data: WeightedRows, replayed: Sequence[TokenRow], longest: int, given: int) -> None:
+    """Raise NothingToTrain where what fits has no advantage, DataError where nothing fits."""
     if not data.rows and not replayed:
         counts = data.counts
-        raise DataError(
+        raise (NothingToTrain if counts.without_signal else DataError)(
             f"no episodes to train on: {given} given, {counts.too_long} longer than {longest} "
             f"tokens (raise max_length), {counts.without_loss} without a sampled token, "
             f"{counts.without_signal} without an advantage other than 0"

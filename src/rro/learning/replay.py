@@ -6,45 +6,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from rro.codec import from_plain, to_plain
 from rro.errors import DataError
-from rro.types import Message, WeightedEpisode
+from rro.learning.successes import Success, shortest
+from rro.types import WeightedEpisode
 
 FILE = "successes.jsonl"
 """Its name inside a checkpoint's folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Success:
-    """A whole episode that reached the success reward."""
-
-    task: str
-    messages: tuple[Message, ...]
-
-    @property
-    def steps(self) -> int:
-        """How many actions it took."""
-        return sum(message.role == "assistant" for message in self.messages)
-
-
-def shortest(
+def pooled(
     kept: Iterable[Success], episodes: Iterable[WeightedEpisode], per_task: int
 ) -> list[Success]:
-    """The `per_task` successes of each task with the fewest steps, each text once; among equally
-    short ones, those that came first. Ordered by task, shortest first."""
+    """The successes to replay from now on, of those kept and of new episodes; ordered by task."""
     new = (Success(row.task, row.messages) for row in episodes if row.success)
-    by_task: dict[str, dict[tuple[str, ...], Success]] = {}
-    for success in (*kept, *new):
-        text = tuple(message.content for message in success.messages)
-        by_task.setdefault(success.task, {}).setdefault(text, success)
-    return [
-        success
-        for _, distinct in sorted(by_task.items())
-        for success in sorted(distinct.values(), key=lambda success: success.steps)[:per_task]
-    ]
+    return sorted(shortest((*kept, *new), per_task), key=lambda success: success.task)
 
 
 def read_successes(checkpoint: Path | None) -> list[Success]:

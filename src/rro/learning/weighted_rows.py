@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rro.errors import DataError
 from rro.learning.base import RowCounts
-from rro.learning.replay import Success
+from rro.learning.successes import Success
 from rro.models.chat import ChatFormat
 from rro.types import WeightedEpisode
 
@@ -88,12 +88,14 @@ def weighted_rows(
     aggregation: str = "token",
     sampled: bool = False,
     scale: bool = False,
+    advantages: bool = True,
 ) -> WeightedRows:
     """Tokenise episodes. `aggregation` "sequence" weights each token by one over its episode's
     tokens; `sampled` keeps the sampler's log-probabilities; `scale` divides the advantages by their
-    standard deviation over all tokens with loss.
+    standard deviation over all tokens with loss; without `advantages` they all count as 0.
 
     Raises DataError for an episode that does not fit its own advantages or log-probabilities."""
+    episodes = episodes if advantages else [_silent(episode) for episode in episodes]
     encoded = [_row(chat, episode, sampled) for episode in episodes]
     fits = [row for row in encoded if len(row.ids) <= max_length]
     with_loss = [row for row in fits if len(row.targets)]
@@ -117,6 +119,11 @@ def weighted_rows(
     tasks, heard = {row.task for row in with_loss}, {row.task for row in used}
     silent = 1 - len(heard) / len(tasks) if tasks else 0.0
     return WeightedRows(rows, counts, len(fits), positive, negative, silent, _digest(rows))
+
+
+def _silent(episode: WeightedEpisode) -> WeightedEpisode:
+    nothing = (None if advantage is None else 0.0 for advantage in episode.advantages)
+    return replace(episode, advantages=tuple(nothing))
 
 
 def success_rows(chat: ChatFormat, successes: Sequence[Success], max_length: int) -> list[TokenRow]:

@@ -86,6 +86,11 @@ class Choices:
         """What turns the trees of an iteration into rows."""
         return credit_of(self.strategy, self.credit_context(iteration), self.run.config.credit)
 
+    @property
+    def credit_name(self) -> str:
+        """The name that the credit is found by."""
+        return self._chosen.credit.name
+
     def credit_context(self, iteration: int) -> CreditContext:
         """What a credit of an iteration is told of the run."""
         benchmark = self.run.benchmark

@@ -11,7 +11,7 @@ import json
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,14 +25,17 @@ from rro.exploration.metrics import RunningFigures
 from rro.exploration.records import read_trees
 from rro.exploration.tree import Tree
 from rro.files import is_torn
+from rro.learning.base import NothingToTrain
 from rro.learning.credit.base import Credit
 from rro.learning.credit.choosing import credited
 from rro.learning.credit.successes import Successes
 from rro.learning.pairs import read_pairs, to_row, write_pairs
 from rro.learning.sft import Sft
+from rro.learning.successes import Success, shortest
 from rro.pipeline.choices import Choices
 from rro.pipeline.contexts import exploration_context, spent, training_context
 from rro.pipeline.evaluation import evaluate_run
+from rro.pipeline.explored import explored_trees, finished, tasks_of
 from rro.pipeline.extension import begin_extension, last_extension
 from rro.pipeline.rounds import (
     CLOSING,
@@ -41,7 +44,6 @@ from rro.pipeline.rounds import (
     optimise_stage,
     rounds_done,
     rounds_to_run,
-    tasks_to_explore,
     taught,
 )
 from rro.pipeline.run import Run
@@ -127,9 +129,9 @@ def explore(
     def work() -> dict[str, Any]:
         single_process("explore")
         choices = Choices(run)
-        credit, wanted = choices.credit(iteration), _tasks(run, choices, iteration, tasks)
+        credit, wanted = choices.credit(iteration), tasks_of(run, choices, iteration, tasks)
         budget, failed = _grow_trees(run, choices, iteration, limits, wanted)
-        keys = _explored(run, wanted, iteration)
+        keys = finished(run, wanted, iteration)
         if failed and not keys:
             raise RroError(
                 f"every task failed ({by_kind(failed.values())}): fix the cause of the warnings "
@@ -147,7 +149,7 @@ def explore(
                 len(keys),
                 len(wanted),
             )
-        rows = _export(run, credit, keys, iteration)
+        rows = _export(run, credit, read_trees(run.journal, keys), iteration)
         run.folder.pairs_so_far(iteration).unlink(missing_ok=True)
         return {
             **asdict(explorer.summarise(read_trees(run.journal, keys))),
@@ -163,17 +165,6 @@ def explore(
     if run.is_done(name) and rank() == 0:
         _pairs(run, Choices(run), iteration)
     run_stage(run, name, work)
-
-
-def _tasks(run: Run, choices: Choices, iteration: int, tasks: int | None = None) -> Sequence[Task]:
-    """The tasks of an iteration's exploration: those of the recipe, or of its last extension."""
-    prefix = f"explore-{iteration}-to-"
-    stages = (str(record["key"]) for record in run.journal.records("stage", prefix))
-    counts = [int(stage.removeprefix(prefix)) for stage in stages]
-    most = max([*counts, tasks or 0])
-    chosen = tasks_to_explore(run, choices.all_tasks, iteration)
-    others = [task for task in choices.all_tasks if task not in chosen]
-    return [*chosen, *others[: max(0, most - len(chosen))]]
 
 
 def _grow_trees(
@@ -211,15 +202,9 @@ def _grow_trees(
     return budget, failed
 
 
-def _explored(run: Run, tasks: Sequence[Task], iteration: int) -> list[tuple[str, Task]]:
-    """The journal's keys of the tasks whose trees are finished, in the order of the tasks."""
-    keys = [(f"{iteration}/{task.id}", task) for task in tasks]
-    return [(key, task) for key, task in keys if ("task", key) in run.journal]
-
-
-def _export(run: Run, credit: Credit, keys: Sequence[tuple[str, Task]], iteration: int) -> int:
+def _export(run: Run, credit: Credit, trees: Iterable[Tree], iteration: int) -> int:
     """Count the credit's rows; pairs are written to the run folder, too."""
-    rows = (row for tree in read_trees(run.journal, keys) for row in credited(credit, tree))
+    rows = (row for tree in trees for row in credited(credit, tree))
     if credit.gives == "pairs":
         return write_pairs((to_row(pair) for pair in rows), run.folder.pairs(iteration))
     return sum(1 for _ in rows)
@@ -237,12 +222,17 @@ def optimise(run: Run, iteration: int) -> None:
         choices = Choices(run)
         learner, rows = choices.learner, _rows(run, choices, iteration)
         reference, context = weights_after(run, 0), training_context(run, iteration)
-        if not rows:
-            log.warning("round %d taught nothing: the weights stay as they are", iteration)
+        try:
+            if not rows:
+                raise NothingToTrain("its trees gave no rows")
+            report = finished_training(output) or (
+                learner.train(rows, previous, reference, output, context).record()
+            )
+        except NothingToTrain as error:
+            if run.config.rounds.count == 1:
+                raise NothingToLearn(_how_to_go_on(run, choices, iteration)) from error
+            log.warning("round %d: the weights stay as they are: %s", iteration, error)
             return {"skipped": True}
-        report = finished_training(output) or (
-            learner.train(rows, previous, reference, output, context).record()
-        )
         capped = report["rows"].get("capped", 0)
         left_out = {"pairs_left_out": capped} if learner.takes == "pairs" else {}
         return {learner.takes: len(rows) - capped, **left_out, "training": report}
@@ -275,31 +265,25 @@ def imitate_successes(run: Run) -> None:
 
 def _successes(run: Run) -> list[tuple[Message, ...]]:
     """The shortest successes of each task over all rounds."""
-    choices, shortest = Choices(run), dict[str, list[tuple[Message, ...]]]()
+    choices = Choices(run)
     credit = Successes(run.config.closing.successes, choices.credit_context(0))
-    for iteration in rounds_done(run):
-        keys = _explored(run, _tasks(run, choices, iteration), iteration)
-        for tree in read_trees(run.journal, keys):
-            known = [*shortest.get(tree.task.id, ()), *credit.rows(tree)]
-            shortest[tree.task.id] = sorted(known, key=len)[: credit.per_task]
-    return [row for rows in shortest.values() for row in rows]
+    reached = (
+        Success(tree.task.id, messages)
+        for iteration in rounds_done(run)
+        for tree in explored_trees(run, choices, iteration)
+        for messages in credit.rows(tree)
+    )
+    return [success.messages for success in shortest(reached, credit.per_task)]
 
 
 def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
-    """What a round gave its learner, where that is nothing: an empty list if other rounds follow or
-    came before. Raises NothingToLearn in a run of one round."""
+    """What a round gave its learner."""
     credit = choices.credit(iteration)
     if credit.gives == "pairs":
-        rows: list[Any] = list(read_pairs(_pairs(run, choices, iteration)))
-    else:
-        keys = _explored(run, _tasks(run, choices, iteration), iteration)
-        trees = read_trees(run.journal, keys)
-        rows = [row for tree in trees for row in credited(credit, tree)]
-    if credit.gives == "advantages" and not any(any(row.advantages) for row in rows):
-        rows = []
-    if not rows and run.config.rounds.count == 1:
-        raise NothingToLearn(_how_to_go_on(run, choices, iteration, credit.gives))
-    return rows
+        return list(read_pairs(_pairs(run, choices, iteration)))
+    return [
+        row for tree in explored_trees(run, choices, iteration) for row in credited(credit, tree)
+    ]
 
 
 def _pairs(run: Run, choices: Choices, iteration: int) -> Path:
@@ -308,14 +292,14 @@ def _pairs(run: Run, choices: Choices, iteration: int) -> Path:
     record = run.journal.get("stage", f"explore-{iteration}") or {}
     if record.get("pairs") and is_torn(file):
         log.warning("%s is damaged, as by a power cut: written again", file)
-        keys = _explored(run, _tasks(run, choices, iteration), iteration)
-        _export(run, choices.credit(iteration), keys, iteration)
+        trees = explored_trees(run, choices, iteration)
+        _export(run, choices.credit(iteration), trees, iteration)
     return file
 
 
-def _how_to_go_on(run: Run, choices: Choices, iteration: int, gives: str) -> str:
-    explored, folder = len(_tasks(run, choices, iteration)), shlex.quote(str(run.folder.path))
-    nothing = f"iteration {iteration} gave no {gives} to learn from"
+def _how_to_go_on(run: Run, choices: Choices, iteration: int) -> str:
+    explored, folder = len(tasks_of(run, choices, iteration)), shlex.quote(str(run.folder.path))
+    nothing = f"iteration {iteration} gave no {choices.credit(iteration).gives} to learn from"
     if explored >= len(choices.all_tasks):
         return (
             f"{nothing}, and no train task is left to explore: start a new run with a higher "

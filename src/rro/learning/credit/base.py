@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from rro.exploration.strategies.base import StrategyContext
 from rro.exploration.tree import Tree
 
-Rows = Literal["pairs", "conversations", "advantages"]
+Rows = Literal["pairs", "conversations", "advantages", "labels"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class CreditContext(StrategyContext):
 
 class Credit(ABC):
     """`gives` says what its rows are: preference pairs (`PreferencePair`), conversations (tuples of
-    `Message`) or episodes with advantages (`WeightedEpisode`). `needs` names what it
-    reads of the context besides the tree ("experts")."""
+    `Message`), episodes with advantages (`WeightedEpisode`) or labelled steps (`StepLabel`).
+    `needs` names what it reads of the context besides the tree ("experts")."""
 
     gives: ClassVar[Rows] = "pairs"
     needs: ClassVar[frozenset[str]] = frozenset()

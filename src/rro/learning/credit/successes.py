@@ -11,6 +11,7 @@ from pydantic import Field
 from rro.exploration.tree import Tree
 from rro.exploration.visits import played_rollouts
 from rro.learning.credit.base import Credit, CreditContext
+from rro.learning.successes import Success, shortest
 from rro.types import Message
 
 
@@ -26,13 +27,9 @@ class Successes(Credit):
     gives = "conversations"
 
     def rows(self, tree: Tree) -> list[tuple[Message, ...]]:
-        reached = [
-            (each.node.depth + len(each.steps), each.messages())
+        reached = (
+            Success(tree.task.id, each.messages())
             for each in played_rollouts(tree)
             if each.outcome >= self.context.success_reward
-        ]
-        shortest = sorted(reached, key=lambda each: each[0])
-        distinct: dict[tuple[str, ...], tuple[Message, ...]] = {}
-        for _, messages in shortest:
-            distinct.setdefault(tuple(message.content for message in messages), messages)
-        return list(distinct.values())[: self.per_task]
+        )
+        return [success.messages for success in shortest(reached, self.per_task)]
