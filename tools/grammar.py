@@ -1,7 +1,7 @@
 """Turns the embedded SQL engine's grammar into the tables of its LALR(1) automaton: `make grammar`.
 
 Needs lark. A reduction is the default of its state where only one is possible, and a state that
-does nothing but rename a symbol is skipped: a recogniser reports the same token without them.
+does nothing but rename a symbol is skipped: neither changes the tree, or where a text is wrong.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class NoLexer(Lexer):
 
 def tables(grammar: str) -> dict[str, Any]:
     """The automaton: for each state what to do at a symbol (a state to go to, or -1 - the number of
-    a rule to reduce by), with the default under ""; for each rule its symbol and length."""
+    a rule to reduce by), with the default under ""; for each rule its symbol, its length, and the
+    kind of its node or ""."""
     lark = Lark(grammar, parser="lalr", lexer=NoLexer)
     table = lark.parser.parser._parse_table  # type: ignore[attr-defined]
     names = {terminal.name: str(terminal.pattern.value) for terminal in lark.terminals}
@@ -60,7 +61,7 @@ def _skip_renaming(states: dict[Any, Row]) -> None:
             reduces, target = row[symbol]
             while not reduces and list(states[target]) == [""]:
                 rule = states[target][""][1]
-                if len(rule.expansion) != 1:
+                if len(rule.expansion) != 1 or rule.alias:
                     break
                 reduces, target = row[rule.origin.name]
             row[symbol] = (reduces, target)
@@ -77,7 +78,8 @@ def _numbered(states: dict[Any, Row], start: Any) -> dict[str, Any]:
                 queue.append(target)
             row[symbol] = -1 - rules.setdefault(target, len(rules)) if reduces else numbers[target]
         rows.append(row)
-    return {"rules": [[rule.origin.name, len(rule.expansion)] for rule in rules], "states": rows}
+    named = [[rule.origin.name, len(rule.expansion), rule.alias or ""] for rule in rules]
+    return {"rules": named, "states": rows}
 
 
 def written(grammar: str) -> str:

@@ -56,6 +56,14 @@ COMPARISONS = [
     ("SELECT id FROM customer WHERE born > '1980-1-1'", "[(1,), (3,), (5,)]"),
     ("SELECT count(*) FROM purchase WHERE bought BETWEEN '2020-01-01' AND '2020-12-31'", "[(3,)]"),
     ("SELECT id FROM customer WHERE city NOT LIKE 'b%' OR city IS NULL", "[(4,), (5,)]"),
+    ("SELECT 2 > ALL (SELECT 1 UNION SELECT 0), 2 > ALL (SELECT 1 UNION SELECT NULL), 1 = ANY (SELECT 2 UNION SELECT NULL)",
+     "[(1, None, None)]"),
+    ("SELECT 1 > ALL (SELECT id FROM customer WHERE id > 9), 1 < SOME (SELECT id FROM customer WHERE id > 9)", "[(1, 0)]"),
+    ("SELECT id FROM customer WHERE name = ANY (SELECT 'ANNA') AND id <> ALL (SELECT 5)", "[(1,)]"),
+    ("SELECT (1, 'a') = (1, 'A'), (1, 2) <> (1, 3), (1, 2) IN ((2, 1), (1, 2)), (1, NULL) = (2, 2)", "[(1, 1, 1, 0)]"),
+    ("SELECT 1 + 2 * 3 - 4, 2 * 3 % 4, 1 | 2 & 3 ^ 1, NOT 0 = 1, 1 OR 0 AND 0, 1 XOR 1 AND 0, - 2 * - 3",
+     "[(3, 2, 3, 1, 1, 1, 6)]"),
+    ("SELECT 'it\\'s', 'a\\%', \"c\"\"d\", 'x''y', 'a\\tb', '\\d'", "[(\"it's\", 'a\\\\%', 'c\"d', \"x'y\", 'a\\tb', 'd')]"),
     # one of them is NULL
     ("SELECT id FROM customer WHERE id NOT IN (SELECT customer_id FROM purchase)", "[]"),
     ("SELECT name FROM customer WHERE name REGEXP '^[ab]' ORDER BY id", "[('Anna',), ('bob',), ('anna ',)]"),
@@ -162,7 +170,17 @@ FUNCTIONS = [
 
 
 UNSUPPORTED = [
-    "SELECT 1 > ALL (SELECT 0)",
+    "SELECT (1, 2)",
+    "SELECT concat((1, 2))",
+    "SELECT 1 FROM DUAL WHERE (1, 2)",
+    "SELECT (1, 2) < (1, 3)",
+    "SELECT (1, 2) IN (1, 2)",
+    "SELECT 1 > ALL (SELECT 0 LIMIT 1)",
+    "SELECT name FROM customer USE INDEX (nme)",
+    "SELECT 1 + INTERVAL 1 DAY * 2",
+    "WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a",
+    "SELECT 1 EXCEPT ALL SELECT 2",
+    "SELECT sum(price) OVER w FROM purchase",
     "SELECT sqlite_version()",
     "SELECT frob(1)",
     "SELECT * FROM (SELECT 1 a, 2 a) t",

@@ -1,4 +1,4 @@
-"""Syntax errors: that they are found, also where SQLGlot would forgive them, and about where."""
+"""Syntax errors: that they are found, also where others would forgive them, and about where."""
 
 import runpy
 from pathlib import Path
@@ -106,7 +106,6 @@ def test_these_are_sql(engine, sql):
     "sql",
     [
         "SELECT " + "(" * 100 + "1" + ")" * 100,
-        "SELECT * FROM customer" + " JOIN customer" * 40,
         "SELECT 1" + ", 1" * 4000,
     ],
 )
@@ -146,7 +145,13 @@ def test_right(engine, sql):
     ],
 )
 def test_calls(sql, calls):
-    assert list(parsed(sql).calls) == calls
+    statement = parsed(sql)
+    found = [
+        (statement.name(node.first), len(node.nodes()))
+        for node in statement.named
+        if node.kind == "function"
+    ]
+    assert found == calls
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlglot.dialects.mysql import MySQL
-from sqlglot.errors import SqlglotError
-
 from rro.environments.recordings import replay
 from rro.intercode_sql import IntercodeSqlBenchmark, open_engine
 from rro.intercode_sql.data import read_tasks
-from rro.intercode_sql.engine import Result
+from rro.intercode_sql.embedded.syntax import parsed
+from rro.intercode_sql.engine import Result, SqlError, cleaned
 from rro.intercode_sql.environment import OBSERVATION_LENGTH, graded
 from rro.intercode_sql.reward import RewardKind
 
@@ -187,13 +185,7 @@ def _same_rows(sql: str, rows: list[str], expected: list[str]) -> bool:
 
 def _is_sorted(sql: str) -> bool:
     """Whether a statement has an ORDER BY outside of all brackets."""
-    depth = 0
     try:
-        for token in MySQL().tokenize(sql):
-            kind = token.token_type.name
-            depth += (kind == "L_PAREN") - (kind == "R_PAREN")
-            if kind == "ORDER_BY" and depth == 0:
-                return True
-    except SqlglotError:
-        pass
-    return False
+        return parsed(cleaned(sql)).tree.part("order") is not None
+    except SqlError:
+        return False

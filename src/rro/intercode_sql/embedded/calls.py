@@ -4,15 +4,12 @@ of that name, whose result is `special` in the table of `library`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, cast
-
-from sqlglot import exp
+from collections.abc import Sequence
 
 from rro.intercode_sql.embedded import dates
-from rro.intercode_sql.embedded.expressions import Expressions
-from rro.intercode_sql.embedded.library import AGGREGATES, SIGNATURES, WINDOWS
-from rro.intercode_sql.embedded.names import GROUP, ON, WHERE, Scope, Value
+from rro.intercode_sql.embedded.expressions import Expressions, modulo, moved
+from rro.intercode_sql.embedded.library import AGGREGATES, SIGNATURES
+from rro.intercode_sql.embedded.names import GROUP, ON, WHERE, Scope
 from rro.intercode_sql.embedded.store import (
     BYTES,
     DATETIME,
@@ -23,299 +20,295 @@ from rro.intercode_sql.embedded.store import (
     UNSIGNED,
     Type,
 )
+from rro.intercode_sql.embedded.syntax import Node
 from rro.intercode_sql.embedded.values import (
     DAY_UNITS,
     FORMS,
     RESULTS,
-    aggregate,
+    Value,
     as_number,
     as_text,
     as_whole,
     call,
+    cast,
     common_forms,
     comparable,
+    constant,
     key,
-    literal,
+    quoted,
     quotient,
     result_type,
     unified,
+    unsupported,
 )
 from rro.intercode_sql.engine import SqlError
 
 _UNITS = DAY_UNITS | {"HOUR", "MINUTE", "SECOND", "MICROSECOND"}
+# Other names of functions.
+_SAME = {"POSITION": "LOCATE", "SCHEMA": "DATABASE", "IFNULL": "COALESCE"}
 
 
 class Calls(Expressions):
     """Translates expressions with functions."""
 
-    def on_anonymous(self, node: Any, scope: Scope) -> Value | Type:
-        """A function: one of the table, an aggregate, or one for windows."""
-        name, count = node.name.strip().upper(), len(node.expressions)
-        special = getattr(self, f"_{name.lower()}", None)
-        if name in AGGREGATES or name in WINDOWS:
-            least, most = WINDOWS.get(name, (1, 1))
-        elif name in SIGNATURES:
-            least, most = SIGNATURES[name][1:3]
-        else:
-            raise SqlError(f"FUNCTION {self.database}.{name} does not exist")
-        if not least <= count <= most:
-            raise _count_error(name)
-        if name in AGGREGATES:
-            return self._spread(AGGREGATES[name], node, scope)
-        if name in WINDOWS:
-            return self._window_function(name, node, scope)
+    def on_function(self, node: Node, scope: Scope) -> Value:
+        """A function of the table."""
+        name = self.statement.name(node.first).upper()
+        name, operands = _SAME.get(name, name), node.nodes()
+        if name not in SIGNATURES:
+            raise unsupported(self.statement.source(node))
         forms, _, _, result = SIGNATURES[name]
-        if result == "special" and special is not None:
-            return cast("Value", special(node, scope))
-        values = self.values(node.expressions, scope)
-        forms += forms[-1:] * (count - len(forms))
-        common = common_forms(
-            value for value, form in zip(values, forms, strict=False) if form == "c"
-        )
-        nodes = [
-            FORMS[form](value) if form != "c" else next(common)
-            for value, form in zip(values, forms, strict=False)
-        ]
+        if result == "special":
+            special: Value = getattr(self, f"_{name.lower()}")(node, operands, scope)
+            return special
+        values = self.values(operands, scope)
+        forms += forms[-1:] * (len(values) - len(forms))
+        pairs = list(zip(values, forms, strict=False))
+        common = common_forms([value for value, form in pairs if form == "c"])
+        shown = [next(common) if form == "c" else FORMS[form](value) for value, form in pairs]
         if name == "ROUND" and not as_number(values[0]).type.exact:
             name = "ROUND_REAL"
-        return Value(call(f"my_{name.lower()}", *nodes), result_type(result, values))
+        return Value(call(f"my_{name.lower()}", *shown), result_type(result, values), values)
 
-    def on_substring(self, node: Any, scope: Scope) -> Value:
-        return self._alias("SUBSTRING", node, scope, "this", "start", "length")
+    def on_stored(self, node: Node, scope: Scope) -> Value:
+        database, _, name, *_ = node.parts
+        of = f"{self.statement.name(database)}.{self.statement.name(name)}"
+        raise SqlError(f"FUNCTION {of} does not exist")
 
-    def on_strposition(self, node: Any, scope: Scope) -> Value:
-        return self._alias("LOCATE", node, scope, "substr", "this")
+    def on_trim(self, node: Node, scope: Scope) -> Value:
+        values, words = self.values(node.nodes(), scope), self.words(node)
+        *pieces, text = map(as_text, values)
+        side = next((word for word in words if word in ("LEADING", "TRAILING")), "BOTH")
+        sql = call("my_trim", text, *(pieces or [quoted(" ")]), quoted(side))
+        return Value(sql, TEXT, values)
 
-    def _alias(self, name: str, node: Any, scope: Scope, *parts: str) -> Value:
-        """A function with a syntax of its own, as a call of the table's."""
-        operands = [node.args[part] for part in parts if node.args.get(part) is not None]
-        plain = exp.Anonymous(this=name, expressions=operands)
-        node.replace(plain)
-        return self.value(plain, scope)
+    def on_char(self, node: Node, scope: Scope) -> Value:
+        values = self.values(node.nodes(), scope)
+        char = call("my_char", *map(as_whole, values))
+        if "USING" in self.words(node):
+            return Value(cast(char, "TEXT"), TEXT, values)
+        return Value(char, BYTES, values)
 
-    def on_concat(self, node: Any, scope: Scope) -> Value:
-        return Value(call("my_concat", *map(as_text, self.values(node.expressions, scope))), TEXT)
+    def on_extract(self, node: Node, scope: Scope) -> Value:
+        value, unit = self.value(node.parts[4], scope), self.statement.words[node.parts[2]]
+        return Value(call("my_extract", as_text(value), quoted(unit)), INT, (value,))
 
-    def on_trim(self, node: Any, scope: Scope) -> Value:
-        piece = node.args.get("expression")
-        values = self.values([node.this, *([piece] if piece is not None else [])], scope)
-        side = str(node.args.get("position") or "BOTH").upper()
-        nodes = [as_text(value) for value in values] + (
-            [exp.Literal.string(" ")] if piece is None else []
-        )
-        return Value(call("my_trim", *nodes, side), TEXT)
+    def on_get_format(self, node: Node, scope: Scope) -> Value:
+        forms = {"USA": "%m.%d.%Y", "EUR": "%d.%m.%Y", "INTERNAL": "%Y%m%d"}
+        style = self.value(node.parts[4], scope).text or ""
+        return constant(forms.get(style.upper(), "%Y-%m-%d"))
 
-    def on_chr(self, node: Any, scope: Scope) -> Value:
-        values = [as_whole(value) for value in self.values(node.expressions, scope)]
-        char = call("my_char", *values)
-        return (
-            Value(exp.cast(char, "text"), TEXT) if node.args.get("charset") else Value(char, BYTES)
-        )
+    def _if(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        values = self.values(operands, scope)
+        (yes, no), kind = unified(values[1:])
+        test = as_number(values[0]).sql
+        return Value(f"(CASE WHEN {test} THEN {yes} ELSE {no} END)", kind, values)
 
-    def on_extract(self, node: Any, scope: Scope) -> Value:
-        text = as_text(self.value(node.expression, scope))
-        return Value(call("my_extract", text, node.name.upper()), INT)
+    def _coalesce(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        values = self.values(operands, scope)
+        (first, *rest), kind = unified(values)
+        return Value(call("coalesce", first, *rest) if rest else first, kind, values)
 
-    def _if(self, node: Any, scope: Scope) -> Value:
-        condition, *results = self.values(node.expressions, scope)
-        (yes, no), kind = unified(results)
-        test = as_number(condition).node
-        return Value(
-            exp.Case(ifs=[exp.If(this=test.copy(), true=yes.copy())], default=no.copy()), kind
-        )
+    def _nullif(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        one, other = self.values(operands, scope)
+        sql = call("my_nullif", one.sql, *comparable(one, other))
+        return Value(sql, one.type, (one, other))
 
-    def _coalesce(self, node: Any, scope: Scope) -> Value:
-        (first, *rest), kind = unified(self.values(node.expressions, scope))
-        return Value(call("coalesce", first, *rest) if rest else first, kind)
+    def _mod(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        return modulo(*self.values(operands, scope))
 
-    _ifnull = _coalesce
+    def _database(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        return constant(self.database)
 
-    def _nullif(self, node: Any, scope: Scope) -> Value:
-        one, other = self.values(node.expressions, scope)
-        return Value(call("my_nullif", one.node, *comparable(one, other)), one.type)
-
-    def _mod(self, node: Any, scope: Scope) -> Value:
-        one, other = node.expressions
-        plain = exp.Mod(this=one, expression=other)
-        node.replace(plain)
-        return self.value(plain, scope)
-
-    def _database(self, node: Any, scope: Scope) -> Value:
-        return Value(exp.Literal.string(self.database), TEXT)
-
-    _schema = _database
-
-    def _date_add(self, node: Any, scope: Scope) -> Value:
-        date, interval = node.expressions
-        if not isinstance(interval, exp.Interval):
-            if "ADDDATE" not in node.name and "SUBDATE" not in node.name:
-                raise _count_error(node.name.strip())
-            interval.replace(exp.Interval(this=interval.copy(), unit=exp.var("DAY")))
-            interval = node.expressions[1]
-        sign = -1 if "SUB" in node.name else 1
-        return self._shifted(self.value(date, scope), interval, scope, sign)
+    def _date_add(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        sign = -1 if "SUB" in self._called(node) else 1
+        date, amount = operands
+        value = self.value(date, scope)
+        if amount.kind == "interval":
+            return self.shifted(value, amount, scope, sign)
+        return moved(value, self.value(amount, scope), "DAY", sign)
 
     _date_sub = _adddate = _subdate = _date_add
 
-    def _addtime(self, node: Any, scope: Scope) -> Value:
-        one, other = self.values(node.expressions, scope)
+    def _called(self, node: Node) -> str:
+        return self.statement.name(node.first).upper()
+
+    def _addtime(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        one, other = self.values(operands, scope)
         kind = one.type if one.type in (DATETIME, TIME) else TEXT
-        return Value(call(f"my_{node.name.strip().lower()}", as_text(one), as_text(other)), kind)
+        name = f"my_{self._called(node).lower()}"
+        return Value(call(name, as_text(one), as_text(other)), kind, (one, other))
 
     _subtime = _addtime
 
-    def _timestampadd(self, node: Any, scope: Scope) -> Value:
-        unit, amount, date = node.expressions
-        interval = exp.Interval(this=amount.copy(), unit=exp.var(_unit(unit)))
-        amount.replace(interval)
-        return self._shifted(self.value(date, scope), interval, scope, 1)
+    def _timestampadd(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        amount, date = self.values(operands, scope)
+        return moved(date, amount, self._unit(node), 1)
 
-    def _timestampdiff(self, node: Any, scope: Scope) -> Value:
-        unit, *both = node.expressions
-        one, other = self.values(both, scope)
-        return Value(call("my_timestampdiff", _unit(unit), as_text(one), as_text(other)), INT)
+    def _timestampdiff(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        values = self.values(operands, scope)
+        sql = call("my_timestampdiff", quoted(self._unit(node)), *map(as_text, values))
+        return Value(sql, INT, values)
 
-    def _from_unixtime(self, node: Any, scope: Scope) -> Value:
-        value, *form = self.values(node.expressions, scope)
-        nodes = [as_number(value).node, *map(as_text, form)]
-        return Value(call("my_from_unixtime", *nodes), TEXT if form else DATETIME)
+    def _unit(self, node: Node) -> str:
+        unit: str = self.statement.words[node.parts[2]]
+        if unit not in _UNITS:
+            raise unsupported(self.statement.source(node))
+        return unit
 
-    def _str_to_date(self, node: Any, scope: Scope) -> Value:
-        text, form = self.values(node.expressions, scope)
-        kind = dates.format_kind(form.node.name) if form.node.is_string else "datetime"
-        return Value(call("my_str_to_date", as_text(text), as_text(form)), RESULTS[kind])
+    def _from_unixtime(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        values = self.values(operands, scope)
+        forms = [as_number(values[0]).sql, *map(as_text, values[1:])]
+        return Value(call("my_from_unixtime", *forms), TEXT if values[1:] else DATETIME, values)
 
-    def _get_format(self, node: Any, scope: Scope) -> Value:
-        forms = {"USA": "%m.%d.%Y", "EUR": "%d.%m.%Y", "INTERNAL": "%Y%m%d"}
-        found = forms.get(node.expressions[1].name.upper(), "%Y-%m-%d")
-        return Value(exp.Literal.string(found), TEXT)
+    def _str_to_date(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        values = self.values(operands, scope)
+        form = values[1].text
+        kind = "datetime" if form is None else dates.format_kind(form)
+        return Value(call("my_str_to_date", *map(as_text, values)), RESULTS[kind], values)
 
-    def _grouping(self, node: Any, scope: Scope) -> Value:
-        value = self.value(node.expressions[0], scope)
-        return Value(call("my_grouping", value.node), INT)
+    def _grouping(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        absent, scope.absent = scope.absent, set()
+        value = self.value(operands[0], scope)
+        scope.absent = absent
+        return Value(f"({int(value.sql in absent)})", INT, (value,))
 
-    def on_count(self, node: Any, scope: Scope) -> Value | Type:
-        """COUNT, SUM, AVG, MIN and MAX."""
-        if isinstance(node.this, exp.Star):
-            self._begin(node, scope)
-            return INT
-        distinct = isinstance(node.this, exp.Distinct)
+    def on_aggregate(self, node: Node, scope: Scope) -> Value:
+        name, over = self._called(node), node.part("over")
+        argument, distinct = node.parts[2], False
+        if argument.__class__ is Node and argument.kind in ("summed", "counted"):
+            distinct = self.statement.words[argument.first] == "DISTINCT"
+            argument = argument.parts[1]
+        if name not in (*AGGREGATES, "COUNT", "SUM", "AVG", "MIN", "MAX"):
+            raise unsupported(self.statement.source(node))
+        self._begin(scope, over)
+        if argument.__class__ is int and self.statement.words[argument] == "ALL":
+            argument = node.parts[3]
+        if argument.__class__ is int:
+            return self._over(Value("count(*)", INT, (), "aggregate"), over, scope)
         scope.sorts = scope.sorts or distinct
-        parts = node.this.expressions if distinct else [node.this]
-        values = self._operands(node, parts, scope)
-        if len(values) > 1:
-            return Value(aggregate("count_rows", *map(key, values)), INT)
-        return self._aggregate(node, values[0], distinct)
+        operands = argument.nodes() if argument.kind == "exprs" else [argument]
+        values = self._operands(operands, scope)
+        return self._over(_aggregated(name, values, distinct), over, scope)
 
-    on_sum = on_avg = on_min = on_max = on_count
-
-    def _begin(self, node: Any, scope: Scope) -> None:
+    def _begin(self, scope: Scope, over: Node | None) -> None:
         if scope.in_aggregate or scope.clause in (WHERE, ON, GROUP):
             raise SqlError("Invalid use of group function")
-        scope.aggregated |= not isinstance(node.parent, exp.Window)
+        scope.aggregated |= over is None
 
-    def _operands(self, node: Any, parts: Iterable[Any], scope: Scope) -> list[Value]:
+    def _operands(self, nodes: Sequence[Node], scope: Scope) -> list[Value]:
         """The translated operands of an aggregate."""
-        self._begin(node, scope)
         scope.in_aggregate = True
-        values = self.values(parts, scope)
+        values = self.values(nodes, scope)
         scope.in_aggregate = False
         return values
 
-    def _aggregate(self, node: Any, value: Value, distinct: bool) -> Type:
-        """The type of an aggregate. Texts are counted and compared by collation."""
-        one = as_number(value)
-        if isinstance(node, exp.Avg | exp.Sum):
-            if one.node is not value.node:
-                value.node.replace(one.node.copy())
-            if isinstance(node, exp.Avg):
-                return quotient(one.type)
-            return Type("decimal" if one.type.exact else "double", one.type.scale)
-        if isinstance(node, exp.Count):
-            if distinct:
-                value.node.replace(key(value).copy())
-            return INT
-        if value.type == TEXT:
-            collation = exp.Var(this="general_ci")
-            value.node.replace(exp.Collate(this=value.node.copy(), expression=collation))
-        return value.type
-
-    def _spread(self, name: str, node: Any, scope: Scope) -> Value:
-        """An aggregate that SQLite lacks."""
-        (value,) = self._operands(node, node.expressions, scope)
-        if name.startswith("bit"):
-            return Value(aggregate(name, as_whole(value)), UNSIGNED)
-        one = as_number(value)
-        scale = None if one.type.scale is None else one.type.scale + 4
-        return Value(aggregate(name, one.node), Type("double", scale))
-
-    def on_groupconcat(self, node: Any, scope: Scope) -> Value:
-        inner, order = node.this, []
-        if isinstance(inner, exp.Order):
-            order, inner = inner.expressions, inner.this
-        distinct = isinstance(inner, exp.Distinct)
-        parts = inner.expressions if distinct else [inner]
-        ways = "".join("d" if item.args.get("desc") else "a" for item in order)
-        places = [(literal(item.this) or 0, item.this) for item in order]
-        sorts = [parts[n - 1].copy() if 0 < n <= len(parts) else item for n, item in places]
-        for (_, item), sort in zip(places, sorts, strict=True):
-            if item is not sort:
-                item.replace(sort)
-        values = self._operands(node, [*parts, *sorts], scope)
-        texts = [as_text(value) for value in values[: len(parts)]]
+    def on_group_concat(self, node: Node, scope: Scope) -> Value:
+        order, over, words = node.part("order"), node.part("over"), self.words(node)
+        self._begin(scope, over)
+        parts = node.part("exprs")
+        values = self._operands(parts.nodes() if parts else [], scope)
+        ways, sorts = "", list[Value]()
+        for item, way in self.order_items(order):
+            place = self.place(item)
+            listed = values[place - 1] if place and 0 < place <= len(values) else None
+            sorts.append(listed or self._operands([item], scope)[0])
+            ways += "d" if way else "a"
+        texts = [as_text(value) for value in values]
         text = texts[0] if len(texts) == 1 else call("my_concat", *texts)
-        first = values[0]._replace(node=text, type=TEXT) if len(texts) > 1 else values[0]
-        keys = [key(first), *map(key, values[len(parts) :])]
-        joint = node.args.get("separator") or exp.Literal.string(",")
-        concat = aggregate("my_group_concat", joint, int(distinct), ways, text, *keys)
-        return Value(concat, TEXT)
+        first = values[0] if len(values) == 1 else Value(text, TEXT)
+        joint = ","
+        if "SEPARATOR" in words:
+            joint = self.statement.name(node.parts[-2 if over is None else -3])
+        shown = [quoted(joint), str(int("DISTINCT" in words)), quoted(ways), text, key(first)]
+        sql = call("my_group_concat", *shown, *map(key, sorts))
+        return self._over(Value(sql, TEXT, (*values, *sorts), "aggregate"), over, scope)
 
-    def on_window(self, node: Any, scope: Scope) -> Type:
-        select = node.find_ancestor(exp.Select)
-        for window in select.args.get("windows") or () if node.alias else ():
-            if window.name.lower() == node.alias.lower():
-                for part in ("partition_by", "order", "spec"):
-                    found = window.args.get(part)
-                    copied = (
-                        [item.copy() for item in found]
-                        if isinstance(found, list)
-                        else found and found.copy()
-                    )
-                    node.set(part, copied)
-                node.set("alias", None)
-        kind = self.value(node.this, scope).type
-        parts = list(node.args.get("partition_by") or ())
-        items = list(node.args["order"].expressions) if node.args.get("order") else []
-        ways = [""] * len(parts) + [" DESC" if item.args.get("desc") else "" for item in items]
-        values = self.values(parts + [item.this for item in items], scope)
-        for value in values:
-            if (sorted_by := key(value)) is not value.node:
-                value.node.replace(sorted_by.copy())
-        scope.windows = [
-            (value._replace(node=key(value).copy(), type=INT), way)
-            for value, way in zip(values, ways, strict=True)
+    def order_items(self, order: Node | None) -> list[tuple[Node, str]]:
+        """The items of ORDER BY, each with its direction."""
+        return [
+            (item.parts[0], " DESC" if "DESC" in self.words(item) else "")
+            if item.kind == "order_item"
+            else (item, "")
+            for item in (order.nodes() if order else ())
         ]
-        return kind
 
-    def _window_function(self, name: str, node: Any, scope: Scope) -> Value:
-        if not isinstance(node.parent, exp.Window):
-            raise SqlError(f"You must use OVER with the function '{name}'")
-        values = self.values(node.expressions, scope)
+    def place(self, node: Node) -> int | None:
+        """The place in a list that an item of ORDER BY or GROUP BY stands for, or None."""
+        is_integer = node.kind == "literal" and self.statement.words[node.first] == "INTEGER"
+        return int(self.statement.token(node.first)) if is_integer else None
+
+    def on_windowed(self, node: Node, scope: Scope) -> Value:
+        """A function for windows alone."""
+        name, over = self._called(node), node.part("over")
+        operands = [part for part in node.nodes() if part.kind not in ("over", "nulls", "nth_from")]
+        values = self.values(operands, scope)
         kind = DOUBLE if name in ("PERCENT_RANK", "CUME_DIST") else INT
-        if name[:3] in ("LAG", "LEA", "FIR", "LAS", "NTH"):
+        if name in ("LAG", "LEAD", "FIRST_VALUE", "LAST_VALUE", "NTH_VALUE"):
             kind = unified([values[0], *values[2:]])[1] if len(values) > 2 else values[0].type
-        return Value(call(name.lower(), *(value.node for value in values)), kind)
+        sql = call(name.lower(), *(value.sql for value in values))
+        return self._over(Value(sql, kind, values), over, scope)
+
+    def _over(self, value: Value, over: Node | None, scope: Scope) -> Value:
+        """A function with its window, if it has one."""
+        if over is None:
+            return value
+        window = over.parts[1]
+        named = window if window.__class__ is int else window.parts[1]
+        clauses = {} if window.__class__ is int else _clauses(window)
+        if named.__class__ is int and self.statement.words[named] not in ("PARTITION", ")"):
+            name = self.statement.name(named).lower()
+            if name not in scope.named_windows:
+                raise SqlError(f"Window name '{name}' is not defined.")
+            clauses = _clauses(scope.named_windows[name]) | clauses
+        return self._windowed(value, clauses, scope)
+
+    def _windowed(self, value: Value, clauses: dict[str, Node], scope: Scope) -> Value:
+        groups, order = clauses.get("exprs"), clauses.get("order")
+        parts = self.values(groups.nodes() if groups else (), scope)
+        items = self.order_items(order)
+        sorts = self.values([item for item, _ in items], scope)
+        keys = list(map(key, sorts))
+        shown = [f"PARTITION BY {', '.join(map(key, parts))}"] if parts else []
+        ordered = [f"{one}{way}" for one, (_, way) in zip(keys, items, strict=True)]
+        shown += [f"ORDER BY {', '.join(ordered)}"] if ordered else []
+        if frame := clauses.get("frame"):
+            if any(word == "INTERVAL" for word in self.statement.words[frame.first : frame.end]):
+                raise unsupported(self.statement.source(frame))
+            shown.append(self.statement.source(frame))
+        ways = ["" for _ in parts] + [way for _, way in items]
+        values = [*parts, *sorts]
+        scope.windows = [
+            (one._replace(sql=key(one), type=INT), way)
+            for one, way in zip(values, ways, strict=True)
+        ]
+        return Value(f"({value.sql} OVER ({' '.join(shown)}))", value.type, (*value.parts, *values))
 
 
-def _count_error(name: str) -> SqlError:
-    return SqlError(f"Incorrect parameter count in the call to native function '{name}'")
+def _clauses(window: Node) -> dict[str, Node]:
+    """The clauses of a window's specification: exprs, order and frame."""
+    return {part.kind: part for part in window.parts if part.__class__ is Node}
 
 
-def _unit(node: Any) -> str:
-    unit = str(node.name.upper().removeprefix("SQL_TSI_"))
-    if unit not in _UNITS:
-        raise SqlError(
-            "You have an error in your SQL syntax; check the manual that corresponds to your MySQL "
-            f"server version for the right syntax to use near '{node.name}'"
-        )
-    return unit
+def _aggregated(name: str, values: Sequence[Value], distinct: bool) -> Value:
+    """An aggregate. Texts are counted and compared by collation."""
+    value, once = values[0], "DISTINCT " if distinct else ""
+    one = as_number(value)
+    if name in AGGREGATES:
+        own = AGGREGATES[name]
+        if own.startswith("bit"):
+            return Value(call(own, as_whole(value)), UNSIGNED, values, "aggregate")
+        scale = None if one.type.scale is None else one.type.scale + 4
+        return Value(call(own, one.sql), Type("double", scale), values, "aggregate")
+    if len(values) > 1:
+        return Value(call("count_rows", *map(key, values)), INT, values, "aggregate")
+    if name == "AVG":
+        return Value(f"avg({once}{one.sql})", quotient(one.type), values, "aggregate")
+    if name == "SUM":
+        kind = Type("decimal" if one.type.exact else "double", one.type.scale)
+        return Value(f"sum({once}{one.sql})", kind, values, "SUM")
+    if name == "COUNT":
+        counted = key(value) if distinct else value.sql
+        return Value(f"count({once}{counted})", INT, values, "aggregate")
+    sorting = " COLLATE general_ci" if value.type == TEXT else ""
+    return Value(call(name.lower(), f"{once}{value.sql}{sorting}"), value.type, values, "aggregate")

@@ -1,20 +1,17 @@
-"""Translates expressions: resolves names, infers types, and replaces what has another meaning in
-SQLite.
+"""Translates expressions: resolves names, infers types, and writes what has another meaning in
+SQLite so that it has MySQL's.
 
-The method `on_KEY` translates the nodes of SQLGlot with that key. Nodes with the same meaning in
-both dialects need none, and functions are in `calls`.
+The method `on_KIND` translates the nodes of that kind of the grammar's tree. Functions are in
+`calls`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlglot import exp
-
-from rro.intercode_sql.embedded import dates
-from rro.intercode_sql.embedded.names import Scope, Value
+from rro.intercode_sql.embedded.names import Scope
 from rro.intercode_sql.embedded.store import (
     BYTES,
     COLLATED,
@@ -30,282 +27,431 @@ from rro.intercode_sql.embedded.store import (
     common_type,
     number,
 )
+from rro.intercode_sql.embedded.syntax import Node, Statement
 from rro.intercode_sql.embedded.values import (
     DAY_UNITS,
     FORMS,
     TEMPORAL,
+    Query,
+    Value,
+    alternatives,
     as_number,
     as_text,
     as_whole,
     call,
+    cast,
     comparable,
+    constant,
+    joined,
+    quoted,
     quotient,
     unified,
+    unsupported,
 )
 from rro.intercode_sql.engine import TOO_DEEP, SqlError
 
-_KINDS = {"INT": INT, "TINYINT": INT, "BIGINT": INT, "UBIGINT": UNSIGNED, "DOUBLE": DOUBLE}
-_KINDS |= {"NULL": NULL, "DATE": DATE, "DATETIME": DATETIME, "TIMESTAMP": DATETIME, "TIME": TIME}
-_KINDS |= {"TIMESTAMPTZ": DATETIME, "FLOAT": Type("float"), "REAL": DOUBLE, "YEAR": INT}
-_SIGNS = {exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">="}
-_BITS = {"bitwiseand": "&", "bitwiseor": "|", "bitwisexor": "^", "bitwisenot": "~"}
-_BITS |= {"bitwiseleftshift": "<", "bitwiserightshift": ">"}
+# Characters of all translated expressions of a statement: what stands in it once may be copied.
+MAX_WRITTEN = 5_000_000
+_TYPES = {
+    "SIGNED": INT,
+    "UNSIGNED": UNSIGNED,
+    "YEAR": INT,
+    "DOUBLE": DOUBLE,
+    "FLOAT": Type("float"),
+}
+_TYPES |= {"DATE": DATE, "DATETIME": DATETIME, "TIME": TIME, "BINARY": BYTES, "TIMESTAMP": DATETIME}
+_CONSTANTS = {"NULL": Value("NULL", NULL), "TRUE": Value("1", INT), "FALSE": Value("0", INT)}
+# How tight operators bind.
+_LEVELS = {"^": 6, "*": 5, "/": 5, "DIV": 5, "%": 5, "MOD": 5, "+": 4, "-": 4, "<<": 3, ">>": 3}
+_LEVELS |= {"&": 2, "|": 1, "AND": 3, "&&": 3, "XOR": 2, "OR": 1, "||": 1}
 
 
 class Expressions:
     """Translates expressions of a statement. `database` is the one in use."""
 
-    database: str
+    def __init__(self, statement: Statement, database: str) -> None:
+        self.statement, self.database, self._written = statement, database, 0
+        self.words = statement.own_words
 
-    def query(self, node: Any, outer: Scope | None, numbered: bool = False) -> Any:
-        """Translate a subquery into `sql` and its `columns`, named c1, c2 ... (see `Queries`)."""
+    def query(self, node: Node, outer: Scope | None, source: bool = False) -> Query:
+        """Translate a query (see `Queries`)."""
         raise AssertionError
 
-    def value(self, node: Any, scope: Scope) -> Value:
-        """Translate an expression in its place in the tree. Raises SqlError if MySQL rejects it."""
-        translated = getattr(self, f"on_{node.key}", self._shared)(node, scope)
-        value = translated if isinstance(translated, Value) else Value(node, translated)
-        if value.node is not node:
-            node.replace(value.node)
+    def value(self, node: Node, scope: Scope) -> Value:
+        """Translate an expression. Raises SqlError if MySQL rejects it."""
+        value: Value = getattr(self, f"on_{node.kind}", self._unsupported)(node, scope)
+        self._written += len(value.sql)
+        if self._written > MAX_WRITTEN:
+            raise SqlError(TOO_DEEP)
+        if scope.absent and value.sql in scope.absent and not scope.in_aggregate:
+            return Value("NULL", value.type)
         return value
 
-    def values(self, nodes: Iterable[Any], scope: Scope) -> list[Value]:
+    def values(self, nodes: Iterable[Node], scope: Scope) -> list[Value]:
         """Translate several expressions."""
-        return [self.value(node, scope) for node in list(nodes)]
+        return [self.value(node, scope) for node in nodes]
 
-    def _shared(self, node: Any, scope: Scope) -> Type:
-        """A node with the same meaning in both dialects: only its parts are translated."""
-        kinds = [value.type for value in self.values(node.iter_expressions(), scope)]
-        if isinstance(node, exp.Predicate | exp.Connector | exp.Not | exp.Boolean):
-            return INT
-        if isinstance(node, exp.Func):
-            raise SqlError(f"FUNCTION {self.database}.{node.sql_name()} does not exist")
-        return NULL if isinstance(node, exp.Null) else common_type(kinds)
+    def _unsupported(self, node: Node, scope: Scope) -> Value:
+        raise unsupported(self.statement.source(node))
 
-    def on_literal(self, node: Any, scope: Scope) -> Type:
-        if node.is_string:
-            # A NUL would end SQLite's statement, and lone surrogates are not UTF-8.
-            node.set("this", node.this.replace("\0", "\ufffd").encode("utf-8", "replace").decode())
-            return TEXT
-        if "e" in node.this.lower():
-            return DOUBLE
-        return number(True, len(node.this.partition(".")[2]))
+    def on_literal(self, node: Node, scope: Scope) -> Value:
+        text, word = self.statement.token(node.first), self.statement.words[node.first]
+        if word in _CONSTANTS:
+            return _CONSTANTS[word]
+        if word == "BINARY_LITERAL":
+            digits = text.strip("'")[2:] if "'" not in text else text[2:-1]
+            digits = digits if text[:2].upper() in ("0X", "X'") else f"{int(digits or '0', 2):X}"
+            return Value(f"X'{'0' * (len(digits) % 2)}{digits}'", BYTES)
+        text = text.rstrip(".")
+        kind = DOUBLE if "e" in text.lower() else number(True, len(text.partition(".")[2]))
+        return Value(text, kind, text=text)
 
-    def on_column(self, node: Any, scope: Scope) -> Value:
-        column = scope.find(node)
-        return column._replace(node=column.node.copy())
+    def on_text(self, node: Node, scope: Scope) -> Value:
+        return constant("".join(map(self.statement.name, node.parts)))
 
-    def on_eq(self, node: Any, scope: Scope) -> Value:
-        one, other = self.values((node.this, node.expression), scope)
-        if isinstance(node, exp.EQ) and _must_hold(node):
-            scope.equate(one.node, other.node)
-        return _compared(type(node), one, other)
+    def on_moment(self, node: Node, scope: Scope) -> Value:
+        return _moment(
+            constant(self.statement.name(node.parts[1])), _TYPES[self.statement.words[node.first]]
+        )
 
-    on_neq = on_gt = on_gte = on_lt = on_lte = on_nullsafeeq = on_eq
+    def on_introduced(self, node: Node, scope: Scope) -> Value:
+        number = node.parts[1]
+        if self.statement.words[number] == "STRING":
+            return constant(self.statement.name(number))
+        return self.value(Node("literal", (number,), number, number + 1), scope)
 
-    def on_between(self, node: Any, scope: Scope) -> Value:
-        value, low, high = self.values((node.args[part] for part in ("this", "low", "high")), scope)
-        (left, least), (other, most) = comparable(value, low), comparable(value, high)
-        if left == other:
-            return Value(exp.Between(this=left, low=least, high=most), INT)
+    def on_name(self, node: Node, scope: Scope) -> Value:
+        return scope.find(self.statement.path(node))
+
+    def on_brackets(self, node: Node, scope: Scope) -> Value:
+        return self.value(node.parts[1], scope)
+
+    def on_row(self, node: Node, scope: Scope) -> Value:
+        # What would use it as one value is an error of SQLite's.
+        return Value("(SELECT 1, 2)", NULL, self.values(node.nodes(), scope), "row")
+
+    def _climbed(
+        self, node: Node, scope: Scope, combine: Callable[[str, Any, Any], Value]
+    ) -> Value:
+        """Apply the operators of a list of operands, those first that bind tighter."""
+        values, signs = list[Any](), list[str]()
+        for part in node.parts:
+            if part.__class__ is Node:
+                values.append(part if part.kind == "interval" else self.value(part, scope))
+                continue
+            sign = self.statement.token(part).upper()
+            while signs and _LEVELS[signs[-1]] >= _LEVELS[sign]:
+                values[-2:] = [combine(signs.pop(), *values[-2:])]
+            signs.append(sign)
+        while signs:
+            values[-2:] = [combine(signs.pop(), *values[-2:])]
+        return values[0]  # type: ignore[no-any-return]
+
+    def on_expr(self, node: Node, scope: Scope) -> Value:
+        def combine(sign: str, one: Value, other: Value) -> Value:
+            if sign == "XOR":
+                numbers = as_number(one).sql, as_number(other).sql
+                return Value(call("my_xor", *numbers), INT, (one, other))
+            return joined("AND" if sign in ("AND", "&&") else "OR", one, other, INT)
+
+        return self._climbed(node, scope, combine)
+
+    def on_sum(self, node: Node, scope: Scope) -> Value:
+        def combine(sign: str, one: Any, other: Any) -> Value:
+            if other.__class__ is Node and sign in "+-":
+                return self.shifted(one, other, scope, -1 if sign == "-" else 1)
+            if Node in (one.__class__, other.__class__):
+                raise unsupported(self.statement.source(node))
+            return _bits(sign, one, other) if sign in _BITS else _calculated(sign, one, other)
+
+        return self._climbed(node, scope, combine)
+
+    def on_interval_sum(self, node: Node, scope: Scope) -> Value:
+        if self.statement.token(node.parts[1]) == "-":
+            raise unsupported(self.statement.source(node))
+        return self.shifted(self.value(node.parts[2], scope), node.parts[0], scope, 1)
+
+    def shifted(self, date: Value, interval: Node, scope: Scope, sign: int) -> Value:
+        """A date plus `sign` times an interval."""
+        _, amount, unit = interval.parts
+        return moved(date, self.value(amount, scope), self.statement.words[unit], sign)
+
+    def on_unary(self, node: Node, scope: Scope) -> Value:
+        sign, value = self.statement.token(node.first).upper(), self.value(node.parts[1], scope)
+        if sign == "-":
+            one = as_number(value)
+            kind = one.type if one.type.exact else Type("double", one.type.scale)
+            text = f"-{one.text}" if one.text is not None and value.type == INT else None
+            return Value(f"(-{one.sql})", kind, (value,), text=text)
+        if sign == "~":
+            return _bits("~", value, Value("0", INT))
+        if sign == "BINARY":
+            return Value(cast(as_text(value), "BLOB"), BYTES, (value,))
+        return _negated(value) if sign == "!" else value
+
+    def on_not(self, node: Node, scope: Scope) -> Value:
+        return _negated(self.value(node.parts[1], scope))
+
+    def on_is(self, node: Node, scope: Scope) -> Value:
+        value, words = self.value(node.parts[0], scope), self.words(node)
+        if words[-1] in ("NULL", "UNKNOWN"):
+            found = Value(f"({value.sql} IS NULL)", INT, (value,))
+        else:
+            found = Value(f"({as_number(value).sql} IS {words[-1]})", INT, (value,))
+        return _negated(found) if "NOT" in words else found
+
+    def on_comparison(self, node: Node, scope: Scope) -> Value:
+        left, sign, right = node.parts
+        one, other = self.values((left, right), scope)
+        return _compared(self.statement.token(sign).replace("!=", "<>"), one, other)
+
+    def on_quantified(self, node: Node, scope: Scope) -> Value:
+        """A comparison with ANY or ALL rows of a query: the least, or the greatest, truth."""
+        value, sign, which, inner = node.parts
+        query = self._inner(inner, scope)
+        if _limit(inner):
+            raise _limited()
+        holds = _compared(
+            self.statement.token(sign).replace("!=", "<>"),
+            self.value(value, scope),
+            query.columns[0],
+        ).sql
+        every = self.statement.words[which] == "ALL"
+        chosen = f"min({holds}), 1" if every else f"max({holds}), 0"
+        decided = f"{'min' if every else 'max'}({holds}) = {int(not every)}"
         return Value(
-            exp.And(
-                this=exp.GTE(this=left, expression=least),
-                expression=exp.LTE(this=other, expression=most),
-            ),
+            f"(SELECT CASE WHEN {decided} OR count({holds}) = count(*) THEN coalesce({chosen}) END "
+            f"FROM ({query.sql}))",
             INT,
         )
 
-    def on_add(self, node: Any, scope: Scope) -> Value | Type:
-        for interval, date in ((node.expression, node.this), (node.this, node.expression)):
-            if isinstance(interval, exp.Interval):
-                sign = -1 if isinstance(node, exp.Sub) else 1
-                return self._shifted(self.value(date, scope), interval, scope, sign)
-        one, other = map(as_number, self.values((node.this, node.expression), scope))
-        kind = common_type((one.type, other.type))
-        for side, value in (("this", one), ("expression", other)):
-            if node.args[side] is not value.node:
-                node.set(side, value.node.copy())
-        if isinstance(node, exp.IntDiv | exp.Mod):
-            name = "my_mod" if kind.exact else "my_fmod"
-            name = "my_div" if isinstance(node, exp.IntDiv) else name
-            return Value(call(name, one.node, other.node), INT if name == "my_div" else kind)
-        if isinstance(node, exp.Div):
-            return quotient(one.type if kind.exact else kind)
-        if kind.kind == "decimal":
-            scales = [value.type.scale or 0 for value in (one, other)]
-            scale = min(30, sum(scales) if isinstance(node, exp.Mul) else max(scales))
-            return Value(call("my_fixed", exp.paren(node.copy()), scale), Type("decimal", scale))
-        return kind
+    def on_between(self, node: Node, scope: Scope) -> Value:
+        values = value, low, high = self.values(node.nodes(), scope)
+        (left, least), (other, most) = comparable(value, low), comparable(value, high)
+        if left == other:
+            found = Value(f"({left} BETWEEN {least} AND {most})", INT, values)
+        else:
+            found = Value(f"({left} >= {least} AND {other} <= {most})", INT, values)
+        return _negated(found) if "NOT" in self.words(node) else found
 
-    on_sub = on_mul = on_div = on_intdiv = on_mod = on_add
+    def on_like(self, node: Node, scope: Scope) -> Value:
+        """LIKE and REGEXP."""
+        values, words = self.values(node.nodes(), scope), self.words(node)
+        text, pattern, *escape = map(as_text, values)
+        name = "like" if "LIKE" in words else "regexp"
+        found = Value(call(name, pattern, text, *escape), INT, values)
+        return _negated(found) if words[0] == "NOT" else found
 
-    def _shifted(self, date: Value, interval: Any, scope: Scope, sign: int) -> Value:
-        """A date plus an interval."""
-        unit = interval.args["unit"].name.upper() if interval.args.get("unit") else ""
-        amount = self.value(interval.this, scope)
-        literal = amount.node.is_string and re.fullmatch(r"-?\d*\.?\d+", amount.node.name)
-        shown = exp.Literal.number(amount.node.name) if literal else amount.node
-        kind = date.type if date.type in (DATE, DATETIME) else TEXT
-        if kind == DATE and unit not in DAY_UNITS:
-            kind = DATETIME
-        return Value(call("my_shift", as_text(date), shown, unit, sign), kind)
+    def on_sounds(self, node: Node, scope: Scope) -> Value:
+        values = self.values(node.nodes(), scope)
+        one, other = (call("my_soundex", as_text(value)) for value in values)
+        return Value(f"({one} = {other})", INT, values)
 
-    def on_neg(self, node: Any, scope: Scope) -> Value:
-        value = as_number(self.value(node.this, scope))
-        kind = value.type if value.type.exact else Type("double", value.type.scale)
-        return Value(exp.Neg(this=exp.paren(value.node.copy())), kind)
-
-    def on_bitwiseand(self, node: Any, scope: Scope) -> Value:
-        values = [as_whole(value) for value in self.values(node.iter_expressions(), scope)]
-        return Value(
-            call("my_bits", _BITS[node.key], *values, *([0] if len(values) < 2 else ())), UNSIGNED
-        )
-
-    on_bitwiseor = on_bitwisexor = on_bitwisenot = on_bitwiseand
-    on_bitwiseleftshift = on_bitwiserightshift = on_bitwiseand
-
-    def on_xor(self, node: Any, scope: Scope) -> Value:
-        values = self.values(node.iter_expressions(), scope)
-        return Value(call("my_xor", *(as_number(value).node for value in values)), INT)
-
-    def on_like(self, node: Any, scope: Scope) -> Type:
-        for side in ("this", "expression"):
-            value = self.value(node.args[side], scope)
-            if (text := as_text(value)) is not value.node:
-                node.set(side, text.copy())
-        return INT
-
-    on_regexplike = on_like
-
-    def on_hexstring(self, node: Any, scope: Scope) -> Value:
-        text = node.this if isinstance(node, exp.HexString) else f"{int(node.this or '0', 2):X}"
-        return Value(exp.HexString(this="0" * (len(text) % 2) + text), BYTES)
-
-    on_bitstring = on_hexstring
-
-    def on_introducer(self, node: Any, scope: Scope) -> Value:
-        return self.value(node.expression, scope)
-
-    def on_national(self, node: Any, scope: Scope) -> Value:
-        return Value(exp.Literal.string(node.name), TEXT)
-
-    def on_collate(self, node: Any, scope: Scope) -> Value:
-        value, name = self.value(node.this, scope), node.expression.name.lower()
+    def on_collate(self, node: Node, scope: Scope) -> Value:
+        value, name = self.value(node.parts[0], scope), self.statement.name(node.parts[2]).lower()
         if not re.fullmatch(r"(utf8mb4_\w+|binary)", name):
             raise SqlError(f"Unknown collation: '{name}'")
-        return Value(as_text(value), COLLATED if name.endswith(("_bin", "binary")) else TEXT)
+        kind = COLLATED if name.endswith(("_bin", "binary")) else TEXT
+        if kind == value.type:
+            return value
+        return Value(as_text(value), kind, (value,))
 
-    def on_case(self, node: Any, scope: Scope) -> Type:
-        """CASE x WHEN y is written as CASE WHEN x IN (y), which compares exactly."""
-        # A nested CASE would be copied into every branch.
-        if node.this is not None and node.this.find(exp.Case):
-            raise SqlError("This version of MySQL doesn't yet support 'CASE CASE'")
-        if node.this is not None and len(list(node.this.walk())) * len(node.args["ifs"]) > 4000:
-            raise SqlError(TOO_DEEP)
-        for branch in node.args["ifs"] if node.this is not None else ():
-            branch.set("this", exp.In(this=node.this.copy(), expressions=[branch.this]))
-        node.set("this", None)
-        for branch in node.args["ifs"]:
-            self.value(branch.this, scope)
-        last = [node.args["default"]] if node.args.get("default") is not None else []
-        results = self.values([branch.args["true"] for branch in node.args["ifs"]] + last, scope)
-        nodes, kind = unified(results)
-        for value, shown in zip(results, nodes, strict=True):
-            if shown is not value.node:
-                value.node.replace(shown.copy())
-        return kind
-
-    def on_cast(self, node: Any, scope: Scope) -> Value:
-        value, to = self.value(node.this, scope), node.args["to"]
-        kind = _KINDS.get(to.this.name, TEXT)
-        sizes = [int(size.name) for size in to.expressions if size.name.isdigit()]
-        if to.this.name == "DECIMAL":
-            digits, scale = (*sizes, 10, 0)[:2] if len(sizes) != 1 else (sizes[0], 0)
-            if digits > 65 or scale > min(30, digits):
-                raise SqlError(f"Too-big precision {digits} specified. Maximum is 65.")
-            cast = call("my_cast_decimal", as_number(value).node, digits or 10, scale)
-            return Value(cast, Type("decimal", scale))
-        if kind in TEMPORAL:
-            return Value(call("my_cast_moment", FORMS["h"](value), kind.kind), kind)
-        if kind in (INT, UNSIGNED):
-            return Value(as_whole(value), kind)
-        if kind.kind in ("float", "double"):
-            return Value(as_number(value).node, kind)
-        if to.this.name in ("BINARY", "VARBINARY") or to.args.get("kind") == exp.var("binary"):
-            return Value(exp.cast(as_text(value), "blob"), BYTES)
-        text = as_text(value)
-        return Value(call("my_left", text, sizes[0]) if sizes else text, TEXT)
-
-    def on_currentdate(self, node: Any, scope: Scope) -> Value:
-        return Value(exp.Literal.string(dates.TODAY), DATE)
-
-    def on_currenttime(self, node: Any, scope: Scope) -> Value:
-        return Value(exp.Literal.string(dates.NOON), TIME)
-
-    def on_currenttimestamp(self, node: Any, scope: Scope) -> Value:
-        return Value(exp.Literal.string(f"{dates.TODAY} {dates.NOON}"), DATETIME)
-
-    on_localtime = on_localtimestamp = on_currenttimestamp
-
-    def on_subquery(self, node: Any, scope: Scope) -> Value:
-        query = self._inner(node, scope)
-        return Value(
-            exp.Var(this=f"(SELECT only(c1, count(*)) FROM ({query.sql}))"), query.columns[0].type
-        )
-
-    on_select = on_union = on_subquery
-
-    def on_exists(self, node: Any, scope: Scope) -> Value:
-        return Value(exp.Var(this=f"EXISTS ({self.query(node.this, scope).sql})"), INT)
-
-    def on_in(self, node: Any, scope: Scope) -> Value:
-        wanted, inner = node.this.unnest(), node.args.get("query")
-        if inner is None:
-            value, *items = self.values((node.this, *node.expressions), scope)
-            return Value(_in(value, items), INT)
-        if inner.unnest().args.get("limit"):
-            raise SqlError(
-                "This version of MySQL doesn't yet support 'LIMIT & IN/ALL/ANY/SOME subquery'"
-            )
-        nodes = wanted.expressions if isinstance(wanted, exp.Tuple) else [wanted]
-        query = self._inner(inner, scope, len(nodes))
-        pairs = [
-            comparable(*pair) for pair in zip(self.values(nodes, scope), query.columns, strict=True)
+    def on_case(self, node: Node, scope: Scope) -> Value:
+        """CASE x WHEN y compares as x IN (y)."""
+        branches = [part for part in node.nodes() if part.kind == "branch"]
+        default = node.parts[-2] if "ELSE" in self.words(node) else None
+        subject = None
+        if node.parts[1] not in branches:
+            subject = self.value(node.parts[1], scope)
+        tests = [self.value(branch.parts[1], scope) for branch in branches]
+        conditions = [test.sql if subject is None else _in(subject, [test]).sql for test in tests]
+        last = [default] if default is not None else []
+        results = self.values([branch.parts[3] for branch in branches] + last, scope)
+        shown, kind = unified(results)
+        cases = [
+            f"WHEN {condition} THEN {result}"
+            for condition, result in zip(conditions, shown, strict=False)
         ]
-        left, right = (
-            ", ".join(part.sql("sqlite") for part in side) for side in zip(*pairs, strict=True)
-        )
-        return Value(exp.Var(this=f"(({left}) IN (SELECT {right} FROM ({query.sql})))"), INT)
+        cases += [f"ELSE {shown[-1]}"] if last else []
+        parts = [*([subject] if subject else []), *tests, *results]
+        return Value(f"(CASE {' '.join(cases)} END)", kind, parts)
 
-    def _inner(self, node: Any, scope: Scope, width: int = 1) -> Any:
+    def on_cast(self, node: Node, scope: Scope) -> Value:
+        """CAST(x AS type) and CONVERT(x, type)."""
+        value, end = self.value(node.parts[2], scope), node.parts[4]
+        place, stop = (end, end + 1) if end.__class__ is int else (end.first, end.end)
+        words = self.statement.words[place:stop]
+        sizes = [
+            int(self.statement.token(number))
+            for number in range(place, stop)
+            if self.statement.words[number] == "INTEGER"
+        ]
+        if "ARRAY" in self.words(node):
+            raise unsupported(self.statement.source(node))
+        if words[0] in ("DECIMAL", "DEC"):
+            return _decimal(value, *sizes)
+        kind = BYTES if "BINARY" in words else _TYPES.get(words[0], TEXT)
+        if kind in TEMPORAL:
+            return _moment(value, kind)
+        if kind in (INT, UNSIGNED):
+            return Value(as_whole(value), kind, (value,))
+        if kind.kind in ("float", "double"):
+            return Value(as_number(value).sql, kind, (value,))
+        text = as_text(value)
+        if kind == BYTES:
+            return Value(cast(text, "BLOB"), BYTES, (value,))
+        return Value(call("my_left", text, sizes[0]) if sizes else text, TEXT, (value,))
+
+    def on_convert(self, node: Node, scope: Scope) -> Value:
+        """CONVERT(x USING charset)."""
+        value = self.value(node.parts[2], scope)
+        if self.statement.name(node.parts[4]).lower() == "binary":
+            return Value(cast(as_text(value), "BLOB"), BYTES, (value,))
+        return Value(as_text(value), TEXT, (value,))
+
+    def on_query_parens(self, node: Node, scope: Scope) -> Value:
+        """A query as a value."""
+        query = self._inner(node, scope)
+        (one,) = query.columns
+        sql, keys = (
+            f"(SELECT only({name}, count(*)) FROM ({query.sql}))" if name else ""
+            for name in (one.sql, one.stored_key)
+        )
+        return Value(sql, one.type, stored_key=keys)
+
+    def on_exists(self, node: Node, scope: Scope) -> Value:
+        return Value(f"(EXISTS ({self.query(node.parts[1], scope).sql}))", INT)
+
+    def on_in_list(self, node: Node, scope: Scope) -> Value:
+        value, *items = self.values(node.nodes(), scope)
+        found = _in(value, items)
+        return _negated(found) if "NOT" in self.words(node) else found
+
+    def on_in_query(self, node: Node, scope: Scope) -> Value:
+        wanted, inner = node.parts[0], node.parts[-1]
+        if _limit(inner):
+            raise _limited()
+        while wanted.kind == "brackets":
+            wanted = wanted.parts[1]
+        nodes = wanted.nodes() if wanted.kind == "row" else [wanted]
+        query = self._inner(inner, scope, len(nodes))
+        values = self.values(nodes, scope)
+        pairs = [comparable(*pair) for pair in zip(values, query.columns, strict=True)]
+        left, right = (", ".join(side) for side in zip(*pairs, strict=True))
+        found = Value(f"(({left}) IN (SELECT {right} FROM ({query.sql})))", INT, values)
+        return _negated(found) if "NOT" in self.words(node) else found
+
+    def _inner(self, node: Node, scope: Scope, width: int = 1) -> Query:
         query = self.query(node, scope)
         if len(query.columns) != width:
             raise SqlError(f"Operand should contain {width} column(s)")
         return query
 
 
-def _in(value: Value, items: Iterable[Value]) -> Any:
+def moved(date: Value, amount: Value, unit: str, sign: int) -> Value:
+    """A date plus `sign` times an amount of a unit."""
+    literal = amount.type == TEXT and re.fullmatch(r"-?\d*\.?\d+", amount.text or "")
+    kind = date.type if date.type in (DATE, DATETIME) else TEXT
+    if kind == DATE and unit not in DAY_UNITS:
+        kind = DATETIME
+    shown = amount.text if literal else amount.sql
+    sql = call("my_shift", as_text(date), str(shown), quoted(unit), sign)
+    return Value(sql, kind, (date, amount))
+
+
+def _moment(value: Value, kind: Type) -> Value:
+    return Value(call("my_cast_moment", FORMS["h"](value), quoted(kind.kind)), kind, (value,))
+
+
+def _decimal(value: Value, digits: int = 10, scale: int = 0) -> Value:
+    if digits > 65 or scale > min(30, digits):
+        raise SqlError(f"Too-big precision {digits} specified. Maximum is 65.")
+    sql = call("my_cast_decimal", as_number(value).sql, digits or 10, scale)
+    return Value(sql, Type("decimal", scale), (value,))
+
+
+_BITS = {"&": "&", "|": "|", "^": "^", "~": "~", "<<": "<", ">>": ">"}
+
+
+def _bits(sign: str, one: Value, other: Value) -> Value:
+    operands = quoted(_BITS[sign]), as_whole(one), as_whole(other)
+    return Value(call("my_bits", *operands), UNSIGNED, (one, other))
+
+
+def _calculated(sign: str, one: Value, other: Value) -> Value:
+    """Arithmetic."""
+    if "row" in (one.kind, other.kind):
+        raise SqlError("Operand should contain 1 column(s)")
+    left, right = as_number(one), as_number(other)
+    kind = common_type((left.type, right.type))
+    if sign in ("DIV", "MOD", "%"):
+        name = "my_div" if sign == "DIV" else "my_mod" if kind.exact else "my_fmod"
+        result = INT if sign == "DIV" else kind
+        return Value(call(name, left.sql, right.sql), result, (one, other))
+    if sign == "/":
+        divided = f"({cast(left.sql, 'REAL')} / {right.sql})"
+        return Value(divided, quotient(left.type if kind.exact else kind), (one, other))
+    both = joined(sign, left, right, kind)
+    if kind.kind == "decimal":
+        scales = [value.type.scale or 0 for value in (left, right)]
+        scale = min(30, sum(scales) if sign == "*" else max(scales))
+        return Value(call("my_fixed", both.sql, scale), Type("decimal", scale), (one, other))
+    return both
+
+
+def modulo(one: Value, other: Value) -> Value:
+    """MOD(one, other)."""
+    return _calculated("MOD", one, other)
+
+
+def _negated(value: Value) -> Value:
+    return Value(f"(NOT {value.sql})", INT, (value,))
+
+
+def _in(value: Value, items: Sequence[Value]) -> Value:
     """value IN (items). Each item is compared by its own type."""
+    if value.kind == "row":
+        tests = [_compared("=", value, item).sql for item in items]
+        return Value(alternatives(tests), INT, (value, *items))
     pairs = [comparable(value, item) for item in items]
     if all(left == pairs[0][0] for left, _ in pairs):
-        return exp.In(this=pairs[0][0], expressions=[item for _, item in pairs])
-    return exp.paren(exp.or_(*(exp.In(this=left, expressions=[item]) for left, item in pairs)))
+        sql = f"({pairs[0][0]} IN ({', '.join([item for _, item in pairs])}))"
+    else:
+        sql = alternatives(f"{left} IN ({item})" for left, item in pairs)
+    return Value(sql, INT, (value, *items))
 
 
-def _compared(sign: Any, one: Value, other: Value) -> Value:
+def _compared(sign: str, one: Value, other: Value) -> Value:
+    if "row" in (one.kind, other.kind):
+        return _compared_rows(sign, one, other)
     left, right = comparable(one, other)
     kinds, scales = (one.type, other.type), (one.type.scale, other.type.scale)
     numbers = all(kind.exact or kind.kind in ("float", "double") for kind in kinds)
     fixed = None not in scales and not all(kind.exact for kind in kinds)
-    if numbers and fixed and one.type != other.type and sign in _SIGNS:
-        return Value(call("my_exactly", _SIGNS[sign], left, right, max(map(int, scales))), INT)  # type: ignore[arg-type]
-    return Value(sign(this=left, expression=right), INT)
+    if numbers and fixed and one.type != other.type and sign != "<=>":
+        scale = max(int(scale or 0) for scale in scales)
+        return Value(call("my_exactly", quoted(sign), left, right, scale), INT, (one, other))
+    shown = "IS" if sign == "<=>" else sign
+    return Value(f"({left} {shown} {right})", INT, (one, other), "=" if sign == "=" else "")
 
 
-def _must_hold(node: Any) -> bool:
-    """Whether a comparison is a condition of WHERE or ON by itself, or joined by AND."""
-    parent = node.parent
-    while isinstance(parent, exp.And | exp.Paren):
-        parent = parent.parent
-    return isinstance(parent, exp.Where | exp.Join)
+def _compared_rows(sign: str, one: Value, other: Value) -> Value:
+    if one.kind != other.kind or len(one.parts) != len(other.parts):
+        raise SqlError(f"Operand should contain {max(len(one.parts), 1)} column(s)")
+    if sign not in ("=", "<>", "<=>"):
+        raise unsupported(f"a comparison of rows by {sign}")
+    equal = "<=>" if sign == "<=>" else "="
+    tests = [_compared(equal, *pair) for pair in zip(one.parts, other.parts, strict=True)]
+    found = Value(alternatives([test.sql for test in tests], "AND"), INT, tests, "AND")
+    return _negated(found) if sign == "<>" else found
+
+
+def _limit(node: Node) -> bool:
+    """Whether a query in brackets has LIMIT."""
+    while node.kind == "query_parens" and len(node.parts) == 3:
+        node = node.parts[1]
+    return node.part("limit") is not None
+
+
+def _limited() -> SqlError:
+    return unsupported("LIMIT & IN/ALL/ANY/SOME subquery")

@@ -1,5 +1,4 @@
-"""MySQL's collation, and its functions that SQLite lacks or defines differently, by the names that
-SQLGlot uses for them in SQLite."""
+"""MySQL's collation, LIKE and REGEXP, as SQLite calls them back."""
 
 from __future__ import annotations
 

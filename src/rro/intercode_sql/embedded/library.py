@@ -26,11 +26,6 @@ AGGREGATES = {
     **{"STDDEV_SAMP": "stddev_samp", "VARIANCE": "var_pop", "VAR_POP": "var_pop"},
     **{"VAR_SAMP": "var_samp", "BIT_AND": "bit_and", "BIT_OR": "bit_or", "BIT_XOR": "bit_xor"},
 }
-WINDOWS = {
-    **{"ROW_NUMBER": (0, 0), "RANK": (0, 0), "DENSE_RANK": (0, 0), "PERCENT_RANK": (0, 0)},
-    **{"CUME_DIST": (0, 0), "NTILE": (1, 1), "LAG": (1, 3), "LEAD": (1, 3), "NTH_VALUE": (2, 2)},
-    **{"FIRST_VALUE": (1, 1), "LAST_VALUE": (1, 1)},
-}
 
 
 class Signature(NamedTuple):

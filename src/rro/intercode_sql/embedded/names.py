@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
-from sqlglot import exp
-
-from rro.intercode_sql.embedded.store import Table, Type
+from rro.intercode_sql.embedded.store import Table
+from rro.intercode_sql.embedded.syntax import Node
+from rro.intercode_sql.embedded.values import Value
 from rro.intercode_sql.engine import SqlError
 
 SELECT_LIST, WHERE, ON = "field list", "where clause", "on clause"
@@ -28,15 +27,6 @@ NOT_LISTED = (
 )
 
 
-class Value(NamedTuple):
-    """A translated expression: SQLGlot's node in SQLite's SQL, its type in MySQL, and its name if
-    it is a column."""
-
-    node: Any
-    type: Type
-    name: str = ""
-
-
 @dataclass(eq=False)
 class Source:
     """A table or subquery in FROM."""
@@ -47,14 +37,26 @@ class Source:
     """Its name in the statement."""
     columns: Mapping[str, Value]
     """Its columns, by name in lower case."""
-    place: Any = None
-    """Its node in the translated tree."""
     table: Table | None = None
     """The stored table, unless it is a subquery."""
     used: set[str] = field(default_factory=set)
     """Names of the columns that the statement uses."""
     after: Sequence[Source] = ()
     """The sources that an outer join reads before it."""
+
+
+@dataclass(eq=False)
+class Join:
+    """A join, whose condition is translated after the select list."""
+
+    condition: Node | None
+    """The condition of ON."""
+    visible: Sequence[Source]
+    """The sources that the condition may use."""
+    optional: str
+    """The alias of its optional source."""
+    sql: str = ""
+    """ON with the translated condition."""
 
 
 @dataclass(eq=False)
@@ -73,42 +75,41 @@ class Scope:
     """The select list."""
     groups: list[Value] = field(default_factory=list)
     """The expressions of GROUP BY."""
+    absent: set[str] = field(default_factory=set)
+    """Those that are NULL in totals of WITH ROLLUP."""
     merged: dict[str, Value] = field(default_factory=dict)
     """Columns that USING merges, by name."""
-    equal: list[tuple[Any, Any]] = field(default_factory=list)
+    equal: list[tuple[Value | None, Value]] = field(default_factory=list)
     """Pairs (expression, column that it determines); the expression of a constant is None."""
-    joins: list[tuple[Any, Sequence[Source], str]] = field(default_factory=list)
-    """The joins, in the order of their conditions, each with the sources that its condition may
-    use, and the alias of its optional one."""
+    joins: list[Join] = field(default_factory=list)
+    """The joins, in the order of their conditions."""
     optional: str = ""
     """Alias of the optional source of an outer join, while its ON is translated."""
     in_aggregate: bool = False
     """Whether the arguments of an aggregate are translated."""
     aggregated: bool = False
     """Whether the query has an aggregate."""
-    rollup: bool = False
-    """Whether the groups are WITH ROLLUP."""
+    named_windows: dict[str, Node] = field(default_factory=dict)
+    """The windows of WINDOW, by name in lower case."""
     windows: list[tuple[Value, str]] = field(default_factory=list)
     """What the last window sorts the rows by, each with its direction."""
     sorts: bool = False
     """Whether an aggregate of distinct values makes MySQL sort by the groups."""
 
-    def find(self, node: Any) -> Value:
-        """The expression that a column's name refers to, here or in a scope around this one. Raises
-        SqlError if the name is unknown or ambiguous."""
+    def find(self, path: Sequence[str]) -> Value:
+        """The expression that a column's name refers to, here or in a scope around this one; its
+        qualifiers are before it in `path`. Raises SqlError if the name is unknown or ambiguous."""
         scope: Scope | None = self
         while scope is not None:
-            if column := scope._own(node, self.clause):
+            if column := scope._own(path, self.clause):
                 return column
             scope = scope.outer
-        raise SqlError(
-            f"Unknown column '{'.'.join(part.name for part in node.parts)}' in '{self.clause}'"
-        )
+        raise SqlError(f"Unknown column '{'.'.join(path)}' in '{self.clause}'")
 
-    def _own(self, node: Any, clause: str) -> Value | None:
-        name, table = node.name.lower(), node.table.lower()
-        sources = [source for source in self.named(node) if name in source.columns]
-        if len(sources) > 1 and (table or name not in self.merged):
+    def _own(self, path: Sequence[str], clause: str) -> Value | None:
+        name = path[-1].lower()
+        sources = [source for source in self.named(path[:-1]) if name in source.columns]
+        if len(sources) > 1 and (len(path) > 1 or name not in self.merged):
             raise SqlError(f"Column '{name}' in {clause} is ambiguous")
         for source in sources:
             source.used.add(name)
@@ -118,16 +119,18 @@ class Scope:
         if self.clause != HAVING:
             return column or self.selected(name)
         # Of the columns, HAVING may use only those that are groups.
-        grouped = column and any(group.node == column.node for group in self.groups)
+        grouped = column and any(group.sql == column.sql for group in self.groups)
         return self.selected(name) or (column if grouped else None)
 
-    def named(self, node: Any) -> list[Source]:
+    def named(self, path: Sequence[str]) -> Sequence[Source]:
         """The visible sources that a column's qualifiers name; all visible ones if it has none."""
-        table, database = node.table.lower(), node.db.lower()
+        if not path:
+            return self.visible
+        table, database = path[-1].lower(), path[0].lower() if len(path) > 1 else ""
         return [
             source
             for source in self.visible
-            if table in ("", source.name.lower())
+            if source.name.lower() == table
             and (not database or (source.table is not None and source.table.database == database))
         ]
 
@@ -135,66 +138,63 @@ class Scope:
         """The first item of the select list with that name."""
         return next((item for item in self.output if item.name.lower() == name), None)
 
-    def equate(self, one: Any, other: Any) -> None:
-        """Note that two translated expressions are equal in all rows."""
-        for known, to in ((one, other), (other, one)):
-            if (
-                isinstance(to, exp.Column)
-                and isinstance(known, exp.Column | exp.Literal)
-                and self.optional in ("", to.table)
-            ):
-                self.equal.append(
-                    (None if isinstance(known, exp.Literal) else known.copy(), to.copy())
-                )
+    def hold(self, condition: Value) -> None:
+        """Note what a condition says of all rows: which of its values are equal."""
+        if condition.kind == "AND":
+            for part in condition.parts:
+                self.hold(part)
+        elif condition.kind == "=":
+            self.equate(*condition.parts)
 
-    def is_fixed(self, node: Any) -> bool:
+    def equate(self, one: Value, other: Value) -> None:
+        """Note that two values are equal in all rows."""
+        for known, to in ((one, other), (other, one)):
+            constant = known.text is not None
+            if to.column and (constant or known.column) and self.optional in ("", to.table):
+                self.equal.append((None if constant else known, to))
+
+    def is_fixed(self, value: Value) -> bool:
         """Whether an expression is a constant, or a column of a scope around this one.
 
         In GROUP BY and ORDER BY, SQLite would take a constant for a position, and does not know
         columns of outer scopes.
         """
-        outside = isinstance(node, exp.Column) and all(
-            source.alias != node.table for source in self.sources
+        return value.text is not None or (
+            bool(value.column) and all(source.alias != value.table for source in self.sources)
         )
-        return isinstance(node, exp.Literal) or outside
 
-    def check(self, clause: str, nodes: Iterable[Any], known: set[Any], message: str) -> None:
+    def check(self, clause: str, values: Iterable[Value], known: set[str], message: str) -> None:
         """Raises SqlError for the first expression with a column that is not determined by the
         `known` expressions."""
-        for number, node in enumerate(nodes, 1):
-            if (column := self._undetermined(node, known)) is not None:
+        for number, value in enumerate(values, 1):
+            if (column := self._undetermined(value, known)) is not None:
                 raise SqlError(message.format(number, clause, self._full_name(column)))
 
-    def _full_name(self, column: Any) -> str:
+    def _full_name(self, column: Value) -> str:
         source = next(source for source in self.sources if source.alias == column.table)
-        name = next(value.name for value in source.columns.values() if value.node == column)
+        name = next(value.name for value in source.columns.values() if value.sql == column.sql)
         database = f"{source.table.database}." if source.table else ""
         return f"{database}{source.name}.{name}"
 
-    def determined(self) -> set[Any]:
+    def determined(self) -> set[str]:
         """The expressions that the groups determine, directly, by equalities or by unique keys."""
-        known, before = {group.node for group in self.groups}, -1
+        known, before = {group.sql for group in self.groups}, -1
         while before < len(known):
             before = len(known)
-            known |= {to for one, to in self.equal if one is None or one in known}
+            known |= {to.sql for one, to in self.equal if one is None or one.sql in known}
             for source in self.sources:
                 unique = source.table.unique if source.table else ()
                 if any(
-                    all(source.columns[name].node in known for name in names) for names in unique
+                    all(source.columns[name].sql in known for name in names) for names in unique
                 ):
-                    known |= {column.node for column in source.columns.values()}
+                    known |= {column.sql for column in source.columns.values()}
         return known
 
-    def _undetermined(self, node: Any, known: set[Any]) -> Any:
+    def _undetermined(self, value: Value, known: set[str]) -> Value | None:
         """The first column of an expression that `known` does not determine, or None."""
-        if (
-            (isinstance(node, exp.AggFunc) and not isinstance(node.parent, exp.Window))
-            or node in known
-            or self.is_fixed(node)
-        ):
+        if value.kind in ("SUM", "aggregate") or value.sql in known or self.is_fixed(value):
             return None
-        if isinstance(node, exp.Column):
-            return node
-        parts = node.iter_expressions()
-        columns = (self._undetermined(part, known) for part in parts)
+        if value.column:
+            return value
+        columns = (self._undetermined(part, known) for part in value.parts)
         return next((column for column in columns if column is not None), None)

@@ -25,7 +25,7 @@ def _rank(source: Source, before: list[Source], scope: Scope) -> tuple[bool, boo
     """Sort key of the next source to read: those whose rows an equality finds by an index first,
     then those for which it does so without an index, then by estimated number of rows."""
     known, table = {other.alias for other in before}, source.table
-    equal = [(one, to.name.lower()) for one, to in scope.equal if to.table == source.alias]
+    equal = [(one, to.column) for one, to in scope.equal if to.table == source.alias]
     joined = {name for one, name in equal if one is not None and one.table in known}
     indexed = table is not None and any(names[0] in joined for names in table.indexes.values())
     rows = (table.rows if table else 100) * 0.1 ** sum(one is None for one, _ in equal)
@@ -37,9 +37,7 @@ def _index(source: Source, scope: Scope) -> str:
     index that groups them, by one with all columns that the statement uses, or by the primary
     key."""
     indexes = source.table.indexes if source.table else {}
-    groups = (
-        {group.node.name.lower() for group in scope.groups} if len(scope.sources) == 1 else set()
-    )
+    groups = {group.column for group in scope.groups} if len(scope.sources) == 1 else set()
     for order, names in indexes.items():
         if groups and groups == set(names[: len(groups)]):
             return order

@@ -4,237 +4,290 @@ order."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-from sqlglot import exp
-from sqlglot.dialects.mysql import MySQL
 
 from rro.intercode_sql.embedded import names
-from rro.intercode_sql.embedded.names import Scope, Source, Value
+from rro.intercode_sql.embedded.names import Scope, Source
 from rro.intercode_sql.embedded.order import reading_order
-from rro.intercode_sql.embedded.sources import QUERY_PARTS, Sources
+from rro.intercode_sql.embedded.sources import Sources
 from rro.intercode_sql.embedded.store import TEXT, common_type
-from rro.intercode_sql.embedded.values import Query, alias_of, as_text, column_of, key, sql_of
+from rro.intercode_sql.embedded.syntax import Node
+from rro.intercode_sql.embedded.values import Query, Value, as_text, column, key, unsupported
 from rro.intercode_sql.engine import SqlError
 
+# What stands around the SELECTs of a query.
+_AROUND = {"with", "order", "limit", "locking"}
 # Columns of all SELECTs of one statement.
 MAX_COLUMNS = 4096
 # Added to the row numbers of the second query of a set operation.
 _SECOND = 1 << 40
-_text = MySQL().generator().generate
 
 
 class Queries(Sources):
-    """Translates one statement: `nodes` are those of its tree, `database` is the one in use. Raises
-    SqlError if a table does not exist."""
+    """Translates one statement. Raises SqlError if a table does not exist."""
 
-    def query(self, node: Any, outer: Scope | None = None, numbered: bool = False) -> Query:
-        """Translate a query in the scope `outer`; `numbered` asks for row numbers. Raises SqlError
-        if MySQL rejects it."""
-        if isinstance(node, exp.Subquery):
-            return self._sorted(self.query(node.this, outer, True), node, outer, numbered)
-        if isinstance(node, exp.SetOperation):
-            return self._set_operation(node, outer, numbered)
-        return self._select(node, outer, numbered)
+    def query(self, node: Node, outer: Scope | None = None, source: bool = False) -> Query:
+        """Translate a query in the scope `outer`; a `source` of another one has row numbers. Raises
+        SqlError if MySQL rejects it."""
+        while node.kind == "query_parens" and len(node.parts) == 3:
+            node = node.parts[1]
+        known, body = self._commons, node
+        if node.kind in ("query", "query_statement", "query_parens"):
+            if common := node.part("with"):
+                self.add_common_tables(common)
+            body = next(part for part in node.nodes() if part.kind not in _AROUND)
+        order, limit = node.part("order"), self._limit(node.part("limit"))
+        if body.kind == "select":
+            query = self._select(body, outer, source, order, limit)
+        elif body.kind == "set_operation":
+            query = self._set_operation(body, outer, source, order, limit)
+        elif body.kind in ("query_parens", "query"):
+            inner = self.query(body, outer, True)
+            query = self._sorted(inner, order, limit, outer, source)
+        else:
+            raise unsupported(self.statement.source(body))
+        self._commons = known
+        return query
 
-    def _select(self, node: Any, outer: Scope | None, numbered: bool) -> Query:
-        scope, distinct, limit = Scope(outer), node.args.get("distinct"), _limit(node)
-        self._open(node, scope)
-        self._select_list(node, scope)
-        self._condition(node.args.get("where"), names.WHERE, scope)
-        self._join_conditions(scope)
-        self._group(node, scope)
-        self._condition(node.args.get("having"), names.HAVING, scope)
-        order = self._order(node, scope)
-        single = self._check(node, scope, [value.node for value, _ in order])
-        order += [(group, "") for group in scope.groups if scope.sorts]
-        order = order or ([] if numbered else scope.windows)
-        keys = [sql_of(key(value)) + way for value, way in order if not scope.is_fixed(value.node)]
-        keys = [] if single else keys + reading_order(scope)
-        for part in (*QUERY_PARTS, "distinct", "windows", "operation_modifiers"):
-            node.set(part, None)
-        output = list(enumerate(scope.output, 1))
-        columns = [alias_of(value.node, f"c{n}") for n, value in output]
-        rollup = node.args.get("group") is not None and scope.rollup
-        numbers = [exp.Var(this=_number(keys))] if (numbered or distinct) and not rollup else []
-        node.set("expressions", columns + numbers)
-        result = [value._replace(node=column_of(f"c{n}")) for n, value in output]
-        if rollup:
-            order = [(value, way) for value, way in order if not scope.is_fixed(value.node)]
-            return self._rolled_up(node, scope, order, (limit, numbered, distinct), result)
-        if distinct:
-            return self._grouped(Query(sql_of(node), result), [], limit, numbered, "")
-        return Query(f"{sql_of(node)}{_order_by(keys)}{limit}", result)
-
-    def _rolled_up(
-        self, node: Any, scope: Scope, order: list[Any], how: tuple[str, bool, Any], result: Any
+    def _select(
+        self, node: Node, outer: Scope | None, source: bool, order: Node | None, limit: str
     ) -> Query:
+        scope, distinct = Scope(outer), not {"DISTINCT", "DISTINCTROW"}.isdisjoint(self.words(node))
+        clauses = {part.kind: part for part in node.nodes()}
+        for window in clauses["windows"].nodes() if "windows" in clauses else ():
+            name = self.statement.name(window.first).lower()
+            scope.named_windows[name] = window.parts[-1]
+        pieces = self.open(clauses.get("from"), scope)
+        scope.output = self._select_list(clauses["items"], scope)
+        where = self._condition(clauses.get("where"), names.WHERE, scope)
+        self.join_conditions(scope)
+        rollup = self._group(clauses.get("group"), scope)
+        having = self._condition(clauses.get("having"), names.HAVING, scope)
+        sorts = self._order(order, scope)
+        single = self._check(scope, [value for value, _ in sorts], distinct)
+        sorts += [(group, "") for group in scope.groups if scope.sorts]
+        sorts = sorts or ([] if source else scope.windows)
+        tables = "".join([piece if isinstance(piece, str) else piece.sql for piece in pieces])
+        condition = f" WHERE {where.sql}" if where else ""
+        if having and not scope.groups and not scope.aggregated:
+            # Without groups, HAVING is a condition on rows.
+            condition = f" WHERE {f'{where.sql} AND ' if where else ''}{having.sql}"
+            having = None
+        rest = tables + condition
+        columns = [
+            column("", f"c{n}", value, bool(value.stored_key and value.column) and not rollup)
+            for n, value in enumerate(scope.output, 1)
+        ]
+        if rollup:
+            keys = [f"o{n}{way}" for n, (_, way) in enumerate(sorts)]
+            keys += [f"{mark}{n}" for n in range(len(scope.groups)) for mark in "hg"]
+            rest = f" FROM ({' UNION ALL '.join(self._levels(clauses, order, scope, rest))})"
+            shown = [one.sql for one in columns]
+        else:
+            rest += _group_by(scope, scope.groups) + (f" HAVING {having.sql}" if having else "")
+            keys = [f"{key(value)}{way}" for value, way in sorts if not scope.is_fixed(value)]
+            keys = [] if single else keys + reading_order(scope)
+            shown = [
+                f"{value.sql} AS {one.sql}"
+                for value, one in zip(scope.output, columns, strict=True)
+            ]
+            if source or distinct or outer is not None:
+                pairs = zip(scope.output, columns, strict=True)
+                shown += [
+                    f"{value.stored_key} AS {one.stored_key}"
+                    for value, one in pairs
+                    if one.stored_key
+                ]
+        shown += [_number(keys)] if source or distinct else []
+        query = Query(f"SELECT {', '.join(shown)}{rest}", columns)
+        if distinct:
+            return self._grouped(query, [], limit, source, "")
+        return query._replace(sql=f"{query.sql}{_order_by(keys)}{limit}")
+
+    def _levels(
+        self, clauses: dict[str, Node], order: Node | None, scope: Scope, rest: str
+    ) -> Iterator[str]:
         """WITH ROLLUP: one query for each number of groups, in which the others are NULL. The rows
         are in the order of the groups, the totals of a group behind it, unless ORDER BY is set."""
-        limit, numbered, distinct = how
-        groups, queries = scope.groups, list[str]()
+        groups = scope.groups
         for count in range(len(groups), -1, -1):
-            level = node.copy()
-            extra = [alias_of(value.node, f"o{n}") for n, (value, _) in enumerate(order)]
-            level.set("expressions", level.expressions + extra)
-            absent = {value.node for value in groups[count:]} | {
-                key(value) for value in groups[count:]
-            }
-            for part in [*level.expressions, *filter(None, [level.args.get("having")])]:
-                _without(part, absent)
-            marks = [
-                f"{sql_of(key(value)) if n < count else 'NULL'} AS g{n}, {int(n >= count)} AS h{n}"
+            scope.absent, scope.clause = {value.sql for value in groups[count:]}, names.SELECT_LIST
+            scope.output = self._select_list(clauses["items"], scope)
+            having = self._condition(clauses.get("having"), names.HAVING, scope)
+            sorts = self._order(order, scope)
+            shown = [f"{value.sql} AS c{n}" for n, value in enumerate(scope.output, 1)]
+            shown += [f"{key(value)} AS o{n}" for n, (value, _) in enumerate(sorts)]
+            shown += [
+                f"{key(value) if n < count else 'NULL'} AS g{n}, {int(n >= count)} AS h{n}"
                 for n, value in enumerate(groups)
             ]
-            level.set("expressions", level.expressions + [exp.Var(this=mark) for mark in marks])
-            keys = [key(value).copy() for value in groups[:count]]
-            level.set("group", exp.Group(expressions=keys or [exp.Null()]))
-            queries.append(sql_of(level))
-        keys = [f"o{n}{way}" for n, (_, way) in enumerate(order)]
-        keys += [f"{mark}{n}" for n in range(len(groups)) for mark in "hg"]
-        columns = ", ".join(value.node.name for value in result)
-        shown = f", {_number(keys)}" if numbered or distinct else ""
-        sql = f"SELECT {columns}{shown} FROM ({' UNION ALL '.join(queries)})"
-        if distinct:
-            return self._grouped(Query(sql, result), [], limit, numbered, "")
-        return Query(f"{sql}{_order_by(keys)}{limit}", result)
+            level = f"SELECT {', '.join(shown)}{rest}{_group_by(scope, groups[:count])}"
+            yield level + (f" HAVING {having.sql}" if having else "")
 
-    def _select_list(self, node: Any, scope: Scope) -> None:
-        for item in list(node.expressions):
-            if item.is_star:
-                scope.output += self._star(
-                    item if isinstance(item, exp.Column) else exp.Column(this=item), scope
-                )
+    def _select_list(self, node: Node, scope: Scope) -> list[Value]:
+        output = list[Value]()
+        for item in node.parts:
+            if item.__class__ is int:
+                if self.statement.words[item] == "*":
+                    output += self._star([], scope)
+            elif item.kind == "star":
+                output += self._star(list(map(self.statement.name, item.parts[:-1:2])), scope)
             else:
-                value = self.value(item.this if isinstance(item, exp.Alias) else item, scope)
-                scope.output.append(value._replace(name=item.alias_or_name or _text(item)))
-            if self._columns + len(scope.output) > MAX_COLUMNS:
+                named = item.parts[0] if item.kind == "item" else item
+                output.append(self.value(named, scope)._replace(name=self._name(item)))
+            if self._columns + len(output) > MAX_COLUMNS:
                 raise SqlError("Too many columns")
-        self._columns += len(scope.output)
+        self._columns += len(output)
+        return output
 
-    def _star(self, node: Any, scope: Scope) -> Iterator[Value]:
-        merged, sources = {} if node.table else scope.merged, scope.named(node)
+    def _name(self, item: Node) -> str:
+        """The name of an item of the select list."""
+        if item.kind in ("item", "name"):
+            return self.statement.name(item.parts[-1])
+        return self.statement.source(item)
+
+    def _star(self, path: Sequence[str], scope: Scope) -> Iterator[Value]:
+        merged, sources = {} if path else scope.merged, scope.named(path)
         yield from merged.values()
         for source in sources:
             source.used.update(source.columns)
-            yield from (column for name, column in source.columns.items() if name not in merged)
+            yield from (value for name, value in source.columns.items() if name not in merged)
         if not sources:
-            name = ".".join(part.name for part in node.parts[:-1])
-            raise SqlError(f"Unknown table '{name}'" if name else "No tables used")
+            raise SqlError(f"Unknown table '{'.'.join(path)}'" if path else "No tables used")
 
-    def _condition(self, clause: Any, name: str, scope: Scope) -> None:
+    def _condition(self, clause: Node | None, name: str, scope: Scope) -> Value | None:
         scope.clause = name
-        if clause is not None:
-            self.value(clause.this, scope)
+        if clause is None:
+            return None
+        condition = self.value(clause.parts[1], scope)
+        if name == names.WHERE:
+            scope.hold(condition)
+        return condition
 
-    def _group(self, node: Any, scope: Scope) -> None:
-        group, scope.clause = node.args.get("group"), names.GROUP
-        if group is not None:
-            scope.groups = [self._listed(item, scope) for item in group.expressions]
-            keys = [key(value).copy() for value in scope.groups if not scope.is_fixed(value.node)]
-            scope.rollup = bool(group.args.get("rollup"))
-            node.set("group", exp.Group(expressions=keys or [exp.Null()]))
+    def _group(self, clause: Node | None, scope: Scope) -> bool:
+        """Set the groups of a scope. Returns whether they are WITH ROLLUP."""
+        scope.clause = names.GROUP
+        if clause is None:
+            return False
+        scope.groups = [self._listed_item(item, scope) for item in clause.nodes()]
+        return "ROLLUP" in self.words(clause)
 
-    def _order(self, node: Any, scope: Scope) -> list[tuple[Value, str]]:
-        order, scope.clause = node.args.get("order"), names.ORDER
-        items = order.expressions if order is not None else ()
-        return [
-            (self._listed(item.this, scope), " DESC" if item.args.get("desc") else "")
-            for item in items
-        ]
+    def _order(self, order: Node | None, scope: Scope) -> list[tuple[Value, str]]:
+        scope.clause = names.ORDER
+        return [(self._listed_item(item, scope), way) for item, way in self.order_items(order)]
 
-    def _listed(self, node: Any, scope: Scope) -> Value:
+    def _listed_item(self, node: Node, scope: Scope) -> Value:
         """An item of GROUP BY or ORDER BY. A number is a position in the select list; in ORDER BY,
         a name refers to the select list first."""
-        if node.is_int and 1 <= int(node.name) <= len(scope.output):
-            return scope.output[int(node.name) - 1]
-        if node.is_int:
-            raise SqlError(f"Unknown column '{node.name}' in '{scope.clause}'")
-        bare = scope.clause == names.ORDER and isinstance(node, exp.Column) and not node.table
-        return (scope.selected(node.name.lower()) if bare else None) or self.value(node, scope)
+        place = self.place(node)
+        if place is not None:
+            if 1 <= place <= len(scope.output):
+                return scope.output[place - 1]
+            raise SqlError(f"Unknown column '{place}' in '{scope.clause}'")
+        bare = scope.clause == names.ORDER and node.kind == "name" and len(node.parts) == 1
+        named = scope.selected(self.statement.name(node.first).lower()) if bare else None
+        return named or self.value(node, scope)
 
-    def _check(self, node: Any, scope: Scope, order: Sequence[Any]) -> bool:
+    def _check(self, scope: Scope, order: Sequence[Value], distinct: bool) -> bool:
         """Check the select list and the order against the groups. Returns whether all rows are one
         group."""
-        shown, having = [value.node for value in scope.output], node.args.get("having")
         if scope.groups or scope.aggregated:
             message = names.NOT_GROUPED if scope.groups else names.NOT_AGGREGATED
             known = scope.determined()
-            scope.check("SELECT list", shown, known, message)
+            scope.check("SELECT list", scope.output, known, message)
             scope.check("ORDER BY clause", order if scope.groups else (), known, message)
-        elif having is not None:
-            # Without groups, HAVING is a condition on rows.
-            node.where(having.this, copy=False).set("having", None)
-        if node.args.get("distinct") and not scope.groups:
-            scope.check("ORDER BY clause", order, set(shown), names.NOT_LISTED)
+        if distinct and not scope.groups:
+            shown = {value.sql for value in scope.output}
+            scope.check("ORDER BY clause", order, shown, names.NOT_LISTED)
         return scope.aggregated and not scope.groups
 
-    def _set_operation(self, node: Any, outer: Scope | None, numbered: bool) -> Query:
-        left, right = self.query(node.this, outer, True), self.query(node.expression, outer, True)
+    def _set_operation(
+        self, node: Node, outer: Scope | None, source: bool, order: Node | None, limit: str
+    ) -> Query:
+        words = self.statement.words[node.parts[0].end : node.parts[-1].first]
+        left, right = (self.query(part, outer, True) for part in (node.parts[0], node.parts[-1]))
         if len(left.columns) != len(right.columns):
             raise SqlError("The used SELECT statements have a different number of columns")
         pairs = list(zip(left.columns, right.columns, strict=True))
-        columns = [one._replace(type=common_type((one.type, other.type))) for one, other in pairs]
+        columns = [
+            column(
+                "",
+                one.column,
+                one._replace(type=common_type((one.type, other.type))),
+                bool(one.stored_key and other.stored_key),
+            )
+            for one, other in pairs
+        ]
+        keys = "".join([f"{to.stored_key}, " for to in columns if to.stored_key])
         first, second = (
-            ", ".join(
-                f"{sql_of(as_text(value) if to.type == TEXT else value.node)} AS {to.node.name}"
+            "".join(
+                f"{as_text(value) if to.type == TEXT else value.sql} AS {to.sql}, "
                 for value, to in zip(query.columns, columns, strict=True)
             )
+            + keys
             for query in (left, right)
         )
         sql = (
-            f'SELECT {first}, "#" FROM ({left.sql}) UNION ALL '
-            f'SELECT {second}, "#" + {_SECOND} FROM ({right.sql})'
+            f'SELECT {first}"#" FROM ({left.sql}) UNION ALL '
+            f'SELECT {second}"#" + {_SECOND} FROM ({right.sql})'
         )
         both = f'sum("#" >= {_SECOND})'
-        having = {
-            "except": f" HAVING NOT {both}",
-            "intersect": f' HAVING {both} AND min("#") < {_SECOND}',
-        }.get(node.key, "")
-        every = isinstance(node, exp.Union) and not node.args.get("distinct")
-        return self._sorted(Query(sql, columns), node, outer, numbered, None if every else having)
+        having: str | None = {
+            "EXCEPT": f" HAVING NOT {both}",
+            "INTERSECT": f' HAVING {both} AND min("#") < {_SECOND}',
+        }.get(words[0], "")
+        if "ALL" in words:
+            if words[0] != "UNION":
+                raise unsupported(" ".join(words))
+            having = None
+        return self._sorted(Query(sql, columns), order, limit, outer, source, having)
 
     def _sorted(
         self,
         query: Query,
-        node: Any,
+        order: Node | None,
+        limit: str,
         outer: Scope | None,
-        numbered: bool,
+        source: bool,
         having: str | None = None,
     ) -> Query:
-        """Apply the ORDER BY and LIMIT of `node` to a query, and `having` as in `_grouped`."""
-        source = Source("", "", {column.name.lower(): column for column in query.columns})
-        order = self._order(node, Scope(outer, [source], [source], output=query.columns))
-        keys = [sql_of(key(value)) + way for value, way in order]
-        return self._grouped(query, keys, _limit(node), numbered, having)
+        """Apply ORDER BY and LIMIT to a query, and `having` as in `_grouped`."""
+        rows = Source("", "", {one.name.lower(): one for one in query.columns})
+        sorts = self._order(order, Scope(outer, [rows], [rows], output=query.columns))
+        keys = [f"{key(value)}{way}" for value, way in sorts]
+        return self._grouped(query, keys, limit, source, having)
 
     def _grouped(
-        self, query: Query, keys: list[str], limit: str, numbered: bool, having: str | None
+        self, query: Query, keys: list[str], limit: str, source: bool, having: str | None
     ) -> Query:
         """Sort a numbered query by `keys`, then by its row numbers. Unless `having` is None, only
         the first of equal rows is kept, under that condition."""
         group, number = "", '"#"'
         if having is not None:
-            columns = ", ".join(sql_of(key(column)) for column in query.columns)
-            group, number = f" GROUP BY {columns}{having}", 'min("#")'
+            group = f" GROUP BY {', '.join(map(key, query.columns))}{having}"
+            number = 'min("#")'
         keys = [*keys, number]
-        shown = [column.node.name for column in query.columns]
-        shown += [_number(keys)] if numbered else []
+        shown = [one.sql for one in query.columns]
+        shown += [one.stored_key for one in query.columns if one.stored_key]
+        shown += [_number(keys)] if source else []
         sql = f"SELECT {', '.join(shown)} FROM ({query.sql}){group}{_order_by(keys)}{limit}"
         return query._replace(sql=sql)
 
+    def _limit(self, node: Node | None) -> str:
+        if node is None:
+            return ""
+        counts = [
+            min(int(self.statement.token(part)), 2**62)
+            for part in node.parts
+            if self.statement.words[part] == "INTEGER"
+        ]
+        if "," in self.words(node):
+            counts.reverse()
+        return "".join(f" {part} {n}" for part, n in zip(("LIMIT", "OFFSET"), counts, strict=False))
 
-def _without(node: Any, absent: set[Any]) -> None:
-    """Replace the `absent` expressions outside aggregates by NULL, and GROUPING by its value."""
-    if isinstance(node, exp.AggFunc):
-        return
-    for part in list(node.iter_expressions()):
-        if isinstance(part, exp.Anonymous) and part.name == "my_grouping":
-            part.replace(exp.Literal.number(int(part.expressions[0] in absent)))
-        elif part in absent:
-            part.replace(exp.Null())
-        else:
-            _without(part, absent)
+
+def _group_by(scope: Scope, groups: Sequence[Value]) -> str:
+    keys = [key(value) for value in groups if not scope.is_fixed(value)]
+    return f" GROUP BY {', '.join(keys) or 'NULL'}" if scope.groups else ""
 
 
 def _number(keys: Sequence[str]) -> str:
@@ -243,16 +296,3 @@ def _number(keys: Sequence[str]) -> str:
 
 def _order_by(keys: Sequence[str]) -> str:
     return f" ORDER BY {', '.join(keys)}" if keys else ""
-
-
-def _limit(node: Any) -> str:
-    counts = {
-        part: node.args[part].expression
-        for part in ("limit", "offset")
-        if node.args.get(part) is not None
-    }
-    return "".join(
-        f" {part.upper()} {min(int(count.name), 2**62)}"
-        for part, count in counts.items()
-        if count.is_int
-    )

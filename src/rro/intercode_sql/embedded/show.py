@@ -3,47 +3,24 @@ refused."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from rro.intercode_sql.embedded.functions import like
 from rro.intercode_sql.embedded.store import TEXT, Catalogue, Table
-from rro.intercode_sql.embedded.syntax import Statement
+from rro.intercode_sql.embedded.syntax import Node, Statement
+from rro.intercode_sql.embedded.values import unsupported
 from rro.intercode_sql.engine import TOO_DEEP, Result, SqlError
 
 # Characters of a condition, which is translated anew for each row.
 MAX_CONDITION = 1000
-_NAME = r"(?:`[^`]+`|[\w$]+)"
-_TABLE = rf"(?:(?P<owner>{_NAME})\s*\.\s*)?(?P<table>{_NAME})"
-_FROM = rf"(?:\s*\b(?:FROM|IN)\s*(?P<database>{_NAME}))?"
-_TEXT = r"'[^']*'|\"[^\"]*\""
-_FILTER = rf"(?:\s*\bLIKE\s*(?P<like>{_TEXT})|\s*\bWHERE\b(?P<where>.*))?\s*"
-# Only statements of MySQL's grammar are compared.
-_FORMS = tuple(
-    re.compile(form, re.IGNORECASE | re.DOTALL)
-    for form in (
-        rf"\s*SHOW\s+(?P<full>FULL\s+)?(?P<what>TABLES){_FROM}{_FILTER}",
-        rf"\s*SHOW\s+(?P<what>DATABASES|SCHEMAS){_FILTER}",
-        rf"\s*SHOW\s+(?P<full>FULL\s+)?(?P<what>COLUMNS|FIELDS)\s+(?:FROM|IN)\s*{_TABLE}{_FROM}{_FILTER}",
-        rf"\s*SHOW\s+(?P<what>INDEX|INDEXES|KEYS)\s+(?:FROM|IN)\s*{_TABLE}{_FROM}{_FILTER}",
-        rf"\s*SHOW\s+(?P<what>CREATE)\s+TABLE\s*{_TABLE}\s*",
-        rf"\s*(?P<what>DESCRIBE|DESC|EXPLAIN)\s*{_TABLE}(?:\s*(?P<like>{_NAME}|{_TEXT}))?\s*",
-        rf"\s*(?P<what>USE)\s*(?P<database>{_NAME})\s*",
-    )
-)
-_DESCRIBE = ("DESCRIBE", "DESC", "EXPLAIN")
-_EXPLAIN = re.compile(
-    rf"\s*(?:DESCRIBE|DESC|EXPLAIN)\b(?:\s*EXTENDED\b|\s*FORMAT\s*=\s*(?:{_NAME}|{_TEXT}))?",
-    re.IGNORECASE,
-)
-_UNSUPPORTED = "This version of MySQL doesn't yet support '{}'"
 _FIELDS = ("Field", "Type", "Null", "Key", "Default", "Extra")
 _FULL_FIELDS = (*_FIELDS[:2], "Collation", *_FIELDS[2:], "Privileges", "Comment")
 _PRIVILEGES = "select,insert,update,references"
 _INDEX = """
     Table Non_unique Key_name Seq_in_index Column_name Collation Cardinality Sub_part Packed Null
     Index_type Comment Index_comment Visible Expression"""
+_KINDS = ("show_tables", "show_columns", "show_index", "show_create")
 # The rows of a query in a database.
 Run = Callable[[str, str], Sequence[tuple[Any, ...]]]
 
@@ -58,67 +35,64 @@ class _Listing(NamedTuple):
 def shown(catalogue: Catalogue, database: str, statement: Statement, run: Run) -> Result | None:
     """The result of a statement about the catalogue, or None for a query, which `run` answers.
     Raises SqlError if a name is unknown, or for what the catalogue does not have."""
-    first = statement.words[0]
-    if first not in ("SHOW", "USE", *_DESCRIBE):
+    tree, last = statement.tree, statement.tree.parts[-1]
+    if tree.kind == "explain":
+        run(database, statement.source(last))  # for the errors of the query
+        raise unsupported("EXPLAIN of a query")
+    if tree.kind == "show" or "EXTENDED" in statement.own_words(tree):
+        raise unsupported(statement.text)
+    if tree.kind not in ("use", "show_databases", *_KINDS):
         return None
-    if first in _DESCRIBE and not {"SELECT", "VALUES", "TABLE", "("}.isdisjoint(statement.words):
-        run(database, _EXPLAIN.sub("", statement.text, count=1))  # for the errors of the query
-        raise SqlError(_UNSUPPORTED.format("EXPLAIN of a query"))
-    match = next(filter(None, (form.fullmatch(statement.text) for form in _FORMS)), None)
-    if match is None:
-        raise SqlError(_UNSUPPORTED.format(statement.text[:80]))
-    parts = {name: (text or "").strip("`'\"") for name, text in match.groupdict().items()}
-    owner = (parts.get("database") or parts.get("owner") or database).lower()
-    what = parts["what"].upper()
-    if what not in ("DATABASES", "SCHEMAS") and owner not in catalogue:
+    table, within = tree.part("table"), tree.part("in_database")
+    *owners, name = statement.path(table) if table else [""]
+    if within or tree.kind == "use":
+        owners = [statement.name((within or tree).parts[1])]
+    owner = (owners[0] if owners else database).lower()
+    if tree.kind != "show_databases" and owner not in catalogue:
         raise SqlError(f"Unknown database '{owner}'" if owner else "No database selected")
-    if what == "USE":
+    if tree.kind == "use":
         return Result(owner)
-    listing = _listing(what, catalogue, owner, parts, run)
-    rows, pattern = listing.rows, parts.get("like")
-    if pattern:
-        rows = [row for row in rows if like(pattern, row[listing.named])]
-    elif len(parts.get("where", "")) > MAX_CONDITION:
-        raise SqlError(TOO_DEEP)
-    elif parts.get("where"):
-        rows = [
-            row
-            for row in rows
-            if _holds(listing.columns, row, match["where"], lambda sql: run(database, sql))
-        ]
+    listing = _listing(tree.kind, catalogue, owner, name.lower(), "FULL" in statement.words, run)
+    rows = listing.rows
+    if isinstance(last, Node) and last.kind == "where":
+        condition = statement.source(last.parts[1])
+        if len(condition) > MAX_CONDITION:
+            raise SqlError(TOO_DEEP)
+        rows = [row for row in rows if _holds(listing.columns, row, condition, database, run)]
+    elif last is not table and last is not within and len(tree.parts) > 2:
+        pattern = last.parts[-1] if isinstance(last, Node) else last
+        rows = [row for row in rows if like(statement.name(pattern), row[listing.named])]
     return Result(database, tuple(rows))
 
 
 def _listing(
-    what: str, catalogue: Catalogue, owner: str, parts: dict[str, str], run: Run
+    kind: str, catalogue: Catalogue, owner: str, name: str, full: bool, run: Run
 ) -> _Listing:
-    full = bool(parts.get("full"))
-    if what in ("DATABASES", "SCHEMAS"):
+    if kind == "show_databases":
         names = sorted({*catalogue, "information_schema", "mysql", "performance_schema", "sys"})
         return _Listing(["Database"], [(name,) for name in names])
-    if what == "TABLES":
-        kind = ("BASE TABLE",) if full else ()
-        rows = [(name, *kind) for name in catalogue[owner]]
+    if kind == "show_tables":
+        shown = ("BASE TABLE",) if full else ()
+        rows = [(name, *shown) for name in catalogue[owner]]
         return _Listing([f"Tables_in_{owner}", *(["Table_type"] if full else [])], rows)
-    name = parts["table"].lower()
     if name not in catalogue[owner]:
         raise SqlError(f"Table '{owner}.{name}' doesn't exist")
     table = catalogue[owner][name]
-    if what == "CREATE":
+    if kind == "show_create":
         return _Listing(["Table", "Create Table"], [(name, table.created)])
-    if what in ("INDEX", "INDEXES", "KEYS"):
+    if kind == "show_index":
         return _Listing(_INDEX.split(), _indexed(table, run), named=2)
     rows = [_described(table, column, full) for column in table.columns]
     return _Listing(_FULL_FIELDS if full else _FIELDS, rows)
 
 
 def _holds(
-    columns: Sequence[str], row: tuple[Any, ...], condition: str, run: Callable[[str], Any]
+    columns: Sequence[str], row: tuple[Any, ...], condition: str, database: str, run: Run
 ) -> bool:
     """Whether the condition of WHERE holds for a row: whether a query on it has a row."""
     pairs = zip(columns, row, strict=True)
     values = ", ".join(f"{_constant(value)} AS `{column}`" for column, value in pairs)
-    return bool(run(f"SELECT 1 FROM (SELECT {values}) AS listing WHERE {condition}"))
+    return bool(run(database, f"SELECT 1 FROM (SELECT {values}) AS listing WHERE {condition}"))
 
 
 def _constant(value: Any) -> str:

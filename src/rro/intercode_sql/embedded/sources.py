@@ -2,235 +2,253 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
-
-from sqlglot import exp
+from typing import NamedTuple
 
 from rro.intercode_sql.embedded import names
 from rro.intercode_sql.embedded.calls import Calls
-from rro.intercode_sql.embedded.names import Scope, Source, Value
-from rro.intercode_sql.embedded.store import Catalogue, Table
-from rro.intercode_sql.embedded.values import Query, column_of, comparable, sql_of
+from rro.intercode_sql.embedded.names import Join, Scope, Source
+from rro.intercode_sql.embedded.store import TEXT, Catalogue, Table
+from rro.intercode_sql.embedded.syntax import Node, Statement
+from rro.intercode_sql.embedded.values import (
+    Query,
+    Value,
+    column,
+    comparable,
+    unsupported,
+)
 from rro.intercode_sql.engine import SqlError
 
 # Tables of one statement. One of WITH counts each time it is used.
 MAX_SOURCES = 61
-# The parts of SQLGlot's nodes that are translated here. Any other would be lost.
-QUERY_PARTS = {"with_", "order", "limit", "offset"}
-_PARTS: dict[type[Any], set[str]] = {
-    exp.Select: QUERY_PARTS
-    | {"expressions", "from_", "joins", "where", "group", "having", "distinct"}
-    | {"operation_modifiers", "windows"},
-    **dict.fromkeys(
-        (exp.Union, exp.Except, exp.Intersect), QUERY_PARTS | {"this", "expression", "distinct"}
-    ),
-    exp.Subquery: QUERY_PARTS | {"this", "alias", "joins"},
-    exp.With: {"expressions", "recursive"},
-    exp.CTE: {"this", "alias"},
-    exp.Table: {"this", "db", "alias", "joins", "hints"},
-    exp.Join: {"this", "on", "using", "side", "kind", "method"},
-    exp.Group: {"expressions", "rollup"},
-    exp.Ordered: {"this", "desc", "nulls_first"},
-    exp.Distinct: {"expressions"},
-    exp.Limit: {"expression"},
-    exp.Offset: {"expression"},
-}
+_COUNTS = (
+    "In definition of view, derived table or common table expression, SELECT list and column names "
+    "list have different column counts"
+)
+
+
+class CommonTable(NamedTuple):
+    """A query of WITH."""
+
+    query: Node
+    columns: Sequence[str]
+    """The names of its columns, if they are listed."""
+    known: Mapping[str, CommonTable]
+    """The common tables that it may use."""
 
 
 class Sources(Calls):
-    """Opens the tables of one statement: `nodes` are those of its tree, `database` is the one in
-    use. Raises SqlError if a table does not exist."""
+    """Opens the tables of one statement; `database` is the one in use. Raises SqlError if a table
+    does not exist."""
 
-    def __init__(self, catalogue: Catalogue, database: str, nodes: Sequence[Any]) -> None:
-        self.database, self._catalogue, self._opened, self._columns = database, catalogue, 0, 0
-        nodes = [node for node in nodes if type(node) in _PARTS]
-        commons = [node for node in nodes if isinstance(node, exp.CTE)]
-        self._common_tables = {node.alias.lower(): node.this for node in commons}
-        self._common_names = {
-            node.alias.lower(): [column.name for column in node.args["alias"].columns]
-            for node in commons
+    def __init__(self, catalogue: Catalogue, database: str, statement: Statement) -> None:
+        super().__init__(statement, database)
+        self._catalogue, self._opened, self._columns = catalogue, 0, 0
+        self._commons: Mapping[str, CommonTable] = {}
+        commons = {
+            statement.name(node.first).lower()
+            for node in statement.named
+            if node.kind == "common_table"
         }
         # MySQL looks up all tables before any other name.
-        for node in nodes:
-            _check_parts(node)
-            known = _is_dual(node) or self._common_table(node) is not None
-            if isinstance(node, exp.Table) and not known:
+        for node in statement.named:
+            if node.kind == "table" and not (
+                len(node.parts) == 1 and statement.name(node.first).lower() in commons
+            ):
                 self._table(node)
 
-    def _open(self, node: Any, scope: Scope) -> None:
-        """Translate the tables and subqueries of FROM, in their places, and add them to the
-        scope."""
-        clause = node.args.get("from_")
-        if clause is not None and _is_dual(clause.this):
-            node.set("from_", None)
-        elif clause is not None:
-            self._add_sources(clause.this, scope)
-            for join in node.args.get("joins") or ():
-                self._join(join, scope, 0)
+    def add_common_tables(self, node: Node) -> None:
+        """Add the queries of WITH to the tables that may be used."""
+        for table in node.nodes():
+            listed = table.part("columns")
+            query = table.parts[-1]
+            name = self.statement.name(table.first).lower()
+            common = CommonTable(query, self._listed(listed), self._commons)
+            self._commons = {**self._commons, name: common}
+
+    def _listed(self, columns: Node | None) -> list[str]:
+        """The names in a list in brackets."""
+        idents = columns.part("idents") if columns else None
+        return [self.statement.name(part) for part in idents.parts[::2]] if idents else []
+
+    def open(self, node: Node | None, scope: Scope) -> list[str | Join]:
+        """Add the tables and subqueries of FROM to the scope. Returns FROM in pieces, of which the
+        joins get their conditions later."""
+        pieces = list[str | Join]()
+        if node is not None and node.parts[-1].__class__ is Node:
+            pieces += [" FROM ", *self._add(node.parts[-1], scope)]
         scope.visible = scope.sources
+        return pieces
 
-    def _add_sources(self, node: Any, scope: Scope) -> None:
-        """Add a table, a subquery, or joins, which may be in brackets."""
-        first, joins = len(scope.sources), node.args.get("joins") or []
-        if _is_bracket(node):
-            self._add_sources(node.this, scope)
-        else:
-            node.set("joins", None)
-            source = self._source(node, scope)
-            if any(source.name.lower() == other.name.lower() for other in scope.sources):
-                raise SqlError(f"Not unique table/alias: '{source.name}'")
-            scope.sources.append(source)
-            if joins:
-                source.place.replace(
-                    exp.Subquery(this=exp.Table(this=source.place.copy(), joins=joins))
-                )
-        for join in joins:
-            self._join(join, scope, first)
+    def _add(self, node: Node, scope: Scope) -> list[str | Join]:
+        """Add a table, a subquery, or joins."""
+        if node.kind == "source":
+            return [self._add_source(node, scope)]
+        if node.kind == "joined_brackets" and len(node.parts) == 3:
+            inner = self._add(node.parts[1], scope)
+            return inner if node.parts[1].kind != "joined" else ["(", *inner, ")"]
+        if node.kind in ("tables", "joined_brackets"):
+            pieces = list[str | Join]()
+            for part in node.nodes():
+                for one in part.nodes() if part.kind == "tables" else [part]:
+                    inner = self._add(one, scope)
+                    # A RIGHT JOIN must not take the tables before it.
+                    closed = one.kind == "joined" and pieces
+                    inner = ["(", *inner, ")"] if closed else inner
+                    pieces += [", ", *inner] if pieces else inner
+            return ["(", *pieces, ")"] if node.kind == "joined_brackets" else pieces
+        if node.kind == "joined":
+            return self._join(node, scope)
+        raise unsupported(self.statement.source(node))
 
-    def _join(self, join: Any, scope: Scope, first: int) -> None:
-        """Add the right side of a join, the left side of which begins at the source `first`."""
-        before, place = scope.sources[first:], len(scope.sources)
-        self._add_sources(join.this, scope)
-        added = scope.sources[place:]
-        for source in added if join.side == "LEFT" else ():
+    def _add_source(self, node: Node, scope: Scope) -> str:
+        source, sql = self._source(node, scope)
+        if any(source.name.lower() == other.name.lower() for other in scope.sources):
+            raise SqlError(f"Not unique table/alias: '{source.name}'")
+        scope.sources.append(source)
+        return sql
+
+    def _join(self, node: Node, scope: Scope) -> list[str | Join]:
+        left, right, *_ = (part for part in node.nodes() if part.kind not in ("inner", "outer"))
+        first = len(scope.sources)
+        pieces = self._add(left, scope)
+        place, words = len(scope.sources), self._join_words(node)
+        inner = self._add(right, scope)
+        before, added = scope.sources[first:place], scope.sources[place:]
+        for source in added if "LEFT" in words else ():
             source.after = [*source.after, *before]
-        for source in before if join.side == "RIGHT" else ():
+        for source in before if "RIGHT" in words else ():
             source.after = [*source.after, *added]
-        optional = added[0] if join.side == "LEFT" else before[0]
-        scope.joins.append((join, scope.sources[first:], optional.alias if join.side else ""))
-        names = [identifier.name.lower() for identifier in join.args.get("using") or ()]
-        if join.method == "NATURAL":
-            right = {name for source in added for name in source.columns}
-            names = [name for source in before for name in source.columns if name in right]
-            join.set("method", None)
-        if join.kind == "STRAIGHT_JOIN":
-            join.set("kind", None)
-        if names:
-            self._merge(join, list(dict.fromkeys(names)), before, added, scope)
+        optional = (
+            added[0].alias if "LEFT" in words else before[0].alias if "RIGHT" in words else ""
+        )
+        on = node.parts[-1] if "ON" in words else None
+        join = Join(on, [*before, *added], optional)
+        scope.joins.append(join)
+        shared = self._listed(node.part("columns"))
+        if "NATURAL" in words:
+            right_names = {name for source in added for name in source.columns}
+            shared = [name for source in before for name in source.columns if name in right_names]
+        if shared:
+            conditions = self._merged(shared, before, added, "RIGHT" in words, scope)
+            join.sql = f" ON {' AND '.join(conditions)}"
+        side = "LEFT " if "LEFT" in words else "RIGHT " if "RIGHT" in words else ""
+        inner = ["(", *inner, ")"] if right.kind == "joined" else inner
+        return [*pieces, f" {side}JOIN ", *inner, join]
 
-    def _merge(
+    def _join_words(self, node: Node) -> list[str]:
+        """The words of a join, without those of its tables and condition."""
+        words = self.words(node)
+        for part in node.nodes():
+            if part.kind in ("inner", "outer"):
+                words += self.words(part)
+        return words
+
+    def _merged(
         self,
-        join: Any,
-        names: Sequence[str],
+        shared: Sequence[str],
         before: Sequence[Source],
         added: Sequence[Source],
+        last: bool,
         scope: Scope,
-    ) -> None:
-        """Translate USING to the condition that columns of the same name are equal."""
+    ) -> list[str]:
+        """USING, as the conditions that columns of the same name are equal. Their common value is
+        that of the `last` table or of the first."""
         conditions = []
-        for name in names:
+        for name in dict.fromkeys(name.lower() for name in shared):
             left = [source.columns[name] for source in before if name in source.columns]
             right = [source.columns[name] for source in added if name in source.columns]
             if not left or not right:
                 raise SqlError(f"Unknown column '{name}' in 'from clause'")
             one, other = left[0], right[-1]
-            scope.merged[name] = other if join.side == "RIGHT" else one
-            scope.equate(one.node, other.node)
-            conditions.append(" = ".join(map(sql_of, comparable(one, other))))
-        join.set("using", None)
-        join.set("on", exp.Var(this=" AND ".join(conditions)))
+            scope.merged[name] = other if last else one
+            scope.equate(one, other)
+            conditions.append(" = ".join(comparable(one, other)))
+        return conditions
 
-    def _join_conditions(self, scope: Scope) -> None:
+    def join_conditions(self, scope: Scope) -> None:
         """Translate the conditions of ON, which may only use the sources before them."""
         scope.clause = names.ON
-        for join, visible, optional in scope.joins:
-            scope.visible, scope.optional = visible, optional
-            if (condition := join.args.get("on")) is not None and not isinstance(
-                condition, exp.Var
-            ):
-                self.value(condition, scope)
+        for join in scope.joins:
+            scope.visible, scope.optional = join.visible, join.optional
+            if join.condition is not None:
+                condition = self.value(join.condition, scope)
+                scope.hold(condition)
+                join.sql = f" ON {condition.sql}"
         scope.visible, scope.optional = scope.sources, ""
 
-    def _source(self, node: Any, scope: Scope) -> Source:
-        """Translate a table or subquery of FROM, in its place."""
+    def _source(self, node: Node, scope: Scope) -> tuple[Source, str]:
+        """A table or subquery of FROM, and its text."""
         self._opened += 1
         if self._opened > MAX_SOURCES:
             raise SqlError(f"Too many tables; MySQL can only use {MAX_SOURCES} tables in a join")
-        alias, name = f"t{self._opened}", node.alias_or_name
-        common = self._common_table(node)
-        if isinstance(node, exp.Table) and common is None:
-            return self._stored_table(node, alias, name)
-        query = self.query(node.this if common is None else common.copy(), scope.outer, True)
-        place = node.replace(exp.Var(this=f"({query.sql}) AS {alias}"))
+        if hidden := node.part("partitions"):
+            raise unsupported(self.statement.source(hidden))
+        alias, inner = f"t{self._opened}", node.parts[0]
+        name = self._alias(node) or self.statement.name(inner.parts[-1])
+        common = None
+        if inner.kind == "table":
+            simple = len(inner.parts) == 1
+            common = self._commons.get(self.statement.name(inner.first).lower()) if simple else None
+        if inner.kind == "table" and common is None:
+            table = self._table(inner)
+            self._check_hints(node, table)
+            columns = stored_columns(table, alias)
+            return Source(alias, name, columns, table), f"{table.stored_as} AS {alias}"
+        known, listed = self._commons, self._listed(node.part("columns"))
+        if common is not None:
+            inner, listed, self._commons = common.query, list(common.columns), common.known
+        query = self.query(inner, scope.outer, True)
+        self._commons = known
+        return self._derived(query, listed, alias, name), f"({query.sql}) AS {alias}"
+
+    def _derived(self, query: Query, listed: Sequence[str], alias: str, name: str) -> Source:
+        if listed and len(listed) != len(query.columns):
+            raise SqlError(_COUNTS)
+        shown = listed or [value.name for value in query.columns]
         columns = {
-            name.lower(): value._replace(node=column_of(value.node.name, alias), name=name)
-            for name, value in zip(self._column_names(node, query), query.columns, strict=True)
+            one.lower(): column(alias, value.column, value, bool(value.stored_key), one)
+            for one, value in zip(shown, query.columns, strict=True)
         }
         if len(columns) < len(query.columns):
             raise SqlError("Duplicate column name in a derived table")
-        return Source(alias, name, columns, place)
+        return Source(alias, name, columns)
 
-    def _column_names(self, node: Any, query: Query) -> list[str]:
-        """The names of a derived or common table's columns: those listed behind its name, or those
-        of its query."""
-        common = (
-            self._common_names.get(node.name.lower(), []) if isinstance(node, exp.Table) else ()
-        )
-        listed = (
-            common or [column.name for column in node.args["alias"].columns]
-            if (common or node.args.get("alias"))
-            else []
-        )
-        if listed and len(listed) != len(query.columns):
-            raise SqlError(
-                "In definition of view, derived table or common table expression, SELECT list and "
-                "column names list have different column counts"
-            )
-        return listed or [column.name for column in query.columns]
+    def _alias(self, node: Node) -> str:
+        """The name of a source behind it, or ""."""
+        last = node.part("table_alias")
+        number = last.parts[-1] if last else next(iter(self._bare(node)), None)
+        return self.statement.name(number) if number is not None else ""
 
-    def _stored_table(self, node: Any, alias: str, name: str) -> Source:
-        table = self._table(node)
-        place = node.replace(exp.Var(this=f"{table.stored_as} AS {alias}"))
-        columns = {
-            lower: Value(_stored(column.name, alias), column.type, column.name)
-            for lower, column in table.columns.items()
-        }
-        return Source(alias, name, columns, place, table)
+    def _bare(self, node: Node) -> list[int]:
+        return [part for part in node.parts if part.__class__ is int]
 
-    def _common_table(self, node: Any) -> Any:
-        """The query of WITH that a table's name refers to, or None."""
-        if isinstance(node, exp.Table) and not node.db:
-            return self._common_tables.get(node.name.lower())
-        return None
+    def _check_hints(self, node: Node, table: Table) -> None:
+        """Raises SqlError for a hint that names no index of the table."""
+        known = {name.lower() for name in table.keys.values()}
+        for hint in node.nodes():
+            idents = hint.part("idents") if hint.kind == "index_hint" else None
+            for number in idents.parts[::2] if idents else ():
+                if (name := self.statement.name(number)).lower() not in known:
+                    raise SqlError(f"Key '{name}' doesn't exist in table '{table.name}'")
 
-    def _table(self, node: Any) -> Table:
+    def _table(self, node: Node) -> Table:
         """The stored table of a name. Raises SqlError if there is none."""
-        database = node.db.lower() or self.database
-        if database not in self._catalogue:
-            raise SqlError(f"Unknown database '{database}'" if database else "No database selected")
-        table = self._catalogue[database].get(node.name.lower())
+        *database, name = self.statement.path(node)
+        owner, name = (database[0] if database else self.database).lower(), name.lower()
+        if owner not in self._catalogue:
+            raise SqlError(f"Unknown database '{owner}'" if owner else "No database selected")
+        table = self._catalogue[owner].get(name)
         if table is None:
-            raise SqlError(f"Table '{database}.{node.name.lower()}' doesn't exist")
+            raise SqlError(f"Table '{owner}.{name}' doesn't exist")
         return table
 
 
-def _check_parts(node: Any) -> None:
-    """Raises SqlError for a node with a part that would be lost."""
-    parts = _PARTS[type(node)]
-    if lost := [part for part, value in node.args.items() if value and part not in parts]:
-        raise SqlError(f"This version of MySQL doesn't yet support '{node.key} with {lost[0]}'")
-
-
-def _is_dual(node: Any) -> bool:
-    """Whether it is DUAL, which is no table. It is a reserved word."""
-    return isinstance(node, exp.Table) and node.name.upper() == "DUAL" and not node.this.quoted
-
-
-def _is_bracket(node: Any) -> bool:
-    """Whether a part of FROM is a table or join in brackets."""
-    return (
-        isinstance(node, exp.Subquery)
-        and not node.alias
-        and isinstance(node.this, exp.Table | exp.Subquery)
-    )
-
-
 @lru_cache(maxsize=4096)
-def _stored(name: str, alias: str) -> Any:
-    """A column of a stored table, marked as such. It is shared: copy it into a tree."""
-    column = column_of(name, alias)
-    column.this.set("quoted", True)
-    column.set("stored", True)
-    return column
+def stored_columns(table: Table, alias: str) -> Mapping[str, Value]:
+    """The columns of a stored table, by name in lower case."""
+    return {
+        lower: column(alias, one.name, Value("", one.type, name=one.name), one.type == TEXT)
+        for lower, one in table.columns.items()
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import re
 import sqlite3
@@ -10,18 +9,11 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import date, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sqlglot import exp
-from sqlglot.dialects.mysql import MySQL
-from sqlglot.errors import SqlglotError
-from sqlglot.tokenizer_core import Token, TokenType
-
 from rro.intercode_sql import engine
 from rro.intercode_sql.embedded import dates, functions, library, numeric, syntax
-from rro.intercode_sql.embedded.names import Scope, Value
 from rro.intercode_sql.embedded.process import Statements
 from rro.intercode_sql.embedded.queries import Queries
 from rro.intercode_sql.embedded.show import shown
@@ -37,14 +29,6 @@ Converter = Callable[[Any], Any]
 MAX_WORK = 5_000_000
 # Bytes of one value within SQLite, of its statement, and of all its memory.
 MAX_VALUE, MAX_STATEMENT, MAX_HEAP = 4 * MAX_TEXT, 1_000_000, 64_000_000
-MAX_COLLECTIONS = 400
-_TOKENIZER, _PARSER = MySQL().tokenizer(), MySQL().parser()
-# Functions that SQLGlot parses because they have a syntax of their own.
-_OWN_SYNTAX = """
-    COUNT SUM AVG MIN MAX CAST CHAR CONVERT EXTRACT GROUP_CONCAT POSITION SUBSTR SUBSTRING TRIM ANY
-    ALL SOME EXISTS AND OR XOR NOT"""
-_FUNCTIONS = {*MySQL.Parser.FUNCTIONS, *MySQL.Parser.FUNCTION_PARSERS, *library.SIGNATURES}
-_FUNCTIONS -= {*_OWN_SYNTAX.split()}
 _ALLOWED = functions.ALLOWED | library.ALLOWED
 _READS = (sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT)
 _NO_MEMORY = "Out of sort memory, consider increasing server sort buffer size"
@@ -110,20 +94,6 @@ class SqliteEngine:
         return result
 
 
-class _Bounded(Queries):
-    """Ends a translation that makes too many nodes, by copies of copies. The interpreter's first
-    generation is collected after every 700 new ones."""
-
-    _began = 0
-
-    def value(self, node: Any, scope: Scope) -> Value:
-        collections = gc.get_stats()[0]["collections"]
-        self._began = self._began or collections
-        if collections - self._began > MAX_COLLECTIONS:
-            raise SqlError(engine.TOO_DEEP)
-        return super().value(node, scope)
-
-
 class Runner:
     """Runs statements in this process, for one thread; the arguments are those of `SqliteEngine`.
 
@@ -168,11 +138,20 @@ class Runner:
         return self._select(database, syntax.parsed(sql))
 
     def _select(self, database: str, statement: Statement) -> tuple[tuple[Any, ...], ...]:
-        nodes = _parsed(statement, database)
+        """The rows of a query. Raises SqlError for what MySQL rejects, or what does more than
+        read."""
+        if error := engine.volatile(statement.text):
+            raise SqlError(error)
+        syntax.check_calls(statement, database)
+        if not syntax.reads_only(statement):
+            raise SqlError(engine.READ_ONLY)
         self._work.expect(
-            max((len(node.this) for node in nodes if isinstance(node, exp.Literal)), default=0)
+            max(
+                [end - start for kind, start, end in statement.tokens if kind == "STRING"],
+                default=0,
+            )
         )
-        query = _Bounded(self._catalogue, database, nodes).query(nodes[0])
+        query = Queries(self._catalogue, database, statement).query(statement.tree)
         converters = [_converter(column.type) for column in query.columns]
         try:
             return tuple(self._fetch(query.sql, converters))
@@ -196,7 +175,7 @@ class Runner:
 
 
 def _converted(row: tuple[Any, ...], converters: list[Converter]) -> tuple[Any, ...]:
-    pairs = zip(row, converters, strict=True)
+    pairs = zip(row, converters, strict=False)
     return tuple([None if value is None else convert(value) for value, convert in pairs])
 
 
@@ -234,37 +213,3 @@ def _authorise(action: int, one: str | None, other: str | None, *rest: str | Non
         action == sqlite3.SQLITE_FUNCTION and str(other).lower() in _ALLOWED
     )
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
-
-
-def _parsed(statement: Statement, database: str) -> list[Any]:
-    """The nodes of one query, the root first. Raises SqlError for a statement that MySQL rejects
-    by its functions, or that does not only read."""
-    sql = statement.text
-    if error := engine.volatile(sql):
-        raise SqlError(error)
-    syntax.check_calls(statement.calls, database)
-    if not syntax.reads_only(statement):
-        raise SqlError(engine.READ_ONLY)
-    try:
-        tokens = _named(_TOKENIZER.tokenize(statement.text))
-        (tree,) = _PARSER.parse(tokens, sql)
-    except (SqlglotError, ValueError):
-        raise SqlError(f"This version of MySQL doesn't yet support '{sql[:80]}'") from None
-    if not isinstance(tree, exp.Query):
-        raise SqlError(f"This version of MySQL doesn't yet support '{sql[:80]}'")
-    return list(tree.walk())
-
-
-def _named(tokens: list[Token]) -> list[Token]:
-    """The tokens, with a space behind each name of a function, so that SQLGlot takes it for one
-    that it does not know and leaves its arguments alone."""
-    for place, (token, after) in enumerate(pairwise(tokens)):
-        if (
-            after.token_type == TokenType.L_PAREN
-            and token.token_type not in (TokenType.STRING, TokenType.IDENTIFIER)
-            and token.text.upper() in _FUNCTIONS
-            and not (place and tokens[place - 1].text.upper() in ("AS", "WITH"))
-        ):
-            where = token.line, token.col, token.start, token.end
-            tokens[place] = Token(TokenType.VAR, f"{token.text} ", *where)
-    return tokens

@@ -84,7 +84,7 @@ class Column(NamedTuple):
     extra: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Table:
     """A table of a database."""
 

@@ -1,25 +1,23 @@
-"""MySQL's lexical rules and grammar: what is a statement, and at which token another text stops to
-be one.
+"""MySQL's lexical rules and grammar: the tree of a statement, and at which token another text stops
+to be one.
 
 The grammar is mysql.lark; mysql.json has the tables of its LALR(1) automaton, as MySQL's own parser
-has, so that both stop at the same token. Knows nothing of tables, and builds no tree.
+has, so that both stop at the same token. Knows nothing of tables.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import NamedTuple
-
-from sqlglot.dialects.mysql import MySQL
+from typing import Any, NamedTuple
 
 from rro.intercode_sql.embedded.library import SIGNATURES
 from rro.intercode_sql.engine import TOO_DEEP, SqlError, syntax_error
 
-MAX_STACK, MAX_DEPTH, MAX_TOKENS, MAX_BARE_JOINS = 400, 60, 4_000, 8
+MAX_STACK, MAX_DEPTH, MAX_TOKENS = 400, 60, 4_000
 NAMELESS = "Every derived table must have its own alias"
 # No action.
 _NONE = -1_000_000
@@ -84,11 +82,31 @@ _NAME_PARSING = "Check the 'Function Name Parsing and Resolution' section in the
 Token = tuple[str, int, int]
 
 
-class Call(NamedTuple):
-    """A call of a function that is no word of the grammar: its name and number of arguments."""
+class Node(NamedTuple):
+    """A node of the tree: a rule of the grammar and what it consists of."""
 
-    name: str
-    arguments: int
+    kind: str
+    """The rule's name, or that of its alternative."""
+    parts: tuple[Any, ...]
+    """Nodes, and tokens as their numbers."""
+    first: int
+    """Its first token."""
+    end: int
+    """The token behind it."""
+
+    def nodes(self) -> list[Node]:
+        """The parts that are nodes, and those of lists of expressions among them."""
+        nodes = list[Node]()
+        for part in self.parts:
+            if part.__class__ is Node:
+                nodes += part.nodes() if part.kind == "exprs" else [part]
+        return nodes
+
+    def part(self, *kinds: str) -> Node | None:
+        """The first part of one of the `kinds`."""
+        return next(
+            (part for part in self.parts if part.__class__ is Node and part.kind in kinds), None
+        )
 
 
 class Statement(NamedTuple):
@@ -98,13 +116,53 @@ class Statement(NamedTuple):
     """The statement, with blanks in place of comments."""
     words: tuple[str, ...]
     """The kinds of its tokens."""
-    calls: tuple[Call, ...]
-    """The functions that it calls, in order of their ends."""
+    tokens: Sequence[Token]
+    """Its tokens."""
+    tree: Node
+    """Its tree."""
+    named: Sequence[Node]
+    """The nodes of functions whose names are no words of the grammar, of tables, and of common
+    tables, in the order of their ends."""
+
+    def token(self, number: int) -> str:
+        """The text of a token."""
+        _, start, end = self.tokens[number]
+        return self.text[start:end]
+
+    def name(self, number: int) -> str:
+        """The name, or the text of a string, that a token stands for."""
+        token = self.token(number)
+        return unquoted(token) if token[-1] in "`'\"" else token
+
+    def path(self, node: Node) -> list[str]:
+        """The parts of a name with points."""
+        return [self.name(part) for part in node.parts[::2]]
+
+    def own_words(self, node: Node) -> list[str]:
+        """The kinds of the tokens that are parts of a node themselves."""
+        return [self.words[part] for part in node.parts if part.__class__ is int]
+
+    def source(self, node: Node) -> str:
+        """The text of a node."""
+        return self.text[self.tokens[node.first][1] : self.tokens[node.end - 1][2]]
+
+
+_ESCAPES = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a"}
+_ESCAPES |= {"%": "\\%", "_": "\\_"}
+
+
+def unquoted(token: str) -> str:
+    """What stands in the quotes of a name or string."""
+    quote = token[-1]
+    text = token[token.index(quote) + 1 : -1].replace(quote * 2, quote)
+    if "\\" not in text or quote == "`":
+        return text
+    return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[1]), text, flags=re.DOTALL)
 
 
 class _Tables(NamedTuple):
-    rules: list[tuple[str, int]]
-    """Symbol and length of each rule."""
+    rules: list[tuple[str, int, str]]
+    """Symbol and length of each rule, and the kind of its node."""
     states: list[dict[str, int]]
     """What to do at a symbol: go to a state, or reduce by rule -1 - n."""
     others: list[int]
@@ -117,9 +175,8 @@ class _Tables(NamedTuple):
 def _tables() -> _Tables:
     folder = files("rro.intercode_sql.embedded")
     rules, states = json.loads((folder / "mysql.json").read_text(encoding="utf-8")).values()
-    free = (folder / "keywords.txt").read_text(encoding="utf-8").split()
-    words = {word.upper(): "RESERVED" for word in MySQL.Generator.RESERVED_KEYWORDS}
-    words |= dict.fromkeys(free, "KEYWORD")
+    free, _, reserved = (folder / "keywords.txt").read_text(encoding="utf-8").partition("\n\n")
+    words = dict.fromkeys(reserved.split(), "RESERVED") | dict.fromkeys(free.split(), "KEYWORD")
     words |= {word: word for row in states for word in row if word.isupper()}
     others = [row.pop("", _NONE) for row in states]
     return _Tables(rules, states, others, words | _FUNCTIONS)
@@ -133,18 +190,22 @@ def parsed(sql: str) -> Statement:
     outcome = _outcome(words)
     if outcome.error:
         raise SqlError(outcome.error)
-    if outcome.stopped is not None:
+    if outcome.tree is None:
         raise _error(sql, *tokens[outcome.stopped][1:])
-    calls = tuple([_call(sql, tokens[first:last]) for first, last in outcome.calls])
-    return Statement(text, words, calls)
+    return Statement(text, words, tokens, outcome.tree, outcome.named)
 
 
 class _Outcome(NamedTuple):
-    calls: list[tuple[int, int]]
-    """Where the calls of functions begin and end, counted in tokens."""
-    stopped: int | None = None
+    tree: Node | None = None
+    named: Sequence[Node] = ()
+    stopped: int = 0
     """The token that the grammar does not accept."""
     error: str = ""
+
+
+# Lists, which the grammar nests.
+_FLAT = {"items", "expr", "sum", "text", "row_values"}
+_NAMED = {"plain_call", "table", "common_table"}
 
 
 # Many statements differ only in their names and values.
@@ -152,42 +213,61 @@ class _Outcome(NamedTuple):
 def _outcome(words: tuple[str, ...]) -> _Outcome:
     """What the automaton makes of tokens of these kinds."""
     rules, states, others, _ = _tables()
-    calls, stack, starts = list[tuple[int, int]](), [0], [0]
+    named, stack, values, starts = list[Node](), [0], list[Any](), list[int]()
+    if _is_too_large(words):
+        return _Outcome(error=TOO_DEEP)
     for place, kind in enumerate(words):
         state = stack[-1]
         while (action := states[state].get(kind, others[state])) < 0:
             if action == _NONE:
-                return _Outcome(calls, place)
-            symbol, length = rules[-1 - action]
-            if symbol == "plain_call":
-                calls.append((starts[-length], place))
-            elif symbol == "nameless":
-                return _Outcome(calls, error=NAMELESS)
-            if length > 1:
-                del starts[1 - length :]
+                return _Outcome(stopped=place)
+            symbol, length, alias = rules[-1 - action]
+            if length > 1 or alias:
+                node = _node(alias or symbol, values[-length:], starts[-length], place)
+                if symbol in _NAMED:
+                    named.append(node)
+                elif symbol == "nameless":
+                    return _Outcome(error=NAMELESS)
+                values[-length:] = [node]
+                del starts[len(values) :]
             del stack[-length:]
             state = states[stack[-1]][symbol]
             stack.append(state)
         stack.append(action)
+        values.append(place)
         starts.append(place)
         if len(stack) > MAX_STACK:
-            return _Outcome(calls, error=TOO_DEEP)
-    return _Outcome(calls, error=TOO_DEEP if _is_too_large(words) else "")
+            return _Outcome(error=TOO_DEEP)
+    return _Outcome(values[0], named)
 
 
-def check_calls(calls: Iterable[Call], database: str) -> None:
+def _node(kind: str, values: list[Any], first: int, end: int) -> Node:
+    """A node of a rule, with the parts of the lists in it."""
+    parts = list[Any]()
+    for number, value in enumerate(values):
+        if value.__class__ is Node and (
+            value.kind[:2] == "__" or (not number and value.kind == kind and kind in _FLAT)
+        ):
+            parts += value.parts
+        else:
+            parts.append(value)
+    return Node(kind, tuple(parts), first, end)
+
+
+def check_calls(statement: Statement, database: str) -> None:
     """Raises SqlError for a call of a function that MySQL does not have, or with another number of
     arguments."""
-    for call in calls:
-        name = call.name.upper()
-        if name in _FUNCTIONS:
-            raise SqlError(f"FUNCTION {database}.{call.name} does not exist. {_NAME_PARSING}")
-        if name not in SIGNATURES:
-            raise SqlError(f"FUNCTION {database}.{call.name} does not exist")
-        if not SIGNATURES[name].least <= call.arguments <= SIGNATURES[name].most:
-            raise SqlError(
-                f"Incorrect parameter count in the call to native function '{call.name}'"
-            )
+    for node in statement.named:
+        if node.kind != "function":
+            continue
+        name = statement.name(node.first)
+        if name.upper() in _FUNCTIONS:
+            raise SqlError(f"FUNCTION {database}.{name} does not exist. {_NAME_PARSING}")
+        if name.upper() not in SIGNATURES:
+            raise SqlError(f"FUNCTION {database}.{name} does not exist")
+        signature = SIGNATURES[name.upper()]
+        if not signature.least <= len(node.nodes()) <= signature.most:
+            raise SqlError(f"Incorrect parameter count in the call to native function '{name}'")
 
 
 def reads_only(statement: Statement) -> bool:
@@ -230,24 +310,13 @@ def _scanned(sql: str) -> tuple[str, list[Token]]:
     return sql, [*tokens, ("EOF", len(sql), len(sql))]
 
 
-def _call(sql: str, tokens: list[Token]) -> Call:
-    depth = commas = 0
-    for kind, _, _ in tokens[2:-1]:
-        depth += (kind == "(") - (kind == ")")
-        commas += kind == "," and depth == 0
-    _, start, end = tokens[0]
-    return Call(sql[start:end].strip("`"), commas + 1 if len(tokens) > 3 else 0)
-
-
 def _is_too_large(words: Sequence[str]) -> bool:
-    """Whether SQLGlot's parser would be overrun: it is recursive, and takes exponential time for
-    joins without ON."""
+    """Whether the tree would be too deep for functions that call themselves, or too large."""
     depth = deepest = 0
     for word in words:
         depth += (word == "(") - (word == ")")
         deepest = max(deepest, depth)
-    bare = words.count("JOIN") - words.count("ON")
-    return deepest > MAX_DEPTH or len(words) > MAX_TOKENS or bare > MAX_BARE_JOINS
+    return deepest > MAX_DEPTH or len(words) > MAX_TOKENS
 
 
 def _error(sql: str, start: int, end: int) -> SqlError:
