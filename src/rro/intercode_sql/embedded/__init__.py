@@ -1,7 +1,7 @@
 """The embedded engine: MySQL's dialect on SQLite, as far as agents' questions about small databases
 need it. The modules, in the order in which to read them:
 
-- `syntax`: the tree of a statement by MySQL's grammar (mysql.lark), and where another text is wrong;
+- `syntax`: the tree of a statement by MySQL's grammar (mysql.lark), and where others are wrong;
 - `functions`: MySQL's collation, LIKE and REGEXP;
 - `numeric`, `texts`, `dates`, `times`, `aggregates`: what SQLite calls back for MySQL's functions;
 - `library`: all functions in one table (functions.txt) with their types;
@@ -23,8 +23,8 @@ those of Python's MySQL drivers.
 
 The answers are MySQL's because texts are compared by keys (no case, accents or trailing spaces),
 which are stored beside every text column and go along with it through subqueries; texts convert to
-numbers and dates as in MySQL; decimals have MySQL's scales; groups, DISTINCT and set operations keep
-the order in which their rows are first read; and errors have MySQL's wording and are found in
+numbers and dates as in MySQL; decimals have MySQL's scales; groups, DISTINCT and set operations
+keep the order in which their rows are first read; and errors have MySQL's wording and are found in
 MySQL's order of clauses.
 
 Not covered: what docs/intercode-sql.md lists, and MySQL's optimizer beyond the outline in `order`.
