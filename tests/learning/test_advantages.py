@@ -1,13 +1,9 @@
 """Advantages of trees, against values that were worked out by hand and exact ones."""
 
-import random
-from statistics import fmean, stdev
-
 import pytest
 from credit_toys import OPENING, THREE, act, rollout, tree_of
 
 from rro.exploration.tree import Node, Tree
-from rro.exploration.visits import played_rollouts
 from rro.learning.credit.anchor_advantages import AnchorAdvantages
 from rro.learning.credit.base import CreditContext
 from rro.learning.credit.group_advantages import GroupAdvantages
@@ -167,28 +163,3 @@ def test_successes_are_whole_episodes_shortest_first():
     assert [len(row) for row in Successes(1).rows(tree)] == [5]
     assert [len(row) for row in Successes(3).rows(tree)] == [5, 7]
     assert Successes(3, CreditContext(success_reward=2.0)).rows(tree) == []
-
-
-DECISIONS = {"x": {"y": 0.9, "z": 0.1}, "w": {"y": 0.2, "z": 0.4}}
-"""Success probabilities after two uniform choices; V(start) = 0.4, Q(x) = 0.5, Q(w) = 0.3."""
-
-
-def group(draw, size=6):
-    rollouts = []
-    for _ in range(size):
-        first, second = draw.choice("xw"), draw.choice("yz")
-        reward = float(draw.random() < DECISIONS[first][second])
-        rollouts.append(rollout([(first, first), (second, "")], reward))
-    return tree_of(*rollouts)
-
-
-def test_tree_advantages_are_right_on_average_at_the_first_step():
-    draw = random.Random(7)
-    found = {"x": [], "w": []}
-    for _ in range(2000):
-        tree = group(draw)
-        for played, row in zip(played_rollouts(tree), TreeAdvantages().rows(tree), strict=True):
-            found[played.steps[0].action.content].append(own(row)[0])
-    for action, exact in (("x", 0.1), ("w", -0.1)):
-        error = 4 * stdev(found[action]) / len(found[action]) ** 0.5
-        assert fmean(found[action]) == pytest.approx(exact, abs=error)
