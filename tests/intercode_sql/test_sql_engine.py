@@ -61,6 +61,10 @@ COMPARISONS = [
     ("SELECT 1 > ALL (SELECT id FROM customer WHERE id > 9), 1 < SOME (SELECT id FROM customer WHERE id > 9)", "[(1, 0)]"),
     ("SELECT id FROM customer WHERE name = ANY (SELECT 'ANNA') AND id <> ALL (SELECT 5)", "[(1,)]"),
     ("SELECT (1, 'a') = (1, 'A'), (1, 2) <> (1, 3), (1, 2) IN ((2, 1), (1, 2)), (1, NULL) = (2, 2)", "[(1, 1, 1, 0)]"),
+    ("SELECT 100000000000000000000, DATE '2020-2-3', TIMESTAMP '2020-02-03 4:5:6', name LIKE 'a%' ESCAPE '' FROM customer LIMIT 1",
+     "[(Decimal('100000000000000000000'), datetime.date(2020, 2, 3), datetime.datetime(2020, 2, 3, 4, 5, 6), 1)]"),
+    ("SELECT city - 1, name IS NULL FROM customer WHERE id = 1 GROUP BY city, name", "[(-1.0, 0)]"),
+    ("SELECT id FROM customer LIMIT 1 OFFSET " + "9" * 5000, "[]"),
     ("SELECT 1 + 2 * 3 - 4, 2 * 3 % 4, 1 | 2 & 3 ^ 1, NOT 0 = 1, 1 OR 0 AND 0, 1 XOR 1 AND 0, - 2 * - 3",
      "[(3, 2, 3, 1, 1, 1, 6)]"),
     ("SELECT 'it\\'s', 'a\\%', \"c\"\"d\", 'x''y', 'a\\tb', '\\d'", "[(\"it's\", 'a\\\\%', 'c\"d', \"x'y\", 'a\\tb', 'd')]"),
@@ -171,6 +175,11 @@ FUNCTIONS = [
 
 UNSUPPORTED = [
     "SELECT (1, 2)",
+    "SELECT name LIKE 'a' ESCAPE '!' '!' FROM customer",
+    "SELECT DATE '2020-02-30'",
+    "SELECT 'a' _utf8mb4",
+    "SELECT name - 1, count(*) FROM customer GROUP BY city",
+    "SELECT id FROM customer ORDER BY " + "9" * 5000,
     "SELECT concat((1, 2))",
     "SELECT 1 FROM DUAL WHERE (1, 2)",
     "SELECT (1, 2) < (1, 3)",

@@ -236,7 +236,7 @@ class Calls(Expressions):
     def place(self, node: Node) -> int | None:
         """The place in a list that an item of ORDER BY or GROUP BY stands for, or None."""
         is_integer = node.kind == "literal" and self.statement.words[node.first] == "INTEGER"
-        return int(self.statement.token(node.first)) if is_integer else None
+        return self.statement.number(node.first) if is_integer else None
 
     def on_windowed(self, node: Node, scope: Scope) -> Value:
         """A function for windows alone."""

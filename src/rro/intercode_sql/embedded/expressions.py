@@ -28,6 +28,7 @@ from rro.intercode_sql.embedded.store import (
     number,
 )
 from rro.intercode_sql.embedded.syntax import Node, Statement
+from rro.intercode_sql.embedded.times import cast_moment
 from rro.intercode_sql.embedded.values import (
     DAY_UNITS,
     FORMS,
@@ -104,15 +105,19 @@ class Expressions:
             return Value(f"X'{'0' * (len(digits) % 2)}{digits}'", BYTES)
         text = text.rstrip(".")
         kind = DOUBLE if "e" in text.lower() else number(True, len(text.partition(".")[2]))
+        if kind == INT and len(text) > 20:  # beyond 64 bits
+            kind = Type("decimal", 0)
         return Value(text, kind, text=text)
 
     def on_text(self, node: Node, scope: Scope) -> Value:
         return constant("".join(map(self.statement.name, node.parts)))
 
     def on_moment(self, node: Node, scope: Scope) -> Value:
-        return _moment(
-            constant(self.statement.name(node.parts[1])), _TYPES[self.statement.words[node.first]]
-        )
+        word, text = self.statement.words[node.first], self.statement.name(node.parts[1])
+        try:
+            return Value(quoted(cast_moment(text, _TYPES[word].kind)), _TYPES[word], text=text)
+        except (ValueError, OverflowError):
+            raise SqlError(f"Incorrect {_TYPES[word].kind.upper()} value: '{text}'") from None
 
     def on_introduced(self, node: Node, scope: Scope) -> Value:
         number = node.parts[1]
@@ -238,6 +243,8 @@ class Expressions:
         """LIKE and REGEXP."""
         values, words = self.values(node.nodes(), scope), self.words(node)
         text, pattern, *escape = map(as_text, values)
+        if escape and len(values[2].text or "") > 1:
+            raise SqlError("Incorrect arguments to ESCAPE")
         name = "like" if "LIKE" in words else "regexp"
         found = Value(call(name, pattern, text, *escape), INT, values)
         return _negated(found) if words[0] == "NOT" else found
@@ -282,7 +289,7 @@ class Expressions:
         place, stop = (end, end + 1) if end.__class__ is int else (end.first, end.end)
         words = self.statement.words[place:stop]
         sizes = [
-            int(self.statement.token(number))
+            self.statement.number(number)
             for number in range(place, stop)
             if self.statement.words[number] == "INTEGER"
         ]

@@ -276,7 +276,7 @@ class Queries(Sources):
         if node is None:
             return ""
         counts = [
-            min(int(self.statement.token(part)), 2**62)
+            self.statement.number(part)
             for part in node.parts
             if self.statement.words[part] == "INTEGER"
         ]

@@ -34,7 +34,7 @@ _TOKENS = re.compile(
     |(?P<SIGN>[(),;*])
     |(?P<POINT>(?<=[`\w$])\.(?={_WORD})|\.(?=[A-Za-z_$\x80-\U0010ffff]))
     |(?P<MEMBER>(?<=[`\w$ ]\.){_WORD}+)
-    |(?P<CHARSET_NAME>_(?:utf8(?:mb[34])?|latin1|binary|ascii)(?=\s*['"]))
+    |(?P<CHARSET_NAME>_(?:utf8(?:mb[34])?|latin1|binary|ascii)(?!{_WORD}))
     |(?P<STRING>(?:[nN](?='))?(?:'(?:[^'\\]|''|\\.)*'(?!')|"(?:[^"\\]|""|\\.)*"(?!")))
     |(?P<BINARY_LITERAL>0x[0-9A-Fa-f]+(?!{_WORD})|0b[01]+(?!{_WORD})
         |[xX]'(?:[0-9A-Fa-f]{{2}})*'|[bB]'[01]*')
@@ -133,6 +133,11 @@ class Statement(NamedTuple):
         """The name, or the text of a string, that a token stands for."""
         token = self.token(number)
         return unquoted(token) if token[-1] in "`'\"" else token
+
+    def number(self, number: int) -> int:
+        """The value of a token that is an integer, at most 2**62."""
+        token = self.token(number)
+        return min(int(token), 2**62) if len(token) < 1000 else 2**62
 
     def path(self, node: Node) -> list[str]:
         """The parts of a name with points."""

@@ -112,9 +112,9 @@ def key(value: Value) -> str:
 def as_number(value: Value) -> Value:
     """The value in arithmetic. For a text, the number that it begins with."""
     if value.type in _TEXTS:
-        return value._replace(sql=cast(value.sql, "REAL"), type=DOUBLE)
+        return Value(cast(value.sql, "REAL"), DOUBLE, (value,), text=value.text)
     if value.type in TEMPORAL:
-        return value._replace(sql=call("my_stamp", value.sql), type=INT)
+        return Value(call("my_stamp", value.sql), INT, (value,))
     return value._replace(type=INT) if value.type in (NULL, UNSIGNED) else value
 
 
@@ -205,7 +205,7 @@ def result_type(name: str, values: Sequence[Value]) -> Type:
 
 def position(value: Value) -> int | None:
     """The value of a constant integer, or None."""
-    return int(value.text) if value.text is not None and value.type == INT else None
+    return int(value.text[:20]) if value.text and value.type == INT else None
 
 
 def quotient(kind: Type) -> Type:
