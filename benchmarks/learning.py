@@ -49,9 +49,13 @@ GROUPS = (
     "rounds.evaluate_every=1000",
 )
 IMITATE = ("optimise.policy_gradient.imitate=0.3", "closing.successes=1")
-RISING = ("credit.name=tree_advantages", "credit.leave_one_out=false", "credit.shrink=0")
+RISING = (
+    "credit.name=tree_advantages",
+    "credit.options.leave_one_out=false",
+    "credit.options.shrink=0",
+)
 BATCH = ("optimise.policy_gradient.scale=batch",)
-FORKS = ("explore.episodes=6", "explore.waves=2", "explore.forks=4")
+FORKS = ("explore.options.episodes=6", "explore.options.waves=2", "explore.options.forks=4")
 METHODS: dict[str, tuple[str, ...]] = {
     "grpo": (*GROUPS, "credit.name=group_advantages", *IMITATE),
     "gigpo": (*GROUPS, "credit.name=anchor_advantages", *IMITATE),
@@ -79,7 +83,8 @@ class Trial:
 
     def folder(self, out: Path) -> Path:
         """Its run folder, named after all that makes it."""
-        settings = [setting.rpartition(".")[2] for setting in self.settings]
+        pairs = [setting.partition("=") for setting in self.settings]
+        settings = [f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs]
         name = ",".join([self.method, *settings])
         split = "validation" if self.validate else "test"
         return out / self.place / f"{split}-{self.tokens}" / name / f"seed-{self.seed}"
