@@ -115,6 +115,15 @@ def test_without_leaving_out_it_is_the_difference_of_values_along_the_episode():
     ]
 
 
+def test_tree_advantages_over_the_deviation_of_the_outcomes():
+    plain = TreeAdvantages().rows(THREE)
+    scaled = TreeAdvantages(scale="std").rows(THREE)
+    for one, other in zip(plain, scaled, strict=True):
+        assert own(other) == pytest.approx(
+            [value / stdev([1, 0, 0]) for value in own(one)], abs=1e-5
+        )
+
+
 def test_a_fork_is_compared_with_all_that_came_through_its_state():
     tree = tree_of(*THREE.root.rollouts.values())
     (child, _) = tree.recycle(tree.root)

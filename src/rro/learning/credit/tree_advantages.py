@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Annotated
+from statistics import fmean, stdev
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from rro.exploration.tree import Node, Tree
 from rro.exploration.visits import PlayedRollout, played_rollouts, state_of
-from rro.learning.credit.advantages import action_row, episode_row
+from rro.learning.credit.advantages import EPSILON, action_row, episode_row
 from rro.learning.credit.base import Credit, CreditContext
 from rro.types import Source, WeightedEpisode
 
@@ -32,6 +32,8 @@ class TreeAdvantages(Credit):
     outcome minus the value of the start: the reward differential of RRO, along whole episodes."""
     shrink: Annotated[float, Field(ge=0)] = 1.0
     """k: the value one step earlier counts as so many outcomes."""
+    scale: Literal["std", "none"] = "none"
+    """Whether the standard deviation of the task's outcomes divides, as in GRPO."""
     context: CreditContext = CreditContext()
 
     gives = "advantages"
@@ -39,15 +41,27 @@ class TreeAdvantages(Credit):
     def rows(self, tree: Tree) -> list[WeightedEpisode]:
         played = played_rollouts(tree)
         values = _Values(tree, played, self.shrink, self.leave_one_out)
+        scale = self._scale(played)
         rows = [
-            episode_row(tree, each, values.of_rollout(number, each), self.context)
+            episode_row(
+                tree,
+                each,
+                [value / scale for value in values.of_rollout(number, each)],
+                self.context,
+            )
             for number, each in enumerate(played)
         ]
         for node in tree.root.walk():
             if _drawn(node) and (reward := values.after(node)) is not None:
-                advantage = reward - values.before(node)
+                advantage = (reward - values.before(node)) / scale
                 rows.append(action_row(tree, node, advantage, reward))
         return rows
+
+    def _scale(self, played: Sequence[PlayedRollout]) -> float:
+        outcomes = {each.outcome for each in played}
+        if self.scale == "none" or len(outcomes) < 2:
+            return 1.0
+        return stdev(each.outcome for each in played) + EPSILON
 
 
 class _Values:
