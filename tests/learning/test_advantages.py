@@ -1,5 +1,7 @@
 """Advantages of trees, against values that were worked out by hand and exact ones."""
 
+from statistics import stdev
+
 import pytest
 from credit_toys import OPENING, THREE, act, rollout, tree_of
 

@@ -10,7 +10,8 @@ from datasets import Dataset
 from train_toys import build_toy, toy_config, toy_context, toy_episode, toy_group, toy_options
 from trl import GRPOConfig, GRPOTrainer
 
-from rro.errors import DataError
+from rro.errors import DataError, UsageError
+from rro.learning.policy_gradient import PolicyGradient
 from rro.learning.policy_gradient_trainer import policy_gradient_trainer, policy_losses
 from rro.learning.prefix_sharing import ATTENTION
 from rro.learning.setup import load_for_training
@@ -45,8 +46,9 @@ def assert_close(one, other, tolerance=1e-5):
 
 
 def first_step(
-    options, episodes, models, folder, *, dtype=torch.float32, successes=(), change=None
-):
+    options, episodes, models, folder, *, dtype=torch.float32, successes=(), change=None,
+    temperature=1.0,
+):  # fmt: skip
     """The loss and the gradient of the first optimiser step, and the number of its passes.
     `change(plan)` may set the old log-probabilities of its rows."""
     model, tokenizer = load_for_training(MODEL, models[0])
@@ -62,8 +64,8 @@ def first_step(
     replayed = success_rows(chat, successes, 256)
     with adapted_trl():
         trainer = policy_gradient_trainer(
-            options, toy_context(toy_config()), data, replayed, model.to(dtype), tokenizer, folder,
-            *models,
+            options, replace(toy_context(toy_config()), temperature=temperature), data, replayed,
+            model.to(dtype), tokenizer, folder, *models,
         )  # fmt: skip
         plan = trainer.row_order
         if plan.shared:
@@ -77,7 +79,7 @@ def first_step(
     return loss, gradients(trainer.model), len(batches)
 
 
-def grpo(models, folder, episodes, kind, *, beta=0.0, old=None):
+def grpo(models, folder, episodes, kind, *, beta=0.0, old=None, temperature=1.0):
     """The loss and the gradient of TRL's trainer on the same episodes, whose completions are all
     that follows the opening; `old` are their tokens' log-probabilities when sampled."""
     model, tokenizer = load_for_training(MODEL, models[0])
@@ -86,7 +88,7 @@ def grpo(models, folder, episodes, kind, *, beta=0.0, old=None):
     args = GRPOConfig(
         output_dir=str(folder), loss_type=kind, beta=beta, use_cpu=True, bf16=False,
         gradient_checkpointing=False, report_to="none", num_generations=2,
-        per_device_train_batch_size=2,
+        per_device_train_batch_size=2, temperature=temperature,
     )  # fmt: skip
     trainer = GRPOTrainer(
         model=model,
@@ -102,7 +104,7 @@ def grpo(models, folder, episodes, kind, *, beta=0.0, old=None):
         mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
         with torch.no_grad():
             logits = reference.eval()(input_ids=ids, attention_mask=mask).logits[:, :-1]
-        logps = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        logps = (logits / temperature).log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
         inputs["ref_per_token_logps"] = logps[:, -inputs["completion_ids"].shape[1] :]
     trainer.model.train()
     trainer.model.zero_grad()
@@ -169,8 +171,10 @@ def with_logprobs(models, episodes, noise=0.5):
 
 @pytest.mark.parametrize("kind", ["grpo", "dapo"])
 @pytest.mark.parametrize("beta", [0.0, 0.3])
-@pytest.mark.parametrize("off_policy", [False, True])
-def test_grpo_matches_trl(models, tmp_path, kind, beta, off_policy):
+@pytest.mark.parametrize(
+    ("off_policy", "temperature"), [(False, 1.0), (True, 1.0), (False, 0.6), (True, 0.6)]
+)
+def test_grpo_matches_trl(models, tmp_path, kind, beta, off_policy, temperature):
     """Same rows, same advantages: the same loss and gradient, on the policy's own samples and on
     those of another, where ratios are clipped on both sides."""
     episodes, old = with_logprobs(models, EPISODES) if off_policy else (EPISODES, None)
@@ -181,8 +185,12 @@ def test_grpo_matches_trl(models, tmp_path, kind, beta, off_policy):
         aggregation="sequence" if kind == "grpo" else "token",
         old_logprobs="sampled" if off_policy else "recomputed",
     )
-    loss, gradient, passes = first_step(options, episodes, models, tmp_path / "ours")
-    expected, wanted = grpo(models, tmp_path / "trl", episodes, kind, beta=beta, old=old)
+    loss, gradient, passes = first_step(
+        options, episodes, models, tmp_path / "ours", temperature=temperature
+    )
+    expected, wanted = grpo(
+        models, tmp_path / "trl", episodes, kind, beta=beta, old=old, temperature=temperature
+    )
     assert passes > 1
     assert loss == pytest.approx(expected, abs=1e-5)
     assert_close(gradient, wanted)
@@ -334,3 +342,10 @@ def test_an_advantage_where_none_can_be_is_refused(models):
         weighted_rows(chat, [replace(episode, advantages=(1.0,))], 256)
     with pytest.raises(DataError, match="no log-probabilities of the sampler: set old_logprobs"):
         weighted_rows(chat, [episode], 256, sampled=True)
+
+
+def test_sampled_log_probabilities_are_those_at_temperature_1(models, tmp_path):
+    context = replace(toy_context(toy_config()), temperature=0.5)
+    learner = PolicyGradient(toy_options(old_logprobs="sampled"))
+    with pytest.raises(UsageError, match=r"policy\.temperature is 0\.5"):
+        learner.train(EPISODES, models[0], None, tmp_path / "out", context)

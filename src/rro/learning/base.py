@@ -32,6 +32,9 @@ class TrainingContext:
     """Name of the run, for trackers."""
     iteration: int = 0
     """Round of exploration and optimisation, counted from 1; 0 before the first."""
+    temperature: float = 1.0
+    """At which the policy samples. A policy gradient is that of the sampled distribution, so it
+    divides the logits by it, as TRL and verl do."""
     report_to: Sequence[str] = ()
     """Trackers that receive the metrics: "tensorboard", "wandb", "trackio"."""
     observe: Observe | None = None

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from rro.config import TrainingConfig
+from rro.errors import UsageError
 from rro.learning.base import TrainingContext, TrainingReport
 from rro.types import WeightedEpisode
 
@@ -52,7 +53,7 @@ class PolicyGradientConfig(TrainingConfig):
     old_logprobs: Literal["recomputed", "sampled"] = "recomputed"
     """The log-probabilities that ratios are taken to: "recomputed" with the weights at the start
     (where the first step holds all episodes, by its own forward pass), or "sampled", the sampler's
-    own, which may differ from the trainer's by rounding."""
+    own, which may differ from the trainer's by rounding and are those at temperature 1."""
     scale: Literal["none", "batch"] = "none"
     """Whether advantages are divided by their standard deviation over all sampled tokens of the
     call."""
@@ -93,7 +94,14 @@ class PolicyGradient:
         output: Path,
         context: TrainingContext,
     ) -> TrainingReport:
-        """See `Learner.train`. `reference` is loaded only where `kl` is above 0."""
+        """See `Learner.train`. `reference` is loaded only where `kl` is above 0. Raises UsageError
+        for the sampler's log-probabilities at a temperature that is not theirs."""
+        if self.options.old_logprobs == "sampled" and context.temperature != 1:
+            raise UsageError(
+                'optimise.policy_gradient.old_logprobs = "sampled" are those at temperature 1, and '
+                f"policy.temperature is {context.temperature:g}: set that to 1, or this to "
+                '"recomputed"'
+            )
         # Transformers takes seconds to import.
         from rro.learning.policy_gradient_trainer import train_policy_gradient
 

@@ -263,7 +263,7 @@ def policy_gradient_trainer(
         gradient_checkpointing_kwargs={"use_reentrant": False},
     )
     plan = _with_logprobs(plan, options, context, model, tokenizer, args, start, reference)
-    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    add_fused_lm_head(model, context.temperature, outputs=("log_probs", "entropy"))
     adapter = lora(context.model)
     return PolicyGradientTrainer(
         model=(get_peft_model(model, adapter) if adapter else model).train(),
@@ -342,24 +342,30 @@ def _with_logprobs(
     if not rows:
         return plan
     if options.old_logprobs == "recomputed" and not known:
-        old = token_logps(model, rows, plan, pad, args, "log-probabilities")
+        old = token_logps(model, rows, plan, pad, args, "log-probabilities", context.temperature)
         rows = [replace(row, old=values) for row, values in zip(rows, old, strict=True)]
     if options.kl:
         policy = model
         if reference_from != start:
             policy, _ = load_for_training(context.model, reference_from)
-        given = token_logps(policy, rows, plan, pad, args, "reference")
+        given = token_logps(policy, rows, plan, pad, args, "reference", context.temperature)
         rows = [replace(row, reference=values) for row, values in zip(rows, given, strict=True)]
     return replace(plan, rows=rows)
 
 
 @torch.no_grad()
 def token_logps(
-    model: Any, rows: Sequence[TokenRow], plan: Plan, pad: int, args: Any, title: str
+    model: Any,
+    rows: Sequence[TokenRow],
+    plan: Plan,
+    pad: int,
+    args: Any,
+    title: str,
+    temperature: float = 1.0,
 ) -> list[Any]:
-    """The log-probabilities of each row's targets under a model, in nats, in the precision of the
-    training. Each process computes its share."""
-    add_fused_lm_head(model)
+    """The log-probabilities of each row's targets under a model at a temperature, in nats, in the
+    precision of the training. Each process computes its share."""
+    add_fused_lm_head(model, temperature)
     model.to(args.device).eval()
     passes = list(in_passes(rows, math.ceil(len(rows) / plan.micro_batch), plan.shared))
     mine, results = passes[args.process_index :: args.world_size], list[tuple[int, Any]]()

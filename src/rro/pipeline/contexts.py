@@ -49,6 +49,7 @@ def training_context(run: Run, iteration: int = 0) -> TrainingContext:
         seed=config.seed,
         run=config.name,
         iteration=iteration,
+        temperature=config.policy.temperature or 1.0,
         report_to=config.report_to,
         observe=lambda metric: run.folder.write_metric(dict(metric)),
     )
