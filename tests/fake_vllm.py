@@ -1,5 +1,6 @@
-"""A fake of vLLM's server: answers /health and loads adapters on --port, and starts a child
-process, as vLLM does. FAKE_VLLM says how it behaves: well, crashes, dies, hangs."""
+"""A fake of vLLM's server: answers /health, loads adapters and takes over weights on --port, and
+starts a child process, as vLLM does. It keeps --middleware's promise by itself. FAKE_VLLM says how
+it behaves: well, crashes, dies, hangs, busy."""
 
 import json
 import os
@@ -22,10 +23,26 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.headers["Authorization"] != f"Bearer {os.environ['VLLM_API_KEY']}":
             return self._answer(401, "wrong key")
+        if self.path == "/collective_rpc":
+            return self._reload(body)
+        if self.path == "/reset_prefix_cache":
+            print("forgot", flush=True)
+            return self._answer(
+                200, '{"success": %s}' % ("false" if BEHAVIOUR == "busy" else "true")
+            )
         if not os.path.isdir(body["lora_path"]):
             return self._answer(404, "no adapter there")
         print("loaded", body["lora_name"], flush=True)
         return self._answer(200, "Success: loaded")
+
+    def _reload(self, body):
+        path = body["kwargs"]["weights_path"]
+        if os.environ.get("VLLM_SERVER_DEV_MODE") != "1" or "--middleware" not in sys.argv:
+            return self._answer(404, "not found")
+        if not os.path.isdir(path):
+            return self._answer(500, "no weights there")
+        print(body["method"], path, flush=True)
+        return self._answer(200, '{"results": [null]}')
 
     def _answer(self, status, text):
         self.send_response(status)

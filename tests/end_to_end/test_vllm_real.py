@@ -4,7 +4,8 @@ Needs an interpreter with vLLM: RRO_VLLM_PYTHON, or .venv-vllm (make vllm)."""
 
 import asyncio
 import os
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from rro.environments.base import TaskList
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.models.chat import ChatFormat
 from rro.models.loading import load_model, smollm2_folder
+from rro.policies.api.transport import exchange_blocking
 from rro.policies.local.policy import TransformersPolicy
 from rro.policies.vllm import server_pool
 from rro.policies.vllm.policy import open_vllm
@@ -183,6 +185,40 @@ def test_a_server_samples_from_the_model_that_it_is_asked_for(answered, models, 
 def test_two_policies_share_one_server_and_answer_differently(answered, served):
     assert served["explorer"].server is served["pricer"].server
     assert answered["explorer"]["first"] != answered["pricer"]["first"]
+
+
+def test_a_server_that_stays_takes_over_the_weights_of_the_next_round(
+    python, base, models, tmp_path
+):
+    """The log-probabilities are those of the new weights, and nothing cached is used again."""
+    config = recipe(base, python)
+    options = VllmConfig(**config.policy.model_extra["vllm"])
+    model, tokenizer = models["explorer"]
+    whole = tmp_path / "rro-1"
+    model.save_pretrained(whole)
+    tokenizer.save_pretrained(whole)
+    context = replace(policy_context(config, None, "t/sft", tmp_path), live=True)
+    policy = open_vllm(options, context)
+    try:
+        before = asyncio.run(policy.sample(QUESTION, 2, DRAWN, 5))
+        begun = time.perf_counter()
+        asyncio.run(policy.update(whole, "t/rro-1"))
+        print(f"weights taken over in {time.perf_counter() - begun:.2f} s")
+        after = asyncio.run(policy.sample(QUESTION, 2, DRAWN, 5))
+        url = policy.server.url.removesuffix("/v1") + "/collective_rpc"
+        assert exchange_blocking(url, {"method": "x"}, {}, 10.0).status == 401
+        provenance = policy.provenance
+    finally:
+        asyncio.run(policy.close())
+    assert not server_pool.running()
+    prompt = ChatFormat(tokenizer).encode(QUESTION, True).ids
+    for completions, who in ((before, "pricer"), (after, "explorer")):
+        for completion in completions:
+            expected = logprobs_of(models[who][0], prompt, list(completion.message.token_ids))
+            assert (torch.tensor(completion.logprobs) - expected).abs().max() < CLOSE
+    assert {completion.policy for completion in after} == {"t/rro-1"}
+    assert provenance["model"] == str(whole)
+    assert after[0].usage.cached_tokens == 0
 
 
 @pytest.mark.parametrize("backend", ["vllm", "transformers"])

@@ -96,18 +96,27 @@ def open_policy(run: Run, label: str) -> Policy:
 def _acting_policy(run: Run, label: str) -> Policy:
     """The policy with the weights called `label`. In a run of several rounds it is the one that is
     open already, if it can take them over."""
-    live, run.live, context = run.live, None, _context(run, label)
-    if live is not None and live.name != context.name:
-        weights = context.find_weights()
-        if weights is not None and isinstance(live, Updatable):
-            asyncio.run(live.update(weights, context.name))
-        else:
-            asyncio.run(live.close())
-            live = None
-    policy = live or open_policy(run, label)
+    live, context = run.live, _context(run, label)
+    if live is not None and live.name != context.name and not _takes_over(live, context):
+        run.live = None
+        asyncio.run(live.close())
+    policy = run.live or open_policy(run, label)
     if run.config.rounds.count > 1 and isinstance(policy, Updatable):
         run.live = policy
     return policy
+
+
+def _takes_over(live: Policy, context: PolicyContext) -> bool:
+    """Whether an open policy now answers with the context's weights."""
+    weights = context.find_weights()
+    if weights is None or not isinstance(live, Updatable):
+        return False
+    try:
+        asyncio.run(live.update(weights, context.name))
+    except UsageError as error:
+        log.info("%s; it is opened anew", error)
+        return False
+    return True
 
 
 def _context(run: Run, label: str) -> PolicyContext:
@@ -127,6 +136,7 @@ def _context(run: Run, label: str) -> PolicyContext:
         start=run.folder.checkpoint("sft") if config.model.lora is not None else None,
         threads=config.threads,
         logs=run.folder.logs,
+        live=run.config.rounds.count > 1,
     )
 
 

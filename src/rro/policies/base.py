@@ -62,7 +62,8 @@ class PolicyContext:
     "sft", "rro-1"). `find_weights` returns the folder of the checkpoint, or None for the base
     model; it raises UsageError if there is none yet. `start` is the SFT checkpoint, if later
     weights are LoRA adapters on it. `threads` are CPU threads (None: the backend's own choice).
-    `logs` is a folder for the logs of processes that the backend starts."""
+    `logs` is a folder for the logs of processes that the backend starts. `live`: whether the policy
+    stays open from round to round, to take over new weights (`Updatable`) where it can."""
 
     name: str
     label: str
@@ -72,3 +73,4 @@ class PolicyContext:
     start: Path | None
     threads: int | None
     logs: Path
+    live: bool = False

@@ -1,6 +1,7 @@
 """The process of vLLM's server, which policies share one, and messages for users. The server is a
 fake; vLLM itself is tested in tests/end_to_end/test_vllm_real.py."""
 
+import asyncio
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from rro.config import parse_config
 from rro.errors import RroError, UsageError
 from rro.pipeline import weights
 from rro.policies.vllm import server_pool
+from rro.policies.vllm.guard.rro_guard import RequireKey
 from rro.policies.vllm.options import ServedWeights
 from rro.policies.vllm.policy import open_vllm
 from rro.policies.vllm.server import VllmServer
@@ -128,6 +130,74 @@ def test_a_server_starts_loads_adapters_and_ends_with_its_children(server, tmp_p
     wait_until(lambda: not alive(child))
     with pytest.raises(RroError, match="ended by itself"):
         server.check()
+
+
+@pytest.fixture
+def staying(python, tmp_path):
+    server = VllmServer(
+        VllmConfig(python=python), {"model": "m"}, {}, tmp_path / "v.log", stays=True
+    )
+    yield server
+    server.stop()
+
+
+def test_a_server_that_stays_takes_over_weights_and_forgets_what_it_cached(staying, tmp_path):
+    (tmp_path / "rro-1").mkdir()
+    staying.reload(str(tmp_path / "rro-1"))
+    log = staying.log.read_text()
+    assert log.index(f"reload_weights {tmp_path / 'rro-1'}") < log.index("forgot")
+    with pytest.raises(RroError, match=r"cannot take over the weights .*: no weights there"):
+        staying.reload(str(tmp_path / "nowhere"))
+
+
+def test_a_server_that_does_not_stay_has_no_such_endpoint(server, tmp_path):
+    with pytest.raises(RroError, match="not found"):
+        server.reload(str(tmp_path))
+
+
+def test_what_is_cached_for_old_weights_must_be_forgotten(monkeypatch, python, tmp_path):
+    monkeypatch.setenv("FAKE_VLLM", "busy")
+    server = VllmServer(VllmConfig(python=python), {}, {}, tmp_path / "v.log", stays=True)
+    try:
+        with pytest.raises(RroError, match="its prefix cache is in use"):
+            server.reload(str(tmp_path))
+    finally:
+        server.stop()
+
+
+def test_a_server_that_others_use_keeps_its_weights():
+    first, second = (acquire("k", ServedWeights("w"), Counted) for _ in "12")
+    with pytest.raises(UsageError, match="another policy uses the same server"):
+        server_pool.rename(first, "new")
+    release(second)
+    server_pool.rename(first, "new")
+    assert acquire("new", ServedWeights("v"), Counted) is first
+    release(first)
+    release(first)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/health", [], 200),
+        ("/collective_rpc", [], 401),
+        ("/collective_rpc", [(b"authorization", b"Bearer other")], 401),
+        ("/collective_rpc", [(b"authorization", b"Bearer key")], 200),
+    ],
+)
+def test_the_guard_lets_nobody_in_without_the_key(monkeypatch, path, headers, status):
+    monkeypatch.setenv("VLLM_API_KEY", "key")
+    sent = []
+
+    async def inside(scope, receive, send):
+        await send({"status": 200})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": path, "headers": headers}
+    asyncio.run(RequireKey(inside)(scope, None, send))
+    assert sent[0]["status"] == status
 
 
 def test_an_adapter_that_the_server_refuses_says_why(server, tmp_path):

@@ -10,10 +10,11 @@ import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rro.errors import PolicyError, UsageError
+from rro.errors import PolicyError, RroError, UsageError
 from rro.models.chat import ChatFormat
 from rro.policies.api.endpoint import ServedModel
 from rro.policies.api.opening import open_served
@@ -46,19 +47,37 @@ def open_vllm(settings: VllmConfig, context: PolicyContext) -> VllmPolicy:
             'policy.vllm.python = ".venv-vllm/bin/python"'
         )
     chat = ChatFormat(load_tokenizer(context.model, checkpoint))
-    weights = find_weights(context.model, checkpoint, context.start)
+    stays = context.live and _stays(settings, context)
+    # One that stays is given whole models: adapters on adapters grow with the rounds.
+    weights = find_weights(context.model, checkpoint, None if stays else context.start)
     options = server_options(context.model, context.settings, settings, weights.whole)
-    key = json.dumps([options, str(settings.python or sys.executable)], sort_keys=True, default=str)
     log = context.logs / f"vllm-{name.replace('/', '-')}.log"
-    options = {**lora_options(weights.rank), **options}
+    arguments = {**lora_options(weights.rank), **options}
     server: VllmServer = server_pool.acquire(
-        key, weights, lambda: VllmServer(settings, options, environment(context.threads), log)
+        _key(settings, options, stays),
+        weights,
+        lambda: VllmServer(settings, arguments, environment(context.threads), log, stays=stays),
     )
     try:
+        if stays:
+            return LiveVllmPolicy(server, weights, chat, settings, context)
         return VllmPolicy(server, weights, chat, name, context.settings.max_batch)
     except BaseException:
         server_pool.release(server)
         raise
+
+
+def _stays(settings: VllmConfig, context: PolicyContext) -> bool:
+    from rro.models.loading import resolve_device
+
+    on_cpu = resolve_device(context.model.device).type == "cpu"
+    return on_cpu if settings.stay == "auto" else settings.stay
+
+
+def _key(settings: VllmConfig, options: Mapping[str, Any], stays: bool) -> str:
+    """What tells servers apart, apart from adapters."""
+    parts = [options, str(settings.python or sys.executable), stays]
+    return json.dumps(parts, sort_keys=True, default=str)
 
 
 class VllmPolicy:
@@ -77,6 +96,7 @@ class VllmPolicy:
         releases it. `max_batch`: answers that the server draws together. Raises UsageError or
         RroError if the server does not answer as vLLM should."""
         self.name, self.server, self._open = name, server, True
+        self._in_flight = 0
         model = WHOLE_MODEL if weights.adapter is None else str(weights.adapter)
         context = int(server.options["max_model_len"])
         # as many requests as fill the server's batch, and as many that wait inside
@@ -106,11 +126,14 @@ class VllmPolicy:
     ) -> list[Completion]:
         """Draw `n` answers. Raises PolicyError if a request failed, RroError if the server
         ended."""
+        self._in_flight += 1
         try:
             return await self._inner.sample(messages, n, params, seed)
         except PolicyError:
             self.server.check()
             raise
+        finally:
+            self._in_flight -= 1
 
     async def close(self) -> None:
         """Release the server; the last of its policies ends it."""
@@ -118,3 +141,37 @@ class VllmPolicy:
             self._open = False
             await self._inner.close()
             await asyncio.to_thread(server_pool.release, self.server)
+
+
+class LiveVllmPolicy(VllmPolicy):
+    """A policy whose server stays up and takes over new weights in place."""
+
+    def __init__(
+        self,
+        server: VllmServer,
+        weights: ServedWeights,
+        chat: ChatFormat,
+        settings: VllmConfig,
+        context: PolicyContext,
+    ) -> None:
+        """As `VllmPolicy`; the server must have been started to stay."""
+        super().__init__(server, weights, chat, context.name, context.settings.max_batch)
+        self._settings, self._context = settings, context
+
+    async def update(self, weights: Path, name: str) -> None:
+        """As `Updatable.update` says. Raises UsageError where the server cannot take over the
+        weights: they are an adapter, of another shape, or other policies use it."""
+        if self._in_flight:
+            raise RroError(f"policy {self.name} is answering: its weights cannot change now")
+        whole = find_weights(self._context.model, weights)
+        options = server_options(
+            self._context.model, self._context.settings, self._settings, whole.whole
+        )
+        same = {**self.server.options, "model": whole.whole} == options
+        if whole.adapter is not None or not same:
+            raise UsageError(f"the server of {self.name} cannot take over {weights}")
+        server_pool.rename(self.server, _key(self._settings, options, True))
+        await asyncio.to_thread(self.server.reload, whole.whole)
+        self.server.options["model"] = whole.whole
+        self.name = self._inner.name = name
+        self.provenance = MappingProxyType({**self.provenance, "model": whole.whole})

@@ -31,6 +31,7 @@ from rro.policies.vllm.settings import VllmConfig
 WHOLE_MODEL = "whole"
 # the environment variable of this process that holds the key to its servers
 _KEY_VARIABLE = "RRO_VLLM_KEY"
+_GUARD = Path(__file__).parent / "guard"
 _ERROR_LINE = re.compile(r"(?:\w*Error|\w*Exception|error): .+")
 # errors that only say that there was another one
 _FOLLOW_UPS = (
@@ -50,10 +51,13 @@ class VllmServer:
         options: Mapping[str, Any],
         environment: Mapping[str, str],
         log: Path,
+        *,
+        stays: bool = False,
     ) -> None:
         """Start the server and wait until it answers. `environment`: variables added to its
-        environment. Raises UsageError if settings.python is no interpreter, RroError if the server
-        ends or is not ready within settings.start_timeout seconds."""
+        environment. `stays`: whether it is going to `reload`. Raises UsageError if settings.python
+        is no interpreter, RroError if the server ends or is not ready within
+        settings.start_timeout seconds."""
         if importlib.util.find_spec("httpx2") is None:
             raise UsageError('policy.backend = "vllm" needs httpx2: pip install "rro[vllm]"')
         self.options, self.log = dict(options), log
@@ -67,12 +71,18 @@ class VllmServer:
             "--host", "127.0.0.1", "--port", str(port), "--served-model-name", WHOLE_MODEL,
             # without it, usage does not say how much of a prompt was cached
             "--enable-prompt-tokens-details",
+            *(("--middleware", "rro_guard.RequireKey") if stays else ()),
             *command_line(options),
         ]  # fmt: skip
         variables = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_API_KEY": key, **environment}
         # another environment has packages of its own: what this process imports from stays here
         hidden = () if settings.python is None else ("PYTHONPATH", "PYTHONHOME")
         inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+        if stays:
+            # the endpoints that replace weights, which vLLM itself leaves open to everybody
+            variables["VLLM_SERVER_DEV_MODE"] = "1"
+            paths = (str(_GUARD), inherited.get("PYTHONPATH"))
+            variables["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._process = _start(command, {**inherited, **variables}, log)
         try:
             self._wait(settings.start_timeout)
@@ -93,22 +103,35 @@ class VllmServer:
 
     def load(self, adapter: Path) -> None:
         """As `rro.policies.vllm.server_pool.Server` says."""
-        import httpx2
-
         if adapter in self._adapters:
             return
         body = {"lora_name": str(adapter), "lora_path": str(adapter.resolve())}
-        url = f"{self.url}/load_lora_adapter"
+        self._ask(f"{self.url}/load_lora_adapter", body, f"load the adapter {adapter}")
+        self._adapters.add(adapter)
+
+    def reload(self, whole: str) -> None:
+        """Serve the whole model in the folder `whole` from now on, of the same shape; keys and
+        values of the old weights are forgotten. The server must have been started with `stays`,
+        and answer nothing meanwhile. Raises RroError if it cannot."""
+        doing, base = f"take over the weights {whole}", self.url.removesuffix("/v1")
+        body = {"method": "reload_weights", "kwargs": {"weights_path": os.path.abspath(whole)}}
+        self._ask(f"{base}/collective_rpc", body, doing)
+        if '"success":true' not in self._ask(f"{base}/reset_prefix_cache", {}, doing):
+            raise RroError(f"vLLM cannot {doing}: its prefix cache is in use (see {self.log})")
+
+    def _ask(self, url: str, body: Mapping[str, Any], doing: str) -> str:
+        """The text of a good answer, without spaces. Raises RroError that says what it was
+        `doing`."""
+        import httpx2
+
         try:
             response = exchange_blocking(url, body, _our_key(), 300.0)
         except (TimeoutError, BodyError, httpx2.TransportError) as error:
-            raise RroError(
-                f"vLLM cannot load the adapter {adapter}: {error}; {self.last_errors()}"
-            ) from None
+            raise RroError(f"vLLM cannot {doing}: {error}; {self.last_errors()}") from None
         if response.status // 100 != 2:
             text = Secret(os.environ[_KEY_VARIABLE]).clean(response.text)
-            raise RroError(f"vLLM cannot load the adapter {adapter}: {text} (see {self.log})")
-        self._adapters.add(adapter)
+            raise RroError(f"vLLM cannot {doing}: {text} (see {self.log})")
+        return "".join(response.text.split())
 
     def check(self, wait: float = 0.0) -> None:
         """Raises RroError if the server has ended, or ends within `wait` seconds."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rro.errors import UsageError
 from rro.policies.vllm.options import ServedWeights
 
 
@@ -69,6 +70,16 @@ def release(server: Server) -> None:
             return
         _entries.remove(entry)
     server.stop()
+
+
+def rename(server: Server, key: str) -> None:
+    """The server is about to serve another whole model, known by `key`. Raises UsageError where
+    other policies use it, too."""
+    with _lock:
+        entry = next(entry for entry in _entries if entry.server is server)
+        if entry.users > 1:
+            raise UsageError("another policy uses the same server")
+        entry.key = key
 
 
 def running() -> list[Any]:

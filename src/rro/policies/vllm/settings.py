@@ -20,5 +20,9 @@ class VllmConfig(Section):
     """Precision; `auto` follows `model.dtype`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further engine arguments, as vLLM names them."""
+    stay: bool | Literal["auto"] = "auto"
+    """Whether the server stays up between the rounds of a run and takes over their weights. auto:
+    on a CPU. On a GPU it keeps its memory while the next policy is trained: say true where both
+    fit (`gpu_memory_utilization` in `options`)."""
     start_timeout: float = Field(900.0, gt=0)
     """Seconds until the server must answer; compiling takes minutes."""
