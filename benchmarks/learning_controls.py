@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from statistics import fmean
 
 from rro.exploration.tree import Tree
 from rro.exploration.visits import PlayedRollout, played_rollouts
@@ -13,24 +12,26 @@ from rro.learning.credit.base import Credit, CreditContext
 from rro.types import WeightedEpisode
 from rro.webshop import action_text, parse_action
 
+RIGHT = 0.9
+"""How often the policy whose values are known does the right thing."""
+
 
 @dataclass(frozen=True)
 class KnownValues(Credit):
-    """For shops whose purchases earn all or nothing: a state is worth 1 until the first action that
-    nobody who never corrects a mistake can win after, then 0; an action's advantage is the
-    difference, less the mean over the task's actions. The goal is read from the instruction."""
+    """For shops whose purchases earn all or nothing: A = V(after) - V(before), with the values of a
+    policy that takes the right step with probability `RIGHT` and never corrects a mistake: V is
+    `RIGHT` to the power of the steps left, and 0 after a mistake. A mistake is another product, an
+    option's value out of the instruction's order, or buying too early; any other step that does not
+    help leaves the value as it is. The goal is read from the instruction."""
 
     context: CreditContext = CreditContext()
 
     gives = "advantages"
 
     def rows(self, tree: Tree) -> list[WeightedEpisode]:
-        played = played_rollouts(tree)
-        values = [list(map(float, _differences(each))) for each in played]
-        mean = fmean(value for each in values for value in each) if played else 0.0
         return [
-            episode_row(tree, each, [value - mean for value in own], self.context)
-            for each, own in zip(played, values, strict=True)
+            episode_row(tree, each, differences(each), self.context)
+            for each in played_rollouts(tree)
         ]
 
 
@@ -49,36 +50,59 @@ class NoAdvantages(Credit):
         ]
 
 
-def _differences(played: PlayedRollout) -> list[int]:
-    """-1 for the step that lost the episode, 0 for the others."""
+def differences(played: PlayedRollout) -> list[float]:
+    """The advantage of each step of a rollout from the start."""
     name, wanted = _goal(played.messages()[0].content)
-    found: list[int] = []
-    chosen, page, lost = set[str](), "", False
+    found, visit = list[float](), Visit(name, wanted)
     for step in played.steps:
+        before = visit.value
         word, argument = parse_action(action_text(step.action.content) or "") or ("", "")
-        wrong = _wrong(word, argument, page, chosen, name, wanted)
-        found.append(-int(wrong and not lost))
-        lost, page = lost or wrong, step.observation
-        chosen = set() if argument.isdigit() else chosen | {argument}
+        if not step.invalid:
+            visit.act(word, argument)
+        found.append(visit.value - before)
+        visit.page = step.observation
     return found
 
 
-def _wrong(
-    word: str, argument: str, page: str, chosen: set[str], name: str, wanted: frozenset[str]
-) -> bool:
-    if word != "click":
-        return False
-    if argument == "buy now":
-        return not wanted <= chosen
-    if argument.isdigit():
-        return f"[SEP] {argument} [SEP] {name} [SEP]" not in page
-    parts = page.split(" [SEP] ")
-    return parts[-1] == "Buy Now" and argument in parts[5:-6] and argument not in wanted
+@dataclass
+class Visit:
+    """How far a visit has come: `right` right steps of all that it takes."""
+
+    name: str
+    wanted: tuple[str, ...]
+    page: str = ""
+    right: int = 0
+    lost: bool = False
+
+    @property
+    def value(self) -> float:
+        """V, by `KnownValues`. It takes a search, a product, its options, and the purchase."""
+        return 0.0 if self.lost else RIGHT ** (len(self.wanted) + 3 - self.right)
+
+    def act(self, word: str, argument: str) -> None:
+        """Take a step."""
+        parts = self.page.split(" [SEP] ")
+        if word == "search":
+            self.right = max(1, self.right)
+        elif argument.isdigit():
+            self.lost |= f" [SEP] {argument} [SEP] {self.name} [SEP] " not in self.page
+            self.right = max(2, self.right)
+        elif argument == "buy now":
+            self.lost |= self.right < len(self.wanted) + 2
+            self.right += 1
+        elif parts[-1] == "Buy Now" and argument in parts[5:-6]:
+            self._choose(argument, self.right - 2)
+
+    def _choose(self, value: str, done: int) -> None:
+        if done < len(self.wanted) and value == self.wanted[done]:
+            self.right += 1
+        else:
+            self.lost |= value not in self.wanted[:done]
 
 
 @cache
-def _goal(opening: str) -> tuple[str, frozenset[str]]:
-    """The wanted product's name and the values of its options."""
+def _goal(opening: str) -> tuple[str, tuple[str, ...]]:
+    """The wanted product's name and the values of its options, in order."""
     instruction = opening.partition("i want a ")[2].partition(" [SEP]")[0]
     name, _, wishes = instruction.partition(", and price lower")[0].partition(" with ")
-    return name, frozenset(wish.partition(": ")[2] for wish in wishes.split(", and "))
+    return name, tuple(wish.partition(": ")[2] for wish in wishes.split(", and "))

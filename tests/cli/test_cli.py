@@ -193,6 +193,10 @@ def test_playing_an_unknown_task(capsys):
     assert "no task 'nope'" in refused(capsys, "play", "--task", "nope")
 
 
+def test_playing_a_slice_without_tasks(capsys):
+    assert "has no tasks" in refused(capsys, "play", "--split", "train[9000:]")
+
+
 def test_a_player_who_leaves_has_not_failed(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("search[x]\n"))
     code, out, err = run(capsys, "play")

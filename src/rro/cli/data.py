@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rro.cli.commands import Parsers, add_command, split_words
+from rro.cli.commands import Parsers, add_command, begin, split_words
 from rro.errors import UsageError
 from rro.plugins import COMMANDS, DATA_SETS
 
@@ -78,6 +78,8 @@ def _add_data(commands: Parsers, guests: bool) -> argparse.ArgumentParser:
 
 
 def _play(options: argparse.Namespace) -> None:
+    begin("opening", *options.words[:1] or ["quickstart"])
+
     from rro.config import load_config
     from rro.config.packaged import find_recipe
     from rro.environments.registry import open_environment
@@ -89,6 +91,8 @@ def _play(options: argparse.Namespace) -> None:
     config = load_config(recipe or find_recipe("quickstart"), overrides)
     benchmark = open_environment(config.environment)
     tasks = {task.id: task for task in tasks_of(benchmark, options.split)}
+    if not tasks:
+        raise UsageError(f"the split {options.split} has no tasks")
     if options.task is not None and options.task not in tasks:
         raise UsageError(
             f"the split {options.split} has no task {options.task!r}; "
@@ -103,6 +107,8 @@ def _play(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
+    begin("fetching", options.name)
+
     from rro.environments.data_sets import fetch
 
     print(fetch(options.name, options.source, options.target))
