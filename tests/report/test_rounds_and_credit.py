@@ -93,6 +93,23 @@ def test_a_credit_that_gives_pairs_shows_no_advantage(tmp_path):
         assert {node["step"][5] for node in tree["nodes"] if "step" in node} == {None}
 
 
+def test_a_credit_that_fails_costs_the_report_nothing(tmp_path, monkeypatch):
+    (tmp_path / "broken_credit.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = make_rounds(tmp_path / "run", FOREST, credit={"name": "broken_credit:Broken"})
+    head, chunks = gathered(run.path)
+    assert len(list(trees(head, chunks))) == 4 * len(FOREST)
+
+
+BROKEN = """
+from rro.learning.credit.base import Credit
+
+class Broken(Credit):
+    gives = "advantages"
+    def rows(self, tree):
+        raise SystemExit("never mind")
+"""
+
 OWN = """
 from rro.learning.credit.group_advantages import GroupAdvantages
 print("imported")

@@ -12,8 +12,9 @@ from functools import cached_property
 from statistics import fmean
 
 from rro import plugins
+from rro.concurrency import contained
 from rro.config import parse_options
-from rro.errors import RroError
+from rro.errors import describe
 from rro.exploration.strategies.base import Strategy, StrategyContext
 from rro.exploration.tree import Node, Tree
 from rro.learning.credit.base import Credit, CreditContext
@@ -68,8 +69,8 @@ class RunCredit:
         """Those of a finished tree; empty where the run's credit gives none."""
         try:
             return Advantages(tree, self._credit)
-        except RroError as error:
-            log.debug("no advantages of task %s: %s", tree.task.id, error)
+        except Exception as error:  # whatever a credit of somebody else does
+            log.debug("no advantages of task %s: %s", tree.task.id, describe(error))
             return Advantages()
 
     @cached_property
@@ -79,13 +80,14 @@ class RunCredit:
         if any(":" in name for name in names) and not self._folder.trusted:
             return None
         try:
-            plugins.search_in(config.modules if self._folder.trusted else ())
-            plugin = plugins.STRATEGIES.find(config.explore.strategy)
-            options = parse_options(config.explore, plugin, "explore")
-            strategy: Strategy = plugin.make(options, StrategyContext())
-            credit = credit_of(strategy, CreditContext(strategy=strategy.name), config.credit)
+            with contained():
+                plugins.search_in(config.modules if self._folder.trusted else ())
+                plugin = plugins.STRATEGIES.find(config.explore.strategy)
+                options = parse_options(config.explore, plugin, "explore")
+                strategy: Strategy = plugin.make(options, StrategyContext())
+                credit = credit_of(strategy, CreditContext(strategy=strategy.name), config.credit)
         except Exception as error:  # whatever a plug-in of somebody else does
-            log.debug("%s: no advantages: %s", self._folder.path, error)
+            log.debug("%s: no advantages: %s", self._folder.path, describe(error))
             return None
         usable = credit.gives == "advantages" and not credit.needs
         return credit if usable else None
