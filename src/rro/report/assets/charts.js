@@ -82,21 +82,19 @@ function table(columns, rows) {
   );
 }
 
-/** Evenly spaced round numbers on an axis. */
+/** Evenly spaced round numbers on an axis, each with its text: no two of them read alike. */
 function ticks(low, high, most = 5) {
   const rough = (high - low) / most || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
+  const digits = Math.min(Math.max(Math.ceil(-Math.log10(step) - 1e-9), 0), 8);
   const places = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++)
-    places.push(i * step || 0);
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) {
+    const at = i * step || 0;
+    const compact = Math.abs(at) >= 1000 && at.toLocaleString("en", { notation: "compact" });
+    places.push({ at, text: compact || number(at, digits) });
+  }
   return places;
-}
-
-function short(value) {
-  return Math.abs(value) >= 1000
-    ? value.toLocaleString("en", { notation: "compact" })
-    : number(value, Math.abs(value) < 0.1 ? 5 : 2);
 }
 
 /** Rows of dots with whiskers: [{label, mean, low, high, series}]; a line at `zero`, if given. */
@@ -107,9 +105,9 @@ function intervals(rows, [low, high], zero = null) {
     height = rows.length * 26 + 30;
   const x = (value) =>
     left + ((Math.min(Math.max(value, low), high) - low) / (high - low || 1)) * (right - left);
-  const grid = ticks(low, high).map((at) => [
+  const grid = ticks(low, high).map(({ at, text }) => [
     svg("line", { class: "grid", x1: x(at), x2: x(at), y1: 4, y2: height - 24 }),
-    svg("text", { x: x(at), y: height - 8, "text-anchor": "middle" }, short(at)),
+    svg("text", { x: x(at), y: height - 8, "text-anchor": "middle" }, text),
   ]);
   const lines = rows.map((row, i) => {
     const y = 18 + i * 26,
@@ -168,7 +166,7 @@ function bars(rows, most) {
 function curves(series, [low, high], label, fromZero = true) {
   const width = chartWidth(),
     height = 240,
-    left = 40,
+    left = 52,
     right = width - 16,
     bottom = height - 42;
   const all = series.flatMap((one) => one.points.map((point) => point.x));
@@ -177,12 +175,12 @@ function curves(series, [low, high], label, fromZero = true) {
   const x = (value) => left + ((value - first) / (last - first)) * (right - left);
   const y = (value) =>
     bottom - ((Math.min(Math.max(value, low), high) - low) / (high - low || 1)) * (bottom - 12);
-  const across = ticks(low, high).map((at) => [
+  const across = ticks(low, high).map(({ at, text }) => [
     svg("line", { class: "grid", x1: left, x2: right, y1: y(at), y2: y(at) }),
-    svg("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, short(at)),
+    svg("text", { x: left - 6, y: y(at) + 4, "text-anchor": "end" }, text),
   ]);
-  const along = ticks(first, last, 7).map((at) =>
-    svg("text", { x: x(at), y: bottom + 18, "text-anchor": "middle" }, short(at)),
+  const along = ticks(first, last, 7).map(({ at, text }) =>
+    svg("text", { x: x(at), y: bottom + 18, "text-anchor": "middle" }, text),
   );
   const drawn = series.map((line, i) => {
     const colour = SERIES[i % SERIES.length],

@@ -316,9 +316,9 @@ function pathChart(task, chosen) {
     y = (value) =>
       bottom - ((Math.min(Math.max(value, low), high) - low) / (high - low || 1)) * (bottom - 12);
   const path = task.nodes.filter((node) => (node.committed || node.parent < 0) && node.estimate);
-  const grid = ticks(low, high, 3).map((at) => [
+  const grid = ticks(low, high, 3).map(({ at, text }) => [
     svg("line", { class: "grid", x1: 36, x2: width - 20, y1: y(at), y2: y(at) }),
-    svg("text", { x: 30, y: y(at) + 4, "text-anchor": "end" }, short(at)),
+    svg("text", { x: 30, y: y(at) + 4, "text-anchor": "end" }, text),
   ]);
   const steps = Array.from({ length: deepest + 1 }, (_, step) =>
     svg("text", { x: x(step), y: height - 6, "text-anchor": "middle" }, step || "start"),
