@@ -62,6 +62,17 @@ METHODS: dict[str, tuple[str, ...]] = {
     "rising": (*GROUPS, *RISING, *BATCH, *IMITATE),
     "rising-forks": (*GROUPS, *RISING, *BATCH, *FORKS, *IMITATE),
     "gigpo-forks": (*GROUPS, "credit.name=anchor_advantages", *FORKS, *IMITATE),
+    # Pairs and DPO in three rounds, with the same pass over its successes at the end.
+    "dpo": (
+        "explore.strategy=adaptive",
+        "explore.tasks=1000",
+        "credit.name=credible_pairs",
+        "optimise.learner=dpo",
+        "rounds.count=3",
+        "rounds.evaluate_every=3",
+        "explore.budget.generated_tokens={third}",
+        "closing.successes=1",
+    ),
     # Controls: credit from the goal itself, none within an episode, and none at all.
     "known": (*GROUPS, "credit.name=benchmarks.learning_controls:KnownValues", *BATCH),
     "episodes": (*GROUPS, "credit.name=group_advantages", *BATCH),
@@ -95,7 +106,7 @@ class Trial:
         split = [f"environment.test_split={place.validation}"] * self.validate
         return [
             *place.trials,
-            *METHODS[self.method],
+            *(setting.format(third=self.tokens // 3) for setting in METHODS[self.method]),
             "policy.replicas=1",
             f"model.name={base / 'checkpoints' / 'sft'}",
             f"rounds.generated_tokens={self.tokens}",
