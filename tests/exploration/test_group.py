@@ -44,6 +44,25 @@ def test_a_group_has_so_many_episodes_from_the_start(tmp_path, kind):
     assert {each.states[0] for each in played} == {played[0].states[0]}
 
 
+def outcomes(folder, seed, **options):
+    with fresh_journal(folder, f"{seed}-{len(options)}.jsonl") as journal:
+        context = make_context(benchmark(), uniform(), journal, seed=seed)
+        tree = grow(Group(**options, context=SOLVED), context)
+    return [each.outcome for each in played_rollouts(tree)]
+
+
+def test_a_group_can_end_with_the_first_outcomes_that_disagree(tmp_path):
+    lengths = set()
+    for seed in range(12):
+        full = outcomes(tmp_path, seed, episodes=8)
+        found = outcomes(tmp_path, seed, episodes=8, until="disagree")
+        assert found == full[: len(found)]
+        assert len(set(found[:-1])) == 1
+        assert len(set(found)) == 2 or len(found) == 8
+        lengths.add(len(found))
+    assert len(lengths) > 2
+
+
 @pytest.mark.parametrize("kind", [ForkableTreeEnvironment, TreeEnvironment])
 def test_forks_start_only_where_outcomes_disagree(tmp_path, kind):
     strategy = Group(episodes=16, waves=2, forks=2, context=SOLVED)

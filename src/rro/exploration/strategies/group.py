@@ -1,5 +1,6 @@
-"""Groups of whole episodes, as on-policy learning takes them (GRPO, arXiv 2402.03300), with forks
-where the group's outcomes disagree or where few episodes have succeeded."""
+"""Groups of whole episodes, as on-policy learning takes them (GRPO, arXiv 2402.03300), full or only
+until two outcomes disagree, with forks where they disagree or where few episodes have
+succeeded."""
 
 from __future__ import annotations
 
@@ -40,6 +41,9 @@ class Group(Strategy):
 
     episodes: Count = 8
     """G: whole episodes of each task."""
+    until: Literal["full", "disagree"] = "full"
+    """full: all of them, at once. disagree: two at once, then one at a time, until one outcome is
+    higher than another, or the group is full. What is saved goes to other tasks."""
     waves: Number = 0
     """How often forks are placed, each time by all outcomes until then. 0: no forks."""
     forks: Count = 2
@@ -59,9 +63,14 @@ class Group(Strategy):
 
     async def explore(self, sampler: Sampler) -> None:
         root = sampler.tree.root
+        first = self.episodes if self.until == "full" else min(2, self.episodes)
         await gather_all(
-            sampler.roll_out(root, number, keep_states=True) for number in range(self.episodes)
+            sampler.roll_out(root, number, keep_states=True) for number in range(first)
         )
+        for number in range(first, self.episodes):
+            if _disagree(played_rollouts(sampler.tree)):
+                break
+            await sampler.roll_out(root, number, keep_states=True)
         for _ in range(self.waves):
             places = self._places(played_rollouts(sampler.tree))
             if not places:
@@ -97,6 +106,10 @@ class Group(Strategy):
         spread = (variance(outcomes) * (n - 1) if n > 1 else 0.0) + PRIOR_VARIANCE
         left = fmean(len(each.steps) - number for each, number in passing)
         return Place(first, steps, spread / (n + 1) ** 2 / left)
+
+
+def _disagree(played: list[PlayedRollout]) -> bool:
+    return len({each.outcome for each in played}) > 1
 
 
 def node_at(sampler: Sampler, place: Place) -> Node:
