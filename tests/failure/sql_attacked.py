@@ -1,6 +1,7 @@
 """Runs the attacks on an engine, in a process whose memory and threads are watched:
-`python sql_attacked.py ENGINE DATA CACHE BUSY`; prints a JSON line for each attack, and one of the
-whole. BUSY is the number of threads that compute beside."""
+`python sql_attacked.py ENGINE DATA CACHE BUSY SECONDS [KIND ...]`; prints a JSON line for each
+attack, and one of the whole. BUSY is the number of threads that compute beside, SECONDS a server's
+limit of time, KIND what the attacks that run begin with."""
 
 import json
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 from sql_attacks import ATTACKS
 
-from rro.intercode_sql import open_engine
+from rro.intercode_sql.data import DUMP_FILE
+from rro.intercode_sql.embedded.sqlite import SqliteEngine
+from rro.intercode_sql.server import ServerEngine
 
 
 def peak(process: str) -> int:
@@ -39,14 +42,18 @@ def compute() -> None:
         sum(range(1000))
 
 
-def main(url: str, data: str, cache: str, busy: str) -> None:
-    engine = open_engine(url, Path(data), Path(cache), allow_writer=True)
+def main(url: str, data: str, cache: str, busy: str, seconds: str, *kinds: str) -> None:
+    engine = (
+        SqliteEngine(Path(data) / DUMP_FILE, Path(cache))
+        if url == "sqlite"
+        else ServerEngine(url, allow_writer=True, seconds=float(seconds))
+    )
     engine.execute("world_1", "SELECT 1")
     begun, gaps = peaks(), [0.0]
     for work in [compute] * int(busy):
         threading.Thread(target=work, daemon=True).start()
     threading.Thread(target=watch, args=(gaps,), daemon=True).start()
-    for what, sql in ATTACKS:
+    for what, sql in [attack for attack in ATTACKS if attack[0].startswith(kinds or ("",))]:
         gaps[0], start = 0.0, time.monotonic()
         result = engine.execute("world_1", sql)
         seconds = time.monotonic() - start

@@ -161,7 +161,7 @@ ATTACKS = [
     ("session: variables", "SELECT count(*) INTO @x FROM city"),
     ("session: executed comments", "/*!50000 DELETE FROM city */"),
     ("session: executed comments within", "SELECT 1 /*M!100000 INTO OUTFILE '/tmp/rro-attack' */"),
-    ("session: hints", "SELECT /*+ SET_VAR(max_execution_time = 0) */ count(*) FROM city a, city b, city c, city d"),
+    ("session: hints", "SELECT /*+ SET_VAR(max_execution_time = 0) */ max(a.ID + b.ID + c.ID + d.ID) FROM city a, city b, city c, city d"),
     ("session: two statements", "SELECT 1; DELETE FROM city"),
     ("session: sleep", "SELECT sleep(1000) FROM city"),
     ("session: benchmark", "SELECT benchmark(1000000000, md5('x'))"),

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rro.intercode_sql.embedded.functions import key, like, regexp
+from rro.intercode_sql.embedded.functions import Patterns, key, like
+from rro.intercode_sql.embedded.work import Work
 from rro.intercode_sql.engine import SqlError
 
 
@@ -75,9 +76,24 @@ def test_many_wildcards_take_no_time():
 
 
 def test_patterns_take_time_in_proportion_to_the_text():
+    regexp = Patterns(Work(1_000_000)).match
     assert not regexp("^(a|aa|a?)+$", "a" * 5000 + "b")
     for pattern in ("(", r"(a)\1", "(?=a)"):
         with pytest.raises(SqlError, match="Illegal argument to a regular expression"):
             regexp(pattern, "a")
     assert regexp("^b", "Bern")
     assert not regexp("^e", "Bern")
+
+
+def test_a_pattern_costs_each_statement_the_same_and_once():
+    work = Work(1_000_000)
+    patterns, left = Patterns(work), []
+    for _ in range(2):
+        work.begin()
+        for pattern in ("^b", "^b", "^e", "^b"):
+            patterns.match(pattern, "Bern")
+            left.append(work.left)
+    assert left[:4] == left[4:]
+    assert left[0] == left[1] > left[2] == left[3]
+    with pytest.raises(SqlError, match="interrupted"):
+        any(patterns.match(f"^{number}", "Bern") for number in range(1000))

@@ -15,6 +15,8 @@ from rro.intercode_sql.engine import SqlError
 
 # Characters of texts whose keys are remembered.
 _SHORT = 100
+# The work of compiling a pattern of REGEXP, besides its letters.
+_COMPILED = 4000
 
 
 def key(text: str) -> str:
@@ -103,30 +105,36 @@ def _find(part: _Part, text: str, place: int) -> int:
 
 def _like_cost(pattern: Any, text: Any, escape: str = "") -> int:
     pattern, text = str(pattern), str(text)
-    return len(pattern) * (1 + (len(text) if "_" in pattern else len(text) >> 8))
+    return 2 * len(pattern) * (1 + (len(text) if "_" in pattern else len(text) >> 8))
 
 
-def regexp(pattern: Any, text: Any) -> bool:
-    """text REGEXP pattern. Raises SqlError for a pattern that is invalid, or that RE2 lacks
-    (backreferences, look-around)."""
-    try:
-        return _compiled(str(pattern)).search(str(text)) is not None
-    except re2.error:
-        raise SqlError("Illegal argument to a regular expression.") from None
+class Patterns:
+    """REGEXP: each pattern is compiled once in a statement, and costs that `work`, also if an
+    earlier statement had it."""
 
+    def __init__(self, work: Work) -> None:
+        self._work, self._compiled = work, lru_cache(maxsize=16)(self._compile)
 
-@lru_cache(maxsize=16)
-def _compiled(pattern: str) -> Any:
-    """RE2's time is linear in the text, for a pattern that fits into so much memory."""
-    options = re2.Options()
-    options.case_sensitive, options.log_errors, options.max_mem = False, False, 1 << 18
-    return re2.compile(pattern, options)
+    def match(self, pattern: Any, text: Any) -> bool:
+        """text REGEXP pattern. Raises SqlError for a pattern that is invalid, or that RE2 lacks
+        (backreferences, look-around)."""
+        try:
+            return self._compiled(self._work.number, str(pattern)).search(str(text)) is not None
+        except re2.error:
+            raise SqlError("Illegal argument to a regular expression.") from None
+
+    def _compile(self, statement: int, pattern: str) -> Any:
+        """RE2's time is linear in the text, for a pattern that fits into so much memory."""
+        self._work.spend(_COMPILED + 16 * len(pattern))
+        options = re2.Options()
+        options.case_sensitive, options.log_errors, options.max_mem = False, False, 1 << 18
+        return re2.compile(pattern, options)
 
 
 def _regexp_cost(pattern: Any, text: Any) -> int:
     pattern, text = str(pattern), str(text)
     large = "{" in pattern or len(pattern) > 100
-    return 100 + 8 * len(pattern) + (64 * len(text) if large else len(pattern) * len(text) >> 4)
+    return 128 * len(text) if large else len(pattern) * len(text) >> 3
 
 
 def _any_key(value: Any) -> str:
@@ -134,19 +142,19 @@ def _any_key(value: Any) -> str:
     return key(value if isinstance(value, str) else str(value))
 
 
-_ROUTINES: dict[str, Callable[..., Any]] = {"ci": _any_key, "like": like, "regexp": regexp}
+_ROUTINES: dict[str, Callable[..., Any]] = {"ci": _any_key, "like": like}
 # The units of functions whose time is not linear in their arguments (see `Work.function`).
 _COSTS = {"like": _like_cost, "regexp": _regexp_cost}
 _NATIVE = """
     avg coalesce count cume_dist dense_rank first_value lag last_value lead max min nth_value ntile
     percent_rank rank row_number sum"""
 # The functions that statements may use.
-ALLOWED = frozenset({*_ROUTINES, "only", *_NATIVE.split()})
+ALLOWED = frozenset({*_ROUTINES, "regexp", "only", *_NATIVE.split()})
 
 
 def register(connection: sqlite3.Connection, work: Work) -> None:
     """Add the functions and the collation to a connection. `work` counts what they do."""
-    for name, routine in _ROUTINES.items():
+    for name, routine in {**_ROUTINES, "regexp": Patterns(work).match}.items():
         function = work.function(routine, _COSTS.get(name))
         connection.create_function(name, -1, function, deterministic=True)
     connection.create_collation("general_ci", work.collation(key))

@@ -62,7 +62,7 @@ def _cost(*values: Any) -> int:
     units = 0
     for value in values:
         if value.__class__ in (str, bytes) and len(value) > 100:
-            units += 8 * (len(value) - 100)
+            units += 16 * (len(value) - 100)
     return units
 
 

@@ -25,8 +25,8 @@ from rro.intercode_sql.engine import Cache, Result, SqlError
 log = logging.getLogger(__name__)
 Converter = Callable[[Any], Any]
 
-# Work of one statement (see `Work`). No recorded one does more than 3,100,000.
-MAX_WORK = 5_000_000
+# Work of one statement (see `Work`). No recorded one does more than 4,000,000.
+MAX_WORK = 10_000_000
 # Bytes of one value within SQLite, of its statement, and of all its memory.
 MAX_VALUE, MAX_STATEMENT, MAX_HEAP = 4 * MAX_TEXT, 1_000_000, 64_000_000
 _ALLOWED = functions.ALLOWED | library.ALLOWED
@@ -162,7 +162,7 @@ class Runner:
 
     def _fetch(self, sql: str, converters: list[Converter]) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
-        size, cost = 0, 4 * len(converters)
+        size, cost = 0, 8 * len(converters)
         with closing(self._connection.execute(sql)) as cursor:
             for values in cursor:
                 self._work.spend(cost)

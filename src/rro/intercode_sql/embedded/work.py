@@ -18,7 +18,7 @@ MAX_TEXT = 1_000_000
 # Steps of SQLite's virtual machine between two calls of `Work.step`.
 STEPS = 500
 # What a call of a function costs by itself; how long a text must be for a step to cost one more.
-_CALL, _LONG = 8, 1024
+_CALL, _LONG = 48, 512
 _TEXTS = (str, bytes)
 
 
@@ -27,13 +27,14 @@ class Work:
 
     def __init__(self, limit: int) -> None:
         self._limit, self._longest, self._every = limit, 0, min(STEPS, limit)
-        self.left = limit
+        self.left, self.number = limit, 0
         self.error: SqlError | None = None
         """What ended the statement within a function."""
 
     def begin(self) -> None:
         """A new statement."""
         self.left, self._longest, self.error = self._limit, 0, None
+        self.number += 1
 
     def expect(self, longest: int) -> None:
         """A text of the statement has that many characters."""
@@ -91,7 +92,7 @@ class Work:
 
         class Counted(kind):  # type: ignore[misc]
             def step(self, *values: Any) -> None:
-                work.left -= sum(map(_units, values), 4 * _CALL)
+                work.left -= sum(map(_units, values), 2 * _CALL)
                 super().step(*values)
 
             def finalize(self) -> Any:
@@ -115,4 +116,4 @@ class Work:
 def _units(value: Any) -> int:
     if value.__class__ not in _TEXTS:
         return 0
-    return len(value) >> 4 if value.isascii() else len(value)
+    return len(value) >> 3 if value.isascii() else 2 * len(value)
