@@ -33,12 +33,12 @@ class Place:
     validation: str = "train[-200:]"
 
 
+EPISODES = ("evaluate.tasks=200", "evaluate.episodes=2")
+HELD_BACK = ("environment.train_split=train[:-200]",)
 PLACES = {
-    "long-shop": Place("recipes/long-shop.toml", ("evaluate.tasks=150", "evaluate.episodes=2")),
-    "webshop-1k": Place(
-        "recipes/webshop-1k-tiny.toml", ("evaluate.tasks=150", "evaluate.episodes=2")
-    ),
-    "quickstart": Place("recipes/quickstart.toml", ("evaluate.tasks=192", "evaluate.episodes=2")),
+    "long-shop": Place("recipes/long-shop.toml", EPISODES),
+    "webshop-1k": Place("recipes/webshop-1k-tiny.toml", (*EPISODES, *HELD_BACK)),
+    "quickstart": Place("recipes/quickstart.toml", (*EPISODES, *HELD_BACK)),
 }
 
 GROUPS = (
