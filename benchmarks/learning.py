@@ -56,6 +56,7 @@ RISING = (
 )
 BATCH = ("optimise.policy_gradient.scale=batch",)
 FORKS = ("explore.options.episodes=6", "explore.options.waves=2", "explore.options.forks=4")
+SOLVE = ("explore.options.until=success", "explore.tasks=40")
 UNTIL = ("explore.options.until=disagree", "explore.tasks=20")
 METHODS: dict[str, tuple[str, ...]] = {
     "grpo": (*GROUPS, "credit.name=group_advantages", *IMITATE),
@@ -65,6 +66,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "gigpo-forks": (*GROUPS, "credit.name=anchor_advantages", *FORKS, *IMITATE),
     # Groups that end with the first two outcomes that disagree: as many tokens go to more tasks.
     "until": (*GROUPS, *UNTIL, *RISING, *BATCH, *IMITATE),
+    "solve": (*GROUPS, *SOLVE, *RISING, *BATCH, *IMITATE),
     "gigpo-until": (*GROUPS, *UNTIL, "credit.name=anchor_advantages", *IMITATE),
     # Pairs and DPO in three rounds, with the same pass over its successes at the end.
     "dpo": (

@@ -63,6 +63,18 @@ def test_a_group_can_end_with_the_first_outcomes_that_disagree(tmp_path):
     assert len(lengths) > 2
 
 
+def test_a_group_can_end_with_its_first_success(tmp_path):
+    lengths = set()
+    for seed in range(12):
+        full = outcomes(tmp_path, seed, episodes=8)
+        found = outcomes(tmp_path, seed, episodes=8, until="success")
+        assert found == full[: len(found)]
+        assert max(found[:-1], default=0) == 0
+        assert found[-1] == 1 or len(found) == 8
+        lengths.add(len(found))
+    assert len(lengths) > 2
+
+
 @pytest.mark.parametrize("kind", [ForkableTreeEnvironment, TreeEnvironment])
 def test_forks_start_only_where_outcomes_disagree(tmp_path, kind):
     strategy = Group(episodes=16, waves=2, forks=2, context=SOLVED)

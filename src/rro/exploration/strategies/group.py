@@ -41,9 +41,10 @@ class Group(Strategy):
 
     episodes: Count = 8
     """G: whole episodes of each task."""
-    until: Literal["full", "disagree"] = "full"
-    """full: all of them, at once. disagree: two at once, then one at a time, until one outcome is
-    higher than another, or the group is full. What is saved goes to other tasks."""
+    until: Literal["full", "disagree", "success"] = "full"
+    """full: all of them, at once. Otherwise one after another, and the group ends early: with
+    `disagree` once one outcome is higher than another, with `success` once one has succeeded. What
+    is saved goes to other tasks."""
     waves: Number = 0
     """How often forks are placed, each time by all outcomes until then. 0: no forks."""
     forks: Count = 2
@@ -63,12 +64,12 @@ class Group(Strategy):
 
     async def explore(self, sampler: Sampler) -> None:
         root = sampler.tree.root
-        first = self.episodes if self.until == "full" else min(2, self.episodes)
+        first = self.episodes if self.until == "full" else 1
         await gather_all(
             sampler.roll_out(root, number, keep_states=True) for number in range(first)
         )
         for number in range(first, self.episodes):
-            if _disagree(played_rollouts(sampler.tree)):
+            if self._is_enough(played_rollouts(sampler.tree)):
                 break
             await sampler.roll_out(root, number, keep_states=True)
         for _ in range(self.waves):
@@ -79,6 +80,11 @@ class Group(Strategy):
             await gather_all(
                 sampler.roll_out(node, len(node.rollouts), keep_states=True) for node in nodes
             )
+
+    def _is_enough(self, played: list[PlayedRollout]) -> bool:
+        if self.until == "success":
+            return any(each.outcome >= self.context.success_reward for each in played)
+        return len({each.outcome for each in played}) > 1
 
     def _places(self, played: list[PlayedRollout]) -> list[Place]:
         """Where to fork, the most telling place first; one for each state."""
@@ -106,10 +112,6 @@ class Group(Strategy):
         spread = (variance(outcomes) * (n - 1) if n > 1 else 0.0) + PRIOR_VARIANCE
         left = fmean(len(each.steps) - number for each, number in passing)
         return Place(first, steps, spread / (n + 1) ** 2 / left)
-
-
-def _disagree(played: list[PlayedRollout]) -> bool:
-    return len({each.outcome for each in played}) > 1
 
 
 def node_at(sampler: Sampler, place: Place) -> Node:
