@@ -193,6 +193,29 @@ def test_a_module_that_cannot_be_imported_is_one_sentence(tmp_path, source, sent
     assert sentence in message
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x = " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("x = " + "[" * 40 + "]" * 40, "nested too deeply"),
+        (".".join(["a"] * 3000) + " = 1", "nested too deeply"),
+        ("seed = " + "9" * 5000, "an integer is too large"),
+        ("seed = " + "9" * 20, "an integer is too large"),
+        ("seed = 0x" + "f" * 6000, "an integer is too large"),
+        ("[[sft]]\nx = [{y = -99999999999999999999}]", "an integer is too large"),
+    ],
+)
+def test_what_is_too_large_or_deep_for_a_recipe_is_one_sentence(tmp_path, text, sentence):
+    file = tmp_path / "recipe.toml"
+    file.write_text(text)
+    message = refused(file)
+    assert message.startswith(f"{file}: {sentence}")
+    assert len(message) < 200 + len(str(file))
+    file.write_text('[environment]\nname = "webshop"\n')
+    if text.startswith("seed"):
+        assert sentence in refused(file, text.replace(" ", ""))
+
+
 def test_what_is_no_toml_names_the_line(tmp_path):
     file = tmp_path / "recipe.toml"
     file.write_text('name = "a"\nseed = \n')

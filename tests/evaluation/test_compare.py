@@ -79,7 +79,7 @@ def test_a_run_that_shares_no_task_is_named():
 def test_an_evaluation_in_progress_knows_neither_successes_nor_failures():
     totals = EpisodeTotals()
     for number in range(4):
-        totals.add(episode(f"t{number}", number / 4, steps=2 + number % 2))
+        totals.add(episode(f"t{number}", number / 4, steps=2 + number % 2), lambda *_: "")
     evaluation = evaluation_of(totals, "sft", "sampled", resamples=1000, seed=0)
     assert (evaluation.success, evaluation.failed) == (None, None)
     assert (evaluation.reward.mean, evaluation.steps, evaluation.episodes) == (0.375, 2.5, 4)

@@ -6,7 +6,7 @@ import pytest
 
 from rro.environments.base import Environment, TaskList
 from rro.episodes.loop import Limits
-from rro.errors import RroError
+from rro.errors import DataError, RroError
 from rro.evaluation.evaluate import evaluate
 from rro.evaluation.figures import journalled_evaluation
 from rro.policies.scripted import ScriptedPolicy
@@ -124,6 +124,31 @@ def test_finished_episodes_are_not_repeated(tmp_path):
         again = measure(journal, ScriptedPolicy(script))
     assert len(calls) == before
     assert again == first
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"reward":0.5', '"reward":"much"', "reward: input should be a valid number"),
+        ('"task":"b"', '"task":7', "task: input should be a valid string"),
+        ('"invalid":false', '"invalid":[]', r"steps\.0\.invalid"),
+        ('"stop":"terminal"', '"stop":"\\u001b[31m"', "stop: input should be"),
+        ('"steps":[', '"step":[', "steps: field required"),
+    ],
+)
+def test_a_record_of_another_form_is_told_with_its_line(tmp_path, old, new, problem):
+    file = tmp_path / "j"
+    with Journal(file) as journal:
+        measure(journal, ScriptedPolicy(lambda messages, chance: "right"))
+    lines = file.read_text().split("\n")
+    number = next(n for n, line in enumerate(lines) if '"task":"b"' in line and old in line)
+    lines[number] = lines[number].replace(old, new)
+    file.write_text("\n".join(lines))
+    with (
+        Journal(file) as journal,
+        pytest.raises(DataError, match=rf"j, line {number + 1}: damaged record \({problem}"),
+    ):
+        measure(journal, ScriptedPolicy(lambda messages, chance: "right"))
 
 
 def test_two_policies_meet_the_same_random_numbers(tmp_path):

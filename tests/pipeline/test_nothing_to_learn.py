@@ -126,3 +126,21 @@ def test_an_extension_that_was_killed_goes_on(tmp_path):
     assert len(set(tasks_of(folder))) == len(tasks_of(folder)) == 30
     explored = json.loads(folder.results.read_text())["stages"]["explore-1"]
     assert (explored["tasks"], explored["budget"]) == (30, {"policy_calls": 1000})
+
+
+def test_a_budget_of_the_command_line_outlasts_a_kill(tmp_path):
+    (tmp_path / "mortal.py").write_text(MORTAL)
+    explore = {**TREE["explore"], "concurrency": 1, "budget": {"policy_calls": 8}}
+    environment = {"name": "mortal:make"}
+    tree = {**TREE, "environment": environment, "explore": explore, "modules": [str(tmp_path)]}
+    folder = RunFolder.create(parse_config(tree, "test"), tmp_path / "run")
+    assert main(["sft", str(folder.path)]) == 0
+    (tmp_path / "killed").write_text("1")
+    words = ["explore", str(folder.path), "--budget", "policy_calls=1000"]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run([sys.executable, "-m", "rro", *words], env=variables, capture_output=True)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    (tmp_path / "killed").unlink()
+    assert main(["run", "--resume", str(folder.path)]) == 1  # one candidate a step gives no pairs
+    explored = json.loads(folder.results.read_text())["stages"]["explore-1"]
+    assert (explored["budget"], explored["left_tasks"]) == ({"policy_calls": 1000}, 0)

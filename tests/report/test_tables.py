@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from report_toys import TREE, make_run
 from rich.cells import cell_len
 
+from rro.errors import printable
 from rro.evaluation.compare import compare
 from rro.evaluation.results import collect_results
 from rro.report.gather import Gatherer
@@ -151,13 +152,31 @@ def test_a_table_that_is_too_wide_is_split_and_its_keys_repeated():
 def test_an_unknown_success_is_left_blank():
     reward = {"mean": 0.5, "low": None, "high": None}
     row = {"label": "sft", "mode": "sampled", "reward": reward, "success": None, "steps": 2.0}
-    row |= {"invalid_actions": 0.0, "episodes": 1, "failed": None}
+    row |= {"invalid_actions": 0.0, "episodes": 1, "failed": None, "stops": {}}
     table = rewards([{"name": "r", "strategy": "rro", "evaluations": [row]}])
     assert "success" not in terminal(table, WIDTH)
     assert "0.500 [?, ?]" in terminal(table, WIDTH)
     cells = dict(zip(*csv.reader(comma_separated(table).splitlines()), strict=True))
     assert (cells["reward"], cells["reward_low"], cells["success"]) == ("0.5", "", "")
     assert markdown(table).splitlines()[2].count("|") == len(table.columns) + 1
+
+
+def test_episodes_that_were_cut_off_are_counted_apart():
+    reward = {"mean": 0.5, "low": None, "high": None}
+    row = {"label": "sft", "mode": "sampled", "reward": reward, "success": None, "steps": 2.0}
+    stops = {"terminal": 5, "step_limit": 2, "context_overflow": 1, "failed": 0}
+    row |= {"invalid_actions": 0.0, "episodes": 8, "failed": 0, "stops": stops}
+    table = rewards([{"name": "r", "strategy": "rro", "evaluations": [row]}])
+    cells = dict(zip(*csv.reader(comma_separated(table).splitlines()), strict=True))
+    assert (cells["episodes"], cells["cut_off"]) == ("8", "3")
+
+
+@given(st.text())
+def test_law_no_text_controls_the_terminal(text):
+    table = Table("t", text, [Column("task", "key"), Column("n")], [[text, 1], ["b", 2]])
+    shown = terminal(table, WIDTH)
+    assert printable(shown) == shown
+    assert "\x1b" not in shown
 
 
 def test_tables_for_papers(tmp_path, toy):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rro.config import load_config
+from rro.config import load_config, parse_config
 from rro.errors import UsageError
 from rro.runs.folder import RunFolder
 
@@ -58,6 +58,17 @@ def test_a_run_of_before_keeps_its_labels(tmp_path: Path, monkeypatch: pytest.Mo
     file = run.path / "config.toml"
     file.write_text(file.read_text().replace('label = "enough-is-enough"\n', ""))
     assert RunFolder.open(run.path).trained(1) == "Enough-1"
+
+
+@pytest.mark.parametrize("line", ['method = "../elsewhere"', '[explore]\nstrategy = "a:../b"'])
+def test_a_run_folder_of_somebody_else_names_no_other_folder(tmp_path: Path, line: str) -> None:
+    RunFolder.create(parse_config({"environment": {"name": "webshop"}}, "test"), tmp_path / "run")
+    file = tmp_path / "run" / "config.toml"
+    tables = [text for text in file.read_text().split("\n\n") if "[explore]" not in text]
+    head = f"{line}\n" if "[" not in line else ""
+    file.write_text(head + "\n\n".join(tables) + ("" if head else f"\n{line}\n"))
+    with pytest.raises(UsageError, match="has a slash, but a folder gets this name"):
+        RunFolder.open(tmp_path / "run").trained(1)
 
 
 def test_a_name_that_can_be_no_folders_is_refused(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rro.cli.commands import NO_RECIPE, Parsers, add_command, add_overrides, begin
-from rro.errors import UsageError
+from rro.errors import UsageError, printable
 from rro.processes import rank, wait_for_all, world_size
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _run_all(folder: RunFolder, benchmark: Benchmark | None = None) -> None:
             if error.results:
                 print_results(error.results)
             raise
-    print(f"run folder: {folder.path}")
+    print(printable(f"run folder: {folder.path}"))
 
 
 @contextmanager
@@ -221,7 +221,7 @@ def _new_run(
         return replace(RunFolder.open(path), trusted=True), None
     folder, benchmark = new_run(config, path, stage)
     wait_for_all()
-    print(f"run folder: {folder.path}", file=sys.stderr)
+    print(printable(f"run folder: {folder.path}"), file=sys.stderr)
     return folder, benchmark
 
 
@@ -244,7 +244,7 @@ def _stage(options: argparse.Namespace) -> None:
     with _resumable(folder), open_run(folder, benchmark) as run:
         stages[options.stage](run)
     if rank() == 0:
-        print(f"run folder: {folder.path}")
+        print(printable(f"run folder: {folder.path}"))
 
 
 def _default_folder(name: str) -> Path:
@@ -277,7 +277,7 @@ def _check(options: argparse.Namespace) -> int:
     failed = False
     for check in check_run(config, options.out or _default_folder(config.name)):
         mark = "wrong" if check.problem else "ok"
-        print(f"{mark:5} {check.name}: {check.problem or check.detail}", flush=True)
+        print(printable(f"{mark:5} {check.name}: {check.problem or check.detail}"), flush=True)
         failed = failed or check.problem is not None
     return UsageError.exit_code if failed else 0
 

@@ -21,6 +21,9 @@ from rro.config.tables import PluginSection
 from rro.errors import UsageError, reason_of
 from rro.plugins import Plugin
 
+# Levels of tables and lists in a recipe; letters of an override in an error.
+_DEEPEST, _LONGEST = 30, 40
+
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, check: bool = True) -> Config:
     """Read a recipe and apply `key.sub=value` overrides (TOML values; bare words are strings).
@@ -79,7 +82,7 @@ def dump_toml(config: Config) -> str:
 def _read(path: Path) -> tuple[dict[str, Any], Origins]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return tomllib.loads(text), Origins(str(path), key_lines(text))
+        return _plain_toml(text, str(path)), Origins(str(path), key_lines(text))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe") from None
     except tomllib.TOMLDecodeError as error:
@@ -91,15 +94,39 @@ def _read(path: Path) -> tuple[dict[str, Any], Origins]:
         raise UsageError(f"{path}: not a text in UTF-8: save it as one") from None
     except IsADirectoryError:
         raise UsageError(f"{path} is a folder: name a recipe's file") from None
-    except (OSError, RecursionError) as error:
+    except OSError as error:
         raise UsageError(f"{path} cannot be read: {reason_of(error)}") from None
+
+
+def _plain_toml(text: str, where: str) -> dict[str, Any]:
+    """The tree of a TOML text. Raises TOMLDecodeError, and UsageError where it is nested more
+    deeply than a recipe can be, or has an integer beyond TOML's 64 bits; `where` names it."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise UsageError(f"{where}: nested too deeply: leave brackets out") from None
+    except ValueError:  # Python reads no integers of thousands of digits
+        raise UsageError(f"{where}: an integer is too large: 64 bits are the most") from None
+    rest = [(value, 0) for value in tree.values()]
+    while rest:
+        value, depth = rest.pop()
+        if depth > _DEEPEST:
+            raise UsageError(f"{where}: nested too deeply: leave brackets or points out")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise UsageError(f"{where}: an integer is too large: 64 bits are the most")
+        if isinstance(value, dict | list):
+            parts = value.values() if isinstance(value, dict) else value
+            rest += [(part, depth + 1) for part in parts]
+    return tree
 
 
 def _with_method(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A recipe's tree with the settings of the method that it, or an override, names: below the
     recipe's own in the first case, above them in the second."""
-    named = [text.partition("=")[2] for text in overrides if _key_of(text) == "method"]
-    name = _value(named[-1].strip()) if named else tree.get("method")
+    named = [text for text in overrides if _key_of(text) == "method"]
+    name = _value(named[-1].partition("=")[2].strip(), named[-1]) if named else tree.get("method")
     if not isinstance(name, str):
         return tree
     method = tomllib.loads(find_method(name).read_text(encoding="utf-8"))
@@ -174,7 +201,7 @@ def _apply(tree: dict[str, Any], override: str, origins: Origins) -> list[Proble
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             return [_misplaced(override, f"{parent} is a value, not a section", origins)]
-    tree[path[-1]] = _value(text)
+    tree[path[-1]] = _value(text, override)
     origins.override(path, override)
     return []
 
@@ -185,11 +212,11 @@ def _misplaced(override: str, sentence: str, origins: Origins) -> Problem:
     return Problem((override,), sentence)
 
 
-def _value(text: str) -> Any:
+def _value(text: str, override: str) -> Any:
     if text == "none":
         return None
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return _plain_toml(f"value = {text}", f"{override[:_LONGEST]} ...")["value"]
     except tomllib.TOMLDecodeError:
         return text
 

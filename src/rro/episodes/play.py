@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rro.environments.base import Benchmark
 from rro.episodes.loop import Limits, play_task
-from rro.errors import RroError
+from rro.errors import RroError, printable
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message, SamplingParams, Source, Step, Task, Trajectory
 
@@ -24,13 +24,16 @@ def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Traject
 
     Where actions have a prefix (`Benchmark.action_prefix`), it need not be typed. Raises PlayerLeft
     at the end of the input."""
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+    def say(text: object, style: str | None = None) -> None:
+        console.print(printable(str(text)), style=style)
 
     def ask(messages: Sequence[Message], _: random.Random) -> str:
         if not any(message.source is Source.PERSON for message in messages):
             for message in messages:
-                console.print(f"{message.role}:", style="bold")
-                console.print(message.content)
+                say(f"{message.role}:", "bold")
+                say(message.content)
         try:
             typed = console.input("\n> ")
         except EOFError:
@@ -38,9 +41,9 @@ def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Traject
         return typed if benchmark.action_prefix in typed else benchmark.action_prefix + typed
 
     def show(step: Step) -> None:
-        console.print(step.observation)
+        say(step.observation)
         if step.invalid:
-            console.print("(that was no valid action)", style="yellow")
+            say("(that was no valid action)", "yellow")
 
     person = ScriptedPolicy(ask, "person", Source.PERSON)
     trajectory = asyncio.run(
@@ -56,5 +59,5 @@ def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Traject
         )
     )
     steps = len(trajectory.steps)
-    console.print(f"\n{trajectory.stop.value}: reward {trajectory.reward} after {steps} steps")
+    say(f"\n{trajectory.stop.value}: reward {trajectory.reward} after {steps} steps")
     return trajectory

@@ -6,15 +6,15 @@ episodes are run, and nothing of run folders."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from rro.codec import to_plain, usage_of
-from rro.errors import RroError
+from rro.codec import first_problem, from_plain, to_plain
+from rro.errors import DataError, RroError
 from rro.evaluation.statistics import Interval, PairedDifference, Values, bootstrap_mean
 from rro.runs.journal import Journal
-from rro.types import StopReason, Usage
+from rro.types import FINITE, StopReason, Usage
 
 # (checkpoint, mode) -> task -> the rewards of its episodes
 Rewards = Mapping[tuple[str, str], Values]
@@ -32,14 +32,40 @@ class EpisodeTotals:
     stops: Counter[str] = field(default_factory=Counter)
     usage: Usage = field(default_factory=Usage)
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Count one "evaluation" record of the journal."""
-        self.rewards.setdefault(record["task"], []).append(record["reward"])
+    def add(self, record: Mapping[str, Any], place: Callable[[str, str], str]) -> None:
+        """Count one "evaluation" record of the journal. Raises DataError where it has another form,
+        with what `place` returns for its kind and key."""
+        try:
+            episode = from_plain(_Episode, record)
+        except ValueError as error:
+            raise DataError(
+                f"{place('evaluation', record['key'])}: damaged record "
+                f"({first_problem(error)}); restore the file or start a new run"
+            ) from None
+        self.rewards.setdefault(episode.task, []).append(episode.reward)
         self.episodes += 1
-        self.steps += len(record["steps"])
-        self.invalid += sum(step["invalid"] for step in record["steps"])
-        self.stops[record["stop"]] += 1
-        self.usage += usage_of(record)
+        self.steps += len(episode.steps)
+        self.invalid += sum(step.invalid for step in episode.steps)
+        self.stops[episode.stop] += 1
+        self.usage += episode.usage
+
+
+@dataclass(frozen=True)
+class _Step:
+    invalid: bool
+
+
+@dataclass(frozen=True)
+class _Episode:
+    """What is read of an evaluation's record."""
+
+    __pydantic_config__: ClassVar = FINITE
+
+    task: str
+    reward: float
+    steps: list[_Step]
+    stop: StopReason
+    usage: Usage
 
 
 @dataclass(frozen=True)
@@ -133,7 +159,7 @@ def journalled_evaluation(
     # in the order of their keys, not of their end, and one record in memory at a time
     for key in sorted(record["key"] for record in journal.records("evaluation", prefix)):
         if (record := journal.get("evaluation", key)) is not None:
-            totals.add(record)
+            totals.add(record, journal.place)
     if not totals.episodes:
         raise RroError(
             f"no episode of {label} ({mode}) was finished: see the warnings above, then resume the "

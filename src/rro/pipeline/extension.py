@@ -1,5 +1,5 @@
-"""Extensions of an exploration that is done to more tasks, journalled before they begin. Explores
-nothing itself."""
+"""Extensions of an exploration to more tasks, or to another budget, journalled before they begin.
+Explores nothing itself."""
 
 from __future__ import annotations
 
@@ -19,23 +19,29 @@ _KIND = "extension"
 class Extension:
     """To how many tasks, and within which budget; None: the recipe's."""
 
-    tasks: int
+    tasks: int | None
     budget: BudgetConfig | None
 
 
-def begin_extension(run: Run, iteration: int, tasks: int, budget: BudgetConfig | None) -> None:
-    """Journal that an exploration goes on to so many tasks. Raises UsageError where it cannot."""
+def begin_extension(
+    run: Run, iteration: int, tasks: int | None, budget: BudgetConfig | None
+) -> None:
+    """Journal that an exploration goes on to so many tasks (None: those that it has) within a
+    budget. Raises UsageError where it cannot go on to more tasks."""
     single_process("explore")
+    if tasks is None and _is_trained(run, iteration):
+        return
     if _is_trained(run, iteration):
         raise UsageError(
             f"{run.folder.path}: iteration {iteration} has been trained on its pairs "
             "already; start a new run to explore more tasks"
         )
-    if not run.is_done(f"explore-{iteration}"):
+    if tasks is not None and not run.is_done(f"explore-{iteration}"):
         raise UsageError(
             f"{run.folder.path}: nothing is explored yet that --tasks could extend; leave it out"
         )
     earlier = list(run.journal.records(_KIND, f"{iteration}/"))
+    tasks = tasks or (earlier[-1]["tasks"] if earlier else None)
     limits = budget.model_dump(exclude_none=True) if budget else None
     record = {"tasks": tasks, "budget": limits}
     if not earlier or without_envelope(earlier[-1]) != record:

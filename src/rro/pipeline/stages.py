@@ -119,10 +119,11 @@ def explore(
     journalled first, so that a run that is cut off here resumes with them. Raises UsageError where
     nothing is explored yet, or where its policy has been trained."""
     name = f"explore-{iteration}"
-    if tasks is not None:
+    if tasks is not None or limits is not None:
         begin_extension(run, iteration, tasks, limits)
     if extension := last_extension(run, iteration):
-        name, tasks = f"{name}-to-{extension.tasks}", extension.tasks
+        tasks = extension.tasks
+        name = f"{name}-to-{tasks}" if tasks is not None else name
         limits = limits or extension.budget
     limits = limits or run.config.explore.budget
 

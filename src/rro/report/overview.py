@@ -26,7 +26,10 @@ from rro.runs.folder import START, RunFolder
 # Of the curve along the trajectory, where many intervals are drawn.
 _RESAMPLES = 2000
 # What the page and the tables show of an evaluation.
-_SHOWN = ("label", "mode", "reward", "success", "steps", "invalid_actions", "episodes", "failed")
+_SHOWN = (
+    *("label", "mode", "reward", "success", "steps", "invalid_actions", "episodes", "failed"),
+    "stops",
+)
 
 Summary = Mapping[str, Any]
 
@@ -47,7 +50,7 @@ class Evaluations:
         """Take in the episodes that were journalled since."""
         for label, mode, record in source.evaluations(self._seen):
             self._seen += 1
-            self.totals.setdefault((label, mode), EpisodeTotals()).add(record)
+            self.totals.setdefault((label, mode), EpisodeTotals()).add(record, source.place)
 
 
 def run_figures(

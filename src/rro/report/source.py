@@ -110,6 +110,11 @@ class RunSource:
         if self._journal:
             self._journal.close()
 
+    def place(self, kind: str, key: str) -> str:
+        """The file and the line of a record, for an error."""
+        assert self._journal is not None
+        return self._journal.place(kind, key)
+
     def _get(self, kind: str, key: str) -> Record:
         assert self._journal is not None
         record = self._journal.get(kind, key)

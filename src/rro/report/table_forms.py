@@ -15,6 +15,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from rro.errors import printable
+
 # An interval is a mapping with "mean", "low" and "high", as results.json has it.
 Cell = str | int | float | Mapping[str, Any] | None
 _GAP = "  "
@@ -56,7 +58,7 @@ def shown(cell: Cell) -> str:
         return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:#.3g}"
     if isinstance(cell, int):
         return f"{cell:,}"
-    return "" if cell is None else " ".join(cell.split())
+    return "" if cell is None else " ".join(printable(cell).split())
 
 
 def markdown(table: Table) -> str:
@@ -171,7 +173,7 @@ def _stacked(parts: Sequence[_Part], width: int) -> list[str]:
 
 def _wrapped(text: str, width: int) -> list[str]:
     """The text in lines, none for an empty one."""
-    lines = Text(text).wrap(Console(), width, overflow="fold")
+    lines = Text(printable(text)).wrap(Console(), width, overflow="fold")
     return [line.plain.rstrip() for line in lines if line.plain.strip()]
 
 

@@ -14,6 +14,7 @@ from rro.errors import UsageError
 from rro.evaluation.figures import Difference
 from rro.files import write_file
 from rro.report.table_forms import Cell, Column, Table, comma_separated, markdown, terminal
+from rro.types import StopReason
 
 Run = Mapping[str, Any]
 
@@ -53,6 +54,10 @@ def write_tables(head: Mapping[str, Any], folder: Path) -> list[Path]:
     return written
 
 
+# Why an episode ends before the agent submits, or does what else ends it.
+_CUT_OFF = (StopReason.STEP_LIMIT.value, StopReason.CONTEXT.value)
+
+
 def rewards(runs: Sequence[Run], title: str = "reward by policy") -> Table:
     """Every evaluated policy of every run."""
     columns = (
@@ -60,6 +65,7 @@ def rewards(runs: Sequence[Run], title: str = "reward by policy") -> Table:
         Column("reward", "interval"),
         Column("success", "interval"),
         *_numbers("steps", "invalid_actions", "episodes", "failed"),
+        Column("cut_off"),
     )
     rows = [
         [
@@ -67,7 +73,8 @@ def rewards(runs: Sequence[Run], title: str = "reward by policy") -> Table:
             run["strategy"],
             row["label"],
             row["mode"],
-            *(row[column.name] for column in columns[4:]),
+            *(row[column.name] for column in columns[4:-1]),
+            sum(row["stops"].get(reason, 0) for reason in _CUT_OFF),
         ]
         for run in runs
         for row in run["evaluations"]

@@ -125,8 +125,13 @@ class RunFolder:
 
 
 def _default_label(config: Config) -> str:
-    """The name of the method, or of the strategy without its module."""
-    return config.method or config.explore.strategy.rpartition(":")[2]
+    """The name of the method, or of the strategy without its module. Raises UsageError where no
+    folder can have it: a run folder of somebody else may name anything."""
+    what = "method" if config.method else "strategy"
+    try:
+        return folder_name(config.method or config.explore.strategy.rpartition(":")[2])
+    except ValueError as error:
+        raise UsageError(f"the name of the {what}: {error}") from None
 
 
 def _labelled(config: Config) -> Config:

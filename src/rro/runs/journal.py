@@ -70,6 +70,12 @@ class Journal:
         place = self._index.find(kind, key)
         return None if place is None else json.loads(self._line(*place))
 
+    def place(self, kind: str, key: str) -> str:
+        """The file and the line of a record, for an error."""
+        start, _ = self._index.find(kind, key) or (0, 0)
+        line = os.pread(self._file, start, 0).count(b"\n") + 1
+        return f"{self.path}, line {line}"
+
     def __contains__(self, kind_and_key: tuple[str, str]) -> bool:
         return self._index.find(*kind_and_key) is not None
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from rro.errors import printable
 from rro.types import Usage
 
 log = logging.getLogger("rro")
@@ -66,7 +67,7 @@ class Progress:
             if len(text) + len(part) + 2 > width:
                 break
             text = f"{text}, {part}"
-        return text
+        return printable(text)
 
     def _parts(self) -> Iterator[str]:
         seconds = max(time.perf_counter() - self._begun, 1e-9)
