@@ -1,5 +1,5 @@
-"""What a credit is worth where the truth is known: `python -m benchmarks.credits [--seeds 8]
-[--tasks 4] [--repeats 24] [--out FILE.json]`.
+"""What a credit is worth where the truth is known: `python -m benchmarks.credits [--seeds 2]
+[--tasks 4] [--repeats 16] [--out FILE.json]`.
 
 On random trees whose values are known (benchmarks/trees.py) each credit says how much better an
 action is than what the policy does on average in its state; exactly that is A(h, a) = Q(h, a) -
@@ -173,9 +173,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--tasks", type=int, default=4, help="trees of a forest")
-    parser.add_argument("--repeats", type=int, default=24, help="explorations of a forest")
+    parser.add_argument("--repeats", type=int, default=16, help="explorations of a forest")
     parser.add_argument("--out", type=Path, help="also write all rows as JSON")
     arguments = parser.parse_args()
     shapes = [number for number, shape in enumerate(SHAPES) if shape.name in NAMES]
