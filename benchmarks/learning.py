@@ -41,14 +41,16 @@ PLACES = {
     "quickstart": Place("recipes/quickstart.toml", (*EPISODES, *HELD_BACK)),
 }
 
+# Rounds of about 32 episodes, so that trials end near their tokens.
 GROUPS = (
     "explore.strategy=group",
-    "explore.tasks=8",
+    "explore.tasks=4",
     "optimise.learner=policy_gradient",
     "rounds.count=1000",
     "rounds.evaluate_every=1000",
 )
 IMITATE = ("optimise.policy_gradient.imitate=0.3", "closing.successes=1")
+NO_ADVANTAGES = ("optimise.policy_gradient.advantages=false",)
 RISING = (
     "credit.name=tree_advantages",
     "credit.options.leave_one_out=false",
@@ -56,17 +58,23 @@ RISING = (
 )
 BATCH = ("optimise.policy_gradient.scale=batch",)
 FORKS = ("explore.options.episodes=6", "explore.options.waves=2", "explore.options.forks=4")
-SOLVE = ("explore.options.until=success", "explore.tasks=40")
-UNTIL = ("explore.options.until=disagree", "explore.tasks=20")
+FOUR = ("explore.tasks=8", "explore.options.episodes=4")
+ONE = ("explore.tasks=32", "explore.options.episodes=1")
+SOLVE = ("explore.options.until=success", "explore.tasks=20")
+UNTIL = ("explore.options.until=disagree", "explore.tasks=10")
 METHODS: dict[str, tuple[str, ...]] = {
     "grpo": (*GROUPS, "credit.name=group_advantages", *IMITATE),
     "gigpo": (*GROUPS, "credit.name=anchor_advantages", *IMITATE),
+    "gigpo-4": (*GROUPS, *FOUR, "credit.name=anchor_advantages", *IMITATE),
+    "rising-4": (*GROUPS, *FOUR, *RISING, *BATCH, *IMITATE),
     "rising": (*GROUPS, *RISING, *BATCH, *IMITATE),
     "rising-forks": (*GROUPS, *RISING, *BATCH, *FORKS, *IMITATE),
     "gigpo-forks": (*GROUPS, "credit.name=anchor_advantages", *FORKS, *IMITATE),
     # Groups that end with the first two outcomes that disagree: as many tokens go to more tasks.
     "until": (*GROUPS, *UNTIL, *RISING, *BATCH, *IMITATE),
     "solve": (*GROUPS, *SOLVE, *RISING, *BATCH, *IMITATE),
+    # The same with no advantages: successes of as many tasks as possible, imitated.
+    "successes": (*GROUPS, *SOLVE, *NO_ADVANTAGES, *IMITATE),
     "gigpo-until": (*GROUPS, *UNTIL, "credit.name=anchor_advantages", *IMITATE),
     # Pairs and DPO in three rounds, with the same pass over its successes at the end.
     "dpo": (
@@ -79,11 +87,11 @@ METHODS: dict[str, tuple[str, ...]] = {
         "explore.budget.generated_tokens={third}",
         "closing.successes=1",
     ),
-    # Controls: credit from the goal itself, none within an episode, and none at all.
+    # Controls: credit from the goal itself, none within an episode, that of steps, none at all.
     "known": (*GROUPS, "credit.name=benchmarks.learning_controls:KnownValues", *BATCH),
     "episodes": (*GROUPS, "credit.name=group_advantages", *BATCH),
     "steps": (*GROUPS, *RISING, *BATCH),
-    "imitation": (*GROUPS, "credit.name=benchmarks.learning_controls:NoAdvantages", *IMITATE),
+    "imitation": (*GROUPS, *ONE, *NO_ADVANTAGES, *IMITATE),
 }
 
 

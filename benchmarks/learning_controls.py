@@ -1,4 +1,4 @@
-"""Controls for `benchmarks.learning`: credit by what the goal itself says, and no credit at all."""
+"""A control for `benchmarks.learning`: credit by what the goal itself says."""
 
 from __future__ import annotations
 
@@ -31,21 +31,6 @@ class KnownValues(Credit):
     def rows(self, tree: Tree) -> list[WeightedEpisode]:
         return [
             episode_row(tree, each, differences(each), self.context)
-            for each in played_rollouts(tree)
-        ]
-
-
-@dataclass(frozen=True)
-class NoAdvantages(Credit):
-    """Every episode with advantages of 0: the learner only imitates successes."""
-
-    context: CreditContext = CreditContext()
-
-    gives = "advantages"
-
-    def rows(self, tree: Tree) -> list[WeightedEpisode]:
-        return [
-            episode_row(tree, each, [0.0] * len(each.steps), self.context)
             for each in played_rollouts(tree)
         ]
 
