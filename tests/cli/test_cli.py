@@ -214,6 +214,33 @@ def test_a_person_plays_to_the_end(capsys, monkeypatch):
     assert "step_limit: reward 0.0 after 3 steps" in out
 
 
+HOSTILE = """
+from rro.environments.base import Environment, TaskList
+from rro.types import Message, StepResult, Task
+
+class Hostile(Environment):
+    def reset(self, task, seed=0):
+        return [Message("user", "\\x1b]0;title\\x07 \\x1b[2J [bold]x[/y] :smile:")]
+
+    def step(self, action):
+        return StepResult("\\x9b31m\\u202e", 0.0, done=True)
+
+def make():
+    return TaskList("hostile", Hostile, {"train": [Task("a", None)]}, max_steps=2)
+"""
+
+
+def test_what_an_environment_says_controls_no_terminal(capsys, monkeypatch, tmp_path):
+    (tmp_path / "hostile_text.py").write_text(HOSTILE)
+    (tmp_path / "recipe.toml").write_text('[environment]\nname = "hostile_text:make"\n')
+    monkeypatch.setattr("rich.console.Console.input", lambda self, prompt="": "x")
+    code, out, _ = run(capsys, "play", str(tmp_path / "recipe.toml"))
+    assert code == 0
+    assert "\\x1b]0;title\\x07 \\x1b[2J [bold]x[/y] :smile:" in out
+    assert "\\x9b31m\\u202e" in out
+    assert not {"\x1b", "\x9b", "\x07", "\u202e"} & {*out}
+
+
 def test_python_dash_m_says_its_version():
     ran = subprocess.run(
         [sys.executable, "-m", "rro", "--version"], capture_output=True, text=True, check=True

@@ -62,8 +62,9 @@ def test_a_server(admin, shared, tmp_path):
     data = shared / "data" / "intercode-sql"
     load_dump(admin, data / "ic_spider_dbs.sql")
     first, whole = attacked(admin.replace("root@", "root:@"), data, tmp_path, 2)
-    # Within a function the server does not look at the clock: then we close the connection.
-    within_limits(first, SECONDS + 1)
+    # Within a function the server does not look at the clock: then we close the connection after
+    # 2 * SECONDS, and the server may be busy with what it still computes.
+    within_limits(first, SECONDS + 3)
     assert whole["grown"] < 256_000_000
     kinds = ("replay", "session", "files")
     second, _ = attacked(admin.replace("root@", "root:@"), data, tmp_path, 0, *kinds)
