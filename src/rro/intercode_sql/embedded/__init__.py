@@ -10,6 +10,7 @@ need it. The modules, in the order in which to read them:
 - `values`: translated expressions as numbers, texts, or keys to compare;
 - `names`: what a name in a SELECT refers to, and MySQL's errors for unknown or ambiguous names and
   for only_full_group_by;
+- `operators`: arithmetic, bits, comparisons and casts of such values;
 - `expressions`, `calls`, `sources`, `queries`: from the tree to SQLite's SQL: operators, functions,
   FROM, and the rest of a query;
 - `order`: the order in which MySQL reads the rows;

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rro.intercode_sql.embedded import dates
-from rro.intercode_sql.embedded.expressions import Expressions, modulo, moved
+from rro.intercode_sql.embedded.expressions import Expressions
 from rro.intercode_sql.embedded.library import AGGREGATES, SIGNATURES
 from rro.intercode_sql.embedded.names import GROUP, ON, WHERE, Scope
+from rro.intercode_sql.embedded.operators import calculated, moved
 from rro.intercode_sql.embedded.store import (
     BYTES,
     DATETIME,
@@ -115,7 +116,7 @@ class Calls(Expressions):
         return Value(sql, one.type, (one, other))
 
     def _mod(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
-        return modulo(*self.values(operands, scope))
+        return calculated("MOD", *self.values(operands, scope))
 
     def _database(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
         return constant(self.database)

@@ -8,10 +8,21 @@ The method `on_KIND` translates the nodes of that kind of the grammar's tree. Fu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rro.intercode_sql.embedded.names import Scope
+from rro.intercode_sql.embedded.operators import (
+    BITS,
+    among,
+    as_decimal,
+    as_moment,
+    bitwise,
+    calculated,
+    compared,
+    moved,
+    negated,
+)
 from rro.intercode_sql.embedded.store import (
     BYTES,
     COLLATED,
@@ -24,18 +35,14 @@ from rro.intercode_sql.embedded.store import (
     TIME,
     UNSIGNED,
     Type,
-    common_type,
     number,
 )
 from rro.intercode_sql.embedded.syntax import Node, Statement
 from rro.intercode_sql.embedded.times import cast_moment
 from rro.intercode_sql.embedded.values import (
-    DAY_UNITS,
-    FORMS,
     TEMPORAL,
     Query,
     Value,
-    alternatives,
     as_number,
     as_text,
     as_whole,
@@ -45,7 +52,6 @@ from rro.intercode_sql.embedded.values import (
     constant,
     joined,
     quoted,
-    quotient,
     unified,
     unsupported,
 )
@@ -167,7 +173,7 @@ class Expressions:
                 return self.shifted(one, other, scope, -1 if sign == "-" else 1)
             if Node in (one.__class__, other.__class__):
                 raise unsupported(self.statement.source(node))
-            return _bits(sign, one, other) if sign in _BITS else _calculated(sign, one, other)
+            return bitwise(sign, one, other) if sign in BITS else calculated(sign, one, other)
 
         return self._climbed(node, scope, combine)
 
@@ -189,13 +195,13 @@ class Expressions:
             text = f"-{one.text}" if one.text is not None and value.type == INT else None
             return Value(f"(-{one.sql})", kind, (value,), text=text)
         if sign == "~":
-            return _bits("~", value, Value("0", INT))
+            return bitwise("~", value, Value("0", INT))
         if sign == "BINARY":
             return Value(cast(as_text(value), "BLOB"), BYTES, (value,))
-        return _negated(value) if sign == "!" else value
+        return negated(value) if sign == "!" else value
 
     def on_not(self, node: Node, scope: Scope) -> Value:
-        return _negated(self.value(node.parts[1], scope))
+        return negated(self.value(node.parts[1], scope))
 
     def on_is(self, node: Node, scope: Scope) -> Value:
         value, words = self.value(node.parts[0], scope), self.words(node)
@@ -203,12 +209,12 @@ class Expressions:
             found = Value(f"({value.sql} IS NULL)", INT, (value,))
         else:
             found = Value(f"({as_number(value).sql} IS {words[-1]})", INT, (value,))
-        return _negated(found) if "NOT" in words else found
+        return negated(found) if "NOT" in words else found
 
     def on_comparison(self, node: Node, scope: Scope) -> Value:
         left, sign, right = node.parts
         one, other = self.values((left, right), scope)
-        return _compared(self.statement.token(sign).replace("!=", "<>"), one, other)
+        return compared(self.statement.token(sign).replace("!=", "<>"), one, other)
 
     def on_quantified(self, node: Node, scope: Scope) -> Value:
         """A comparison with ANY or ALL rows of a query: the least, or the greatest, truth."""
@@ -216,7 +222,7 @@ class Expressions:
         query = self._inner(inner, scope)
         if _limit(inner):
             raise _limited()
-        holds = _compared(
+        holds = compared(
             self.statement.token(sign).replace("!=", "<>"),
             self.value(value, scope),
             query.columns[0],
@@ -237,7 +243,7 @@ class Expressions:
             found = Value(f"({left} BETWEEN {least} AND {most})", INT, values)
         else:
             found = Value(f"({left} >= {least} AND {other} <= {most})", INT, values)
-        return _negated(found) if "NOT" in self.words(node) else found
+        return negated(found) if "NOT" in self.words(node) else found
 
     def on_like(self, node: Node, scope: Scope) -> Value:
         """LIKE and REGEXP."""
@@ -247,7 +253,7 @@ class Expressions:
             raise SqlError("Incorrect arguments to ESCAPE")
         name = "like" if "LIKE" in words else "regexp"
         found = Value(call(name, pattern, text, *escape), INT, values)
-        return _negated(found) if words[0] == "NOT" else found
+        return negated(found) if words[0] == "NOT" else found
 
     def on_sounds(self, node: Node, scope: Scope) -> Value:
         values = self.values(node.nodes(), scope)
@@ -271,7 +277,7 @@ class Expressions:
         if node.parts[1] not in branches:
             subject = self.value(node.parts[1], scope)
         tests = [self.value(branch.parts[1], scope) for branch in branches]
-        conditions = [test.sql if subject is None else _in(subject, [test]).sql for test in tests]
+        conditions = [test.sql if subject is None else among(subject, [test]).sql for test in tests]
         last = [default] if default is not None else []
         results = self.values([branch.parts[3] for branch in branches] + last, scope)
         shown, kind = unified(results)
@@ -296,10 +302,10 @@ class Expressions:
         if "ARRAY" in self.words(node):
             raise unsupported(self.statement.source(node))
         if words[0] in ("DECIMAL", "DEC"):
-            return _decimal(value, *sizes)
+            return as_decimal(value, *sizes)
         kind = BYTES if "BINARY" in words else _TYPES.get(words[0], TEXT)
         if kind in TEMPORAL:
-            return _moment(value, kind)
+            return as_moment(value, kind)
         if kind in (INT, UNSIGNED):
             return Value(as_whole(value), kind, (value,))
         if kind.kind in ("float", "double"):
@@ -331,8 +337,8 @@ class Expressions:
 
     def on_in_list(self, node: Node, scope: Scope) -> Value:
         value, *items = self.values(node.nodes(), scope)
-        found = _in(value, items)
-        return _negated(found) if "NOT" in self.words(node) else found
+        found = among(value, items)
+        return negated(found) if "NOT" in self.words(node) else found
 
     def on_in_query(self, node: Node, scope: Scope) -> Value:
         wanted, inner = node.parts[0], node.parts[-1]
@@ -346,111 +352,13 @@ class Expressions:
         pairs = [comparable(*pair) for pair in zip(values, query.columns, strict=True)]
         left, right = (", ".join(side) for side in zip(*pairs, strict=True))
         found = Value(f"(({left}) IN (SELECT {right} FROM ({query.sql})))", INT, values)
-        return _negated(found) if "NOT" in self.words(node) else found
+        return negated(found) if "NOT" in self.words(node) else found
 
     def _inner(self, node: Node, scope: Scope, width: int = 1) -> Query:
         query = self.query(node, scope)
         if len(query.columns) != width:
             raise SqlError(f"Operand should contain {width} column(s)")
         return query
-
-
-def moved(date: Value, amount: Value, unit: str, sign: int) -> Value:
-    """A date plus `sign` times an amount of a unit."""
-    literal = amount.type == TEXT and re.fullmatch(r"-?\d*\.?\d+", amount.text or "")
-    kind = date.type if date.type in (DATE, DATETIME) else TEXT
-    if kind == DATE and unit not in DAY_UNITS:
-        kind = DATETIME
-    shown = amount.text if literal else amount.sql
-    sql = call("my_shift", as_text(date), str(shown), quoted(unit), sign)
-    return Value(sql, kind, (date, amount))
-
-
-def _moment(value: Value, kind: Type) -> Value:
-    return Value(call("my_cast_moment", FORMS["h"](value), quoted(kind.kind)), kind, (value,))
-
-
-def _decimal(value: Value, digits: int = 10, scale: int = 0) -> Value:
-    if digits > 65 or scale > min(30, digits):
-        raise SqlError(f"Too-big precision {digits} specified. Maximum is 65.")
-    sql = call("my_cast_decimal", as_number(value).sql, digits or 10, scale)
-    return Value(sql, Type("decimal", scale), (value,))
-
-
-_BITS = {"&": "&", "|": "|", "^": "^", "~": "~", "<<": "<", ">>": ">"}
-
-
-def _bits(sign: str, one: Value, other: Value) -> Value:
-    operands = quoted(_BITS[sign]), as_whole(one), as_whole(other)
-    return Value(call("my_bits", *operands), UNSIGNED, (one, other))
-
-
-def _calculated(sign: str, one: Value, other: Value) -> Value:
-    """Arithmetic."""
-    if "row" in (one.kind, other.kind):
-        raise SqlError("Operand should contain 1 column(s)")
-    left, right = as_number(one), as_number(other)
-    kind = common_type((left.type, right.type))
-    if sign in ("DIV", "MOD", "%"):
-        name = "my_div" if sign == "DIV" else "my_mod" if kind.exact else "my_fmod"
-        result = INT if sign == "DIV" else kind
-        return Value(call(name, left.sql, right.sql), result, (one, other))
-    if sign == "/":
-        divided = f"({cast(left.sql, 'REAL')} / {right.sql})"
-        return Value(divided, quotient(left.type if kind.exact else kind), (one, other))
-    both = joined(sign, left, right, kind)
-    if kind.kind == "decimal":
-        scales = [value.type.scale or 0 for value in (left, right)]
-        scale = min(30, sum(scales) if sign == "*" else max(scales))
-        return Value(call("my_fixed", both.sql, scale), Type("decimal", scale), (one, other))
-    return both
-
-
-def modulo(one: Value, other: Value) -> Value:
-    """MOD(one, other)."""
-    return _calculated("MOD", one, other)
-
-
-def _negated(value: Value) -> Value:
-    return Value(f"(NOT {value.sql})", INT, (value,))
-
-
-def _in(value: Value, items: Sequence[Value]) -> Value:
-    """value IN (items). Each item is compared by its own type."""
-    if value.kind == "row":
-        tests = [_compared("=", value, item).sql for item in items]
-        return Value(alternatives(tests), INT, (value, *items))
-    pairs = [comparable(value, item) for item in items]
-    if all(left == pairs[0][0] for left, _ in pairs):
-        sql = f"({pairs[0][0]} IN ({', '.join([item for _, item in pairs])}))"
-    else:
-        sql = alternatives(f"{left} IN ({item})" for left, item in pairs)
-    return Value(sql, INT, (value, *items))
-
-
-def _compared(sign: str, one: Value, other: Value) -> Value:
-    if "row" in (one.kind, other.kind):
-        return _compared_rows(sign, one, other)
-    left, right = comparable(one, other)
-    kinds, scales = (one.type, other.type), (one.type.scale, other.type.scale)
-    numbers = all(kind.exact or kind.kind in ("float", "double") for kind in kinds)
-    fixed = None not in scales and not all(kind.exact for kind in kinds)
-    if numbers and fixed and one.type != other.type and sign != "<=>":
-        scale = max(int(scale or 0) for scale in scales)
-        return Value(call("my_exactly", quoted(sign), left, right, scale), INT, (one, other))
-    shown = "IS" if sign == "<=>" else sign
-    return Value(f"({left} {shown} {right})", INT, (one, other), "=" if sign == "=" else "")
-
-
-def _compared_rows(sign: str, one: Value, other: Value) -> Value:
-    if one.kind != other.kind or len(one.parts) != len(other.parts):
-        raise SqlError(f"Operand should contain {max(len(one.parts), 1)} column(s)")
-    if sign not in ("=", "<>", "<=>"):
-        raise unsupported(f"a comparison of rows by {sign}")
-    equal = "<=>" if sign == "<=>" else "="
-    tests = [_compared(equal, *pair) for pair in zip(one.parts, other.parts, strict=True)]
-    found = Value(alternatives([test.sql for test in tests], "AND"), INT, tests, "AND")
-    return _negated(found) if sign == "<>" else found
 
 
 def _limit(node: Node) -> bool:
