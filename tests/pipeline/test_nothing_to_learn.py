@@ -129,9 +129,9 @@ def test_an_extension_that_was_killed_goes_on(tmp_path):
 
 
 def test_a_budget_of_the_command_line_outlasts_a_kill(tmp_path):
-    (tmp_path / "mortal.py").write_text(MORTAL)
+    (tmp_path / "mortal_budget.py").write_text(MORTAL)
     explore = {**TREE["explore"], "concurrency": 1, "budget": {"policy_calls": 8}}
-    environment = {"name": "mortal:make"}
+    environment = {"name": "mortal_budget:make"}
     tree = {**TREE, "environment": environment, "explore": explore, "modules": [str(tmp_path)]}
     folder = RunFolder.create(parse_config(tree, "test"), tmp_path / "run")
     assert main(["sft", str(folder.path)]) == 0
