@@ -63,14 +63,23 @@ def _curve(folder: Path, tokens: Iterable[int]) -> list[tuple[int, float]]:
     with Journal(folder / "journal.jsonl", read_only=True) as journal:
         for number, spent in enumerate(tokens, 1):
             generated += spent
-            records = journal.records("rollout", f"{number}/")
-            outcomes = [
-                record["reward"]
-                for record in records
-                if str(record["key"]).rsplit("/", 2)[1] == "0" and record["reward"] is not None
-            ]
-            points.append((generated, fmean(outcomes)))
+            points.append((generated, _mean_of_first(journal.records("rollout", f"{number}/"))))
     return points
+
+
+def _mean_of_first(records: Iterable[Mapping[str, Any]]) -> float:
+    """The mean outcome of a round's episodes from the start: as many of each task, the first ones,
+    as the smallest group has. Those that a group went on with because of its outcomes do not
+    count."""
+    groups: dict[str, dict[int, float]] = {}
+    for record in records:
+        task, node, number = str(record["key"]).rsplit("/", 2)
+        if node == "0" and record["reward"] is not None:
+            groups.setdefault(task, {})[int(number)] = record["reward"]
+    smallest = min(map(len, groups.values()))
+    return fmean(
+        outcome for group in groups.values() for _, outcome in sorted(group.items())[:smallest]
+    )
 
 
 def difference(
