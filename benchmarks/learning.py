@@ -6,7 +6,7 @@ numbers of them, over seeds.
 Every trial starts from one SFT policy of its place, made first. A trial is a run folder, so what
 was killed goes on where it stopped; trials run in processes of their own. Trials with `--validate`
 are measured on goals that no test task shares: settings (`--set KEY=VALUE`) are chosen there.
-`python -m benchmarks.learning_table OUT` compares the finished trials."""
+`python -m benchmarks.learning_table FOLDER` compares the finished trials."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     # Groups that end with the first two outcomes that disagree: as many tokens go to more tasks.
     "until": (*GROUPS, *UNTIL, *RISING, *BATCH, *IMITATE),
     "solve": (*GROUPS, *SOLVE, *RISING, *BATCH, *IMITATE),
-    # The same with no advantages: successes of as many tasks as possible, imitated.
-    "successes": (*GROUPS, *SOLVE, *NO_ADVANTAGES, *IMITATE),
+    # Up to the first success, with no advantages: only successes are imitated.
+    "first-success": (*GROUPS, *SOLVE, *NO_ADVANTAGES, *IMITATE),
     "gigpo-until": (*GROUPS, *UNTIL, "credit.name=anchor_advantages", *IMITATE),
     # Pairs and DPO in three rounds, with the same pass over its successes at the end.
     "dpo": (
@@ -87,11 +87,12 @@ METHODS: dict[str, tuple[str, ...]] = {
         "explore.budget.generated_tokens={third}",
         "closing.successes=1",
     ),
-    # Controls: credit from the goal itself, none within an episode, that of steps, none at all.
+    # Controls: credit from the goal itself, none within an episode, that of steps; then
+    # imitation of one episode a task.
     "known": (*GROUPS, "credit.name=benchmarks.learning_controls:KnownValues", *BATCH),
     "episodes": (*GROUPS, "credit.name=group_advantages", *BATCH),
     "steps": (*GROUPS, *RISING, *BATCH),
-    "imitation": (*GROUPS, *ONE, *NO_ADVANTAGES, *IMITATE),
+    "successes": (*GROUPS, *ONE, *NO_ADVANTAGES, *IMITATE),
 }
 
 
