@@ -85,8 +85,11 @@ def _add_quickstart(commands: Parsers) -> None:
         commands,
         "quickstart",
         _quickstart,
-        "the whole path on a generated shop, in minutes on a CPU",
-        "rro quickstart --seed 1 explore.strategy=rro explore.tasks=150",
+        "the whole path on a generated shop or generated databases, in minutes on a CPU",
+        "rro quickstart intercode-sql --seed 1 explore.strategy=rro explore.tasks=150",
+    )
+    quickstart.add_argument(
+        "benchmark", nargs="?", help="whose quickstart, e.g. intercode-sql (default: a shop)"
     )
     add_overrides(quickstart)
     quickstart.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -159,8 +162,12 @@ def parse_budget(limits: Sequence[str]) -> BudgetConfig | None:
 
 
 def _quickstart(options: argparse.Namespace) -> None:
-    seed = f"seed={options.seed}"
-    _run_all(*_new_run("quickstart", [seed, *options.overrides], options.out))
+    overrides, recipe = options.overrides, "quickstart"
+    if options.benchmark is not None and "=" in options.benchmark:
+        overrides = [options.benchmark, *overrides]
+    elif options.benchmark is not None:
+        recipe = f"quickstart-{options.benchmark}"
+    _run_all(*_new_run(recipe, [f"seed={options.seed}", *overrides], options.out))
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ from rro.intercode_sql.data import (
     valid_tasks,
 )
 from rro.intercode_sql.embedded.sqlite import SqliteEngine
+from rro.intercode_sql.embedded.store import cache_folder
 from rro.intercode_sql.engine import Engine
 from rro.intercode_sql.environment import (
     INSTRUCTION,
@@ -37,6 +38,7 @@ from rro.intercode_sql.environment import (
 from rro.intercode_sql.expert import SqlExpert
 from rro.intercode_sql.options import IntercodeSqlOptions
 from rro.intercode_sql.reward import RewardKind
+from rro.intercode_sql.sample import sample_databases, sample_tasks, write_dump
 from rro.types import Message, Task
 
 __all__ = [
@@ -114,22 +116,38 @@ def open_intercode_sql(options: IntercodeSqlOptions) -> IntercodeSqlBenchmark:
     raises UsageError if its account may write or PyMySQL is not installed, RroError if it cannot be
     reached.
     """
+    if options.questions == "sample":
+        return _open_sample(options)
     folder = options.data or data_folder(NAME)
     tasks = read_tasks(folder)
     engine = open_engine(options.engine, folder, options.cache, options.allow_writer)
     splits = read_splits(folder, len(tasks)) or split_tasks(valid_tasks(folder, tasks))
+    hashes = {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in HASHES}
+    return _benchmark(options, engine, tasks, splits, {"files": hashes})
+
+
+def _open_sample(options: IntercodeSqlOptions) -> IntercodeSqlBenchmark:
+    seed, size = options.sample_seed, options.sample
+    databases = sample_databases(seed, size)
+    dump = write_dump(databases, cache_folder(options.cache))
+    made = {"sample_seed": seed, **size.model_dump(), "dump": dump.stem}
+    engine = SqliteEngine(dump, options.cache)
+    return _benchmark(options, engine, *sample_tasks(databases, seed, size), made)
+
+
+def _benchmark(
+    options: IntercodeSqlOptions,
+    engine: Engine,
+    tasks: Sequence[SqlTask],
+    splits: dict[str, list[int]],
+    provenance: Mapping[str, Any],
+) -> IntercodeSqlBenchmark:
     if options.exclude_test_golds:
         shared = shares_answer(tasks, splits["test"])
         splits["train"] = [index for index in splits["train"] if index not in shared]
-    hashes = {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in HASHES}
+    instruction = INSTRUCTION if options.system is None else options.system
     return IntercodeSqlBenchmark(
-        engine,
-        tasks,
-        splits,
-        INSTRUCTION if options.system is None else options.system,
-        options.reward,
-        options.compat,
-        {"files": hashes},
+        engine, tasks, splits, instruction, options.reward, options.compat, provenance
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import ConfigDict, field_validator
+from pydantic import ConfigDict, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from rro.config import Section
 from rro.errors import UsageError
 from rro.intercode_sql.environment import Compat
 from rro.intercode_sql.reward import RewardKind
+from rro.intercode_sql.sample import SampleDatabases
 from rro.intercode_sql.server import PASSWORD_VARIABLE, has_password, parse_url
 
 
@@ -19,9 +21,16 @@ class IntercodeSqlOptions(Section):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
+    questions: Literal["folder", "sample"] = "folder"
+    """Where questions and databases come from: the files in `data`, or small generated ones
+    (`sample`) that need no download."""
     data: Path | None = None
     """Folder with the questions and the databases' dump. Default: where `rro data fetch
     intercode-sql` puts them."""
+    sample_seed: int = 0
+    """Seed of the generated databases and questions, if `questions` is `sample`."""
+    sample: SampleDatabases = SampleDatabases()
+    """Size of the generated databases, if `questions` is `sample`."""
     engine: str = "sqlite"
     """What runs the SQL: `sqlite`, the embedded engine that answers as MySQL does, or
     `mysql://user@host:port`, a server filled by `rro data load intercode-sql`. The password is read
@@ -61,3 +70,11 @@ class IntercodeSqlOptions(Section):
                 "secret", f"remove the password from the URL and put it into ${PASSWORD_VARIABLE}"
             )
         return engine
+
+    @model_validator(mode="after")
+    def _sample_is_embedded(self) -> Self:
+        if self.questions == "sample" and self.engine != "sqlite":
+            raise PydanticCustomError(
+                "sample_engine", "the generated databases are on no server: leave engine at sqlite"
+            )
+        return self

@@ -211,9 +211,7 @@ def open_store(dump: Path, cache: Path | None = None) -> tuple[Catalogue, sqlite
         raise DataError(f"{dump} cannot be read as a MySQL dump: {reason_of(error)}") from None
     catalogue, rows = read_dump(text, str(dump))
     digest = hashlib.sha256(text.encode()).hexdigest()[:20]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rro"
-    folder = cache or Path(os.environ.get("RRO_CACHE") or home)
-    file = folder / f"intercode-sql-{digest}-v{FORMAT}.sqlite"
+    file = cache_folder(cache) / f"intercode-sql-{digest}-v{FORMAT}.sqlite"
     try:
         if not file.exists():
             _build_file(file, catalogue, rows)
@@ -224,6 +222,12 @@ def open_store(dump: Path, cache: Path | None = None) -> tuple[Catalogue, sqlite
         connection = sqlite3.connect(":memory:", check_same_thread=False, cached_statements=0)
         _build(connection, catalogue, rows)
     return catalogue, connection
+
+
+def cache_folder(cache: Path | None) -> Path:
+    """The folder for what is built on first use, if `cache` names no other."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rro"
+    return cache or Path(os.environ.get("RRO_CACHE") or home)
 
 
 def _build_file(file: Path, catalogue: Catalogue, rows: Rows) -> None:
