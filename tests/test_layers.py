@@ -24,6 +24,7 @@ LAYERS = (
         "jsonl",
         "chat_rows",
         "concurrency",
+        "loop_thread",
         "processes",
         "files",
     ),

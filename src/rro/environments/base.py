@@ -7,8 +7,9 @@ it."""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from rro.errors import UsageError
@@ -20,23 +21,31 @@ class Environment(ABC):
 
     Called from other threads than the one that made it, within a time limit; never twice at once,
     but at the same time as others of its class. Set `blocking` if a step waits for something (a
-    server, a disk), so that it does not delay others."""
+    server, a disk), so that it does not delay others.
+
+    Every method may be a coroutine (`async def`): all are awaited in one event loop, which they
+    must not block. A class whose `reset` or `step` is one counts as `blocking`."""
 
     blocking: bool = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if inspect.iscoroutinefunction(cls.reset) or inspect.iscoroutinefunction(cls.step):
+            cls.blocking = True
+
     @abstractmethod
-    def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
+    def reset(self, task: Task, seed: int = 0) -> Sequence[Message] | Awaitable[Sequence[Message]]:
         """Start `task` again; returns the opening messages, which end with a user's."""
 
     @abstractmethod
-    def step(self, action: Message) -> StepResult:
+    def step(self, action: Message) -> StepResult | Awaitable[StepResult]:
         """Carry out one assistant message. Not called again after a result that is `done`."""
 
-    def truncated_reward(self) -> float:
+    def truncated_reward(self) -> float | Awaitable[float]:
         """The outcome reward when the episode is cut off at its step or context limit."""
         return 0.0
 
-    def close(self) -> None:
+    def close(self) -> Awaitable[None] | None:
         """Release what the episode holds."""
 
     @property
@@ -55,7 +64,7 @@ class Forkable(Protocol):
         """The state: immutable, so that no later step can change it."""
         ...
 
-    def restore(self, snapshot: Any) -> None:
+    def restore(self, snapshot: Any) -> Awaitable[None] | None:
         """Take on a state that `snapshot` gave."""
         ...
 

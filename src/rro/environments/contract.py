@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from rro.environments.base import Environment
+from rro.environments.coroutines import settled
 from rro.errors import UsageError
 from rro.types import Message, Step, StepResult, Task, storable
 
@@ -24,7 +25,7 @@ def reset(
 ) -> tuple[Message, ...]:
     """Reset to a task; returns the opening. Raises UsageError if it does not fit the contract,
     AnswerRefused if a message has more than `longest` characters."""
-    opening = tuple(environment.reset(task, seed) or ())
+    opening = tuple(settled(environment.reset(task, seed)) or ())
     if (
         not opening
         or not all(isinstance(message, Message) for message in opening)
@@ -44,7 +45,7 @@ def step(environment: Environment, action: Message, longest: int = LONGEST_OBSER
     """Carry out one action; returns it with its answer. Raises UsageError if the answer does not
     fit the contract, AnswerRefused if the observation has more than `longest` characters or the
     reward is not finite: it would spoil every mean."""
-    result = environment.step(action)
+    result = settled(environment.step(action))
     if not isinstance(result, StepResult) or not isinstance(result.observation, str):
         raise UsageError(
             f"{type(environment.unwrapped).__name__}.step must return a StepResult whose "

@@ -20,6 +20,7 @@ from rro.environments import contract
 from rro.environments.base import Agent, Benchmark, Environment
 from rro.environments.calls import call_with_timeout
 from rro.environments.contract import LONGEST_OBSERVATION
+from rro.environments.coroutines import settled
 from rro.errors import RroError, describe
 from rro.seeds import derive_seed
 from rro.types import (
@@ -72,7 +73,7 @@ async def truncated_reward(environment: Environment, timeout: float) -> float:
     """The outcome of an episode that is cut off here."""
 
     def ask() -> float:
-        return contract.finite(environment.truncated_reward())
+        return contract.finite(settled(environment.truncated_reward()))
 
     return await call_with_timeout(environment, timeout, ask)
 
@@ -95,7 +96,7 @@ async def _made(benchmark: Benchmark, timeout: float) -> Environment:
         made.append(benchmark.make())
         if left:
             with suppress(IndexError):
-                made.pop().close()
+                settled(made.pop().close())
 
     try:
         await call_with_timeout(benchmark, timeout, make)
@@ -116,7 +117,7 @@ async def _close(environment: Environment, timeout: float) -> None:
     def close() -> None:
         try:
             if once.acquire(blocking=False):
-                environment.close()
+                settled(environment.close())
         except BaseException as error:
             log.warning("%s did not close: %s", name, describe(error))
 

@@ -14,6 +14,7 @@ from rro.environments import contract
 from rro.environments.base import Benchmark, Environment, Forkable
 from rro.environments.calls import call_with_timeout
 from rro.environments.contract import LONGEST_OBSERVATION
+from rro.environments.coroutines import settled
 from rro.episodes.loop import Limits, open_environment, reset_checked
 from rro.errors import RestoreError, UsageError
 from rro.exploration.tree import Node, Tree, answer
@@ -89,22 +90,22 @@ class Watched(Environment):
         return self._inner
 
     def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
-        return self._inner.reset(task, seed)
+        return settled(self._inner.reset(task, seed))
 
     def step(self, action: Message) -> StepResult:
-        result = self._inner.step(action)
+        result = settled(self._inner.step(action))
         self._states.append(None if result.done else immutable_snapshot(self._inner))
         return result
 
     def truncated_reward(self) -> float:
-        return self._inner.truncated_reward()
+        return settled(self._inner.truncated_reward())
 
 
 def immutable_snapshot(environment: Environment) -> Any:
     """The state of an environment that is Forkable. Raises UsageError where a later step could
     change it, and with it every fork from here, unseen."""
     assert isinstance(environment, Forkable)
-    snapshot = environment.snapshot()
+    snapshot = settled(environment.snapshot())
     try:
         hash(snapshot)
     except TypeError:
@@ -135,8 +136,8 @@ def restore_checked(environment: Environment, snapshot: Any) -> None:
     name = type(environment).__name__
     if not isinstance(environment, Forkable):
         raise RestoreError(f"{name} has no snapshot and restore: fork it by replay")
-    environment.restore(snapshot)
-    if environment.snapshot() != snapshot:
+    settled(environment.restore(snapshot))
+    if settled(environment.snapshot()) != snapshot:
         raise RestoreError(f"{name}.restore did not bring back the state it was given")
 
 

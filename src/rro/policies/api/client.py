@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rro.errors import PolicyError, RroError, UsageError
+from rro.loop_thread import LoopThread
 from rro.policies.api.backoff import (
     AdaptiveLimit,
     Patience,
@@ -25,7 +26,6 @@ from rro.policies.api.backoff import (
     backoff,
     parse_retry_after,
 )
-from rro.policies.api.loop_thread import LoopThread
 from rro.policies.api.secret import Secret
 from rro.policies.api.settings import OpenAIConfig
 from rro.policies.api.transport import BodyError, Response, exchange, make_client

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rro.policies.api.loop_thread import LoopThread
+from rro.loop_thread import LoopThread
 
 
 class BodyError(Exception):

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from rro.errors import RroError
 
 T = TypeVar("T")
+# Seconds after which a thread that waits notices what was raised in it.
+_POLL = 1.0
 
 
 class LoopThread:
@@ -37,8 +39,16 @@ class LoopThread:
             raise
 
     def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same for a caller without an event loop: waits."""
-        return self._submit(work).result()
+        """The same for a caller without an event loop: waits. An error that is raised in the
+        waiting thread from outside ends the wait within `_POLL` seconds, and cancels `work`."""
+        future = self._submit(work)
+        try:
+            while not future.done():
+                concurrent.futures.wait([future], _POLL)
+        except BaseException:
+            future.cancel()
+            raise
+        return future.result()
 
     def close(self, last: Callable[[], Awaitable[None]]) -> bool:
         """Cancel what is running, await `last` and end the thread. False if it was closed
