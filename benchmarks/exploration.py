@@ -28,7 +28,7 @@ from benchmarks.exploration_plot import plot
 from benchmarks.trees import SHAPES, Forest, Shape
 from rro.config import CreditConfig
 from rro.episodes.loop import Limits
-from rro.evaluation.statistics import bootstrap_mean
+from rro.evaluation.statistics import task_mean
 from rro.exploration import explorer
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.adaptive import AdaptiveExploration
@@ -258,7 +258,7 @@ def figures(counts: Sequence[Counts]) -> dict[str, Any]:
         "early_share_of_pairs": ratio(counts, "early", "pairs"),
         "candidates_per_step": ratio(counts, "candidates", "steps"),
         "end_value": ratio(counts, "end", "tasks"),
-        "gain_in_value": asdict(bootstrap_mean(gained, 4000, 0)),
+        "gain_in_value": asdict(task_mean(gained, 4000, 0)),
         "value_after_step": _by_step(counts),
     }
 

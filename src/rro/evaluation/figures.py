@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from rro.codec import first_problem, from_plain, to_plain
 from rro.errors import DataError, RroError
-from rro.evaluation.statistics import Interval, PairedDifference, Values, bootstrap_mean
+from rro.evaluation.statistics import Interval, PairedDifference, Values, task_mean
 from rro.runs.journal import Journal
 from rro.types import FINITE, StopReason, Usage
 
@@ -128,11 +128,11 @@ def evaluation_of(
             task: [float(reward >= success_reward) for reward in values]
             for task, values in totals.rewards.items()
         }
-        success = bootstrap_mean(successes, resamples, seed)
+        success = task_mean(successes, resamples, seed)
     return Evaluation(
         label=label,
         mode=mode,
-        reward=bootstrap_mean(totals.rewards, resamples, seed),
+        reward=task_mean(totals.rewards, resamples, seed),
         success=success,
         steps=totals.steps / totals.episodes,
         invalid_actions=totals.invalid / totals.episodes,

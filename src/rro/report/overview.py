@@ -16,7 +16,7 @@ from rro.errors import DataError
 from rro.evaluation.compare import to_first_policy, to_first_run
 from rro.evaluation.figures import EpisodeTotals, Rewards, evaluation_of
 from rro.evaluation.results import load_results
-from rro.evaluation.statistics import bootstrap_mean
+from rro.evaluation.statistics import task_mean
 from rro.exploration.trend import rising_share_by_stage
 from rro.report.rounds import rounds_of
 from rro.report.source import RunSource
@@ -155,7 +155,7 @@ def _along(finished: Sequence[Summary], seed: int) -> list[dict[str, Any]]:
             if len(line) > step and line[step] is not None
         }
         if at:
-            points.append({"step": step, **bootstrap_mean(at, _RESAMPLES, seed).plain()})
+            points.append({"step": step, **task_mean(at, _RESAMPLES, seed).plain()})
     return points
 
 

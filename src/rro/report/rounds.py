@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rro.evaluation.statistics import bootstrap_mean
+from rro.evaluation.statistics import task_mean
 from rro.report.trees import USAGE
 
 FIGURES = {
@@ -65,4 +65,4 @@ def _played(name: str, summaries: Sequence[Record], seed: int) -> dict[str, Any]
         for number, summary in enumerate(summaries)
         if summary["group"] == name and summary["outcomes"]
     }
-    return bootstrap_mean(outcomes, _RESAMPLES, seed).plain() if outcomes else None
+    return task_mean(outcomes, _RESAMPLES, seed).plain() if outcomes else None

@@ -49,11 +49,12 @@ class Table:
 
 
 def shown(cell: Cell) -> str:
-    """A cell for reading: "0.512 [0.470, 0.553]", an unbounded end as "?"; numbers to three
-    digits, or to the unit where they are larger."""
+    """A cell for reading: "0.512 [0.470, 0.553]", or the mean alone where there is no interval;
+    numbers to three digits, or to the unit where they are larger."""
     if isinstance(cell, Mapping):
-        low, high = ("?" if cell[end] is None else f"{cell[end]:.3f}" for end in ("low", "high"))
-        return f"{cell['mean']:.3f} [{low}, {high}]"
+        if cell["low"] is None or cell["high"] is None:
+            return f"{cell['mean']:.3f}"
+        return f"{cell['mean']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
     if isinstance(cell, float):
         return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:#.3g}"
     if isinstance(cell, int):

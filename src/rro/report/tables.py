@@ -12,6 +12,7 @@ from typing import Any
 
 from rro.errors import UsageError
 from rro.evaluation.figures import Difference
+from rro.evaluation.statistics import FEWEST_TASKS
 from rro.files import write_file
 from rro.report.table_forms import Cell, Column, Table, comma_separated, markdown, terminal
 from rro.types import StopReason
@@ -22,7 +23,7 @@ Run = Mapping[str, Any]
 def print_results(results: Run) -> None:
     """The closing tables of a run: rewards by policy, gains over the first policy, and what the
     stages took."""
-    title = f"{results['name']} (seed {results['seed']}), 95 % intervals by task"
+    title = f"{results['name']} (seed {results['seed']}), {_intervals([results])}"
     alone = [{**results, "name": "", "strategy": ""}]
     _print([rewards(alone, title), differences(alone), _exploration_cost(alone), _stages(results)])
 
@@ -32,7 +33,7 @@ def print_comparison(runs: Sequence[Run], between: Sequence[tuple[int, Differenc
     rro.evaluation.compare), and what exploration took."""
     last = [{**run, "evaluations": _last_policy(run), "differences": []} for run in runs]
     rows = [{"run": number, **difference.plain()} for number, difference in between]
-    title = "last policy of each run, 95 % intervals by task"
+    title = f"last policy of each run, {_intervals(last)}"
     _print([rewards(last, title), differences(last, rows), _exploration_cost(runs)])
 
 
@@ -139,6 +140,12 @@ def _exploration_cost(runs: Sequence[Run]) -> Table:
                 spent = [usage[cost] or None for cost in costs]
                 rows.append([run["name"], name, *figures, *spent])
     return Table("cost", "what exploration took", columns, rows)
+
+
+def _intervals(runs: Sequence[Run]) -> str:
+    rewards = [row["reward"] for run in runs for row in run["evaluations"]]
+    few = any(reward["n"] < FEWEST_TASKS for reward in rewards)
+    return f"95 % intervals by task{f', none below {FEWEST_TASKS} tasks' if few else ''}"
 
 
 def _keys(*names: str) -> list[Column]:

@@ -40,7 +40,9 @@ function signed(value, digits = 2) {
   return (value > 0 ? "+" : "") + number(value, digits).replace("-", "−");
 }
 
+/** A mean with its interval, or alone where there is none: too few tasks. */
 function interval(value) {
+  if (value.low === null) return number(value.mean);
   return `${number(value.mean)} [${number(value.low)}, ${number(value.high)}]`;
 }
 
