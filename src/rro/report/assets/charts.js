@@ -97,10 +97,16 @@ function ticks(low, high, most = 5) {
   return places;
 }
 
+/** Room for the labels on the left of a chart. */
+function labelRoom(rows, width) {
+  const longest = Math.max(...rows.map((row) => row.label.length), 0);
+  return Math.min(Math.max(190, 7 * longest + 16), width * 0.55);
+}
+
 /** Rows of dots with whiskers: [{label, mean, low, high, series}]; a line at `zero`, if given. */
 function intervals(rows, [low, high], zero = null) {
   const width = chartWidth(),
-    left = Math.min(190, width * 0.42),
+    left = labelRoom(rows, width),
     right = width - 14,
     height = rows.length * 26 + 30;
   const x = (value) =>
@@ -137,7 +143,7 @@ function intervals(rows, [low, high], zero = null) {
 /** Rows of bars: [{label, value, series, text}]; `most` is the end of the scale. */
 function bars(rows, most) {
   const width = chartWidth(),
-    left = Math.min(190, width * 0.42),
+    left = labelRoom(rows, width),
     room = width - left - 96,
     height = rows.length * 24 + 6;
   return svg(

@@ -118,9 +118,10 @@ function rewardFigure() {
   if (!rows.length) return null;
   const low = Math.min(0, ...rows.map((row) => row.reward.low ?? row.reward.mean)),
     high = Math.max(1, ...rows.map((row) => row.reward.high ?? row.reward.mean));
+  const before = rows.some((row) => row.label === "sft") ? " sft is the policy before exploration." : "";
   return figure(
     "Reward before and after",
-    "Mean over the test tasks, 95 % intervals by task (none below 20 tasks). sft is the policy before exploration.",
+    `Mean over the test tasks, 95 % intervals by task (none below 20 tasks).${before}`,
     intervals(
       rows.map((row) => ({ label: row.name, series: row.series, ...row.reward })),
       [low, high],
@@ -215,7 +216,7 @@ function costCurveFigure() {
 }
 
 function funnelFigures(groups) {
-  return groups.map((group) => {
+  return groups.filter((group) => group.candidates).map((group) => {
     const rows = ["tasks", "steps", "candidates", "pairs"].map((name) => [name, group[name]]);
     const under =
       group.finished < group.tasks

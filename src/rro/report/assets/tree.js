@@ -22,7 +22,7 @@ function depthOf(node) {
 
 /** What happened to a node, as marks with words: never by colour alone. */
 function badges(node) {
-  const badge = (kind, text) => el("span", { class: `badge ${kind}` }, text);
+  const badge = (kind, text, title) => el("span", { class: `badge ${kind}`, title }, text);
   const advantage = node.step?.[5] ?? null;
   return [
     node.rose ? badge("rose", "▲ rose") : node.committed ? badge("chosen", "● chosen") : null,
@@ -31,7 +31,7 @@ function badges(node) {
       : null,
     node.sides.includes("chosen") ? badge("pair", "+ pair") : null,
     node.sides.includes("rejected") ? badge("pair", "− pair") : null,
-    node.recycled ? badge("stop", "from a rollout") : null,
+    node.recycled ? badge("stop", "rollout", "a step of a rollout") : null,
     advantage === null ? null : badge("credit", `A ${signed(advantage)}`),
   ];
 }
