@@ -39,7 +39,7 @@ def strategies(known):
         folded(RisingExploration(2, 2)),
         folded(RisingExploration(2, 3, "weak", "zero"), siblings="all"),
         folded(FixedSizeExploration(2, 2, estimate_start=True)),
-        folded(IterativeStepRefinement(2, StrategyContext(known)), known),
+        folded(IterativeStepRefinement(2, context=StrategyContext(known)), known),
         folded(TrajectoryExploration(), known),
         folded(RejectionSampling(3)),
         folded(AdaptiveExploration()),

@@ -303,7 +303,9 @@ def test_ipr_prefers_the_policy_where_it_is_better(tmp_path, message_sides):
     experts = {"t": expert("d", "x")}
     sides = "message" if message_sides else "continuation"
     strategy = folded(
-        IterativeStepRefinement(2, StrategyContext(experts)), experts, expert_pairs={"sides": sides}
+        IterativeStepRefinement(2, context=StrategyContext(experts)),
+        experts,
+        expert_pairs={"sides": sides},
     )
     tree = grown(tmp_path, strategy, {"": ["a", "b"], "a": ["y"], "d": ["x"]})
     (pair,) = strategy.pairs(
@@ -322,7 +324,7 @@ def test_ipr_prefers_the_expert_where_it_is_better(tmp_path):
     """Own trajectory d, x (0.2) against the expert's b, x (0.6); own steps: a (0.4) at the start, y
     (0.3) after b."""
     strategy = folded(
-        IterativeStepRefinement(2, StrategyContext({"t": expert("b", "x")})),
+        IterativeStepRefinement(2, context=StrategyContext({"t": expert("b", "x")})),
         {"t": expert("b", "x")},
     )
     tree = grown(tmp_path, strategy, {"": ["d", "a"], "d": ["x"], "b": ["y"]})
@@ -352,7 +354,7 @@ def test_ipr_prefers_the_expert_where_it_is_better(tmp_path):
 @pytest.mark.parametrize(("margin", "pairs"), [(0.01, 1), (0.2, 0), (0.19, 1)])
 def test_ipr_wants_more_than_its_margin(tmp_path, margin, pairs):
     strategy = folded(
-        IterativeStepRefinement(2, StrategyContext({"t": expert("b", "x")})),
+        IterativeStepRefinement(2, context=StrategyContext({"t": expert("b", "x")})),
         {"t": expert("b", "x")},
         margin=margin,
         expert_pairs={"sides": "message"},
@@ -368,7 +370,7 @@ def test_ipr_counts_the_policys_candidates_and_not_the_experts(tmp_path):
         policy = Planned({"": ["d", "a"], "d": ["x"], "b": ["y"]}, CHOICES)
         explore(
             folded(
-                IterativeStepRefinement(2, StrategyContext({"t": expert("b", "x")})),
+                IterativeStepRefinement(2, context=StrategyContext({"t": expert("b", "x")})),
                 {"t": expert("b", "x")},
             ),
             make_context(TreeBenchmark({"t": TREE}), policy, journal),
@@ -415,7 +417,10 @@ def test_eto_without_an_expert_says_so(tmp_path):
     [
         folded(TrajectoryExploration(), {"t": expert("c")}),
         RejectionSampling(rollouts=1),
-        folded(IterativeStepRefinement(3, StrategyContext({"t": expert("c")})), {"t": expert("c")}),
+        folded(
+            IterativeStepRefinement(3, context=StrategyContext({"t": expert("c")})),
+            {"t": expert("c")},
+        ),
     ],
 )
 def test_own_trajectories_are_the_policys_also_where_another_model_prices(tmp_path, strategy):

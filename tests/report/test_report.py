@@ -129,7 +129,7 @@ def expert(task):
 EXPERTS = {task: expert(task) for task in FOREST}
 OTHERS = [
     FixedSizeExploration(2, 2),
-    folded(IterativeStepRefinement(2, StrategyContext(EXPERTS)), EXPERTS),
+    folded(IterativeStepRefinement(2, context=StrategyContext(EXPERTS)), EXPERTS),
     folded(TrajectoryExploration(), EXPERTS),
     AdaptiveExploration(),
     folded(RejectionSampling(3)),

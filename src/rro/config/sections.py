@@ -201,9 +201,19 @@ class DpoConfig(TrainingConfig):
     """Share of the optimiser steps in which the learning rate rises. IPR: 0.1."""
     beta: float = Field(0.1, gt=0)
     """How strongly the policy is held to the reference policy. Paper and IPR: 0.1."""
+    later_beta: float | None = Field(None, gt=0)
+    """`beta` from the second round on. Default: the same. ETO: 0.5."""
+    later_rate: float = Field(1.0, gt=0)
+    """Factor of `learning_rate` from the second round on. ETO: 0.5 (1e-6, then 5e-7)."""
+    reference: Literal["sft", "previous"] = "sft"
+    """The reference policy: the SFT policy (paper, IPR), or the policy at the start of the round
+    (ETO)."""
     sft_weight: float = Field(0.0, ge=0)
-    """Weight of the mean negative log-likelihood of the chosen side's assistant tokens, added to
-    the loss. IPR's mixed loss: 1.0."""
+    """Weight of the negative log-likelihood of the chosen side's assistant tokens, added to the
+    loss. IPR: 1.0."""
+    sft_loss: Literal["mean", "sum"] = "mean"
+    """How that likelihood is taken: as the mean over the tokens of a step, or as the sum over the
+    tokens of each pair, averaged over the pairs. IPR: sum."""
     endings: float | None = Field(None, ge=0, le=1)
     """Largest share of pairs in which only the rejected side ends the episode; the others are left
     out and counted (docs/exploration.md). Default: 1, or what the strategy recommends."""
@@ -260,7 +270,7 @@ class CreditConfig(PluginSection):
     """How trees become what a learner learns from."""
 
     door = plugins.CREDITS
-    shared = frozenset({"siblings", "margin"})
+    shared = frozenset({"siblings", "margin", "off_path"})
 
     name: str | None = None
     """A registered credit, or `module:attribute` of your own. Default: the strategy's."""
@@ -270,6 +280,9 @@ class CreditConfig(PluginSection):
     margin: float | None = Field(None, ge=0)
     """A rejected action must be lower by more than this, for credits that have it. Default: the
     credit's."""
+    off_path: Literal["none", "siblings", "tree"] | None = None
+    """Pairs of what was paid for beside the committed path, for credits that have it: none, of
+    siblings that were not committed, or of the whole tree. Default: none."""
 
 
 class OptimiseConfig(PluginSection):

@@ -88,6 +88,8 @@ def _node_record(node: Node) -> dict[str, Any]:
         "estimate": None if estimate is None else to_plain(estimate),
         "rollouts": sorted(node.rollouts),
     }
+    if node.episodes and node.parent is not None:  # the root's stand in the tree's record
+        record["episodes"] = sorted(node.episodes)
     if node.origin is not None:
         record["origin"] = _place(node.origin)
         record["inherited"] = [_place(suffix) for suffix in node.inherited]
@@ -101,9 +103,10 @@ def _place(suffix: RolloutSuffix) -> list[Any]:
 
 def failed_rows(tree: Tree) -> Iterator[dict[str, Any]]:
     """The rollouts and episodes that failed, which have no record of their own."""
-    numbered = [("episode", "0", number, run) for number, run in tree.episodes.items()]
+    numbered = []
     for node in tree.root.walk():
-        numbered += [("rollout", node.id, number, run) for number, run in node.rollouts.items()]
+        for kind, runs in (("rollout", node.rollouts), ("episode", node.episodes)):
+            numbered += [(kind, node.id, number, run) for number, run in runs.items()]
     for kind, node_id, number, run in sorted(numbered, key=lambda row: row[:3]):
         if run.stop is StopReason.FAILED:
             yield {
@@ -119,12 +122,12 @@ def failed_rows(tree: Tree) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class TaskRecords:
-    """A journal's records of one task: candidates by node, rollouts by node and number, whole
-    episodes by number, and the finished tree's own record (None while it is being explored)."""
+    """A journal's records of one task: candidates by node, rollouts and the policy's own episodes
+    by node and number, and the finished tree's own record (None while it is being explored)."""
 
     candidates: dict[str, Record] = field(default_factory=dict)
     rollouts: dict[tuple[str, int], Record] = field(default_factory=dict)
-    episodes: dict[int, Record] = field(default_factory=dict)
+    episodes: dict[tuple[str, int], Record] = field(default_factory=dict)
     end: Record | None = None
 
     def add(self, kind: str, name: str, record: Record) -> None:
@@ -135,7 +138,7 @@ class TaskRecords:
         elif kind == "rollout":
             self.rollouts[node_id, int(number)] = record
         elif kind == "episode":
-            self.episodes[int(number)] = record
+            self.episodes[node_id, int(number)] = record
         else:
             self.end = record
 
@@ -169,14 +172,19 @@ def _listed(end: Record) -> Iterator[tuple[str, str]]:
     for node_id, node in end["nodes"].items():
         if node["source"] is not None and not node["recycled"]:
             yield "candidate", node_id
-        for number in node["rollouts"]:
-            if ("rollout", node_id, number) not in failed:
-                yield "rollout", f"{node_id}/{number}"
+        numbers = {"rollout": node["rollouts"], "episode": _episodes(end, node_id)}
+        for kind in numbers:
+            for number in numbers[kind]:
+                if (kind, node_id, number) not in failed:
+                    yield kind, f"{node_id}/{number}"
     for node_id in dict.fromkeys(end["overflowed"]):
         yield "candidate", node_id
-    for number in end["episodes"]:
-        if ("episode", "0", number) not in failed:
-            yield "episode", f"0/{number}"
+
+
+def _episodes(end: Record, node_id: str) -> list[int]:
+    """The numbers of the episodes that began at a node."""
+    numbers: list[int] = (end if node_id == "0" else end["nodes"][node_id]).get("episodes", [])
+    return numbers
 
 
 def build_tree(records: TaskRecords, task: Task, path: Path) -> Tree:
@@ -212,12 +220,12 @@ class _FinishedTree:
             node.committed, node.rose = record["committed"], record["rose"]
             if record["estimate"] is not None:
                 node.estimate = from_plain(ProcessReward, record["estimate"])
-            history = node.history() if record["rollouts"] else ()
+            episodes = _episodes(self._end, node_id)
+            history = node.history() if record["rollouts"] or episodes else ()
             for number in record["rollouts"]:
                 node.rollouts[number] = self._run("rollout", node, number, history)
-        for number in self._end["episodes"]:
-            root = self._tree.root
-            self._tree.episodes[number] = self._run("episode", root, number, root.opening)
+            for number in episodes:
+                node.episodes[number] = self._run("episode", node, number, history)
         for node_id in self._tree.overflowed:
             parent = self._nodes[node_id.rpartition(".")[0]]
             parent.cost += usage_of(self._records.candidates[node_id])
@@ -252,7 +260,7 @@ class _FinishedTree:
             return Trajectory(task, history, (), None, failed, policy, seed, usage, error)
         if kind == "rollout":
             return read_rollout(self._records.rollouts[node.id, number], history)
-        return read_rollout(self._records.episodes[number], history)
+        return read_rollout(self._records.episodes[node.id, number], history)
 
 
 class _UnfinishedTree:
@@ -273,8 +281,9 @@ class _UnfinishedTree:
             if (node := self._find(node_id)) is not None:
                 for number, record in rollouts.get(node_id, {}).items():
                     node.rollouts[number] = read_rollout(record, ())
-        for number, record in sorted(self._records.episodes.items()):
-            self._tree.episodes[number] = read_rollout(record, ())
+        for (node_id, number), record in sorted(self._records.episodes.items()):
+            if (node := self._find(node_id)) is not None:
+                node.episodes[number] = read_rollout(record, ())
         for node in self._tree.root.walk():
             node.estimate = _estimate_so_far(node)
         return self._tree

@@ -168,13 +168,14 @@ class Sampler:
             node.states[number] = tuple(states or ())
         return node.rollouts[number]
 
-    async def play(self, number: int) -> Trajectory:
-        """Episode `number` of the policy itself, from the start, drawn as candidates are."""
-        episodes, root = self.tree.episodes, self.tree.root
-        if number not in episodes:
+    async def play(self, number: int, node: Node | None = None) -> Trajectory:
+        """Episode `number` of the policy itself, from a node (default: the start) to the end, drawn
+        as candidates are. Its reward is None if it failed."""
+        node = node or self.tree.root
+        if number not in node.episodes:
             policy, params = self.context.policy, self.context.proposal_params
-            episodes[number] = await self._episode("episode", root, number, policy, params)
-        return episodes[number]
+            node.episodes[number] = await self._episode("episode", node, number, policy, params)
+        return node.episodes[number]
 
     # -- score
 

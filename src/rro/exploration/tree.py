@@ -72,7 +72,9 @@ class Node:
     are the action's, one a token, where the policy reported them.
 
     `rollouts` began here (by number, failed ones included), `inherited` ones began at a node above
-    and pass through. A recycled node (`origin` is set) is one step of a rollout: it cost nothing,
+    and pass through. `episodes` are the exploring policy's own from here on, by number.
+
+    A recycled node (`origin` is set) is one step of a rollout: it cost nothing,
     and its part of the id is "~" and a digest of its action, as its number would depend on other
     rollouts. `cost` is that of the node's own action, and of candidates below it that found the
     context full."""
@@ -89,6 +91,7 @@ class Node:
     logprobs: tuple[float, ...] | None = None
     rollouts: dict[int, Trajectory] = field(default_factory=dict)
     states: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    episodes: dict[int, Trajectory] = field(default_factory=dict)
     inherited: list[RolloutSuffix] = field(default_factory=list)
     origin: RolloutSuffix | None = None
     children: list[Node] = field(default_factory=list)
@@ -120,8 +123,8 @@ class Node:
 
     @property
     def usage(self) -> Usage:
-        """The cost of the node and of the rollouts that began here."""
-        return self.cost + _total(self.rollouts)
+        """The cost of the node and of the rollouts and episodes that began here."""
+        return self.cost + _total(self.rollouts) + _total(self.episodes)
 
     def suffixes(self) -> list[RolloutSuffix]:
         """Every rollout through this node that has an outcome, in a fixed order. Not those that
@@ -162,14 +165,18 @@ class Node:
 
 @dataclass(eq=False, slots=True)
 class Tree:
-    """A task's exploration. `root.estimate` is r_0 where it was estimated. `episodes` are the
-    policy's own from the start, by number. `overflowed` lists the candidates that found the
-    context full: they are no nodes, and their parents bear their cost."""
+    """A task's exploration. `root.estimate` is r_0 where it was estimated. `overflowed` lists
+    the candidates that found the context full: they are no nodes, and their parents bear their
+    cost."""
 
     task: Task
     root: Node
-    episodes: dict[int, Trajectory] = field(default_factory=dict)
     overflowed: list[str] = field(default_factory=list)
+
+    @property
+    def episodes(self) -> dict[int, Trajectory]:
+        """The policy's own episodes from the start, by number."""
+        return self.root.episodes
 
     def committed(self) -> list[Node]:
         """The chosen trajectory, from the first action on."""
@@ -228,7 +235,7 @@ class Tree:
     def usage_by_step(self) -> list[Usage]:
         """Element t: the candidates of the t-th step and their rollouts; 0: the start's estimate
         and the episodes."""
-        by_step = [_total(self.episodes)]
+        by_step = list[Usage]()
         for node in self.root.walk():
             by_step += [Usage()] * (node.depth + 1 - len(by_step))
             by_step[node.depth] += node.usage

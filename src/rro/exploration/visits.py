@@ -70,7 +70,8 @@ def state_after(step: Step) -> str:
 def _rollouts(tree: Tree) -> Iterator[tuple[Node, Trajectory]]:
     for node in tree.root.walk():
         yield from ((node, node.rollouts[number]) for number in sorted(node.rollouts))
-    yield from ((tree.root, tree.episodes[number]) for number in sorted(tree.episodes))
+    for node in tree.root.walk():
+        yield from ((node, node.episodes[number]) for number in sorted(node.episodes))
 
 
 def _states(node: Node, rollout: Trajectory) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from rro.types import PreferencePair
 
 
 class Dpo:
-    """Optimises a policy on preference pairs against a reference policy. In iterated RRO the
-    reference stays the SFT policy."""
+    """Optimises a policy on preference pairs against a reference policy: in iterated RRO always the
+    SFT policy, or the policy at the start of the round."""
 
     name: str = "dpo"
     takes: str = "pairs"
@@ -39,9 +39,18 @@ class Dpo:
         share = 1.0 if self.options.endings is None else self.options.endings
         seed = derive_seed(context.seed, "endings", context.iteration)
         pairs = cap_terminal_rejections(rows, share, seed)
-        return train_dpo(
-            self.options, pairs, start, reference, output, context, len(rows) - len(pairs)
-        )
+        options = of_round(self.options, context.iteration)
+        reference = start if options.reference == "previous" else reference
+        return train_dpo(options, pairs, start, reference, output, context, len(rows) - len(pairs))
+
+
+def of_round(options: DpoConfig, iteration: int) -> DpoConfig:
+    """The settings of a round, counted from 1: from the second on, those for later rounds."""
+    rate, beta = options.learning_rate, options.beta
+    if iteration > 1:
+        rate, beta = rate * options.later_rate, options.later_beta or beta
+    update = {"learning_rate": rate, "beta": beta, "later_rate": 1.0, "later_beta": None}
+    return options.model_copy(update=update)
 
 
 def cap_terminal_rejections(

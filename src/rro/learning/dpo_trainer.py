@@ -49,15 +49,15 @@ class DpoTrainer(
     """TRL's trainer on tokenised pairs with given reference log-probabilities.
 
     The loss of an optimiser step is the mean over its pairs of -log sigmoid(beta * (chosen -
-    rejected log-ratio)), plus `sft_weight` times the mean negative log-likelihood over its chosen
-    assistant tokens."""
+    rejected log-ratio)), plus `sft_weight` times the negative log-likelihood of its chosen
+    assistant tokens: their mean, or with `sft_sum` the mean over its pairs of their sum."""
 
     loss_is_scaled_for_ga = True
     """Tells Transformers that `compute_loss` returns a share of the step's loss."""
 
-    def __init__(self, *args: Any, sft_weight: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sft_weight: float, sft_sum: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sft_weight = sft_weight
+        self.sft_weight, self.sft_sum = sft_weight, sft_sum
         # Pairs and chosen loss tokens of the current step, over all processes.
         self.step_totals = torch.ones(2)
 
@@ -73,9 +73,11 @@ class DpoTrainer(
         """A micro-batch's share of the step's loss.
 
         TRL takes means over the micro-batch, so they are weighted by its part of the step's pairs
-        and tokens; and multiplied by the number of processes, which average their gradients."""
-        pairs, tokens = (_counts(inputs).to(self.step_totals.device) / self.step_totals).tolist()
-        weights = [pairs, self.sft_weight * tokens][: len(self.loss_types)]
+        and tokens; and multiplied by the number of processes, which average their gradients. Its
+        SFT term is a mean over tokens: times their number it is a sum."""
+        counts, totals = _counts(inputs).tolist(), self.step_totals.tolist()
+        tokens = counts[1] / totals[0 if self.sft_sum else 1]
+        weights = [counts[0] / totals[0], self.sft_weight * tokens][: len(self.loss_types)]
         self.loss_weights = [weight * self.accelerator.num_processes for weight in weights]
         return super().compute_loss(model, inputs, return_outputs)
 
@@ -141,6 +143,7 @@ def dpo_trainer(
         processing_class=tokenizer,
         peft_config=lora(context.model),
         sft_weight=options.sft_weight,
+        sft_sum=options.sft_loss == "sum",
     )
 
 

@@ -36,6 +36,7 @@ TRL_ROWS = {"max_length": None, "pad_to_multiple_of": PAD_MULTIPLE}
 """What TRL's configurations know of rows: those that are too long are left out before."""
 RECORDS = 100
 """Metrics records per training, about."""
+_NEW = frozenset({"later_beta", "later_rate", "reference", "sft_loss"})
 
 
 def load_for_training(config: ModelConfig, checkpoint: Path | None) -> tuple[Any, Any]:
@@ -156,7 +157,12 @@ def identity(
     """What a training must agree with to resume from the checkpoint of another: settings, and the
     rows by their counts and digest."""
     lora = context.model.lora
-    settings = {"training": options.model_dump(), "lora": lora and lora.model_dump()}
+    training = options.model_dump()
+    # Settings that version 0.1 did not have stand there where they are set.
+    for name in _NEW & training.keys():
+        if training[name] == type(options).model_fields[name].default:
+            del training[name]
+    settings = {"training": training, "lora": lora and lora.model_dump()}
     counted = asdict(counts)
     # The digest covers what version 0.1 did not count.
     for name in ("capped", "without_signal", "merged"):

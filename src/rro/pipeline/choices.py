@@ -35,9 +35,17 @@ class Chosen:
 
     @property
     def credit(self) -> Plugin:
-        """What turns trees into rows: the recipe's, or the strategy's own."""
+        """What turns trees into rows: the recipe's, or the strategy's own. Raises UsageError where
+        it needs whole episodes, which the strategy does not play."""
         own: str = getattr(self.strategy.factory, "credit", Strategy.credit)
-        return plugins.CREDITS.find(self.config.credit.name or own)
+        credit = plugins.CREDITS.find(self.config.credit.name or own)
+        if credit.needs("episodes") and not getattr(self.strategy.factory, "plays_episodes", True):
+            raise UsageError(
+                f"credit {credit.name} compares whole episodes of the policy, and strategy "
+                f"{self.strategy.name} plays none: explore with one that does, as eto and ipr do, "
+                "or name another credit"
+            )
+        return credit
 
     @property
     def learner(self) -> Plugin:

@@ -101,6 +101,8 @@ def _node(
     if node.step is not None:
         data["step"] = _step(node.step, advantages.of_node(node), intern)
         data |= {"policy": node.policy, "stop": node.stop, "reward": node.reward}
+    if node.episodes and node.parent is not None:
+        data["episodes"] = _rollouts(node.episodes, advantages, intern)
     if node.recycled:
         data["recycled"] = True
     elif node.parent is not None:
@@ -225,7 +227,7 @@ def _figures(exploration: Exploration, explored: Explored, usage: Usage) -> dict
         ],
         "per_step": tree.candidates_per_step(),
         "candidates": len(nodes) - 1,
-        "rollouts": sum(len(node.rollouts) for node in nodes) + len(tree.episodes),
+        "rollouts": sum(len(node.rollouts) + len(node.episodes) for node in nodes),
         "pairs": len(explored.pairs),
         "usage": _usage(usage),
     }

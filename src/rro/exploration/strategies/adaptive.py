@@ -51,6 +51,7 @@ class AdaptiveExploration(Strategy):
     context: StrategyContext = StrategyContext()
 
     name = "adaptive"
+    plays_episodes = False
     credit = "credible_pairs"
     endings = 0.3
     old_names: ClassVar = {

@@ -1,4 +1,4 @@
-"""ETO: one whole trajectory a task, to be held against the expert's (arXiv 2403.02502)."""
+"""ETO: one whole trajectory a task, to be compared with the expert's (arXiv 2403.02502)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from rro.exploration.strategies.base import Strategy
 
 @dataclass(frozen=True)
 class TrajectoryExploration(Strategy):
-    """The policy plays each task once."""
+    """The policy plays each task once, at the temperature of its actions. The defaults of its
+    credit are a simplified version; the method `eto` sets what the authors' program does."""
 
     name = "eto"
     needs = frozenset({"experts"})

@@ -24,6 +24,7 @@ class FixedSizeExploration(Strategy):
     """Whether the start is estimated too: no decision needs it, the trend analysis does."""
 
     name = "fixed"
+    plays_episodes = False
 
     async def explore(self, sampler: Sampler) -> None:
         node = sampler.tree.root

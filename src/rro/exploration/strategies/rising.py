@@ -26,6 +26,7 @@ class RisingExploration(Strategy):
     """r_0, the process reward before the first action: estimated by N rollouts, or 0."""
 
     name = "rro"
+    plays_episodes = False
 
     async def explore(self, sampler: Sampler) -> None:
         node = sampler.tree.root

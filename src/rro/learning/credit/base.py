@@ -26,7 +26,8 @@ class CreditContext(StrategyContext):
 class Credit(ABC):
     """`gives` says what its rows are: preference pairs (`PreferencePair`), conversations (tuples of
     `Message`), episodes with advantages (`WeightedEpisode`) or labelled steps (`StepLabel`).
-    `needs` names what it reads of the context besides the tree ("experts")."""
+    `needs` names what it reads besides the tree's nodes and rollouts: "experts" of the context,
+    whole "episodes" of the policy."""
 
     gives: ClassVar[Rows] = "pairs"
     needs: ClassVar[frozenset[str]] = frozenset()

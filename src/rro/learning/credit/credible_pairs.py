@@ -11,6 +11,7 @@ from pydantic import Field
 from rro.exploration.beliefs import Prior, above
 from rro.exploration.tree import Node, Tree
 from rro.learning.credit.base import Credit, CreditContext
+from rro.learning.credit.comparisons import OffPath, comparisons
 from rro.learning.credit.pairs import Margin, Siblings, lower_siblings, step_pair
 from rro.types import PreferencePair
 
@@ -24,6 +25,8 @@ class CrediblePairs(Credit):
     """Which siblings the chosen action is paired with: the most credibly worse one, or all."""
     margin: Margin = 0.0
     """A sibling must be lower by more than this."""
+    off_path: OffPath = "none"
+    """Pairs of what was paid for beside the committed path, as in `pairs`."""
     max_error: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """A pair is kept if the probability that chosen is worth more than rejected is at least 1 -
     max_error."""
@@ -37,8 +40,8 @@ class CrediblePairs(Credit):
         prior = Prior(self.prior, *self.context.reward_range)
         weight = prior.weight(tree.outcomes()) if self.dispersion else 1.0
         found: list[PreferencePair] = []
-        for chosen in tree.committed():
-            worse = self._credibly_worse(chosen, prior, weight)
+        for chosen, others in comparisons(tree, self.off_path):
+            worse = self._credibly_worse(chosen, others, prior, weight)
             if self.siblings == "lowest" and worse:
                 worse = [max(worse, key=lambda pair: pair[0])]
             for credibility, sibling in worse:
@@ -47,7 +50,7 @@ class CrediblePairs(Credit):
         return found
 
     def _credibly_worse(
-        self, chosen: Node, prior: Prior, weight: float
+        self, chosen: Node, others: list[Node], prior: Prior, weight: float
     ) -> list[tuple[float, Node]]:
         if chosen.estimate is None or chosen.parent is None:
             return []
@@ -55,6 +58,6 @@ class CrediblePairs(Credit):
         belief = prior.belief(chosen.estimate, center, weight)
         siblings = [
             (above(belief, prior.belief(sibling.estimate, center, weight)), sibling)
-            for sibling in lower_siblings(chosen, self.margin)
+            for sibling in lower_siblings(chosen, others, self.margin)
         ]
         return [pair for pair in siblings if pair[0] >= 1 - self.max_error]

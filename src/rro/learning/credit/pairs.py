@@ -3,7 +3,7 @@ section 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from rro.exploration.tree import Node, Tree, do_the_same, gap
 from rro.learning.credit.base import Credit, CreditContext
+from rro.learning.credit.comparisons import OffPath, comparisons
 from rro.types import Message, PairKind, PreferencePair
 
 Siblings = Literal["lowest", "all"]
@@ -27,24 +28,28 @@ class SiblingPairs(Credit):
     all lower ones."""
     margin: Margin = 0.0
     """A sibling must be lower by more than this."""
+    off_path: OffPath = "none"
+    """Pairs of what was paid for beside the committed path: none; of siblings that were not
+    committed, the best of them against lower ones; or also of the next actions of their rollouts,
+    in the whole tree (docs/exploration.md)."""
     context: CreditContext = CreditContext()
 
     def rows(self, tree: Tree) -> list[PreferencePair]:
         found: list[PreferencePair] = []
-        for chosen in tree.committed():
-            worse = list(lower_siblings(chosen, self.margin))
+        for chosen, others in comparisons(tree, self.off_path):
+            worse = list(lower_siblings(chosen, others, self.margin))
             if self.siblings == "lowest" and worse:
                 worse = [min(worse, key=_mean)]
             found += [step_pair(tree, chosen, sibling, self.context) for sibling in worse]
         return found
 
 
-def lower_siblings(chosen: Node, margin: float) -> Iterator[Node]:
+def lower_siblings(chosen: Node, siblings: Iterable[Node], margin: float) -> Iterator[Node]:
     """Siblings that do something else and whose process reward is lower than that of `chosen` by
     more than `margin`."""
-    if chosen.estimate is None or chosen.parent is None:
+    if chosen.estimate is None:
         return
-    for sibling in chosen.parent.children:
+    for sibling in siblings:
         if (
             sibling.estimate is not None
             and gap(chosen.estimate, sibling.estimate) > margin

@@ -69,7 +69,7 @@ function* textsOf(task) {
   const steps = [
     ...task.nodes.flatMap((node) => [
       node.step,
-      ...node.rollouts.flatMap((rollout) => rollout.steps),
+      ...[...node.rollouts, ...(node.episodes ?? [])].flatMap((rollout) => rollout.steps),
     ]),
   ];
   for (const [, i] of task.opening) yield task.text(i);

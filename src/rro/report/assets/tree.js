@@ -301,7 +301,7 @@ function nodeDetails(task, node) {
         )),
     step ? folded("history before this step", history) : null,
     ...rolloutParts(task, node.rollouts, "rollout"),
-    ...(step ? [] : rolloutParts(task, task.episodes, "episode")),
+    ...rolloutParts(task, step ? (node.episodes ?? []) : task.episodes, "episode"),
   ].filter(Boolean);
 }
 
