@@ -26,7 +26,17 @@ SIZES = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """A run from a model that exists, explored and evaluated without SFT."""
+    """A run from a model that exists."""
+    return make_folder(tmp_path)
+
+
+@pytest.fixture
+def without_sft(tmp_path):
+    """The same with `sft = "none"`."""
+    return make_folder(tmp_path, sft="none")
+
+
+def make_folder(tmp_path, **settings):
     if "doors-here" not in ENVIRONMENTS.names():
         ENVIRONMENTS.register("doors-here", doors.open_doors)
     bench = doors.open_doors()
@@ -46,6 +56,7 @@ def folder(tmp_path):
         "explore": {"tasks": 6, "strategy": "fixed", "pricing": "sft", "rollouts": 3},
         "dpo": {"epochs": 1},
         "evaluate": {"tasks": 3, "greedy": False, "bootstrap": 100},
+        **settings,
     }
     return RunFolder.create(parse_config(config, "test"), tmp_path / "run")
 
@@ -95,3 +106,75 @@ def test_the_label_follows_sft(folder):
         assert (run.label(0), run.label(1)) == ("base", "fixed-1")
         run.journal.append("stage", "sft", {"seconds": 0.0})
         assert run.label(0) == "sft"
+
+
+def test_a_recipe_without_sft_runs_from_base(without_sft, tmp_path, capsys):
+    folder = without_sft
+    assert main(["run", "--resume", str(folder.path)]) == 0
+    found = records(folder)
+    stages = [record["key"] for record in found if record["kind"] == "stage"]
+    assert stages == ["explore-1", "optimise-1", "evaluate-base", "evaluate-fixed-1"]
+    policies = {record["policy"] for record in found if "policy" in record}
+    assert policies == {"nosft/base", "nosft/fixed-1"}
+    labels = [row["label"] for row in json.loads(folder.results.read_text())["evaluations"]]
+    assert labels == ["base", "fixed-1"]
+    # what DPO starts from and holds the policy to is the model itself, not a copy of it
+    assert sorted(path.name for path in folder.path.joinpath("checkpoints").iterdir()) == [
+        "fixed-1"
+    ]
+    before = folder.journal.read_bytes()
+    assert main(["run", "--resume", str(folder.path)]) == 0
+    assert [line for line in records(folder) if line["kind"] == "stage"] == [
+        line for line in found if line["kind"] == "stage"
+    ]
+    assert folder.journal.read_bytes() == before
+    capsys.readouterr()
+    assert main(["sft", str(folder.path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["report", str(folder.path)]) == 0
+    assert main(["compare", str(folder.path)]) == 0
+
+
+def test_a_recipe_without_sft_refuses_sft_in_one_sentence(without_sft, capsys):
+    assert main(["sft", str(without_sft.path)]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.endswith('the recipe says sft = "none": its rounds start from the base model')
+    assert [record["kind"] for record in records(without_sft)] == ["journal"]
+
+
+RECIPE = """
+name = "nosft"
+sft = "none"
+[environment]
+name = "doors-here"
+[model]
+name = "{model}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        (("sft",), 'the recipe says sft = "none": leave that out'),
+        (("run", "model.name=tiny"), 'sft = "none" starts from a model that exists'),
+        (("explore", "model.name=tiny"), "a model from scratch knows nothing before SFT"),
+    ],
+)
+def test_what_cannot_begin_without_sft_begins_nothing(
+    without_sft, tmp_path, capsys, command, problem
+):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(model=without_sft.config.model.name))
+    stage, *overrides = command
+    assert main([stage, str(recipe), *overrides, "--out", str(tmp_path / "new")]) == 2
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_rro_check_knows_a_run_without_sft(without_sft, tmp_path, capsys):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(model=without_sft.config.model.name))
+    assert main(["check", str(recipe)]) == 0
+    shown = capsys.readouterr().out
+    assert "without SFT (called base)" in shown
+    assert "experts" not in shown  # nothing is learned from them

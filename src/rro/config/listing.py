@@ -92,7 +92,9 @@ def tables(config: Config) -> Iterator[Table]:
     sections = dict(plugin_sections(config))
     plain = config.model_dump(mode="json")
     top = {
-        key: field for key, field in Config.model_fields.items() if not model_in(field.annotation)
+        key: field
+        for key, field in Config.model_fields.items()
+        if not model_in(field.annotation) or isinstance(plain[key], str)
     }
     text = "Settings at the top of the file, before any table."
     yield Table((), text, [_setting(key, field, plain) for key, field in top.items()], True)
@@ -143,7 +145,7 @@ def _model_tables(
         elif not (key == "options" and issubclass(model, PluginSection)):
             settings.append(_setting(key, field, values))
     if settings:
-        yield Table(name, text or _text(model), settings, given is not None)
+        yield Table(name, text or _text(model), settings, isinstance(given, Mapping))
     for arguments in nested:
         yield from _model_tables(*arguments)
 
@@ -207,7 +209,8 @@ def _toml_lines(table: Table) -> Iterator[str]:
 def _meaning(setting: Setting) -> str:
     """What a comment says of a setting: its sentences, what it takes and its default."""
     takes = expected(setting.field)
-    if setting.is_set and setting.value != setting.default and setting.default not in _ABSENT:
+    changed = setting.is_set and setting.value != setting.default
+    if changed and setting.default not in _ABSENT and not model_in(setting.field.annotation):
         takes += f"; default {_value(setting.default)}"
     return f"{_described(setting)} ({takes})".strip()
 

@@ -8,9 +8,9 @@ model of its own, and a section keeps their tables unread."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, WrapSerializer
 
 from rro import plugins
 from rro.config.names import FolderName
@@ -185,8 +185,35 @@ class TrainingConfig(Section):
 
 
 class SftConfig(TrainingConfig):
-    """Supervised fine-tuning. Defaults are IPR's: learning rate 2e-5, 3 epochs, cosine, batch
-    48."""
+    """Supervised fine-tuning on experts' episodes, before the first round. Defaults are IPR's:
+    learning rate 2e-5, 3 epochs, cosine, batch 48. `sft = "none"` at the top of a recipe, in place
+    of this table, leaves it out: the rounds then start from the model itself, called `base`."""
+
+
+def _table_or_none(value: Any) -> Any:
+    """Recipes have no null: the text "none" stands for it."""
+    if value is None or value == "none":
+        return None
+    if not isinstance(value, dict | SftConfig):
+        raise ValueError(f'set it to a table, or to "none" for a run without SFT, not to {value!r}')
+    return value
+
+
+def _as_text(value: SftConfig | None, as_table: SerializerFunctionWrapHandler) -> Any:
+    return "none" if value is None else as_table(value)
+
+
+def _text_in_schema(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [*schema["anyOf"][:-1], {"const": "none"}]
+
+
+OptionalSft = Annotated[
+    SftConfig | None,
+    BeforeValidator(_table_or_none),
+    WrapSerializer(_as_text),
+    Field(json_schema_extra=_text_in_schema),
+]
+"""The table `[sft]`, or `sft = "none"`."""
 
 
 class DpoConfig(TrainingConfig):
@@ -258,7 +285,8 @@ class ExploreConfig(PluginSection):
     proposal_temperature: float | None = Field(None, ge=0)
     """Temperature of candidates. Default: `policy.temperature`, or what the strategy prescribes."""
     pricing: Literal["policy", "sft"] = "policy"
-    """Which model rolls out: the policy that explores, or the SFT policy (IPR)."""
+    """Which model rolls out: the policy that explores, or the SFT policy (IPR), which is the base
+    model in a run without SFT."""
     concurrency: int = Field(32, ge=1)
     """Tasks in flight. Results do not depend on it."""
     retries: int = Field(2, ge=0)
@@ -298,7 +326,7 @@ class OptimiseConfig(PluginSection):
 
 class RoundsConfig(Section):
     """Rounds of exploration and optimisation. Each explores with the policy that the round before
-    it trained; the reference stays the SFT policy."""
+    it trained; the reference stays the SFT policy, or the base model in a run without SFT."""
 
     count: int = Field(1, ge=1)
     """Rounds."""
@@ -360,7 +388,8 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     policy: PolicyConfig = PolicyConfig()
     experts: ExpertsConfig = ExpertsConfig()
-    sft: SftConfig = SftConfig()
+    sft: OptionalSft = SftConfig()
+    """Fine-tuning before the first round, or "none"."""
     explore: ExploreConfig = ExploreConfig()
     credit: CreditConfig = CreditConfig()
     optimise: OptimiseConfig = OptimiseConfig()

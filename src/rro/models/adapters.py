@@ -19,9 +19,9 @@ _STACK = "adapter-on-"
 
 
 def adapter_between(start: Path, checkpoint: Path) -> Path | None:
-    """The folder of one adapter that turns the whole model in `start` into the one in the sibling
-    folder `checkpoint`; None if no adapters lead there. Several in a row are stacked, once, into a
-    folder inside `checkpoint`."""
+    """The folder of one adapter that turns the whole model `start`, a sibling folder or the name of
+    a base model, into the one in the folder `checkpoint`; None if no adapters lead there. Several
+    in a row are stacked, once, into a folder inside `checkpoint`."""
     chain: list[Path] = []
     at = checkpoint
     while at != start:
@@ -30,8 +30,9 @@ def adapter_between(start: Path, checkpoint: Path) -> Path | None:
         if settings is None or adapter in chain:
             return None
         chain.insert(0, adapter)
-        # by name, as the run folder may have been moved
-        at = at.parent / Path(settings.get("base_model_name_or_path") or "none").name
+        base = Path(settings.get("base_model_name_or_path") or "none")
+        # siblings by name, as the run folder may have been moved
+        at = start if base == start else at.parent / base.name
     if len(chain) < 2:
         return chain[0] if chain else None
     stacked = checkpoint / f"{_STACK}{start.name}"

@@ -23,6 +23,7 @@ from rro.episodes.experts import read_conversations
 from rro.errors import RroError, UsageError, describe, place_of
 from rro.models.finding import find_model, model_bytes
 from rro.pipeline.choices import Chosen
+from rro.pipeline.weights import UNTRAINED
 from rro.runs.folder import RunFolder, ensure_free
 from rro.runs.trackers import require
 
@@ -66,7 +67,8 @@ def check_run(
         "disk": lambda: _disk(config, folder),
         "run folder": lambda: _free(folder),
     }
-    if stage not in ("run", "sft") and not Chosen(config).needs_experts:
+    imitates = stage == "sft" or (stage == "run" and config.sft is not None)
+    if not imitates and not Chosen(config).needs_experts:
         del checks["experts"]
     for name, check in checks.items():
         try:
@@ -174,10 +176,18 @@ def _checkpoints(config: Config) -> int:
 def _model(config: Config, stage: str) -> str:
     if stage == "optimise":
         raise UsageError("a new run has nothing to learn from: give rro optimise a run folder")
+    if config.sft is None and stage == "sft":
+        raise UsageError('the recipe says sft = "none": leave that out for a run with SFT')
+    if config.sft is None and stage == "run" and config.model.name == "tiny":
+        raise UsageError(
+            'sft = "none" starts from a model that exists, but model.name = "tiny" makes one from '
+            'scratch: name another model, or leave out sft = "none"'
+        )
     weights = plugins.POLICIES.find(config.policy.backend).needs("weights")
     if stage not in ("run", "sft") and config.model.name == "tiny" and weights:
-        raise UsageError("a model from scratch knows nothing before SFT; run rro sft first")
-    return find_model(config.model)
+        raise UsageError(UNTRAINED)
+    found = find_model(config.model)
+    return found if config.sft is not None else f"{found}, without SFT (called base)"
 
 
 def _free(folder: Path) -> str:

@@ -68,8 +68,9 @@ def run_all(run: Run) -> dict[str, Any]:
     """Every stage in order; returns the results, which are also in results.json.
 
     Raises NothingToLearn where an iteration gives nothing to learn from, after the evaluation of
-    the policies that there are. A run whose base model has acted has no SFT."""
-    if run.is_done("sft") or not run.has_acted(0):
+    the policies that there are. A run whose base model has acted has no SFT, nor has
+    one whose recipe says `sft = "none"`."""
+    if run.config.sft is not None and (run.is_done("sft") or not run.has_acted(0)):
         sft(run)
     try:
         learn(run)
@@ -91,7 +92,13 @@ def learn(run: Run) -> None:
 def sft(run: Run) -> None:
     """Stage 1: fine-tune on expert trajectories, loss on the assistant's tokens alone -> pi_ref.
 
-    Raises UsageError where the base model has explored or been evaluated in this run."""
+    Raises UsageError where the base model has explored or been evaluated in this run, or the recipe
+    says `sft = "none"`."""
+    options = run.config.sft
+    if options is None:
+        raise UsageError(
+            f'{run.folder.path}: the recipe says sft = "none": its rounds start from the base model'
+        )
 
     def work() -> dict[str, Any]:
         _check_unused(run, 0)
@@ -100,7 +107,7 @@ def sft(run: Run) -> None:
         output = run.folder.checkpoint("sft")
         report = (
             finished_training(output)
-            or Sft(run.config.sft)
+            or Sft(options)
             .train(conversations, start, None, output, training_context(run))
             .record()
         )
@@ -212,9 +219,9 @@ def _export(run: Run, credit: Credit, trees: Iterable[Tree], iteration: int) -> 
 
 
 def optimise(run: Run, iteration: int) -> None:
-    """Stage 3: what the trees gave teaches the policy: DPO of the pairs against pi_ref, the SFT
-    policy, or whatever learner the recipe names. Raises UsageError where the weights that it would
-    write have explored or been evaluated."""
+    """Stage 3: what the trees gave teaches the policy: DPO of the pairs against pi_ref (the SFT
+    policy; the base model where the run has no SFT), or whatever learner the recipe names. Raises
+    UsageError where the weights that it would write have explored or been evaluated."""
 
     def work() -> dict[str, Any]:
         _check_unused(run, iteration)
@@ -302,9 +309,10 @@ def _how_to_go_on(run: Run, choices: Choices, iteration: int) -> str:
     explored, folder = len(tasks_of(run, choices, iteration)), shlex.quote(str(run.folder.path))
     nothing = f"iteration {iteration} gave no {choices.credit(iteration).gives} to learn from"
     if explored >= len(choices.all_tasks):
+        epochs = "" if run.config.sft is None else ", or with fewer sft.epochs"
         return (
             f"{nothing}, and no train task is left to explore: start a new run with a higher "
-            "policy.temperature, or with fewer sft.epochs"
+            f"policy.temperature{epochs}"
         )
     return (
         f"{nothing}. To explore more tasks in this run: rro explore {folder} --iteration "

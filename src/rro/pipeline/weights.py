@@ -23,6 +23,9 @@ from rro.runs.journal import without_envelope
 
 log = logging.getLogger(__name__)
 
+UNTRAINED = "a model from scratch knows nothing before SFT; run rro sft first"
+"""Why a stage cannot begin with `model.name = "tiny"`."""
+
 
 def weights_after(run: Run, iteration: int) -> Path | None:
     """The checkpoint after a round; None: the untrained model, where SFT was not run. A round that
@@ -42,10 +45,9 @@ def weights_after(run: Run, iteration: int) -> Path | None:
             f"{run.folder.path}: iteration {iteration} is not optimised yet; run rro optimise first"
         )
     if run.config.model.name == "tiny":
-        raise UsageError(
-            f"{run.folder.path}: a model from scratch knows nothing before SFT; run rro sft first"
-        )
-    log.warning("no SFT in this run: the model acts as it comes, and is called base")
+        raise UsageError(f"{run.folder.path}: {UNTRAINED}")
+    if run.config.sft is not None:
+        log.warning("no SFT in this run: the untrained model acts, and is called base")
     return None
 
 
@@ -131,13 +133,24 @@ def _context(run: Run, label: str) -> PolicyContext:
         model=config.model,
         settings=config.policy,
         find_weights=find_weights,
-        # LoRA adapters go on top of the SFT policy, so that a frozen pricer needs no engine of its
-        # own.
-        start=run.folder.checkpoint("sft") if config.model.lora is not None else None,
+        start=_below_adapters(run),
         threads=config.threads,
         logs=run.folder.logs,
         live=run.config.rounds.count > 1,
     )
+
+
+def _below_adapters(run: Run) -> Path | None:
+    """The whole model that a run's LoRA adapters go on top of, so that a frozen pricer needs no
+    engine of its own: the SFT policy, or the base model."""
+    model = run.config.model
+    if model.lora is None:
+        return None
+    if run.is_done("sft") or model.name == "tiny":
+        return run.folder.checkpoint("sft")
+    from rro.models.loading import find_sources
+
+    return Path(find_sources(model, None)[0])
 
 
 class Policies:

@@ -60,10 +60,11 @@ class PolicyContext:
 
     `name` is the policy's name in records ("RUN/LABEL"), `label` that of its weights ("base",
     "sft", "rro-1"). `find_weights` returns the folder of the checkpoint, or None for the base
-    model; it raises UsageError if there is none yet. `start` is the SFT checkpoint, if later
-    weights are LoRA adapters on it. `threads` are CPU threads (None: the backend's own choice).
-    `logs` is a folder for the logs of processes that the backend starts. `live`: whether the policy
-    stays open from round to round, to take over new weights (`Updatable`) where it can."""
+    model; it raises UsageError if there is none yet. `start` is the SFT checkpoint (without SFT:
+    the base model), if later weights are LoRA adapters on it. `threads` are CPU threads (None: the
+    backend's own choice). `logs` is a folder for the logs of processes that the backend starts.
+    `live`: whether the policy stays open from round to round, to take over new weights
+    (`Updatable`) where it can."""
 
     name: str
     label: str
