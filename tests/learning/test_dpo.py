@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from train_toys import toy_pair
 
-from rro.learning.dpo import cap_terminal_rejections
+from rro.config import DpoConfig
+from rro.learning.dpo import cap_terminal_rejections, of_round
 from rro.types import ProcessReward
 
 EXACT, ESTIMATED = ProcessReward((0.0,), "toy", exact=True), ProcessReward((0.0,), "toy")
@@ -44,3 +45,14 @@ def test_as_many_terminal_rejections_stay_as_the_share_allows():
     assert len(cap_terminal_rejections([end] * 20 + [other] * 7, 0.3, 0)) == 10
     assert len(cap_terminal_rejections([end] * 20 + [other] * 7, 1.0, 0)) == 27
     assert len(cap_terminal_rejections([end] * 20 + [other] * 7, 0.0, 0)) == 7
+
+
+def test_later_rounds_have_settings_of_their_own():
+    options = DpoConfig(learning_rate=1e-6, beta=0.1, later_rate=0.5, later_beta=0.5)
+    settings = [(of.learning_rate, of.beta) for of in (of_round(options, n) for n in (0, 1, 2, 3))]
+    assert settings == [(1e-6, 0.1), (1e-6, 0.1), (5e-7, 0.5), (5e-7, 0.5)]
+
+
+def test_by_default_all_rounds_are_alike():
+    options = DpoConfig()
+    assert of_round(options, 5) == of_round(options, 1) == options

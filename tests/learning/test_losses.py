@@ -117,13 +117,12 @@ def test_sft_loss_is_the_mean_over_all_assistant_tokens(models, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["message", "trajectory"])
-@pytest.mark.parametrize("sft_weight", [0.0, 0.7])
-def test_dpo_loss_by_hand(models, tmp_path, kind, sft_weight):
+@pytest.mark.parametrize(("sft_weight", "sft_loss"), [(0.0, "mean"), (0.7, "mean"), (1.0, "sum")])
+def test_dpo_loss_by_hand(models, tmp_path, kind, sft_weight, sft_loss):
     """Against a reference that is another model; 5 pairs in micro-batches of 2, 2 and 1; IPR's
-    mixed loss too."""
-    config = toy_config(
-        dpo={"batch_size": 6, "micro_batch": 2, "epochs": 1, "beta": 0.3, "sft_weight": sft_weight}
-    )
+    mixed loss too, whose SFT term is the sum over the tokens of each chosen side."""
+    sft = {"sft_weight": sft_weight, "sft_loss": sft_loss}
+    config = toy_config(dpo={"batch_size": 6, "micro_batch": 2, "epochs": 1, "beta": 0.3, **sft})
     pairs = [toy_pair(n, kind) for n in range(5)]
     record = first_record(
         lambda observe: train_dpo(config, pairs, models[0], models[1], tmp_path / "out", observe)
@@ -142,8 +141,22 @@ def test_dpo_loss_by_hand(models, tmp_path, kind, sft_weight):
         chosen_sum, chosen_count = chosen_sum + chosen, chosen_count + tokens
     # Policy and reference do differ.
     assert max(map(abs, margins)) > 0.1
-    by_hand = sum(losses) / 5 + sft_weight * -chosen_sum / chosen_count
+    by_hand = sum(losses) / 5
+    by_hand -= sft_weight * chosen_sum / (5 if sft_loss == "sum" else chosen_count)
     assert record["loss"] == pytest.approx(by_hand, abs=1e-5)
+
+
+@pytest.mark.parametrize(("reference", "other"), [("sft", True), ("previous", False)])
+def test_the_reference_is_the_sft_policy_or_the_one_before_the_round(
+    models, tmp_path, reference, other
+):
+    """Against itself, every pair's loss is log 2 at first."""
+    config = toy_config(dpo={"batch_size": 6, "epochs": 1, "beta": 0.3, "reference": reference})
+    pairs = [toy_pair(n) for n in range(5)]
+    record = first_record(
+        lambda observe: train_dpo(config, pairs, models[0], models[1], tmp_path / "out", observe)
+    )
+    assert (abs(record["loss"] - math.log(2)) > 1e-3) == other
 
 
 def weights(folder):
@@ -151,14 +164,15 @@ def weights(folder):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
-def test_micro_batches_do_not_change_the_training(models, tmp_path, stage):
+@pytest.mark.parametrize(("stage", "sft_loss"), [("sft", "mean"), ("dpo", "mean"), ("dpo", "sum")])
+def test_micro_batches_do_not_change_the_training(models, tmp_path, stage, sft_loss):
     """8 x 1 equals 1 x 8 and 4 x 2, in losses and weights; the last batch of an epoch is
     incomplete."""
     results = []
     for micro in (8, 1, 4):
         config = toy_config(
-            sft={"micro_batch": micro}, dpo={"micro_batch": micro, "sft_weight": 0.5}
+            sft={"micro_batch": micro},
+            dpo={"micro_batch": micro, "sft_weight": 0.5, "sft_loss": sft_loss},
         )
         records, output = [], tmp_path / f"{micro}"
         if stage == "sft":
