@@ -2,11 +2,14 @@
 numbers of them, over seeds.
 
     python -m benchmarks.learning OUT --methods gigpo,rising --seeds 5-9 --tokens 60000
+    python -m benchmarks.learning OUT --reduced
 
 Every trial starts from one SFT policy of its place, made first. A trial is a run folder, so what
 was killed goes on where it stopped; trials run in processes of their own. Trials with `--validate`
 are measured on goals that no test task shares: settings (`--set KEY=VALUE`) are chosen there.
-`python -m benchmarks.learning_table FOLDER` compares the finished trials."""
+`python -m benchmarks.learning_table FOLDER` compares the finished trials. The reduced form takes
+minutes: exact credit, none and two of ours in the rooms (benchmarks/rooms.py), with the comparison
+in OUT/learning.json and OUT/learning.png."""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -25,12 +28,16 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Place:
-    """Where trials learn: a recipe, the overrides of its SFT run and of all trials, and the slice
-    of train goals for choosing settings."""
+    """Where trials learn: a recipe, the overrides of all trials, the split or slice of train goals
+    for choosing settings, the tasks and episodes a task of a round where a method does not say, and
+    the credit that knows the place's values."""
 
     recipe: str
     trials: tuple[str, ...]
     validation: str = "train[-200:]"
+    tasks: int = 4
+    episodes: int = 8
+    known: str = "benchmarks.learning_controls:KnownValues"
 
 
 EPISODES = ("evaluate.tasks=200", "evaluate.episodes=2")
@@ -39,12 +46,21 @@ PLACES = {
     "long-shop": Place("recipes/long-shop.toml", EPISODES),
     "webshop-1k": Place("recipes/webshop-1k-tiny.toml", (*EPISODES, *HELD_BACK)),
     "quickstart": Place("recipes/quickstart.toml", (*EPISODES, *HELD_BACK)),
+    "rooms": Place(
+        "benchmarks/rooms.toml",
+        ("evaluate.episodes=1",),
+        validation="validation",
+        tasks=2,
+        episodes=16,
+        known="benchmarks.rooms:KnownValues",
+    ),
 }
 
 # Rounds of about 32 episodes, so that trials end near their tokens.
 GROUPS = (
     "explore.strategy=group",
-    "explore.tasks=4",
+    "explore.tasks={tasks}",
+    "explore.options.episodes={episodes}",
     "optimise.learner=policy_gradient",
     "rounds.count=1000",
     "rounds.evaluate_every=1000",
@@ -62,6 +78,14 @@ FOUR = ("explore.tasks=8", "explore.options.episodes=4")
 ONE = ("explore.tasks=32", "explore.options.episodes=1")
 SOLVE = ("explore.options.until=success", "explore.tasks=20")
 UNTIL = ("explore.options.until=disagree", "explore.tasks=10")
+PAIRS = (
+    "explore.tasks=1000",
+    "optimise.learner=dpo",
+    "rounds.count=3",
+    "rounds.evaluate_every=3",
+    "explore.budget.generated_tokens={third}",
+    "closing.successes=1",
+)
 METHODS: dict[str, tuple[str, ...]] = {
     "grpo": (*GROUPS, "credit.name=group_advantages", *IMITATE),
     "gigpo": (*GROUPS, "credit.name=anchor_advantages", *IMITATE),
@@ -77,22 +101,25 @@ METHODS: dict[str, tuple[str, ...]] = {
     "first-success": (*GROUPS, *SOLVE, *NO_ADVANTAGES, *IMITATE),
     "gigpo-until": (*GROUPS, *UNTIL, "credit.name=anchor_advantages", *IMITATE),
     # Pairs and DPO in three rounds, with the same pass over its successes at the end.
-    "dpo": (
-        "explore.strategy=adaptive",
-        "explore.tasks=1000",
-        "credit.name=credible_pairs",
-        "optimise.learner=dpo",
-        "rounds.count=3",
-        "rounds.evaluate_every=3",
-        "explore.budget.generated_tokens={third}",
-        "closing.successes=1",
-    ),
-    # Controls: credit from the goal itself, none within an episode, that of steps; then
-    # imitation of one episode a task.
-    "known": (*GROUPS, "credit.name=benchmarks.learning_controls:KnownValues", *BATCH),
+    "dpo": (*PAIRS, "explore.strategy=adaptive", "credit.name=credible_pairs"),
+    "dpo-rro": (*PAIRS, "explore.strategy=rro", "credit.name=pairs"),
+    # Credit alone, no imitation: from the place's known values, none within an episode, that of
+    # anchors, and that of steps; then imitation of one episode a task.
+    "known": (*GROUPS, "credit.name={known}", *BATCH),
     "episodes": (*GROUPS, "credit.name=group_advantages", *BATCH),
+    "anchors": (*GROUPS, "credit.name=anchor_advantages", *BATCH),
     "steps": (*GROUPS, *RISING, *BATCH),
+    "tree": (*GROUPS, "credit.name=tree_advantages", *BATCH),
+    "tree-forks": (*GROUPS, "credit.name=tree_advantages", *BATCH, *FORKS),
     "successes": (*GROUPS, *ONE, *NO_ADVANTAGES, *IMITATE),
+}
+
+
+REDUCED = {
+    "place": "rooms",
+    "methods": "known,episodes,anchors,tree",
+    "seeds": [0, 1, 2],
+    "tokens": 4000,
 }
 
 
@@ -118,10 +145,11 @@ class Trial:
     def overrides(self, base: Path) -> list[str]:
         """What it changes of its place's recipe."""
         place = PLACES[self.place]
+        filled = {**asdict(place), "third": self.tokens // 3}
         split = [f"environment.test_split={place.validation}"] * self.validate
         return [
             *place.trials,
-            *(setting.format(third=self.tokens // 3) for setting in METHODS[self.method]),
+            *(setting.format(**filled) for setting in METHODS[self.method]),
             "policy.replicas=1",
             f"model.name={base / 'checkpoints' / 'sft'}",
             f"rounds.generated_tokens={self.tokens}",
@@ -199,8 +227,11 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--validate", action="store_true", help="measure on validation goals")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings")
     parser.add_argument("--workers", type=int, default=2, help="trials at a time")
+    parser.add_argument("--reduced", action="store_true", help="the form that takes minutes")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
+    if options.reduced:
+        vars(options).update(REDUCED)
     trials = [
         Trial(options.place, method, seed, options.tokens, options.validate, tuple(options.set))
         for seed in options.seeds
@@ -212,6 +243,16 @@ def main(words: Sequence[str] | None = None) -> None:
     base_run(options.place, options.out)
     with ThreadPoolExecutor(options.workers) as pool:
         list(pool.map(lambda trial: _start(trial, options.out), trials))
+    if options.reduced:
+        compare(trials[0].folder(options.out).parent.parent, options.out)
+
+
+def compare(folder: Path, out: Path) -> None:
+    """Print the table of a folder of trials; write its figures and a plot to `out`."""
+    from benchmarks.learning_table import main as table
+
+    files = ["--json", str(out / "learning.json"), "--plot", str(out / "learning.png")]
+    table([str(folder), "--first", "episodes", *files])
 
 
 if __name__ == "__main__":
