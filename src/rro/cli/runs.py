@@ -130,6 +130,10 @@ def _add_stage(commands: Parsers, name: str) -> None:
     add_overrides(stage)
     stage.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
     _add_trust(stage)
+    if name == "evaluate":
+        stage.add_argument(
+            "--validation", action="store_true", help="on the validation tasks, not the test tasks"
+        )
     if name in ("explore", "optimise"):
         stage.add_argument("--iteration", type=int, default=1, help="which round (default: 1)")
     if name == "explore":
@@ -246,7 +250,9 @@ def _stage(options: argparse.Namespace) -> None:
             run, options.iteration, parse_budget(options.budget), options.tasks
         ),
         "optimise": lambda run: pipeline.optimise(run, options.iteration),
-        "evaluate": lambda run: print_results(evaluate_run(run)),
+        "evaluate": lambda run: print_results(
+            evaluate_run(run, split="validation" if options.validation else "test")
+        ),
     }
     with _resumable(folder), open_run(folder, benchmark) as run:
         stages[options.stage](run)

@@ -27,7 +27,11 @@ class EnvironmentConfig(PluginSection):
     train_split: str = "train"
     """The split whose tasks are demonstrated and explored, or a slice of it: `train[:-200]`."""
     test_split: str = "test"
-    """The split that policies are evaluated on, or a slice of one: `train[-200:]`."""
+    """The split that policies are evaluated on, or a slice of one: `test[:100]`."""
+    validation_split: str = "validation"
+    """The split that settings are chosen by, or a slice of one. Where an environment has none,
+    `validation` is the last fifth of the train tasks, at most 200, and `train-without-validation`
+    the others."""
     max_steps: int | None = Field(None, ge=1)
     """Actions an episode may take at most. Default: the environment's own limit."""
     step_timeout: float = Field(60.0, gt=0)
@@ -358,6 +362,8 @@ class EvaluateConfig(Section):
     """Sampled episodes per task."""
     greedy: bool = True
     """Whether one greedy episode per task is run too."""
+    validation: bool = False
+    """Whether a run measures its policies on the validation tasks too (validation.json)."""
     concurrency: int = Field(64, ge=1)
     """Episodes in flight."""
     trend_tasks: int = Field(0, ge=0)

@@ -1,24 +1,81 @@
-"""A split's tasks, or a slice of them: `train[:-200]` to learn from and `train[-200:]` to choose
-settings by, where an environment has no validation split of its own."""
+"""A split's tasks by its name, or a slice of them: `train[:-200]`.
+
+Two names work for every benchmark that has a train split: `validation`, to choose settings by, and
+`train-without-validation`, to learn from meanwhile. `train` and `test` are as the benchmark has
+them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
+from rro.config import EnvironmentConfig
 from rro.environments.base import Benchmark
+from rro.errors import DataError, UsageError
 from rro.types import Task
 
+T = TypeVar("T")
+
+VALIDATION = "validation"
+WITHOUT_VALIDATION = "train-without-validation"
+
 _SLICE = re.compile(r"(?P<split>.+)\[(?P<start>-?\d{0,9}):(?P<stop>-?\d{0,9})\]")
+# Validation is one train task in so many, and at most so many tasks.
+_ONE_IN, _MOST = 5, 200
 
 
 def tasks_of(benchmark: Benchmark, split: str) -> Sequence[Task]:
     """The tasks of a split in their order. `split` is a name, or a name with a slice as Hugging
     Face Datasets writes it: `train[100:]`, `train[:-200]`, `test[20:40]`.
 
+    A benchmark without a split `validation` gets the last tasks of `train` (see `held_back`).
     Raises UsageError for an unknown split."""
     match = _SLICE.fullmatch(split)
     if match is None:
-        return benchmark.tasks(split)
+        return _named(benchmark, split)
     start, stop = (int(end) if end.strip("-") else None for end in match.group("start", "stop"))
-    return benchmark.tasks(match["split"])[start:stop]
+    return _named(benchmark, match["split"])[start:stop]
+
+
+def held_back(train: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    """Train tasks to learn from, and those for validation: the last fifth, but at most 200."""
+    cut = len(train) - min(_MOST, len(train) // _ONE_IN)
+    return train[:cut], train[cut:]
+
+
+def validation_tasks(benchmark: Benchmark, section: EnvironmentConfig) -> Sequence[Task]:
+    """The validation tasks of a recipe. Raises UsageError where there are none, or one of them is
+    learned from or tested on."""
+    tasks, name = tasks_of(benchmark, section.validation_split), section.validation_split
+    if not tasks:
+        raise UsageError(
+            f"environment.validation_split: the split {name!r} of {section.name} has no tasks"
+        )
+    ids = {task.id for task in tasks}
+    for key in ("train_split", "test_split"):
+        split = getattr(section, key)
+        shared = sum(task.id in ids for task in tasks_of(benchmark, split))
+        if shared:
+            fix = WITHOUT_VALIDATION if key == "train_split" else "test"
+            raise UsageError(
+                f"environment.{key}: the split {split!r} has {shared} of the {len(ids)} tasks of "
+                f"{name!r}, which settings are chosen by: set environment.{key}={fix}"
+            )
+    return tasks
+
+
+def _named(benchmark: Benchmark, split: str) -> Sequence[Task]:
+    try:
+        return benchmark.tasks(split)
+    except DataError:
+        raise
+    except UsageError as error:
+        made = [name for name in (VALIDATION, WITHOUT_VALIDATION) if name not in str(error)]
+        if split not in (VALIDATION, WITHOUT_VALIDATION):
+            raise UsageError(", ".join([str(error), *made])) from None
+    train = benchmark.tasks("train")
+    if split == VALIDATION:
+        return held_back(train)[1]
+    kept_back = {task.id for task in _named(benchmark, VALIDATION)}
+    return [task for task in train if task.id not in kept_back]

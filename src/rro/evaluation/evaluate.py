@@ -1,4 +1,4 @@
-"""Plays a policy's episodes on the test tasks into the journal. Knows no figure: what the episodes
+"""Plays a policy's episodes on held-out tasks into the journal. Knows no figure: what the episodes
 add up to is in rro.evaluation.figures."""
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ async def evaluate(
     seed: int,
     concurrency: int,
     progress: Progress,
+    kind: str = "evaluation",
 ) -> Counter[str]:
-    """Play `episodes` per task into the journal, under `label` and `mode`; those that it holds
-    already are not repeated.
+    """Play `episodes` per task into the journal, under `label` and `mode`, as records of a `kind`;
+    those that it holds already are not repeated.
 
     A failed episode is not journalled: it is missing (never a reward of 0), and is played again
     when this is called again. Returns how many failed, by the class of the error. Seeds depend on
@@ -46,7 +47,7 @@ async def evaluate(
     async def work(job: tuple[Task, int]) -> None:
         task, number = job
         key = f"{label}/{mode}/{task.id}/{number}"
-        if ("evaluation", key) not in journal:
+        if (kind, key) not in journal:
             play = partial(
                 play_task,
                 benchmark,
@@ -59,7 +60,7 @@ async def evaluate(
             )
             trajectory = await attempt_episode(play, limits.retries)
             if trajectory.stop is not StopReason.FAILED:
-                journal.append("evaluation", key, to_plain(replace(trajectory, opening=())))
+                journal.append(kind, key, to_plain(replace(trajectory, opening=())))
             else:
                 failed[str(trajectory.error).partition(":")[0]] += 1
             progress.spend(trajectory.usage)

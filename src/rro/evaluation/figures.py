@@ -33,13 +33,13 @@ class EpisodeTotals:
     usage: Usage = field(default_factory=Usage)
 
     def add(self, record: Mapping[str, Any], place: Callable[[str, str], str]) -> None:
-        """Count one "evaluation" record of the journal. Raises DataError where it has another form,
+        """Count one episode's record of the journal. Raises DataError where it has another form,
         with what `place` returns for its kind and key."""
         try:
             episode = from_plain(_Episode, record)
         except ValueError as error:
             raise DataError(
-                f"{place('evaluation', record['key'])}: damaged record "
+                f"{place(record['kind'], record['key'])}: damaged record "
                 f"({first_problem(error)}); restore the file or start a new run"
             ) from None
         self.rewards.setdefault(episode.task, []).append(episode.reward)
@@ -153,12 +153,14 @@ def journalled_evaluation(
     success_reward: float,
     resamples: int,
     seed: int,
+    kind: str = "evaluation",
 ) -> Evaluation:
-    """`evaluation_of` what the journal holds. Raises RroError where no episode is finished."""
+    """`evaluation_of` what the journal holds as records of a `kind`. Raises RroError where no
+    episode is finished."""
     prefix, totals = f"{label}/{mode}/", EpisodeTotals()
     # in the order of their keys, not of their end, and one record in memory at a time
-    for key in sorted(record["key"] for record in journal.records("evaluation", prefix)):
-        if (record := journal.get("evaluation", key)) is not None:
+    for key in sorted(record["key"] for record in journal.records(kind, prefix)):
+        if (record := journal.get(kind, key)) is not None:
             totals.add(record, journal.place)
     if not totals.episodes:
         raise RroError(

@@ -18,6 +18,9 @@ from rro.evaluation.figures import journalled_evaluation
 from rro.runs.folder import stage_records
 from rro.runs.journal import Journal
 
+EPISODES = {"test": "evaluation", "validation": "validation"}
+"""The kind of the journal's records of evaluated episodes, by split."""
+
 
 def collect_results(
     journal: Journal,
@@ -25,9 +28,11 @@ def collect_results(
     benchmark: Benchmark,
     labels: Sequence[str],
     expected: Mapping[str, int],
+    split: str = "test",
 ) -> dict[str, Any]:
-    """A run's results, from its journal: the evaluations of the policies `labels`, in the modes and
-    with the numbers of episodes of `expected`, their differences, and every finished stage.
+    """A run's results on a split, from its journal: the evaluations of the policies `labels`, in
+    the modes and with the numbers of episodes of `expected`, their differences, and every finished
+    stage.
 
     Raises RroError where a policy has no finished episode in one of the modes."""
     resamples, seed = config.evaluate.bootstrap, config.seed
@@ -40,6 +45,7 @@ def collect_results(
             success_reward=benchmark.success_reward,
             resamples=resamples,
             seed=seed,
+            kind=EPISODES[split],
         )
         for label in labels
         for mode, episodes in expected.items()
@@ -50,6 +56,7 @@ def collect_results(
     return {
         "name": config.name,
         "seed": seed,
+        "split": split,
         "strategy": config.explore.strategy,
         "environment": {"name": config.environment.name, **benchmark.provenance()},
         "versions": _versions(),

@@ -14,6 +14,7 @@ from typing import Any
 
 from rro.environments.base import Agent, Benchmark
 from rro.environments.data_sets import data_folder
+from rro.environments.splits import VALIDATION, WITHOUT_VALIDATION, held_back
 from rro.errors import UsageError
 from rro.intercode_sql.data import (
     DUMP_FILE,
@@ -76,7 +77,8 @@ class IntercodeSqlBenchmark(Benchmark):
         self._provenance = dict(provenance or {})
 
     def tasks(self, split: str) -> Sequence[Task]:
-        """The tasks of "train" or "test". A task's data is its index, and its id is such as
+        """The tasks of "train", "test", "validation" or "train-without-validation", which has no
+        answer in common with validation. A task's data is its index, and its id is such as
         "dev-17". Raises UsageError for another split."""
         if split not in self._splits:
             raise UsageError(
@@ -145,6 +147,10 @@ def _benchmark(
     if options.exclude_test_golds:
         shared = shares_answer(tasks, splits["test"])
         splits["train"] = [index for index in splits["train"] if index not in shared]
+    without, validation = held_back(splits["train"])
+    shared = shares_answer(tasks, validation)
+    splits[VALIDATION] = list(validation)
+    splits[WITHOUT_VALIDATION] = [index for index in without if index not in shared]
     instruction = INSTRUCTION if options.system is None else options.system
     return IntercodeSqlBenchmark(
         engine, tasks, splits, instruction, options.reward, options.compat, provenance

@@ -18,7 +18,7 @@ from rro.concurrency import contained
 from rro.config import Config, parse_options
 from rro.environments.base import Benchmark
 from rro.environments.registry import open_environment
-from rro.environments.splits import tasks_of
+from rro.environments.splits import tasks_of, validation_tasks
 from rro.episodes.experts import read_conversations
 from rro.errors import RroError, UsageError, describe, place_of
 from rro.models.finding import find_model, model_bytes
@@ -121,6 +121,9 @@ class Opened:
                     f"environment.{name}: the split {split!r} of {section.name} has no tasks"
                 )
             counts.append(f"{found} tasks in {split}")
+        if self._config.evaluate.validation:
+            found = len(validation_tasks(benchmark, section))
+            counts.append(f"{found} tasks in {section.validation_split}")
         return f"{section.name}, {' and '.join(counts)}"
 
     def experts(self) -> str:

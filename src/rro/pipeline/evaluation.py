@@ -1,4 +1,4 @@
-"""The evaluation of a run's policies on the test tasks, and the run's results."""
+"""The evaluation of a run's policies on the test or validation tasks, and the run's results."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rro.evaluation.evaluate import evaluate
-from rro.evaluation.results import collect_results
+from rro.evaluation.results import EPISODES, collect_results
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.records import read_trees
@@ -23,42 +24,52 @@ from rro.pipeline.weights import Policies
 from rro.policies.base import Policy
 from rro.runs.progress import Progress
 from rro.runs.trackers import tracking
+from rro.types import Task
 
 log = logging.getLogger(__name__)
 
+# What the evaluation on a split is called: its stages, progress and tracked figures.
+_WORDS = {"test": "evaluate", "validation": "validate"}
 
-def evaluate_run(run: Run, labels: Sequence[str] | None = None) -> dict[str, Any]:
-    """Evaluate the SFT policy and that of each iteration (or `labels`) on the test tasks; writes
-    and returns the results."""
-    labels = labels or labels_to_evaluate(run)
+
+def evaluate_run(
+    run: Run, labels: Sequence[str] | None = None, split: str = "test"
+) -> dict[str, Any]:
+    """Evaluate the SFT policy and that of each iteration (or `labels`) on the tasks of a split,
+    "test" or "validation"; writes and returns the results."""
+    labels, word = labels or labels_to_evaluate(run), _WORDS[split]
     for label in labels:
-        if run.is_done(f"evaluate-{label}") and _missing(run, label):
-            _evaluate_policy(run, label)  # its time is not counted twice
-        run_stage(run, f"evaluate-{label}", lambda label=label: _evaluate_policy(run, label))  # type: ignore[misc]
-    expected = {mode: len(run.test_tasks) * episodes for mode, _, episodes in run.modes()}
-    results = collect_results(run.journal, run.config, run.benchmark, labels, expected)
+        stage, work = f"{word}-{label}", partial(_evaluate_policy, run, label, split)
+        if run.is_done(stage) and _missing(run, label, split):
+            work()  # its time is not counted twice
+        run_stage(run, stage, work)
+    expected = {mode: len(_tasks(run, split)) * episodes for mode, _, episodes in run.modes()}
+    results = collect_results(run.journal, run.config, run.benchmark, labels, expected, split)
     run.folder.write_results(results)
-    with tracking(run.config.report_to, run.folder.path, tracked_name(run, "evaluate")) as track:
+    with tracking(run.config.report_to, run.folder.path, tracked_name(run, word)) as track:
         for row in results["evaluations"]:
             figures = {
-                f"evaluate/{row['mode']}/{name}": row[name]["mean"]
-                for name in ("reward", "success")
+                f"{word}/{row['mode']}/{name}": row[name]["mean"] for name in ("reward", "success")
             }
             track(figures, list(labels).index(row["label"]))
     return results
 
 
-def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
+def _tasks(run: Run, split: str) -> Sequence[Task]:
+    return run.test_tasks if split == "test" else run.validation_tasks
+
+
+def _evaluate_policy(run: Run, label: str, split: str) -> dict[str, Any]:
     single_process("evaluate")
-    config = run.config.evaluate
-    with closing(Policies(run, label, f"evaluate-{label}")) as policies:
+    config, word, tasks = run.config.evaluate, _WORDS[split], _tasks(run, split)
+    with closing(Policies(run, label, f"{word}-{label}")) as policies:
         policy = policies.explorer
         for mode, params, episodes in run.modes():
-            expected = len(run.test_tasks) * episodes
-            with Progress(f"evaluate {label} ({mode})", expected, "episodes") as progress:
+            expected = len(tasks) * episodes
+            with Progress(f"{word} {label} ({mode})", expected, "episodes") as progress:
                 failed = asyncio.run(
                     evaluate(
-                        run.test_tasks,
+                        tasks,
                         run.benchmark,
                         policy,
                         run.journal,
@@ -70,25 +81,27 @@ def _evaluate_policy(run: Run, label: str) -> dict[str, Any]:
                         seed=run.config.seed,
                         concurrency=config.concurrency,
                         progress=progress,
+                        kind=EPISODES[split],
                     )
                 )
             if failed:
                 log.warning(
-                    "evaluate %s (%s): %d of %d episodes failed and are missing (%s)",
+                    "%s %s (%s): %d of %d episodes failed and are missing (%s)",
+                    word,
                     label,
                     mode,
                     failed.total(),
                     expected,
                     by_kind(failed.elements()),
                 )
-        return _trend(run, label, policy) if config.trend_tasks else {}
+        return _trend(run, label, policy) if config.trend_tasks and split == "test" else {}
 
 
-def _missing(run: Run, label: str) -> bool:
+def _missing(run: Run, label: str, split: str) -> bool:
     """Whether episodes of a finished evaluation failed."""
     return any(
-        sum(1 for _ in run.journal.records("evaluation", f"{label}/{mode}/"))
-        < len(run.test_tasks) * episodes
+        sum(1 for _ in run.journal.records(EPISODES[split], f"{label}/{mode}/"))
+        < len(_tasks(run, split)) * episodes
         for mode, _, episodes in run.modes()
     )
 

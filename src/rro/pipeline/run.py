@@ -16,7 +16,7 @@ from functools import cached_property
 from rro.config import Config
 from rro.environments.base import Benchmark
 from rro.environments.registry import open_environment
-from rro.environments.splits import tasks_of
+from rro.environments.splits import tasks_of, validation_tasks
 from rro.episodes.experts import (
     Conversation,
     read_conversations,
@@ -25,6 +25,7 @@ from rro.episodes.experts import (
     write_conversations,
 )
 from rro.episodes.loop import Limits
+from rro.evaluation.results import EPISODES
 from rro.plugins import search_in
 from rro.policies.base import Policy
 from rro.processes import rank, wait_for_all
@@ -77,6 +78,12 @@ class Run:
         ]
 
     @cached_property
+    def validation_tasks(self) -> Sequence[Task]:
+        return validation_tasks(self.benchmark, self.config.environment)[
+            : self.config.evaluate.tasks
+        ]
+
+    @cached_property
     def scripted(self) -> list[Trajectory]:
         return scripted_experts(
             self.benchmark, self.train_tasks, self.config.experts, self.limits, self.config.seed
@@ -121,7 +128,7 @@ class Run:
         """Whether the weights after an iteration have explored, estimated or been evaluated."""
         label = self.label(iteration)
         prefixes = dict.fromkeys(("candidate", "rollout", "episode"), f"{iteration + 1}/")
-        prefixes["evaluation"] = f"{label}/"
+        prefixes |= dict.fromkeys(EPISODES.values(), f"{label}/")
         return any(
             next(self.journal.records(kind, prefix), None) is not None
             for kind, prefix in prefixes.items()

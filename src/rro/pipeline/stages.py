@@ -75,8 +75,15 @@ def run_all(run: Run) -> dict[str, Any]:
     try:
         learn(run)
     except NothingToLearn as error:
-        error.results = evaluate_run(run)
+        error.results = _measure(run)
         raise
+    return _measure(run)
+
+
+def _measure(run: Run) -> dict[str, Any]:
+    """The results on the test tasks; those on the validation tasks are written before."""
+    if run.config.evaluate.validation:
+        evaluate_run(run, split="validation")
     return evaluate_run(run)
 
 

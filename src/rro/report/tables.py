@@ -23,7 +23,8 @@ Run = Mapping[str, Any]
 def print_results(results: Run) -> None:
     """The closing tables of a run: rewards by policy, gains over the first policy, and what the
     stages took."""
-    title = f"{results['name']} (seed {results['seed']}), {_intervals([results])}"
+    split = "" if results.get("split", "test") == "test" else f", {results['split']} tasks"
+    title = f"{results['name']} (seed {results['seed']}){split}, {_intervals([results])}"
     alone = [{**results, "name": "", "strategy": ""}]
     _print([rewards(alone, title), differences(alone), _exploration_cost(alone), _stages(results)])
 

@@ -31,7 +31,7 @@ or that after SFT. A run has figures of one of them alone."""
 @dataclass(frozen=True)
 class RunFolder:
     """A run folder and its configuration. Nothing in it is ever overwritten but the summaries that
-    are made from the rest (pairs, results.json)."""
+    are made from the rest (pairs, results.json, validation.json)."""
 
     path: Path
     config: Config
@@ -100,6 +100,11 @@ class RunFolder:
     def results(self) -> Path:
         return self.path / "results.json"
 
+    @property
+    def validation(self) -> Path:
+        """Results on the validation tasks, in the form of `results`."""
+        return self.path / "validation.json"
+
     def pairs(self, iteration: int) -> Path:
         return self.path / f"pairs-{iteration}.jsonl"
 
@@ -121,7 +126,8 @@ class RunFolder:
             lines.write(json.dumps(metric) + "\n")
 
     def write_results(self, results: dict[str, Any]) -> None:
-        write_file(self.results, json.dumps(results, indent=1) + "\n")
+        file = self.results if results["split"] == "test" else self.validation
+        write_file(file, json.dumps(results, indent=1) + "\n")
 
 
 def _default_label(config: Config) -> str:

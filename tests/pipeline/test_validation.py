@@ -1,0 +1,51 @@
+"""Policies on the validation tasks: a run's own measure beside the test tasks, in its own file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rro.cli.main import main
+from rro.config import load_config
+from rro.errors import UsageError
+from rro.pipeline.check import new_run
+
+DOORS = Path(__file__).parents[1] / "end_to_end" / "doors.toml"
+SMALL = ("sft.epochs=1", "experts.episodes=16", "evaluate.episodes=1", "evaluate.trend_tasks=0")
+APART = "environment.train_split=train-without-validation"
+
+
+def evaluated(file):
+    results = json.loads(file.read_text())
+    return results, {row["label"]: set(row["rewards"]) for row in results["evaluations"]}
+
+
+def test_a_policy_is_measured_on_both_and_neither_counts_for_the_other(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main(["sft", str(DOORS), *SMALL, APART, "--out", run]) == 0
+    assert main(["evaluate", run, "--validation"]) == 0
+    assert "validation tasks" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert main(["evaluate", run]) == 0
+    validation, tasks = evaluated(tmp_path / "run" / "validation.json")
+    results, test = evaluated(tmp_path / "run" / "results.json")
+    assert (validation["split"], results["split"]) == ("validation", "test")
+    # the last 32 of 160 train tasks, and the 40 test tasks
+    assert tasks == {"sft": {f"doors-{number}" for number in range(128, 160)}}
+    assert test == {"sft": {f"doors-{number}" for number in range(160, 200)}}
+    lines = (tmp_path / "run" / "journal.jsonl").read_text()
+    assert main(["evaluate", run, "--validation"]) == 0
+    assert (tmp_path / "run" / "journal.jsonl").read_text() == lines
+
+
+def test_a_policy_that_has_learned_the_validation_tasks_is_not_measured_on_them(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main(["sft", str(DOORS), *SMALL, "--out", run]) == 0
+    assert main(["evaluate", run, "--validation"]) == 2
+    assert "environment.train_split=train-without-validation" in capsys.readouterr().err
+
+
+def test_a_recipe_that_measures_both_is_checked_before_it_starts(tmp_path):
+    with pytest.raises(UsageError, match="train-without-validation"):
+        new_run(load_config(DOORS, ["evaluate.validation=true"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
