@@ -91,3 +91,11 @@ def test_nothing_explored(rounds, tmp_path):
 def test_a_wrong_name_is_told(rounds, capsys, words, sentence):
     assert main(["export", str(rounds.path), *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("credit", ["outcome_pairs", "expert_pairs"])
+def test_a_credit_of_whole_episodes_is_refused_where_none_are_played(rounds, credit):
+    sentence = "strategy group plays none: explore with one that does, as eto and ipr do"
+    with pytest.raises(UsageError, match=sentence):
+        exported(rounds, credit)
+    assert not list(rounds.path.glob(f"{credit}*"))
