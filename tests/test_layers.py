@@ -23,6 +23,7 @@ LAYERS = (
         "codec",
         "jsonl",
         "chat_rows",
+        "tool_calls",
         "concurrency",
         "loop_thread",
         "processes",

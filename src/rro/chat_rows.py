@@ -11,7 +11,9 @@ from itertools import pairwise
 from typing import Any
 
 from rro.errors import DataError
-from rro.types import Message, Source
+from rro.jsonl import strict_json
+from rro.tool_calls import is_name, tool_calls, tools_text
+from rro.types import Message, Source, ToolCall
 
 ROLES = {
     "human": "user",
@@ -19,6 +21,7 @@ ROLES = {
     "gpt": "assistant",
     "assistant": "assistant",
     "system": "system",
+    "tool": "tool",
 }
 FLAGS = ("loss", "train", "weight")
 """Keys of a message, or of a row, that say whether it is trained on."""
@@ -35,8 +38,9 @@ NOTES = frozenset(
 def conversation(row: Any, place: str, source: Source) -> tuple[Message, ...]:
     """The messages of one row, {"messages": [{"role", "content"}]} or {"conversations": [{"from",
     "value"}]}; assistant messages are of `source`, or of what "sources" says. A "system" text comes
-    first. Messages with "loss" or "train" false or "weight" 0, and all of a row with such a key,
-    are the environment's, so they carry no loss. Raises DataError that names `place` and key."""
+    first; the first message has the row's "tools". Messages with "loss" or "train" false or
+    "weight" 0, and all of a row with such a key, are the environment's, so they carry no loss.
+    Raises DataError that names `place` and key."""
     if not isinstance(row, Mapping):
         raise DataError(f"{place}: a row must be an object with 'messages' or 'conversations'")
     lists = [key for key in ("messages", "conversations") if _says(row, key)]
@@ -44,15 +48,32 @@ def conversation(row: Any, place: str, source: Source) -> tuple[Message, ...]:
         raise DataError(f"{place}: both 'messages' and 'conversations' are given: keep one")
     if not lists:
         raise DataError(f"{place}: neither 'messages' nor 'conversations' in it")
-    check_keys(row, {*lists, "system", "sources", *FLAGS}, place)
+    check_keys(row, {*lists, "system", "sources", "tools", *FLAGS}, place)
     found = messages(row[lists[0]], f"{place}: {lists[0]}", source, row.get("sources"))
     if _says(row, "system"):
         if found[0].role == "system":
             raise DataError(f"{place}: both 'system' and a system message are given: keep one")
         found = (Message("system", _text(row["system"], f"{place}: 'system'")), *found)
+    found = with_tools(found, row, place)
     if _trained(row, place) is False:
         found = tuple(_without_loss(message) for message in found)
     return found
+
+
+def with_tools(
+    found: tuple[Message, ...], row: Mapping[str, Any], place: str
+) -> tuple[Message, ...]:
+    """The messages, the first one with the schemas of a row's "tools": a list, or its JSON."""
+    if not _says(row, "tools"):
+        return found
+    tools = row["tools"]
+    try:
+        tools = strict_json(tools) if isinstance(tools, str) else tools
+        if not isinstance(tools, list):
+            raise ValueError("they must be a list of schemas")
+        return replace(found[0], tools=tools_text(tools)), *found[1:]
+    except ValueError as error:
+        raise DataError(f"{place}: 'tools': {error}") from None
 
 
 def messages(
@@ -62,8 +83,12 @@ def messages(
     that looks like a slip (a message twice, a late system message) is refused."""
     if not isinstance(turns, list) or not turns:
         raise DataError(f"{place}: must be a list of messages, and not an empty one")
-    found = tuple(
-        _message(turn, f"{place}, message {number}", source) for number, turn in enumerate(turns, 1)
+    found = _linked(
+        [
+            _message(turn, f"{place}, message {number}", source)
+            for number, turn in enumerate(turns, 1)
+        ],
+        place,
     )
     if sources is None:
         _check_order(found, place)
@@ -98,9 +123,11 @@ def _message(turn: Any, place: str, source: Source) -> Message:
     if not isinstance(turn, Mapping):
         raise DataError(f"{place}: must be an object with role and content (or from and value)")
     role = _only(turn, ("role", "from"), place)
-    content = _only(turn, ("content", "value"), place)
+    calls = _says(turn, "tool_calls") and ROLES.get(str(role)) == "assistant"
+    content = "" if calls and not _says(turn, "content") else _only(turn, _CONTENT, place)
+    own = ("tool_calls",) if calls else ("name", "tool_call_id") if role == "tool" else ()
     for key in turn:
-        if key not in ("role", "from", "content", "value", *FLAGS) and _says(turn, key):
+        if key not in ("role", "from", *_CONTENT, *FLAGS, *own) and _says(turn, key):
             raise DataError(f"{place}: rro cannot train {key!r}: remove it, or leave the row out")
     if not isinstance(role, str) or role not in ROLES:
         raise DataError(f"{place}: the role {role!r} is unknown: use one of {', '.join(ROLES)}")
@@ -108,8 +135,51 @@ def _message(turn: Any, place: str, source: Source) -> Message:
     if ROLES[role] != "assistant":
         if trained:
             raise DataError(f"{place}: loss is on assistant messages alone, not on a {role}'s")
-        return Message(ROLES[role], text)  # type: ignore[arg-type]
-    return Message("assistant", text, Source.ENVIRONMENT if trained is False else source)
+        names = {key: _text(turn[key], place) for key in own if _says(turn, key)}
+        return Message(ROLES[role], text, **names)  # type: ignore[arg-type]
+    said = Message("assistant", text, Source.ENVIRONMENT if trained is False else source)
+    return replace(said, tool_calls=_calls(turn["tool_calls"], place)) if calls else said
+
+
+_CONTENT = ("content", "value")
+
+
+def _calls(given: Any, place: str) -> tuple[ToolCall, ...]:
+    """The tool calls of a message: objects with name and arguments, or with those in "function".
+    What an expert calls must be a call."""
+    found = []
+    for call in given if isinstance(given, list) else [given]:
+        function = call.get("function", call) if isinstance(call, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if function is None or not is_name(name):
+            raise DataError(
+                f'{place}: a tool call must be {{"type": "function", "function": {{"name": ..., '
+                '"arguments": {...}}}'
+            )
+        found.append((name, function.get("arguments"), call.get("id")))
+    calls = tool_calls(found)
+    for made in calls:
+        if made.values() is None:
+            raise DataError(f"{place}: the arguments of {made.name} are not a JSON object")
+    return calls
+
+
+def _linked(found: Sequence[Message], place: str) -> tuple[Message, ...]:
+    """The messages, each tool's result with the name and id of its call: that with its id, else the
+    next one. Raises DataError for a result without a call."""
+    linked, open_calls = list[Message](), list[ToolCall]()
+    for number, message in enumerate(found, 1):
+        if message.role != "tool":
+            open_calls = list(message.tool_calls)
+            linked.append(message)
+            continue
+        if not open_calls:
+            raise DataError(f"{place}, message {number}: is the result of no tool call")
+        same = [call for call in open_calls if call.id == message.tool_call_id]
+        call = (same or open_calls)[0]
+        open_calls.remove(call)
+        linked.append(replace(message, name=call.name, tool_call_id=call.id))
+    return tuple(linked)
 
 
 def _only(turn: Mapping[str, Any], names: tuple[str, str], place: str) -> Any:
@@ -168,7 +238,7 @@ def _check_order(found: Sequence[Message], place: str) -> None:
     the first."""
     if any(message.role == "system" for message in found[1:]):
         raise DataError(f"{place}: a system message must be the first")
-    chat = [(message.role, message.content) for message in found]
+    chat = [(message.role, message.text, message.tool_call_id) for message in found]
     for number, (before, after) in enumerate(pairwise(chat), 2):
         if before == after:
             raise DataError(f"{place}, message {number}: is the one before it once more")

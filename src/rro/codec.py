@@ -13,17 +13,21 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from rro.types import Message, Source, Usage
+from rro.types import Message, Source, ToolCall, Usage
 
 T = TypeVar("T")
 
-PackedMessage = tuple[str, str, str, tuple[int, ...] | None]
+PackedMessage = tuple[Any, ...]
 
 
 def to_plain(record: Any) -> dict[str, Any]:
-    """A dataclass as JSON-ready values (tuples become lists)."""
+    """A dataclass as JSON-ready values (tuples become lists), without its empty sparse fields."""
     kind: Any = type(record)
-    return {name: _plain(getattr(record, name)) for name in _names(kind)}
+    return {
+        name: _plain(value)
+        for name, sparse in _names(kind)
+        if (value := getattr(record, name)) or not sparse
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -36,8 +40,9 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _names(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+def _names(kind: type[Any]) -> tuple[tuple[str, bool], ...]:
+    """The fields, and whether each is left out where it is empty."""
+    return tuple((field.name, bool(field.metadata.get("sparse"))) for field in fields(kind))
 
 
 def from_plain(kind: type[T], value: Any) -> T:
@@ -76,10 +81,18 @@ def total_usage(records: Iterable[Mapping[str, Any]]) -> Usage:
 
 def pack_message(message: Message) -> PackedMessage:
     """A message as a plain tuple, which pickles several times faster than the record."""
-    return message.role, message.content, message.source.value, message.token_ids
+    plain = message.role, message.content, message.source.value, message.token_ids
+    if not (message.tool_calls or message.name or message.tool_call_id or message.tools):
+        return plain
+    calls = tuple((call.name, call.arguments, call.id) for call in message.tool_calls)
+    return (*plain, calls, message.tool_call_id, message.name, message.tools)
 
 
 def unpack_message(packed: PackedMessage) -> Message:
     """The message again."""
-    role, content, source, token_ids = packed
-    return Message(role, content, Source(source), token_ids)  # type: ignore[arg-type]
+    role, content, source, token_ids, *rest = packed
+    if not rest:
+        return Message(role, content, Source(source), token_ids)
+    calls, *names = rest
+    calls = tuple(ToolCall(*call) for call in calls)
+    return Message(role, content, Source(source), token_ids, calls, *names)

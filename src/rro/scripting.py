@@ -87,7 +87,8 @@ def make_model(
     UsageError for sizes that do not fit."""
     from rro.models.loading import build_tiny
 
-    texts = [message.content for episode in demonstrations for message in episode.messages()]
+    messages = [message for episode in demonstrations for message in episode.messages()]
+    texts = [m.text for m in messages] + [m.tools for m in messages if m.tools]
     build_tiny(TinyConfig(**sizes), texts, seed, Path(folder))
     return Path(folder)
 

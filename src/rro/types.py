@@ -6,6 +6,7 @@ R, process reward r(h_t, a_t)."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,10 +15,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
+from rro.jsonl import strict_json
+
 Count = Annotated[int, Ge(0)]
 # How rro.codec reads the records that hold rewards and costs: NaN and infinity are refused.
 FINITE = {"allow_inf_nan": False}
-Role = Literal["system", "user", "assistant"]
+# A field that rro.codec leaves out of a record where it is empty.
+SPARSE = {"sparse": True}
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 class Source(StrEnum):
@@ -50,23 +55,88 @@ def storable(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool in an assistant message. `arguments` is JSON text as the model wrote it: any
+    text, which need not be valid. `id` is what the result names. `name` and `id` hold letters,
+    digits, `_`, `-` and `.` alone (rro.tool_calls)."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.arguments.isascii():
+            object.__setattr__(self, "arguments", storable(self.arguments))
+
+    def values(self) -> dict[str, Any] | None:
+        """The arguments by name; None where they are no valid JSON object."""
+        try:
+            values = strict_json(self.arguments)
+        except ValueError:
+            return None
+        if not isinstance(values, dict):
+            return None
+        # Escapes such as \\ud800 may give half a character.
+        whole = storable(json.dumps(values, ensure_ascii=False))
+        plain: dict[str, Any] = json.loads(whole)
+        return plain
+
+    def chat(self) -> dict[str, Any]:
+        """The form that chat templates and TRL take. Arguments that are no JSON object become the
+        object {"invalid": text}."""
+        values = self.values()
+        if values is None:
+            values = {"invalid": self.arguments}
+        call: dict[str, Any] = {
+            "type": "function",
+            "function": {"name": self.name, "arguments": values},
+        }
+        return {"id": self.id, **call} if self.id else call
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One chat message. `token_ids` are those that the policy sampled, end-of-turn token included,
     if its backend reports them: prompts and training reuse them, so that training sees what was
-    sampled."""
+    sampled.
+
+    `tool_calls` are an assistant's, `content` is then what it wrote beside them. A message of the
+    role "tool" is the result of the call with the name `name` and the id `tool_call_id`. `tools` is
+    the JSON list of the schemas that a conversation offers; its first message holds it."""
 
     role: Role
     content: str
     source: Source = Source.ENVIRONMENT
     token_ids: tuple[Count, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = field(default=(), metadata=SPARSE)
+    tool_call_id: str = field(default="", metadata=SPARSE)
+    name: str = field(default="", metadata=SPARSE)
+    tools: str = field(default="", metadata=SPARSE)
 
     def __post_init__(self) -> None:
         if not self.content.isascii():
             object.__setattr__(self, "content", storable(self.content))
 
-    def chat(self) -> dict[str, str]:
-        """The {"role", "content"} form that chat templates, TRL and servers take."""
-        return {"role": self.role, "content": self.content}
+    def chat(self) -> dict[str, Any]:
+        """The {"role", "content"} form that chat templates, TRL and servers take, with "tool_calls"
+        or "name" and "tool_call_id" where the message has them."""
+        row: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            row["tool_calls"] = [call.chat() for call in self.tool_calls]
+        if self.name:
+            row["name"] = self.name
+        if self.tool_call_id:
+            row["tool_call_id"] = self.tool_call_id
+        return row
+
+    @property
+    def text(self) -> str:
+        """The content, and each call in a line such as `run_sql({"query": "SELECT 1"})`: all that
+        tells one message from another."""
+        if not self.tool_calls:
+            return self.content
+        calls = (f"{call.name}({call.arguments})" for call in self.tool_calls)
+        return "\n".join((*((self.content,) if self.content else ()), *calls))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +203,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """An environment's answer to one action. `invalid` marks an action that it cannot carry out."""
+    """An environment's answer to one action. `invalid` marks an action that it cannot carry out.
+    `results`: the answer to each tool call of the action, in order, where it has several."""
 
     observation: str
     reward: float = 0.0
     done: bool = False
     invalid: bool = False
     info: Mapping[str, Any] = field(default_factory=dict)
+    results: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +220,7 @@ class Step:
 
     `logprobs` are the action's, one a token, where the policy reported them. `state` names the
     environment's state after the step, where snapshots were kept: equal for equal states of one
-    task, empty where the episode ended or nothing is known."""
+    task, empty where the episode ended or nothing is known. `results`: as in `StepResult`."""
 
     __pydantic_config__: ClassVar = FINITE
 
@@ -159,6 +231,18 @@ class Step:
     invalid: bool = False
     logprobs: tuple[float, ...] | None = None
     state: str = ""
+    results: tuple[str, ...] = field(default=(), metadata=SPARSE)
+
+    def replies(self) -> tuple[Message, ...]:
+        """The messages that follow the action: the user's with the observation, or the result of
+        each tool call."""
+        calls = self.action.tool_calls
+        if not calls:
+            return (Message("user", self.observation),)
+        return tuple(
+            Message("tool", text, tool_call_id=call.id, name=call.name)
+            for call, text in zip(calls, self.results or (self.observation,), strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +271,8 @@ class Trajectory:
         for step in self.steps:
             turns.append(step.action)
             if not step.done:
-                turns.append(Message("user", step.observation))
-        if turns and turns[-1].role == "user" and self.steps:
+                turns += step.replies()
+        while self.steps and turns[-1].role != "assistant":
             turns.pop()
         return tuple(turns)
 

@@ -12,7 +12,8 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from rro.errors import UsageError
-from rro.models.chat import SMOLLM2_TEMPLATE, TINY_TEMPLATE, ChatFormat
+from rro.models.chat import ChatFormat
+from rro.models.templates import SMOLLM2_TEMPLATE, TINY_TEMPLATE
 from rro.types import Message, Source
 
 SPECIAL = [

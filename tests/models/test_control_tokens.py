@@ -21,7 +21,8 @@ from tokenizers.trainers import BpeTrainer, UnigramTrainer
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from rro.errors import UsageError
-from rro.models.chat import SMOLLM2_TEMPLATE, TINY_TEMPLATE, ChatFormat
+from rro.models.chat import ChatFormat
+from rro.models.templates import SMOLLM2_TEMPLATE, TINY_TEMPLATE
 from rro.types import Message, Source
 
 TEXTS = [

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from rro.config import ModelConfig, TinyConfig
 from rro.errors import UsageError
-from rro.models.chat import SMOLLM2_TEMPLATE, TINY_TEMPLATE, ChatFormat
+from rro.models.chat import ChatFormat
 from rro.models.loading import (
     build_tiny,
     inference_dtype,
@@ -21,6 +21,7 @@ from rro.models.loading import (
     resolve_device,
     smollm2_folder,
 )
+from rro.models.templates import SMOLLM2_TEMPLATE, TINY_TEMPLATE
 from rro.types import Message, Source
 
 SIZE = TinyConfig(

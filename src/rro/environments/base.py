@@ -41,6 +41,11 @@ class Environment(ABC):
     def step(self, action: Message) -> StepResult | Awaitable[StepResult]:
         """Carry out one assistant message. Not called again after a result that is `done`."""
 
+    def tools(self) -> Sequence[Any]:
+        """The tools that the episode offers, asked after `reset`: functions or schemas. None by
+        default; rro.environments.tools.ToolEnvironment has some."""
+        return ()
+
     def truncated_reward(self) -> float | Awaitable[float]:
         """The outcome reward when the episode is cut off at its step or context limit."""
         return 0.0
@@ -108,7 +113,7 @@ class Benchmark(ABC):
     def action_of(self, message: Message) -> str:
         """The part of a message that decides its effect. Used where there are no snapshots to
         compare."""
-        return message.content
+        return message.text
 
     def expert(self, task: Task, noise: float, seed: int) -> Agent:
         """A scripted expert for `task` that errs with probability `noise` where it has a choice.

@@ -6,9 +6,11 @@ Runs in the thread of the call, as the values' own code may run. Knows no episod
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from rro.environments.base import Environment
 from rro.environments.coroutines import settled
+from rro.environments.tools import declare
 from rro.errors import UsageError
 from rro.types import Message, Step, StepResult, Task, storable
 
@@ -23,7 +25,8 @@ class AnswerRefused(ValueError):
 def reset(
     environment: Environment, task: Task, seed: int, longest: int = LONGEST_OBSERVATION
 ) -> tuple[Message, ...]:
-    """Reset to a task; returns the opening. Raises UsageError if it does not fit the contract,
+    """Reset to a task; returns the opening, whose first message has the schemas of the tools that
+    the environment offers. Raises UsageError if it does not fit the contract,
     AnswerRefused if a message has more than `longest` characters."""
     opening = tuple(settled(environment.reset(task, seed)) or ())
     if (
@@ -35,10 +38,10 @@ def reset(
             f"{type(environment.unwrapped).__name__}.reset must return Messages that end with the "
             "user's"
         )
-    return tuple(
-        Message(message.role, _bounded(message.content, longest), message.source, message.token_ids)
-        for message in opening
+    first, *others = (
+        replace(message, content=_bounded(message.content, longest)) for message in opening
     )
+    return replace(first, tools=declare(environment.unwrapped.tools()) or first.tools), *others
 
 
 def step(environment: Environment, action: Message, longest: int = LONGEST_OBSERVATION) -> Step:
@@ -52,7 +55,24 @@ def step(environment: Environment, action: Message, longest: int = LONGEST_OBSER
             "observation is a str"
         )
     observation, reward = _bounded(result.observation, longest), finite(result.reward)
-    return Step(action, observation, reward, bool(result.done), bool(result.invalid))
+    results = _results(environment, result, len(action.tool_calls), longest)
+    ended, invalid = bool(result.done), bool(result.invalid)
+    return Step(action, observation, reward, ended, invalid, results=results)
+
+
+def _results(
+    environment: Environment, result: StepResult, calls: int, longest: int
+) -> tuple[str, ...]:
+    """An answer to each of several calls; an environment that gives one alone answers the first."""
+    if calls < 2:
+        return ()
+    texts = result.results or (result.observation, *[""] * (calls - 1))
+    if len(texts) != calls or not all(isinstance(text, str) for text in texts):
+        raise UsageError(
+            f"{type(environment.unwrapped).__name__}.step must return one result, a str, for each "
+            f"of the {calls} tool calls"
+        )
+    return tuple(_bounded(text, longest) for text in texts)
 
 
 def finite(reward: float) -> float:

@@ -24,6 +24,7 @@ from rro.files import write_file
 from rro.jsonl import read_rows
 from rro.policies.scripted import ScriptedPolicy
 from rro.seeds import derive_seed
+from rro.tool_calls import tools_of
 from rro.types import Message, SamplingParams, Source, Task, Trajectory
 
 log = logging.getLogger(__name__)
@@ -113,9 +114,9 @@ def recorded_expert(conversation: Conversation) -> Agent:
     Those of the opening ("OK") are part of the episode when it is first asked. An episode that
     needs more messages fails.
     """
-    turns = [message.content for message in conversation if message.role == "assistant"]
+    turns = [message for message in conversation if message.role == "assistant"]
 
-    def script(messages: Sequence[Message], _: object) -> str:
+    def script(messages: Sequence[Message], _: object) -> Message:
         return turns[sum(message.role == "assistant" for message in messages)]
 
     return ScriptedPolicy(script, "expert", Source.EXPERT)
@@ -142,6 +143,7 @@ def write_conversations(episodes: Sequence[Trajectory], path: Path) -> None:
     rows = (
         {
             "id": episode.task,
+            **({"tools": tools} if (tools := tools_of(episode.opening)) else {}),
             "messages": [message.chat() for message in episode.messages()],
             "sources": [message.source.value for message in episode.messages()],
             "reward": episode.reward,

@@ -176,7 +176,7 @@ async def run_episode(
                 on_step(step)
             if step.done:
                 return finished(step.reward, StopReason.TERMINAL)
-            messages += [step.action, Message("user", step.observation)]
+            messages += [step.action, *step.replies()]
         return finished(
             await truncated_reward(environment, limits.step_timeout), StopReason.STEP_LIMIT
         )

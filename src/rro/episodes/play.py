@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from rro.environments.base import Benchmark
 from rro.episodes.loop import Limits, play_task
 from rro.errors import RroError, printable
 from rro.policies.scripted import ScriptedPolicy
+from rro.tool_calls import tool_calls, tools_of
 from rro.types import Message, SamplingParams, Source, Step, Task, Trajectory
 
 
@@ -22,22 +24,27 @@ class PlayerLeft(RroError):
 def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Trajectory:
     """Show the opening, ask for an action, show the answer, and so on to the end of the episode.
 
-    Where actions have a prefix (`Benchmark.action_prefix`), it need not be typed. Raises PlayerLeft
-    at the end of the input."""
+    A tool is called by its name, followed by its arguments in JSON, or by the text of its first
+    argument. Where actions have a prefix (`Benchmark.action_prefix`), it need not be typed.
+    Raises PlayerLeft at the end of the input."""
     console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def say(text: object, style: str | None = None) -> None:
         console.print(printable(str(text)), style=style)
 
-    def ask(messages: Sequence[Message], _: random.Random) -> str:
+    def ask(messages: Sequence[Message], _: random.Random) -> str | Message:
         if not any(message.source is Source.PERSON for message in messages):
             for message in messages:
                 say(f"{message.role}:", "bold")
                 say(message.content)
+            for tool in tools_of(messages):
+                say(f"{tool['function']['name']}: {tool['function'].get('description', '')}")
         try:
             typed = console.input("\n> ")
         except EOFError:
             raise PlayerLeft("the player left") from None
+        if tools := tools_of(messages):
+            return typed_call(typed, tools)
         return typed if benchmark.action_prefix in typed else benchmark.action_prefix + typed
 
     def show(step: Step) -> None:
@@ -61,3 +68,15 @@ def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Traject
     steps = len(trajectory.steps)
     say(f"\n{trajectory.stop.value}: reward {trajectory.reward} after {steps} steps")
     return trajectory
+
+
+def typed_call(typed: str, tools: Sequence[Mapping[str, Any]]) -> Message:
+    """The message with the call that a person typed, such as `run_sql SELECT 1`, `submit` or
+    `run_sql {"query": "SELECT 1"}`."""
+    name, _, rest = typed.strip().partition(" ")
+    known = {tool["function"]["name"]: tool["function"] for tool in tools}
+    arguments = list(known.get(name, {}).get("parameters", {}).get("properties", {}))
+    values: Any = rest.strip()
+    if not values.startswith("{"):
+        values = {arguments[0]: values} if arguments and values else {}
+    return Message("assistant", "", tool_calls=tool_calls([(name, values, None)]))

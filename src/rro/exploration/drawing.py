@@ -14,7 +14,7 @@ def draw_tree(tree: Tree, width: int = 100) -> str:
 
 def _line(node: Node, width: int) -> str:
     mark = "^" if node.rose else "*" if node.committed else " "
-    text = "(start)" if node.step is None else " ".join(node.action.content.split())
+    text = "(start)" if node.step is None else " ".join(node.action.text.split())
     return f"{mark} {'  ' * node.depth}{_estimate(node)}  {text}"[:width].rstrip()
 
 

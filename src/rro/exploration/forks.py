@@ -97,6 +97,9 @@ class Watched(Environment):
         self._states.append(None if result.done else immutable_snapshot(self._inner))
         return result
 
+    def tools(self) -> Sequence[Any]:
+        return self._inner.tools()
+
     def truncated_reward(self) -> float:
         return settled(self._inner.truncated_reward())
 

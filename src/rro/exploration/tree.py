@@ -154,7 +154,7 @@ class Node:
         if self.parent is None:
             return self.opening
         assert self.step is not None
-        return (*self.parent.history(), self.step.action, Message("user", self.step.observation))
+        return (*self.parent.history(), self.step.action, *self.step.replies())
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it, parents first."""
@@ -206,7 +206,7 @@ class Tree:
         for suffix in node.suffixes():
             if suffix.next is None:
                 continue
-            child_id = f"{node.id}.~{_digest(suffix.next.action.content)}"
+            child_id = f"{node.id}.~{_digest(suffix.next.action.text)}"
             if child_id not in recycled:
                 recycled[child_id] = recycled_child(child_id, node, suffix)
                 node.children.append(recycled[child_id])
@@ -253,7 +253,7 @@ def do_the_same(first: Node, second: Node) -> bool:
     one, other = first.step, second.step
     if one is None or other is None:
         return False
-    if one.action.content == other.action.content:
+    if one.action.text == other.action.text:
         return True
     if (answer(one), first.stop, first.reward) != (answer(other), second.stop, second.reward):
         return False

@@ -36,7 +36,7 @@ class PlayedRollout:
         """The history of its node and its own messages, up to its last action."""
         messages = list(self.node.history())
         for step in self.steps:
-            messages += [step.action, Message("user", step.observation)]
+            messages += [step.action, *step.replies()]
         return tuple(messages[:-1])
 
     def own_messages(self, values: Sequence[float]) -> tuple[float | None, ...]:

@@ -32,9 +32,10 @@ from rro.intercode_sql.embedded.store import cache_folder
 from rro.intercode_sql.engine import Engine
 from rro.intercode_sql.environment import (
     INSTRUCTION,
+    TOOL_INSTRUCTION,
     Compat,
     IntercodeSqlEnvironment,
-    parse_action,
+    actions_of,
 )
 from rro.intercode_sql.expert import SqlExpert
 from rro.intercode_sql.options import IntercodeSqlOptions
@@ -54,7 +55,7 @@ __all__ = [
 class IntercodeSqlBenchmark(Benchmark):
     """The tasks by split, and the engine that all episodes share.
 
-    `splits` lists indices into `all_tasks`. `instruction`, `reward` and `compat` are as in
+    `splits` lists indices into `all_tasks`. `instruction`, `reward`, `compat` and `tools` are as in
     `IntercodeSqlEnvironment`; `provenance` describes the data, for the run folder.
     """
 
@@ -70,7 +71,9 @@ class IntercodeSqlBenchmark(Benchmark):
         reward: RewardKind = "published",
         compat: Compat = "none",
         provenance: Mapping[str, Any] | None = None,
+        tools: bool = False,
     ) -> None:
+        self._tools = tools
         self.engine, self.all_tasks = engine, all_tasks
         self._splits, self._instruction = splits, instruction
         self._reward, self._compat = reward, compat
@@ -89,17 +92,22 @@ class IntercodeSqlBenchmark(Benchmark):
     def make(self) -> IntercodeSqlEnvironment:
         """A new environment on the shared engine."""
         return IntercodeSqlEnvironment(
-            self.engine, self.all_tasks, self._instruction, self._reward, self._compat
+            self.engine,
+            self.all_tasks,
+            self._instruction,
+            self._reward,
+            self._compat,
+            tools=self._tools,
         )
 
     def action_of(self, message: Message) -> str:
         """The SQL of an answer, "" for a submit, or the whole of what is neither."""
-        sql = parse_action(message.content, self._compat)
-        return message.content if sql is None else sql
+        actions = actions_of(message, self._compat)
+        return message.text if None in actions else "\n".join(filter(None, actions))
 
     def expert(self, task: Task, noise: float = 0.0, seed: int = 0) -> Agent:
         """A scripted analyst that knows the task's gold query (see `SqlExpert`)."""
-        return SqlExpert(self.all_tasks[task.data], noise, seed)
+        return SqlExpert(self.all_tasks[task.data], noise, seed, tools=self._tools)
 
     def provenance(self) -> Mapping[str, Any]:
         """Hashes of the data, the engine's name and version, and the kind of reward."""
@@ -108,6 +116,7 @@ class IntercodeSqlBenchmark(Benchmark):
             "engine": self.engine.name,
             "reward": self._reward,
             "compat": self._compat,
+            **({"tools": True} if self._tools else {}),
         }
 
 
@@ -151,9 +160,16 @@ def _benchmark(
     shared = shares_answer(tasks, validation)
     splits[VALIDATION] = list(validation)
     splits[WITHOUT_VALIDATION] = [index for index in without if index not in shared]
-    instruction = INSTRUCTION if options.system is None else options.system
+    instruction = TOOL_INSTRUCTION if options.tools else INSTRUCTION
     return IntercodeSqlBenchmark(
-        engine, tasks, splits, instruction, options.reward, options.compat, provenance
+        engine,
+        tasks,
+        splits,
+        instruction if options.system is None else options.system,
+        options.reward,
+        options.compat,
+        provenance,
+        options.tools,
     )
 
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rro.environments.base import Environment
+from rro.environments.tools import Tool, carry_out
 from rro.errors import UsageError
 from rro.intercode_sql.data import SqlTask
 from rro.intercode_sql.engine import Engine, Result
 from rro.intercode_sql.reward import RewardKind, grade
-from rro.types import Message, StepResult, Task
+from rro.types import Message, StepResult, Task, ToolCall
 
 Compat = Literal["none", "ipr"]
 
@@ -38,6 +39,12 @@ Thought: This is what was asked for.
 Action: submit
 Never run and submit in the same turn. Inside the block, write only what MySQL can execute; \
 anything else must be a comment. The order of rows counts. You have at most ten turns."""
+TOOL_INSTRUCTION = """\
+You answer a question about the data in a MySQL database. You see nothing of the database but what \
+your queries show you.
+In each turn, call one tool: run_sql runs one SQL statement and shows its result or the error; \
+submit gives the result of your last statement as your answer, which ends the episode. The order \
+of rows counts. You have at most ten turns."""
 ACKNOWLEDGEMENT = "OK"
 PREFIX = "Observation: "
 MISUNDERSTOOD = """\
@@ -92,12 +99,27 @@ def parse_action(answer: str, compat: Compat = "none") -> str | None:
     return (sql.split("\n")[0] if compat == "ipr" else sql) or None
 
 
+def actions_of(message: Message, compat: Compat = "none") -> list[str | None]:
+    """What an agent's message does, as `parse_action` says it; of each tool call where it has
+    some."""
+    if not message.tool_calls:
+        return [parse_action(message.content, compat)]
+    return [_called(call) for call in message.tool_calls]
+
+
+def _called(call: ToolCall) -> str | None:
+    if call.name == "submit":
+        return ""
+    query = (call.values() or {}).get("query") if call.name == "run_sql" else None
+    return query.strip() or None if isinstance(query, str) else None
+
+
 class IntercodeSqlEnvironment(Environment):
     """One episode on an engine and tasks that all episodes share.
 
     `instruction` is the opening message with the rules; if it is "", neither it nor the "OK" is
-    sent. `reward` and `compat` are as in `IntercodeSqlOptions`. The state is a small record, so
-    snapshots cost nothing.
+    sent. `reward`, `compat` and `tools` are as in `IntercodeSqlOptions`. The state is a small
+    record, so snapshots cost nothing.
     """
 
     def __init__(
@@ -107,8 +129,10 @@ class IntercodeSqlEnvironment(Environment):
         instruction: str = INSTRUCTION,
         reward: RewardKind = "published",
         compat: Compat = "none",
+        tools: bool = False,
     ) -> None:
         self._engine, self._tasks, self._instruction = engine, tasks, instruction
+        self._with_tools, self._prefix = tools, "" if tools else PREFIX
         self._reward, self._compat = reward, compat
         self._state = SqlState(0, "")
         self.blocking = engine.blocking
@@ -122,6 +146,8 @@ class IntercodeSqlEnvironment(Environment):
             )
         self._state = SqlState(task.data, self._tasks[task.data].database)
         question = Message("user", self._tasks[task.data].question)
+        if self._with_tools and self._instruction:
+            return (Message("user", f"{self._instruction}\n\n{question.content}"),)
         if not self._instruction:
             return (question,)
         return (Message("user", self._instruction), Message("assistant", ACKNOWLEDGEMENT), question)
@@ -129,11 +155,28 @@ class IntercodeSqlEnvironment(Environment):
     def step(self, action: Message) -> StepResult:
         """Carry out an agent's answer. The reward comes with the submission, which ends the
         episode: in [0, 1] for "iou", in [-1, 1] for "published"."""
+        steps = self._state.steps + 1
+        if self._with_tools:
+            result = carry_out(self.tools(), action)
+            self._state = replace(self._state, steps=steps)
+            return result
         sql = parse_action(action.content, self._compat)
         if sql is None:
-            self._state = replace(self._state, steps=self._state.steps + 1)
+            self._state = replace(self._state, steps=steps)
             return StepResult(PREFIX + MISUNDERSTOOD, invalid=True)
         return self.submit() if sql == "" else self.run(sql)
+
+    def tools(self) -> Sequence[Tool]:
+        """`run_sql` and `submit`, where the environment was made with tools."""
+        return (self.run_sql, self.submit) if self._with_tools else ()
+
+    def run_sql(self, query: str) -> StepResult:
+        """Run one SQL statement and show its result, or the error.
+
+        Args:
+            query: One statement that MySQL can execute.
+        """
+        return self.run(query.strip())
 
     def run(self, sql: str) -> StepResult:
         """Execute one statement. The observation is its rows or its error, as IPR displays them;
@@ -142,7 +185,7 @@ class IntercodeSqlEnvironment(Environment):
         result = self._engine.execute(state.database, sql)
         self._state = SqlState(state.task, result.database, result, state.steps + 1)
         return StepResult(
-            PREFIX + self._shown(result), invalid=result.error is not None, info={"sql": sql}
+            self._prefix + self._shown(result), invalid=result.error is not None, info={"sql": sql}
         )
 
     def submit(self) -> StepResult:
@@ -150,7 +193,7 @@ class IntercodeSqlEnvironment(Environment):
         result = self._state.result
         self._state = replace(self._state, steps=self._state.steps + 1)
         shown = "" if result is None else self._shown(result)
-        return StepResult(PREFIX + shown, self.grade(self._reward), done=True)
+        return StepResult(self._prefix + shown, self.grade(self._reward), done=True)
 
     def snapshot(self) -> SqlState:
         """The whole state of the episode, an immutable value."""

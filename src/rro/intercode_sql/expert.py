@@ -16,8 +16,9 @@ from sqlglot import exp, parse_one
 from sqlglot.errors import SqlglotError
 
 from rro.intercode_sql.data import SqlTask
-from rro.intercode_sql.environment import parse_action
+from rro.intercode_sql.environment import actions_of
 from rro.seeds import derive_seed
+from rro.tool_calls import tool_calls
 from rro.types import Completion, Message, SamplingParams, Source, Usage
 
 
@@ -29,7 +30,11 @@ class SqlExpert:
     `seed` selects among its possible choices.
     """
 
-    def __init__(self, task: SqlTask, noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, task: SqlTask, noise: float = 0.0, seed: int = 0, *, tools: bool = False
+    ) -> None:
+        """With `tools`, it calls them instead of writing text."""
+        self._tools = tools
         self.name = f"intercode-sql-expert(noise={noise:g})"
         self._task, self._noise, self._seed = task, noise, seed
 
@@ -37,20 +42,27 @@ class SqlExpert:
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
         """`n` answers, as `Agent.sample`; `params` are ignored."""
-        history = "\x1e".join(message.content for message in messages)
+        history = "\x1e".join(message.text for message in messages)
         ran = [
-            parse_action(message.content) or ""
+            action or ""
             for message in messages
             if message.role == "assistant"
+            for action in actions_of(message)
         ]
         completions = []
         for number in range(n):
             chance = random.Random(derive_seed("sql expert", self._seed, seed, number, history))
             thought, sql = self._decide(ran, chance)
-            action = f"\n```sql\n{sql}\n```" if sql else "submit"
-            message = Message("assistant", f"Thought: {thought}\nAction: {action}", Source.EXPERT)
+            message = self._written(thought, sql)
             completions.append(Completion(message, "stop", self.name, Usage(policy_calls=1)))
         return completions
+
+    def _written(self, thought: str, sql: str) -> Message:
+        if self._tools:
+            call = ("run_sql", {"query": sql}, None) if sql else ("submit", {}, None)
+            return Message("assistant", thought, Source.EXPERT, tool_calls=tool_calls([call]))
+        action = f"\n```sql\n{sql}\n```" if sql else "submit"
+        return Message("assistant", f"Thought: {thought}\nAction: {action}", Source.EXPERT)
 
     async def close(self) -> None:
         """Does nothing: the expert holds no resources."""

@@ -40,6 +40,9 @@ class IntercodeSqlOptions(Section):
     `iou`: the overlap alone."""
     compat: Compat = "none"
     """`ipr` parses answers with the quirks of IPR's code."""
+    tools: bool = False
+    """Whether the agent acts by calling the tools `run_sql(query)` and `submit()`, which the
+    model's chat template shows, instead of writing text in a form. `compat` has no effect then."""
     exclude_test_golds: bool = False
     """Whether to leave out of the train split every task that has the same database and gold query
     as a test task."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rro.learning import pairs
-from rro.learning.row_files import write_rows
+from rro.learning.row_files import messages_type, tools_type, with_tools, write_rows
 from rro.types import Message, StepLabel, WeightedEpisode
 
 
@@ -20,7 +20,7 @@ class Form:
     """How rows of one kind are written: a row as plain values, and the columns' types."""
 
     row: Callable[[Any], dict[str, Any]]
-    features: Callable[[], Any]
+    features: Callable[[bool], Any]
 
 
 def export(kind: str, rows: Iterable[Any], lines: Path) -> int:
@@ -33,9 +33,9 @@ def export(kind: str, rows: Iterable[Any], lines: Path) -> int:
 def label_row(label: StepLabel) -> dict[str, Any]:
     """A labelled step in TRL's form of stepwise supervision, one completion a row."""
     reward, before = label.reward, label.before
-    return {
+    row = {
         "prompt": [message.chat() for message in label.prompt],
-        "completions": [label.action.content],
+        "completions": [label.action.text],
         "labels": [label.label],
         "task": label.task,
         "step": label.step,
@@ -49,16 +49,18 @@ def label_row(label: StepLabel) -> dict[str, Any]:
         "strategy": label.strategy,
         "iteration": label.iteration,
     }
+    return with_tools(row, label.prompt)
 
 
 def conversation_row(conversation: Sequence[Message]) -> dict[str, Any]:
     """A conversation in TRL's conversational form of language modelling."""
-    return {"messages": _chat(conversation), "sources": [m.source.value for m in conversation]}
+    row = {"messages": _chat(conversation), "sources": [m.source.value for m in conversation]}
+    return with_tools(row, conversation)
 
 
 def episode_row(episode: WeightedEpisode) -> dict[str, Any]:
     """An episode with an advantage for each message; null where it carries no loss."""
-    return {
+    row = {
         "messages": _chat(episode.messages),
         "advantages": list(episode.advantages),
         "task": episode.task,
@@ -69,17 +71,18 @@ def episode_row(episode: WeightedEpisode) -> dict[str, Any]:
             given and list(given) for given in episode.logprobs or (None,) * len(episode.messages)
         ],
     }
+    return with_tools(row, episode.messages)
 
 
-def _chat(messages: Sequence[Message]) -> list[dict[str, str]]:
+def _chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [message.chat() for message in messages]
 
 
-def _label_features() -> Any:
+def _label_features(tools: bool) -> Any:
     features, value, several = _types()
     text, number, count = value("string"), value("float64"), value("int64")
     columns = {
-        "prompt": several({"role": text, "content": text}),
+        "prompt": messages_type(tools),
         "completions": several(text),
         "labels": several(value("bool")),
         "task": text,
@@ -91,23 +94,24 @@ def _label_features() -> Any:
         "before": number,
     }
     names = ("source", "pricing_policy", "strategy")
-    return features({**columns, **dict.fromkeys(names, text), "iteration": count})
+    columns |= {**dict.fromkeys(names, text), "iteration": count, **tools_type(tools)}
+    return features(columns)
 
 
-def _conversation_features() -> Any:
+def _conversation_features(tools: bool) -> Any:
     features, value, several = _types()
-    text = value("string")
-    messages = several({"role": text, "content": text})
-    return features({"messages": messages, "sources": several(text)})
+    columns = {"messages": messages_type(tools), "sources": several(value("string"))}
+    return features({**columns, **tools_type(tools)})
 
 
-def _episode_features() -> Any:
+def _episode_features(tools: bool) -> Any:
     features, value, several = _types()
     text, number = value("string"), value("float64")
-    columns = {"messages": several({"role": text, "content": text}), "advantages": several(number)}
+    columns = {"messages": messages_type(tools), "advantages": several(number)}
     columns |= {"task": text, "reward": number, "success": value("bool")}
     ids = several(several(value("int64")))
-    return features({**columns, "token_ids": ids, "logprobs": several(several(number))})
+    columns |= {"token_ids": ids, "logprobs": several(several(number)), **tools_type(tools)}
+    return features(columns)
 
 
 def _types() -> tuple[Any, Any, Any]:

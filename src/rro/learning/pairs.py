@@ -13,10 +13,11 @@ from typing import Annotated, Any
 from annotated_types import Ge, Le
 
 from rro.chat_rows import check_keys, messages
+from rro.chat_rows import with_tools as read_tools
 from rro.codec import first_problem, from_plain
 from rro.errors import DataError
 from rro.jsonl import read_rows
-from rro.learning.row_files import write_rows
+from rro.learning.row_files import messages_type, tools_type, with_tools, write_rows
 from rro.types import Message, PairKind, PreferencePair, ProcessReward, Source
 
 _SIDES = ("prompt", "chosen", "rejected")
@@ -25,6 +26,7 @@ _KNOWN = frozenset(
     (
         *_SIDES,
         *_COLUMNS,
+        "tools",
         *(f"{side}_{column}" for side in _SIDES for column in ("sources", "token_ids")),
         *(
             f"{side}_{column}"
@@ -55,7 +57,7 @@ def to_row(pair: PreferencePair) -> dict[str, Any]:
         row[f"{side}_token_ids"] = [
             list(m.token_ids) if m.token_ids is not None else None for m in turns
         ]
-    return row
+    return with_tools(row, pair.prompt)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def from_row(row: Any, place: str = "pair") -> PreferencePair:
         )
     check_keys(row, _KNOWN, place)
     prompt, chosen, rejected = (_messages(row, side, place) for side in _SIDES)
+    prompt = read_tools(prompt, row, place)
     if differs := _same(chosen, rejected):
         raise DataError(f"{place}: chosen and rejected have the same {differs}: remove the row")
     try:
@@ -151,21 +154,21 @@ def write_pairs(rows: Iterable[dict[str, Any]], lines: Path) -> int:
     return write_rows(rows, lines, features)
 
 
-def features() -> Any:
-    """The columns' types, as `datasets` names them."""
+def features(tools: bool) -> Any:
+    """The columns' types, as `datasets` names them; with `tools`, of rows that call them."""
     from datasets import Features, List, Value
 
     text, number, count = Value("string"), Value("float64"), Value("int64")
     kinds = (text, count, text, text, count, number)
     columns: dict[str, Any] = dict(zip(_COLUMNS, kinds, strict=True))
     for side in _SIDES:
-        columns[side] = List({"role": text, "content": text})
+        columns[side] = messages_type(tools)
         columns[f"{side}_sources"] = List(text)
         columns[f"{side}_token_ids"] = List(List(count))
     for side in _SIDES[1:]:
         columns |= {f"{side}_reward": number, f"{side}_outcomes": List(number), f"{side}_n": count}
         columns |= {f"{side}_exact": Value("bool"), f"{side}_pricing_policy": text}
-    return Features(columns)
+    return Features({**columns, **tools_type(tools)})
 
 
 def read_pairs(path: Path) -> Iterator[PreferencePair]:

@@ -5,43 +5,68 @@ Knows no kind of row."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rro import files
 from rro.files import replacing
+from rro.tool_calls import tools_of
+from rro.types import Message
 
 _ROWS = 512  # in memory while a table is written
 
 
-def write_rows(rows: Iterable[dict[str, Any]], lines: Path, features: Callable[[], Any]) -> int:
+def messages_type(tools: bool) -> Any:
+    """The type of a column of messages: role and content; JSON where messages call tools."""
+    from datasets import Json, List, Value
+
+    text = Value("string")
+    return List(Json()) if tools else List({"role": text, "content": text})
+
+
+def tools_type(tools: bool) -> dict[str, Any]:
+    """The column of the tools' schemas, where there are tools."""
+    from datasets import Json, List
+
+    return {"tools": List(Json())} if tools else {}
+
+
+def with_tools(row: dict[str, Any], messages: Sequence[Message]) -> dict[str, Any]:
+    """A row with the schemas that its conversation offers, in TRL's column `tools`."""
+    schemas = tools_of(messages)
+    return {**row, "tools": schemas} if schemas else row
+
+
+def write_rows(rows: Iterable[dict[str, Any]], lines: Path, features: Callable[[bool], Any]) -> int:
     """Write rows to `lines` (.jsonl) and to the same name in .parquet, each complete or absent;
     returns how many. Only some hundred rows are in memory at a time.
 
     `features` gives the columns' types (`datasets.Features`), so that a column without values (no
-    token ids, say) has the same type in every file."""
-    count = 0
+    token ids, say) has the same type in every file; with or without tools, as the rows are."""
+    count, tools = 0, False
     with replacing(lines) as file:
         for row in rows:
             file.write(json.dumps(row) + "\n")
-            count += 1
+            count, tools = count + 1, tools or "tools" in row
     table = lines.with_suffix(".parquet")
     if count:
-        _write_parquet(lines, Path(f"{table}.partial"), features().arrow_schema)
+        _write_parquet(lines, Path(f"{table}.partial"), features(tools))
         files.replace(Path(f"{table}.partial"), table)
     else:
         table.unlink(missing_ok=True)
     return count
 
 
-def _write_parquet(lines: Path, table: Path, schema: Any) -> None:
+def _write_parquet(lines: Path, table: Path, features: Any) -> None:
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
+    schema = features.arrow_schema
     with lines.open("rb") as file, ParquetWriter(table, schema) as writer:
         while batch := list(islice(file, _ROWS)):
-            writer.write_table(
-                pyarrow.Table.from_pylist([json.loads(line) for line in batch], schema)
-            )
+            rows = [json.loads(line) for line in batch]
+            if "tools" in features:
+                rows = [features.encode_example(row) for row in rows]
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema))

@@ -75,7 +75,7 @@ def preference_rows(chat: ChatFormat, pairs: Sequence[PreferencePair], max_lengt
         if chosen == rejected:
             raise DataError(
                 f"a pair of task {pair.task!r} has the same tokens on both sides: "
-                f"{pair.chosen[-1].content[:60]!r}"
+                f"{pair.chosen[-1].text[:60]!r}"
             )
         rows.append(
             {

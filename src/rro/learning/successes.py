@@ -29,7 +29,7 @@ def shortest(successes: Iterable[Success], per_task: int) -> list[Success]:
     short ones, those that came first. Tasks in the order in which they came, shortest first."""
     by_task: dict[str, dict[tuple[str, ...], Success]] = {}
     for success in successes:
-        text = tuple(message.content for message in success.messages)
+        text = tuple(message.text for message in success.messages)
         by_task.setdefault(success.task, {}).setdefault(text, success)
     return [
         success

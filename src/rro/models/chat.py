@@ -4,70 +4,44 @@ A conversation is encoded piece by piece: the text that the template puts around
 answer. A sampled answer keeps exactly its sampled ids, so training sees what was sampled, and a
 longer history always begins with the ids of the shorter one. That needs a prefix-preserving
 template (the text of a longer conversation begins with that of the shorter one); others are
-refused. The template is rendered a second time with placeholders, which says what is its own text
-and what is a message's: control tokens come from its own text alone.
+refused. Control tokens come from the template's own text alone (rro.models.rendering).
 
 Knows a Transformers tokenizer and its chat template, not models."""
 
 from __future__ import annotations
 
-import re
-import secrets
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2 import TemplateError
 
 from rro.errors import UsageError
+from rro.models.call_markup import read_calls
 from rro.models.control_tokens import ControlTokens
-from rro.types import Message, Source
+from rro.models.rendering import CallSupport, Rendering
+from rro.tool_calls import tool_calls, tools_of
+from rro.types import Message, Source, ToolCall
 
-# For models from scratch: two special tokens a message. ChatML needs a role name and two newlines,
-# too.
-TINY_TEMPLATE = (
-    "{{- bos_token }}"
-    "{%- for message in messages %}"
-    "{{- '<|' + message['role'] + '|>' }}"
-    "{%- if message['role'] == 'assistant' %}"
-    "{%- generation %}{{- message['content'] + eos_token }}{%- endgeneration %}"
-    "{%- else %}{{- message['content'] + eos_token }}{%- endif %}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
-)
-
-# Renders the same as SmolLM2-Instruct's own template, with its default system message, and marks
-# the answers.
-SMOLLM2_TEMPLATE = (
-    "{%- if messages and messages[0]['role'] != 'system' %}"
-    "{{- '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
-    "trained by Hugging Face<|im_end|>\n' }}"
-    "{%- endif %}"
-    "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message['role'] + '\n' }}"
-    "{%- if message['role'] == 'assistant' %}"
-    "{%- generation %}{{- message['content'] + '<|im_end|>' }}{%- endgeneration %}"
-    "{%- else %}{{- message['content'] + '<|im_end|>' }}{%- endif %}"
-    "{{- '\n' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
-)
-
-# The date for templates that print one: prompts stay the same past midnight and on resuming.
-_DATE = {
-    "%d": "26",
-    "%b": "Jul",
-    "%B": "July",
-    "%m": "07",
-    "%Y": "2024",
-    "%y": "24",
-    "%A": "Friday",
-    "%a": "Fri",
-}
-_FIXED_DATE = "{%- macro strftime_now(format) %}{{- format PARTS }}{%- endmacro %}".replace(
-    "PARTS", " ".join(f"| replace('{code}', '{text}')" for code, text in _DATE.items())
+_PROBE_TOOLS = json.dumps(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": name,
+                "description": "Answers.",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"argument": {"type": "string", "description": "A text."}},
+                    "required": ["argument"],
+                },
+            },
+        }
+        for name in ("probe_tool", "probe_other")
+    ]
 )
 _PROBE = ("Name one rule.", "Rule seven.", "What comes next?", "Rule eight.", "And then?")
 
@@ -94,8 +68,26 @@ class _State:
 
 
 _EMPTY = _State("", (), (), "")
-# a content as a template may treat it: its role, the white space around it, and whether it is blank
-_Shape = tuple[str, str, str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Closing:
+    """What the template writes after an answer: the text, the ids up to the end-of-turn token
+    (which the policy samples), and the remaining ids (which the template adds)."""
+
+    text: str
+    ids: tuple[int, ...]
+    rest: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _CallForm:
+    """How a template writes an answer with tool calls: a `sample` of it, the ids of the control
+    tokens in that, and what it writes after it."""
+
+    sample: str
+    ids: frozenset[int]
+    closing: _Closing
 
 
 class ChatFormat:
@@ -115,24 +107,22 @@ class ChatFormat:
             raise UsageError(
                 f"{self._name} has no chat template: name a Jinja file in model.chat_template"
             )
-        template = str(tokenizer.get_chat_template())
-        self._template = _FIXED_DATE + template if "strftime_now" in template else template
         self._states: OrderedDict[tuple[tuple[Message, ...], bool], _State] = OrderedDict()
-        self._skeletons: OrderedDict[tuple[tuple[_Shape, ...], bool], list[str]] = OrderedDict()
         self._cached, self._lock = cached, threading.RLock()
         self._control = ControlTokens(tokenizer)
-        self._placeholder = f"rro{secrets.token_hex(8)}x"
-        # What the template writes after an answer: the text, the ids up to the end-of-turn token
-        # (which the policy samples), and the remaining ids (which the template adds).
+        self._template = Rendering(tokenizer, self._name, cached)
         self._leads: tuple[str, ...] = ()
-        self._closing_text, self._closing, self._rest = self._learn_closing()
-        self.end_of_turn = self._closing[-1]
+        self._closing = self._learn_closing()
+        self.end_of_turn = self._closing.ids[-1]
         end = self._control.name(self.end_of_turn)
         spaced = self._control.adds_space(self.end_of_turn)
         self._leads = tuple(end + letter for letter in "\n0a.") if spaced else (end,)
+        template = self._template.template
         in_template = {id_ for text, id_ in self._control.texts.items() if text in template}
         rendered = self._control.ids.intersection(self._check_probe())
-        self.end_ids = self._control.special | in_template | rendered | frozenset(ends)
+        self._ends = self._control.special | in_template | rendered | frozenset(ends)
+        self._calls = self._learn_calls()
+        self.end_ids = self._ends - (self._calls.ids if self._calls else frozenset())
 
     def encode(self, messages: Sequence[Message], add_generation_prompt: bool) -> Encoded:
         """The conversation as ids, with the beginning of the next answer if
@@ -142,6 +132,8 @@ class ChatFormat:
         Raises UsageError if the template drops, rewrites or refuses one of the messages."""
         if not messages:
             raise UsageError("a conversation needs at least one message")
+        if messages[0].tools:
+            self._check_tools(messages[0].tools)
         with self._lock:
             state = self._state(tuple(messages), add_generation_prompt)
         return Encoded(list(state.ids), list(state.mask))
@@ -152,14 +144,54 @@ class ChatFormat:
             self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
 
-    def cut(self, ids: Sequence[int]) -> tuple[int, bool]:
+    def cut(self, ids: Sequence[int], tools: bool = False) -> tuple[int, bool]:
         """How many of the sampled `ids` make the message, and whether it ends there: with the first
         end-of-turn token, or before another control token, which would stay in the history unseen
-        by the environment."""
+        by the environment. Those of tool calls belong to it where the conversation offers `tools`.
+        """
+        ends, kept = (self.end_ids if tools else self._ends), {self.end_of_turn}
+        if tools and self._calls is not None:
+            kept.add(self._calls.closing.ids[-1])
         for number, id_ in enumerate(ids):
-            if id_ in self.end_ids:
-                return number + (id_ == self.end_of_turn), True
+            if id_ in ends:
+                return number + (id_ in kept), True
         return len(ids), False
+
+    def answer(
+        self, messages: Sequence[Message], ids: tuple[int, ...], text: str | None = None
+    ) -> Message:
+        """The message that was sampled after `messages`: its ids, and what it says and calls.
+        `text` is its text where a stop string ended it."""
+        said = self.decode(ids) if text is None else text
+        if not messages[0].tools:
+            return Message("assistant", said, Source.POLICY, ids)
+        written = text if text is not None else self._with_markup(ids)
+        sample = self._calls.sample if self._calls is not None else ""
+        content, found = read_calls(self.tokenizer, sample, written, tools_of(messages))
+        calls = tool_calls(found)
+        return Message("assistant", content if calls else said, Source.POLICY, ids, calls)
+
+    def _with_markup(self, ids: Sequence[int]) -> str:
+        """The text of sampled ids, with special tokens, up to the end."""
+        inside = [id_ for id_ in ids if id_ not in self.end_ids]
+        return str(
+            self.tokenizer.decode(
+                inside, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def _check_tools(self, tools: str) -> None:
+        """Raises UsageError for schemas that the template cannot show safely."""
+        if self._calls is None:
+            raise UsageError(
+                f"the chat template of {self._name} has no tool calls: name another template in "
+                "model.chat_template, or an environment without tools"
+            )
+        forged = [text for text in self._control.texts if text in tools]
+        if forged:
+            raise UsageError(
+                f"the tools' descriptions contain {forged[0]!r}, a control token of {self._name}"
+            )
 
     def _state(self, messages: tuple[Message, ...], prompt: bool) -> _State:
         if not messages and not prompt:
@@ -175,7 +207,7 @@ class ChatFormat:
 
     def _extend(self, messages: tuple[Message, ...], prompt: bool) -> _State:
         """The state after `messages`, from that of the longest beginning that ends in an answer."""
-        text = self._render(messages, prompt)
+        text = self._template.render(messages, prompt)
         answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
         answered = bool(answers) and answers[-1] == len(messages) - 1 and not prompt
         end = len(messages) - 1 if answered else answers[-1] + 1 if answers else 0
@@ -197,60 +229,27 @@ class ChatFormat:
 
     def _new_text(self, text: str, start: int, messages: Sequence[Message], prompt: bool) -> str:
         """The rendered `text` from `start` on, with the control tokens of the template's own text
-        protected. Raises UsageError unless it is the template's text around the contents of
-        `messages`, in order."""
-        pieces, at, new = self._skeleton(messages, prompt), 0, []
-        contents = [content for message in messages if (content := message.content.strip())]
-        for number, own in enumerate(pieces):
-            content = contents[number] if number < len(contents) else ""
-            if not text.startswith(own, at) or not text.startswith(content, at + len(own)):
-                spoken = [message for message in messages if message.content.strip()]
-                raise self._rewritten([*spoken, messages[-1]][min(number, len(spoken))])
-            middle, end = at + len(own), at + len(own) + len(content)
+        protected."""
+        at, new = 0, list[str]()
+        for own, said in self._template.pieces(text, messages, prompt):
+            middle, end = at + len(own), at + len(own) + len(said)
             new.append(self._control.protect(text[max(at, start) : max(middle, start)]))
             new.append(text[max(middle, start) : max(end, start)])
             at = end
-        if at != len(text):
-            raise self._rewritten(messages[-1])
         return "".join(new)
-
-    def _skeleton(self, messages: Sequence[Message], prompt: bool) -> list[str]:
-        """The template's own text before, between and after contents that are not blank: what it
-        renders around placeholders for them, which have the white space that they have."""
-        shapes = tuple(map(_shape, messages))
-        pieces = self._skeletons.get((shapes, prompt))
-        if pieces is not None:
-            self._skeletons.move_to_end((shapes, prompt))
-            return pieces
-        chat = [
-            {"role": role, "content": f"{left}{'' if blank else self._mark(number)}{right}"}
-            for number, (role, left, right, blank) in enumerate(shapes)
-        ]
-        parts = re.split(f"{self._placeholder}(\\d+)x", self._render_chat(chat, prompt))
-        expected = [str(number) for number, shape in enumerate(shapes) if not shape[3]]
-        for wanted, found in zip(expected, [*parts[1::2], *[""] * len(expected)], strict=False):
-            if wanted != found:
-                raise self._rewritten(messages[int(wanted)])
-        if len(parts) // 2 > len(expected):
-            raise self._rewritten(messages[-1])
-        self._skeletons[shapes, prompt] = parts[::2]
-        if len(self._skeletons) > self._cached:
-            self._skeletons.popitem(last=False)
-        return parts[::2]
-
-    def _mark(self, number: int) -> str:
-        return f"{self._placeholder}{number}x"
-
-    def _rewritten(self, message: Message) -> UsageError:
-        return UsageError(
-            f"the chat template of {self._name} drops or rewrites the {message.role} message "
-            f"{message.content[:40]!r}: name another template in model.chat_template"
-        )
 
     def _answer(
         self, message: Message, before: _State, text: str
     ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-        if not text.endswith(self._closing_text):
+        closing = self._closing
+        if message.tool_calls:
+            if self._calls is None:
+                raise UsageError(
+                    f"the chat template of {self._name} has no tool calls: name another template "
+                    "in model.chat_template"
+                )
+            closing = self._calls.closing
+        if not text.endswith(closing.text):
             raise UsageError(
                 f"the chat template of {self._name} ends answers in different ways: name another "
                 "template in model.chat_template"
@@ -263,12 +262,12 @@ class ChatFormat:
             )
         if message.token_ids is None:
             ids = self._following(before.tail, text)
-            own, added = ids[: len(ids) - len(self._rest)], self._rest
-        elif message.token_ids[-1:] == (self.end_of_turn,):
-            own, added = message.token_ids, self._rest
+            own, added = ids[: len(ids) - len(closing.rest)], closing.rest
+        elif message.token_ids[-1:] == closing.ids[-1:]:
+            own, added = message.token_ids, closing.rest
         else:
             # cut at its length limit or at a stop string: no end-of-turn token was sampled
-            own, added = message.token_ids, self._closing + self._rest
+            own, added = message.token_ids, closing.ids + closing.rest
         return own + added, (trained,) * len(own) + (False,) * len(added)
 
     def _following(self, tail: str, text: str) -> tuple[int, ...]:
@@ -283,31 +282,20 @@ class ChatFormat:
                 return tuple(both[len(before) :])
         return tuple(self._control.encode(text))
 
-    def _render(self, messages: Sequence[Message], prompt: bool) -> str:
-        return self._render_chat([message.chat() for message in messages], prompt)
-
-    def _render_chat(self, chat: list[dict[str, str]], prompt: bool) -> str:
-        try:
-            text = self.tokenizer.apply_chat_template(
-                chat, chat_template=self._template, tokenize=False, add_generation_prompt=prompt
-            )
-        except TemplateError as error:
-            roles = ", ".join(message["role"] for message in chat)
-            raise UsageError(
-                f"the chat template of {self._name} refuses the roles {roles}: {error}"
-            ) from error
-        return str(text)
-
-    def _learn_closing(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    def _learn_closing(self) -> _Closing:
         question, answer = Message("user", _PROBE[0]), Message("assistant", _PROBE[1])
-        before, after = self._render([question], True), self._render([question, answer], False)
+        render = self._template.render
+        before, after = render([question], True), render([question, answer], False)
         opening, separator, closing = after.removeprefix(before).partition(answer.content)
         if not after.startswith(before) or not separator or opening.strip():
             raise UsageError(
                 f"the chat template of {self._name} is not prefix-preserving (its answers do not "
                 "follow its generation prompt): name another template in model.chat_template"
             )
-        told = self._control.protect(before + opening) + answer.content
+        return self._closing_of(self._control.protect(before + opening) + answer.content, closing)
+
+    def _closing_of(self, told: str, closing: str) -> _Closing:
+        """What the template writes after an answer, `told` being the protected text before it."""
         closing = self._control.protect(closing)
         ids = self._following(self._control.tail(told), closing)
         end = next((number for number, id_ in enumerate(ids) if id_ in self._control.special), None)
@@ -316,7 +304,51 @@ class ChatFormat:
                 f"the chat template of {self._name} does not end an answer with a special token, "
                 "so the policy could not end its turn: name another template in model.chat_template"
             )
-        return closing, tuple(ids[: end + 1]), tuple(ids[end + 1 :])
+        return _Closing(closing, tuple(ids[: end + 1]), tuple(ids[end + 1 :]))
+
+    def _learn_calls(self) -> _CallForm | None:
+        """How the template writes tool calls; None if it writes none."""
+        question = Message("user", _PROBE[0], tools=_PROBE_TOOLS)
+        call = ToolCall("probe_tool", json.dumps({"argument": _PROBE[1]}), "probecall")
+        answer = Message("assistant", "", tool_calls=(call,))
+        before, after = (
+            self._try([question], True),
+            self._try([question, answer], False),
+        )
+        sample, value, closing = after.removeprefix(before).rpartition(_PROBE[1])
+        if not before or not after.startswith(before) or "probe_tool" not in sample:
+            return None
+        end = self._end_of_calls(closing)
+        if end < 0:
+            return None
+        own = self._control.protect(sample + value + closing[:end])
+        ids = self._control.ids.intersection(self._control.encode(own))
+        several = replace(answer, tool_calls=(call, replace(call, name="probe_other")))
+        self._template.calls = CallSupport(
+            content=_PROBE[3] in self._try([question, replace(answer, content=_PROBE[3])], False),
+            parallel="probe_other" in self._try([question, several], False),
+        )
+        told = self._control.protect(before + sample + value + closing[:end])
+        return _CallForm(sample, frozenset(ids), self._closing_of(told, closing[end:]))
+
+    def _end_of_calls(self, closing: str) -> int:
+        """Where the end-of-turn token is in what follows the last call: the usual one, or else the
+        first special token; -1 if there is none."""
+        special = [
+            text for text, id_ in self._control.texts.items() if id_ in self._control.special
+        ]
+        usual = [text for text, id_ in self._control.texts.items() if id_ == self.end_of_turn]
+        for texts in (usual, special):
+            places = [place for text in texts if (place := closing.find(text)) >= 0]
+            if places:
+                return min(places)
+        return -1
+
+    def _try(self, messages: Sequence[Message], prompt: bool) -> str:
+        try:
+            return self._template.render(messages, prompt)
+        except UsageError:
+            return ""
 
     def _check_probe(self) -> list[int]:
         """The ids of two conversations. Refuses a template now that the first long conversation
@@ -334,10 +366,3 @@ class ChatFormat:
             if not isinstance(error.__cause__, TemplateError):
                 raise
         return ids
-
-
-def _shape(message: Message) -> _Shape:
-    content = message.content
-    core = content.strip()
-    start = content.find(core) if core else len(content)
-    return message.role, content[:start], content[start + len(core) :], not core

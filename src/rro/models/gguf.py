@@ -29,7 +29,7 @@ from transformers.utils import logging as hf_logging
 
 from rro.errors import UsageError, reason_of
 from rro.files import publish
-from rro.models.chat import SMOLLM2_TEMPLATE
+from rro.models.templates import SMOLLM2_TEMPLATE
 from rro.models.gguf_header import GgufHeader, read_header
 
 log = logging.getLogger(__name__)

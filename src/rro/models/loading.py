@@ -28,9 +28,9 @@ from transformers.utils import logging as hf_logging
 
 from rro.config import ModelConfig, TinyConfig
 from rro.errors import UsageError, reason_of
-from rro.models.chat import TINY_TEMPLATE
 from rro.models.gguf import gguf_folder, smollm2_folder
 from rro.models.gguf_header import is_gguf
+from rro.models.templates import TINY_TEMPLATE
 
 TINY_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
@@ -267,7 +267,7 @@ def _load_tokenizer(config: ModelConfig, source: str) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     stored = tokenizer.init_kwargs.get("text_tokens")
-    if stored is None and tokenizer.chat_template == TINY_TEMPLATE:
+    if stored is None and tokenizer.chat_template.startswith("{{- bos_token }}"):
         # of a version that did not write down which added tokens are phrases
         stored = [str(t) for t in tokenizer.added_tokens_decoder.values() if not t.special]
     tokenizer.init_kwargs["text_tokens"] = sorted({*(stored or ()), *config.text_tokens})

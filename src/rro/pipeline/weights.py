@@ -61,7 +61,8 @@ def make_base(run: Run, conversations: Sequence[Conversation]) -> Path | None:
     if rank() == 0 and not folder.exists():
         from rro.models.loading import build_tiny
 
-        texts = [message.content for turns in conversations for message in turns]
+        messages = [message for turns in conversations for message in turns]
+        texts = [m.text for m in messages] + [m.tools for m in messages if m.tools]
         partial = folder.with_name("base.partial")
         build_tiny(run.config.model.tiny, texts, run.config.seed, partial)
         publish(partial, folder)

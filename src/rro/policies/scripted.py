@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from rro.seeds import derive_seed
 from rro.types import Completion, Message, SamplingParams, Source, Usage
 
-Script = Callable[[Sequence[Message], random.Random], str]
+Script = Callable[[Sequence[Message], random.Random], str | Message]
+"""Answers a conversation, with a text or with a message that calls tools."""
 
 
 class ScriptedPolicy:
@@ -33,13 +35,16 @@ class ScriptedPolicy:
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
         """Call the script `n` times; `params` are ignored."""
-        words = sum(len(message.content.split()) for message in messages)
+        words = sum(len(message.text.split()) for message in messages)
         return [self._one(messages, words, derive_seed(seed, index)) for index in range(n)]
 
     def _one(self, messages: Sequence[Message], words: int, seed: int) -> Completion:
-        text = self._script(messages, random.Random(seed))
-        usage = Usage(policy_calls=1, prompt_tokens=words, generated_tokens=len(text.split()))
-        return Completion(Message("assistant", text, self._source), "stop", self.name, usage)
+        said = self._script(messages, random.Random(seed))
+        message = said if isinstance(said, Message) else Message("assistant", said)
+        message = replace(message, source=self._source)
+        words_said = len(message.text.split())
+        usage = Usage(policy_calls=1, prompt_tokens=words, generated_tokens=words_said)
+        return Completion(message, "stop", self.name, usage)
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -52,10 +52,10 @@ def _taken(node: Node) -> Iterator[Message]:
     """The actions of the rollouts that began above a node and came through it."""
     above, texts = node, list[str]()
     while above.parent is not None:
-        texts, above = [above.action.content, *texts], above.parent
+        texts, above = [above.action.text, *texts], above.parent
         for rollout in above.rollouts.values():
             steps = rollout.steps[: len(texts)]
-            if [step.action.content for step in steps] == texts:
+            if [step.action.text for step in steps] == texts:
                 yield steps[-1].action
 
 

@@ -53,7 +53,7 @@ def build(exploration: Exploration, explored: Explored, intern: Intern) -> TaskV
         "finished": explored.end is not None,
         "cut": end.get("cut", False),
         "seconds": end.get("seconds"),
-        "opening": [[message.role, intern(message.content)] for message in tree.root.opening],
+        "opening": [[message.role, intern(message.text)] for message in tree.root.opening],
         "nodes": [
             _node(node, numbers, sides, explored.advantages, intern) for node in nodes.values()
         ],
@@ -134,7 +134,7 @@ def _step(step: Step, advantage: float | None, intern: Intern) -> list[Any]:
     page's `stepOf` reads it."""
     action = step.action
     return [
-        intern(action.content),
+        intern(action.text),
         intern(step.observation),
         int(step.invalid),
         action.source,
@@ -181,9 +181,7 @@ def _side(row: Mapping[str, Any], side: str, tree: Tree) -> Node | None:
         ),
     )
     candidates = path[row["step"] - 1].children
-    return next(
-        (c for c in candidates if c.action.content == text and c.estimate == estimate), None
-    )
+    return next((c for c in candidates if c.action.text == text and c.estimate == estimate), None)
 
 
 def _listed(

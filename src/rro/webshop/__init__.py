@@ -19,9 +19,9 @@ from rro.types import Message, Task
 from rro.webshop.catalogue import Catalogue, RawCatalogue, build_catalogue, file_hashes, load_raw
 from rro.webshop.environment import (
     INSTRUCTION,
+    TOOL_INSTRUCTION,
     WebShopEnvironment,
-    action_text,
-    parse_action,
+    actions_of,
 )
 from rro.webshop.expert import WebShopExpert
 from rro.webshop.goals import GoalSet, draw_goals, split_goals
@@ -42,7 +42,7 @@ class WebShopBenchmark(Benchmark):
     """A shop with its goals. All episodes share it read-only.
 
     `splits` lists the indices of goals by split; `instruction` is the opening message ("" for
-    none); `provenance` describes the data, for the run folder. `all_or_nothing` as for
+    none); `provenance` describes the data, for the run folder. `all_or_nothing` and `tools` as for
     `WebShopEnvironment`.
     """
 
@@ -57,7 +57,9 @@ class WebShopBenchmark(Benchmark):
         provenance: Mapping[str, Any] | None = None,
         *,
         all_or_nothing: bool = False,
+        tools: bool = False,
     ) -> None:
+        self._tools = tools
         self._all_or_nothing = all_or_nothing
         self.pages, self._splits, self._instruction = pages, splits, instruction
         self._provenance = dict(provenance or {})
@@ -84,19 +86,22 @@ class WebShopBenchmark(Benchmark):
     def make(self) -> WebShopEnvironment:
         """A new environment on this shop."""
         return WebShopEnvironment(
-            self.pages, self._instruction, all_or_nothing=self._all_or_nothing
+            self.pages,
+            self._instruction,
+            all_or_nothing=self._all_or_nothing,
+            tools=self._tools,
         )
 
     def action_of(self, message: Message) -> str:
         """The action as the shop reads it, such as "click[buy now]"; "" for one that it cannot
         read."""
-        parsed = parse_action(action_text(message.content) or "")
-        return "{}[{}]".format(*parsed) if parsed else ""
+        actions = (action for action in actions_of(message) if action is not None)
+        return "\n".join(f"{word}[{argument}]" for word, argument in actions)
 
     def expert(self, task: Task, noise: float = 0.0, seed: int = 0) -> Agent:
         """A scripted buyer that knows the task's goal (see `WebShopExpert`)."""
         goal = self.goals.goals[task.data]
-        return WebShopExpert(goal, self.catalogue[goal.asin].query, noise, seed)
+        return WebShopExpert(goal, self.catalogue[goal.asin].query, noise, seed, tools=self._tools)
 
     def provenance(self) -> Mapping[str, Any]:
         """Hashes of the data, price seed, and kind and number of goals."""
@@ -119,12 +124,16 @@ def open_webshop(options: WebShopOptions) -> WebShopBenchmark:
     origin |= {"catalogue": options.catalogue, "price_seed": options.price_seed}
     if options.reward != "score":
         origin["reward"] = options.reward
+    if options.tools:
+        origin["tools"] = True
+    instruction = TOOL_INSTRUCTION if options.tools else INSTRUCTION
     return WebShopBenchmark(
         Pages(catalogue, goals, options.results_per_page, options.show_attributes),
         split_goals(goals, folder),
-        INSTRUCTION if options.system is None else options.system,
+        instruction if options.system is None else options.system,
         origin,
         all_or_nothing=options.reward == "success",
+        tools=options.tools,
     )
 
 

@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from rro.environments.base import Environment
+from rro.environments.tools import Tool, carry_out
 from rro.errors import UsageError
 from rro.seeds import derive_seed
-from rro.types import Message, StepResult, Task
+from rro.types import Message, StepResult, Task, ToolCall
 from rro.webshop.analysis import QueryError
 from rro.webshop.pages import SECTIONS, Page, Pages, Session, address_page
 from rro.webshop.reward import purchase_reward
@@ -34,6 +35,13 @@ You have at most ten turns.
 Write exactly in this form:
 Thought: your reasoning
 Action: the action"""
+TOOL_INSTRUCTION = """\
+You are buying a product in a web shop for someone else. Their instruction stands at the top of \
+every page. In each turn you see the text of the current page, its parts separated by [SEP], and \
+you call one tool: search looks for products; click presses a button, opens a product by its id, \
+or chooses an option.
+Open a product that fits, choose the options that the instruction asks for, then click Buy Now. \
+You have at most ten turns."""
 ACKNOWLEDGEMENT = "OK"
 PREFIX = "Observation:\n"
 INVALID_FORMAT = "Observation: Invalid format. The input must contains 'Action: '"
@@ -59,17 +67,36 @@ def parse_action(action: str) -> tuple[str, str] | None:
     return None if start < 0 else (line[:start], line[start + 1 : end].lower())
 
 
+def actions_of(message: Message) -> list[tuple[str, str] | None]:
+    """What an agent's message does, as `parse_action` says it; of each tool call where it has
+    some."""
+    if not message.tool_calls:
+        return [parse_action(action_text(message.content) or "")]
+    return [_called(call) for call in message.tool_calls]
+
+
+def _called(call: ToolCall) -> tuple[str, str] | None:
+    argument = (call.values() or {}).get({"search": "query", "click": "element"}.get(call.name, ""))
+    return (call.name, argument.lower()) if isinstance(argument, str) else None
+
+
 class WebShopEnvironment(Environment):
     """One visit to the shop of `pages`.
 
     `instruction` is the opening message with the rules; if it is "", neither it nor the "OK" is
-    sent. With `all_or_nothing`, a purchase earns 1 where all fits, else 0. The state is a
-    `Session`, so snapshots cost nothing.
+    sent. With `all_or_nothing`, a purchase earns 1 where all fits, else 0. With `tools`, the agent
+    calls them instead of writing text. The state is a `Session`, so snapshots cost nothing.
     """
 
     def __init__(
-        self, pages: Pages, instruction: str = INSTRUCTION, *, all_or_nothing: bool = False
+        self,
+        pages: Pages,
+        instruction: str = INSTRUCTION,
+        *,
+        all_or_nothing: bool = False,
+        tools: bool = False,
     ) -> None:
+        self._with_tools = tools
         self._pages, self._all_or_nothing = pages, all_or_nothing
         self._instruction = instruction
         self._enter(Session(goal=0))
@@ -84,6 +111,8 @@ class WebShopEnvironment(Environment):
         if type(goal) is not int or not 0 <= goal < len(self._pages.goals.goals):
             raise UsageError(f"task {task.id}: {goal!r} is not the index of a WebShop goal")
         self._enter(Session(goal=goal, seed=seed))
+        if self._with_tools:
+            return (Message("user", f"{self._instruction}\n\n{self._page.text}".strip()),)
         observation = Message("user", PREFIX + self._page.text)
         if not self._instruction:
             return (observation,)
@@ -96,11 +125,33 @@ class WebShopEnvironment(Environment):
     def step(self, action: Message) -> StepResult:
         """Carry out the action of an agent's answer. The reward, in [0, 1], comes with the
         purchase, which ends the episode."""
+        if self._with_tools:
+            return carry_out(self.tools(), action)
         text = action_text(action.content)
         if text is None:
             return StepResult(INVALID_FORMAT, invalid=True)
         result = self.act(text)
         return replace(result, observation=PREFIX + result.observation)
+
+    def tools(self) -> Sequence[Tool]:
+        """`search` and `click`, where the environment was made with tools."""
+        return (self.search, self.click) if self._with_tools else ()
+
+    def search(self, query: str) -> StepResult:
+        """Look for products.
+
+        Args:
+            query: The keywords, separated by spaces.
+        """
+        return self._do("search", query.partition("\n")[0].lower())
+
+    def click(self, element: str) -> StepResult:
+        """Press a button, open a product by its id, or choose an option.
+
+        Args:
+            element: The name of what to click, as it stands on the page.
+        """
+        return self._do("click", element.lower())
 
     def snapshot(self) -> Session:
         """The whole state of the visit, an immutable value."""
@@ -123,9 +174,14 @@ class WebShopEnvironment(Environment):
         of a purchase has asin, options, price in dollars, and the parts of the reward (`account`).
         """
         parsed = parse_action(action)
+        if parsed is None:
+            return StepResult(self._page.text, invalid=True)
+        return self._do(*parsed, random_seed)
+
+    def _do(self, word: str, argument: str, random_seed: int | None = None) -> StepResult:
         try:
-            after = parsed and self._next(*parsed, random_seed)
-            if not after:
+            after = self._next(word, argument, random_seed) if argument else None
+            if after is None:
                 return StepResult(self._page.text, invalid=True)
             if after.page == "done":
                 return self._buy(after)

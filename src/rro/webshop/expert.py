@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rro.seeds import derive_seed
+from rro.tool_calls import tool_calls
 from rro.types import Completion, Message, SamplingParams, Source, Usage
-from rro.webshop.environment import PREFIX, action_text, parse_action
+from rro.webshop.environment import PREFIX, actions_of
 from rro.webshop.goals import Goal
 from rro.webshop.pages import SEPARATOR
 
@@ -48,8 +49,12 @@ class WebShopExpert:
     1 - noise. `seed` selects among its possible choices.
     """
 
-    def __init__(self, goal: Goal, query: str, noise: float = 0.0, seed: int = 0) -> None:
-        """`query` is the kind of product that `goal` asks for."""
+    def __init__(
+        self, goal: Goal, query: str, noise: float = 0.0, seed: int = 0, *, tools: bool = False
+    ) -> None:
+        """`query` is the kind of product that `goal` asks for. With `tools`, it calls them instead
+        of writing text."""
+        self._tools = tools
         self.name = f"webshop-expert(noise={noise:g})"
         self._goal, self._query, self._noise, self._seed = goal, query, noise, seed
 
@@ -57,15 +62,22 @@ class WebShopExpert:
         self, messages: Sequence[Message], n: int, params: SamplingParams, seed: int
     ) -> list[Completion]:
         """`n` answers, as `Agent.sample`; `params` are ignored."""
-        history = "\x1e".join(message.content for message in messages)
+        history = "\x1e".join(message.text for message in messages)
         visit = _read(messages)
         completions = []
         for number in range(n):
             chance = random.Random(derive_seed("webshop expert", self._seed, seed, number, history))
             thought, action = self._decide(visit, chance)
-            message = Message("assistant", f"Thought: {thought}\nAction: {action}", Source.EXPERT)
+            message = self._written(thought, action)
             completions.append(Completion(message, "stop", self.name, Usage(policy_calls=1)))
         return completions
+
+    def _written(self, thought: str, action: str) -> Message:
+        if not self._tools:
+            return Message("assistant", f"Thought: {thought}\nAction: {action}", Source.EXPERT)
+        word, _, argument = action.removesuffix("]").partition("[")
+        call = word, {"query" if word == "search" else "element": argument}, None
+        return Message("assistant", thought, Source.EXPERT, tool_calls=tool_calls([call]))
 
     async def close(self) -> None:
         """Does nothing: the expert holds no resources."""
@@ -140,9 +152,9 @@ def _read(messages: Sequence[Message]) -> _Visit:
     action: tuple[str, str] | None = None
     for message in messages:
         if message.role == "assistant":
-            action = parse_action(action_text(message.content) or "")
+            action = actions_of(message)[0]
             continue
-        if not message.content.startswith(PREFIX):
+        if message.role != "tool" and not message.content.startswith(PREFIX):
             continue  # the rules, or a rejected answer: the page stays
         parts = message.content.removeprefix(PREFIX).split(SEPARATOR)
         if action and parts != visit.parts:

@@ -37,6 +37,9 @@ class WebShopOptions(Section):
     reward: Literal["score", "success"] = "score"
     """What a purchase earns: `score`, the original's, which counts what fits; or `success`, 1 where
     all fits and else 0, so that one wrong step costs all."""
+    tools: bool = False
+    """Whether the agent acts by calling the tools `search(query)` and `click(element)`, which the
+    model's chat template shows, instead of writing text in a form."""
     show_attributes: bool = False
     """Whether product pages have an Attributes section."""
     system: str | None = None

@@ -123,6 +123,6 @@ def node_at(sampler: Sampler, place: Place) -> Node:
         node = next(
             child
             for child in node.children
-            if child.recycled and child.action.content == step.action.content
+            if child.recycled and child.action.text == step.action.text
         )
     return node

@@ -22,5 +22,5 @@ class Demonstrations(Credit):
         for _, episode in sorted(tree.episodes.items()):
             if episode.reward is not None and episode.reward >= self.context.success_reward:
                 messages = episode.messages()
-                distinct.setdefault(tuple(message.content for message in messages), messages)
+                distinct.setdefault(tuple(message.text for message in messages), messages)
         return list(distinct.values())

@@ -42,7 +42,7 @@ class StepLabels(Credit):
         for step in (*steps, *(_of_rollouts(tree) if self.rollouts else ())):
             known = step.reward.exact or step.reward.n >= self.min_outcomes
             if known and (label := self._label(step)) is not None:
-                text = tuple(message.content for message in (*step.history, step.action))
+                text = tuple(message.text for message in (*step.history, step.action))
                 rows.setdefault(text, self._row(tree, step, label))
         return list(rows.values())
 
@@ -106,7 +106,7 @@ def _of_rollouts(tree: Tree) -> Iterator[_Step]:
                 _reward(before, each),
                 before.keys() == outcomes.keys(),
             )
-            history += [step.action, Message("user", step.observation)]
+            history += [step.action, *step.replies()]
 
 
 def _reward(

@@ -5,6 +5,7 @@ is ever encoded again. `Chat` sends messages and gets text. Knows JSON, not the 
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from rro.errors import PolicyError
 from rro.models.chat import ChatFormat
 from rro.models.stop_strings import cut_at_stop
 from rro.policies.api.backoff import TransientError
-from rro.types import Message, SamplingParams, Usage, storable
+from rro.tool_calls import tool_calls
+from rro.types import Message, SamplingParams, ToolCall, Usage, storable
 
 # Switches off what servers do to the distribution by default (llama.cpp: top_k 40 and min_p 0.05;
 # vLLM: what the model's generation_config.json says). Requests leave out those of OPTIONAL that a
@@ -33,23 +35,26 @@ LLAMA_SAMPLERS = {"samplers": ["temperature", "top_p"]}
 @dataclass(frozen=True, slots=True)
 class SamplingRequest:
     """A request for `n` answers of at most `limit` tokens each, to a prompt of token ids, or of
-    messages in dialects without token ids."""
+    messages in dialects without token ids; they may call `tools` (schemas)."""
 
     prompt: Sequence[int] | Sequence[Message]
     limit: int
     params: SamplingParams
     n: int = 1
     seed: int = 0
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One sampled message. `ids` and `logprobs` are None if the server does not give them."""
+    """One sampled message. `ids` and `logprobs` are None if the server does not give them; `calls`
+    are those that the server read."""
 
     text: str
     ids: tuple[int, ...] | None
     logprobs: tuple[float, ...] | None
     finish: Literal["stop", "length"]
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,26 +207,30 @@ class Chat(Dialect):
         body = {
             "model": self.model,
             "messages": [
-                message.chat() for message in request.prompt if isinstance(message, Message)
+                _as_sent(message) for message in request.prompt if isinstance(message, Message)
             ],
             self.limit_name: request.limit,
             "n": request.n,
         }
+        body |= {"tools": list(request.tools)} if request.tools else {}
         return {**body, **_sampling(request), **self._extras}
 
     def read(self, tree: Any, request: SamplingRequest) -> Reply:
         answers = []
         for choice in _choices(tree):
-            finish, text = _finish(choice.get("finish_reason")), _said(choice)
+            calls = _called(choice) if request.tools else ()
+            reason = choice.get("finish_reason")
+            finish = "stop" if calls and reason == "tool_calls" else _finish(reason)
+            text = _said(choice, bool(request.tools))
             # a server may leave the stop string in
             ends = [text.find(stop) for stop in request.params.stop if stop in text]
             text = text[: min(ends)] if ends else text
-            if not text.strip():
+            if not text.strip() and not calls:
                 raise PolicyError(
                     f"the server gave no text (finish_reason {finish!r}: a refusal, or only "
                     "reasoning?)"
                 )
-            answers.append(Answer(storable(text), None, None, "stop" if ends else finish))
+            answers.append(Answer(storable(text), None, None, "stop" if ends else finish, calls))
         return _reply(tree, answers)
 
 
@@ -248,13 +257,34 @@ def _finish(reason: Any) -> Literal["stop", "length"]:
     raise PolicyError(f"the server withheld an answer (finish_reason {str(reason)[:40]!r})")
 
 
-def _said(choice: Mapping[str, Any]) -> str:
+def _as_sent(message: Message) -> dict[str, Any]:
+    """A message in the API's form, where arguments are JSON text."""
+    row = message.chat()
+    row.pop("name", None)
+    for call in row.get("tool_calls", ()):
+        call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
+    return {**row, "content": None} if message.tool_calls and not message.content else row
+
+
+def _called(choice: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+    """The tool calls of an answer in chat. Raises TransientError for what are none."""
+    calls = _table(choice.get("message")).get("tool_calls") or []
+    functions = [_table(_table(call).get("function")) for call in calls]
+    if not isinstance(calls, list) or not all(functions):
+        raise TransientError("incomplete answer", "the answer has tool calls without a function")
+    return tool_calls(
+        (function.get("name"), function.get("arguments"), call.get("id"))
+        for call, function in zip(calls, functions, strict=True)
+    )
+
+
+def _said(choice: Mapping[str, Any], tools: bool) -> str:
     """The text of an answer in chat. Raises PolicyError for one that is not an assistant's,
-    refuses, or calls tools."""
+    refuses, or calls tools where there are none."""
     message = _table(choice.get("message"))
     if message.get("role") not in (None, "assistant"):
         raise PolicyError(f"the server answered as {str(message['role'])[:40]!r}")
-    for name in ("refusal", "tool_calls", "function_call"):
+    for name in ("refusal", "function_call", *(() if tools else ("tool_calls",))):
         if message.get(name):
             raise PolicyError(f"the server gave no text ({name.replace('_', ' ')})")
     if choice.get("error"):
@@ -295,7 +325,7 @@ def _answer_from_ids(
     stop string, or before another control token, and decoded here. `logprobs`: as the server sent
     them, None if not asked for."""
     limit, stops = request.limit, request.params.stop
-    keep, ended = chat.cut(ids[:limit])
+    keep, ended = chat.cut(ids[:limit], bool(request.tools))
     if not ids or (logprobs is not None and not _are_logprobs(logprobs, len(ids))):
         raise TransientError("incomplete answer", "the answer lacks tokens or log-probabilities")
     text, stopped = chat.decode(ids[:keep]), False

@@ -21,6 +21,7 @@ from rro.policies.api.client import RequestRejected, disconnect
 from rro.policies.api.dialects import Answer, SamplingRequest
 from rro.policies.api.endpoint import Endpoint
 from rro.seeds import derive_seed
+from rro.tool_calls import tools_of
 from rro.types import Completion, Message, SamplingParams, Source, Usage
 
 log = logging.getLogger(__name__)
@@ -110,10 +111,13 @@ class OpenAIPolicy:
         if limit < 1:
             return [self._no_room(params)] * n
         prompt: Sequence[Any] = ids if self._endpoint.dialect.tokens else messages
+        tools = tools_of(messages)
         # vLLM takes one greedy answer a request
         size = self._capabilities.many if params.temperature > 0 else 1
         requests = [
-            SamplingRequest(prompt, limit, params, min(size, n - i), derive_seed(seed, i) % 2**31)
+            SamplingRequest(
+                prompt, limit, params, min(size, n - i), derive_seed(seed, i) % 2**31, tools
+            )
             for i in range(0, n, size)
         ]
         runs = (
@@ -173,7 +177,7 @@ class OpenAIPolicy:
         n = request.n
         usages = reply.usage(count, (time.perf_counter() - start) / n)
         return [
-            self._completion(answer, usage)
+            self._completion(messages, answer, usage)
             for answer, usage in zip(reply.answers[:n], usages[:n], strict=True)
         ]
 
@@ -200,8 +204,13 @@ class OpenAIPolicy:
         )
         return True
 
-    def _completion(self, answer: Answer, usage: Usage) -> Completion:
-        message = Message("assistant", answer.text, Source.POLICY, answer.ids)
+    def _completion(self, messages: Sequence[Message], answer: Answer, usage: Usage) -> Completion:
+        if self._chat is not None and answer.ids is not None:
+            cut = None if self._chat.decode(answer.ids) == answer.text else answer.text
+            message = self._chat.answer(messages, answer.ids, cut)
+        else:
+            calls = answer.calls
+            message = Message("assistant", answer.text, Source.POLICY, None, tool_calls=calls)
         return Completion(message, answer.finish, self.name, usage, answer.logprobs)
 
     def _no_room(self, params: SamplingParams) -> Completion:

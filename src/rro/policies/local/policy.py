@@ -29,8 +29,9 @@ from rro.types import Completion, Message, SamplingParams, Source, Usage
 
 @dataclass(eq=False)
 class _Request:
-    """One call of `sample`: its rows, and the future that its caller awaits."""
+    """One call of `sample`: its prompt, its rows, and the future that its caller awaits."""
 
+    messages: Sequence[Message]
     rows: list[Row]
     future: asyncio.Future[list[Completion]]
     loop: asyncio.AbstractEventLoop
@@ -137,7 +138,7 @@ class TransformersPolicy:
             return []
         loop = asyncio.get_running_loop()
         rows = [Row(prompt, params, derive_seed(seed, number), room) for number in range(n)]
-        request = _Request(rows, loop.create_future(), loop)
+        request = _Request(messages, rows, loop.create_future(), loop)
         with self._wake:
             if self._closed:
                 raise RroError(f"policy {self.name} is closed")
@@ -204,16 +205,15 @@ class TransformersPolicy:
             if request is not None and all(other.finish is not None for other in request.rows):
                 seconds = (time.perf_counter() - request.started) / len(request.rows)
                 answers[request.loop].append(
-                    (request, [self._completion(other, seconds) for other in request.rows])
+                    (request, [self._completion(request, other, seconds) for other in request.rows])
                 )
         for loop, own in answers.items():
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_answer, own)
 
-    def _completion(self, row: Row, seconds: float) -> Completion:
-        keep, _ = self._format.cut(row.tokens)
-        ids = tuple(row.tokens[:keep])
-        text = self._format.decode(ids) if row.text is None else row.text
+    def _completion(self, request: _Request, row: Row, seconds: float) -> Completion:
+        keep, ended = self._format.cut(row.tokens, bool(request.messages[0].tools))
+        message = self._format.answer(request.messages, tuple(row.tokens[:keep]), row.text)
         usage = Usage(
             policy_calls=1,
             prompt_tokens=len(row.prompt),
@@ -221,9 +221,9 @@ class TransformersPolicy:
             generated_tokens=len(row.tokens),
             seconds=seconds,
         )
-        message = Message("assistant", text, Source.POLICY, ids)
         logprobs = tuple(row.logprobs[:keep]) if row.params.logprobs else None
-        return Completion(message, row.finish or "length", self.name, usage, logprobs)
+        finish = "stop" if ended else row.finish or "length"
+        return Completion(message, finish, self.name, usage, logprobs)
 
     def _recover(self, error: Exception) -> None:
         """Out of memory: continue with half as many rows, each where it was. Anything else: fail

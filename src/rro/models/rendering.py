@@ -1,0 +1,232 @@
+"""What a chat template renders, told apart: its own text, and what stands in the messages.
+
+The template is rendered a second time with placeholders for all that messages say (contents, and
+the texts in arguments of tool calls), which shows where its own text is. Knows templates and
+messages, not token ids."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import TemplateError
+
+from rro.errors import UsageError
+from rro.tool_calls import is_name, tools_of
+from rro.types import Message
+
+# The date for templates that print one: prompts stay the same past midnight and on resuming.
+_DATE = {
+    "%d": "26",
+    "%b": "Jul",
+    "%B": "July",
+    "%m": "07",
+    "%Y": "2024",
+    "%y": "24",
+    "%A": "Friday",
+    "%a": "Fri",
+}
+_FIXED_DATE = "{%- macro strftime_now(format) %}{{- format PARTS }}{%- endmacro %}".replace(
+    "PARTS", " ".join(f"| replace('{code}', '{text}')" for code, text in _DATE.items())
+)
+# What the Python in a template may raise for messages that it was not made for.
+_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, LookupError)
+
+Row = dict[str, Any]
+Piece = tuple[str, str]
+"""A piece of the template's own text, and what a message says behind it ("" at the end)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSupport:
+    """What a template can render of an assistant's message with tool calls: text beside them
+    (`content`), and more than one (`parallel`)."""
+
+    content: bool
+    parallel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Skeleton:
+    """The template's own texts, and between them the names of the placeholders."""
+
+    own: list[str]
+    marks: list[str]
+
+
+class Rendering:
+    """Renders messages by the chat template of `tokenizer`, called `name` in errors. `calls` is
+    what it can do with tool calls, None if nothing. Not thread-safe."""
+
+    def __init__(self, tokenizer: Any, name: str, cached: int) -> None:
+        template = str(tokenizer.get_chat_template())
+        self.template = _FIXED_DATE + template if "strftime_now" in template else template
+        self.name, self.calls = name, None
+        self._tokenizer, self._cached = tokenizer, cached
+        self._placeholder = f"rro{secrets.token_hex(8)}x"
+        self._mark = re.compile(f"{self._placeholder}(\\d+(?:y\\d+)?)x")
+        self._skeletons: OrderedDict[tuple[object, ...], _Skeleton] = OrderedDict()
+
+    calls: CallSupport | None
+
+    def render(self, messages: Sequence[Message], prompt: bool) -> str:
+        """The text of a conversation, with the beginning of an answer if `prompt`."""
+        return self._text([self._row(message) for message in messages], messages, prompt)
+
+    def _text(self, rows: Sequence[Row], messages: Sequence[Message], prompt: bool) -> str:
+        tools = tools_of(messages)
+        try:
+            text = self._tokenizer.apply_chat_template(
+                rows,
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=prompt,
+                **({"tools": tools} if tools else {}),
+            )
+        except _ERRORS as error:
+            roles = ", ".join(message.role for message in messages)
+            raise UsageError(
+                f"the chat template of {self.name} refuses the roles {roles}: {error}"
+            ) from error
+        return str(text)
+
+    def _row(self, message: Message) -> Row:
+        """A message as the template takes it. The calls of a sampled one are reduced to what every
+        template can render, as its token ids replace the text in any case."""
+        row = message.chat()
+        if message.tool_calls and message.token_ids is not None and self.calls is not None:
+            row["content"] = ""
+            calls = row["tool_calls"][: None if self.calls.parallel else 1]
+            for call in calls:
+                call["function"]["arguments"] = {}
+            row["tool_calls"] = calls
+        return row
+
+    def pieces(self, text: str, messages: Sequence[Message], prompt: bool) -> list[Piece]:
+        """The rendered `text` of `messages`, cut into the template's own text and what they say.
+        Raises UsageError unless it is made of both, with each content once and in order."""
+        rows = [self._row(message) for message in messages]
+        marked, said = self._marked(rows)
+        skeleton = self._skeleton(marked, messages, prompt)
+        pieces, at = list[Piece](), 0
+        for number, own in enumerate(skeleton.own):
+            mark = skeleton.marks[number] if number < len(skeleton.marks) else ""
+            following = skeleton.own[number + 1] if mark else ""
+            words = _as_written(said.get(mark, ""), text, at + len(own), following)
+            if not text.startswith(own, at) or words is None:
+                raise self._rewritten(messages[int(mark.partition("y")[0]) if mark else -1])
+            pieces.append((own, words))
+            at += len(own) + len(words)
+        if at != len(text):
+            raise self._rewritten(messages[-1])
+        return pieces
+
+    def _skeleton(
+        self, marked: Sequence[Row], messages: Sequence[Message], prompt: bool
+    ) -> _Skeleton:
+        key = json.dumps(marked), messages[0].tools if messages else "", prompt
+        skeleton = self._skeletons.get(key)
+        if skeleton is not None:
+            self._skeletons.move_to_end(key)
+            return skeleton
+        parts = self._mark.split(self._text(marked, messages, prompt))
+        skeleton = self._skeletons[key] = _Skeleton(parts[::2], parts[1::2])
+        try:
+            self._check(skeleton, json.dumps(marked), messages)
+        except UsageError:
+            del self._skeletons[key]
+            raise
+        if len(self._skeletons) > self._cached:
+            self._skeletons.popitem(last=False)
+        return skeleton
+
+    def _check(self, skeleton: _Skeleton, marked: str, messages: Sequence[Message]) -> None:
+        """Raises UsageError unless each content stands there once and in order, each argument and
+        each tool's name at least once."""
+        expected = self._mark.findall(marked)
+        contents = [mark for mark in expected if "y" not in mark]
+        found = [mark for mark in skeleton.marks if "y" not in mark]
+        for wanted, mark in zip(contents, [*found, *[""] * len(contents)], strict=False):
+            if wanted != mark:
+                raise self._rewritten(messages[int(wanted)])
+        if len(found) > len(contents):
+            raise self._rewritten(messages[-1])
+        for missing in set(expected) - set(skeleton.marks):
+            raise self._rewritten(messages[int(missing.partition("y")[0])])
+        own = "".join(skeleton.own)
+        if not all(tool.get("function", tool)["name"] in own for tool in tools_of(messages)):
+            raise UsageError(
+                f"the chat template of {self.name} does not show tools: name another template in "
+                "model.chat_template, or an environment without tools"
+            )
+
+    def _marked(self, rows: Sequence[Row]) -> tuple[list[Row], dict[str, str]]:
+        """The rows with placeholders, and what each stands for. White space around a text stays, as
+        templates may treat it."""
+        said: dict[str, str] = {}
+
+        def mark(text: str, name: str) -> str:
+            core = text.strip()
+            if not core:
+                return text
+            said[name] = core
+            left, right = text[: text.find(core)], text[text.find(core) + len(core) :]
+            return f"{left}{self._placeholder}{name}x{right}"
+
+        def walk(value: Any, number: int) -> Any:
+            if isinstance(value, str):
+                return mark(value, f"{number}y{len(said)}")
+            if isinstance(value, list):
+                return [walk(item, number) for item in value]
+            if isinstance(value, dict):
+                return {
+                    key if is_name(key) else mark(key, f"{number}y{len(said)}"): walk(item, number)
+                    for key, item in value.items()
+                }
+            return value
+
+        marked = []
+        for number, row in enumerate(rows):
+            row = {**row, "content": mark(row["content"], str(number))}
+            if "tool_calls" in row:
+                calls = [
+                    {
+                        **call,
+                        "function": {
+                            "name": call["function"]["name"],
+                            "arguments": walk(call["function"]["arguments"], number),
+                        },
+                    }
+                    for call in row["tool_calls"]
+                ]
+                row["tool_calls"] = calls
+            marked.append(row)
+        return marked, said
+
+    def _rewritten(self, message: Message) -> UsageError:
+        return UsageError(
+            f"the chat template of {self.name} drops or rewrites the {message.role} message "
+            f"{message.text[:40]!r}: name another template in model.chat_template"
+        )
+
+
+def _as_written(said: str, text: str, at: int, following: str) -> str | None:
+    """What stands at `at` of a rendered text for `said`, before the template's own `following`: the
+    text itself, or as a part of JSON; None if neither."""
+    for written in (said, *_in_json(said)):
+        if text.startswith(written, at) and text.startswith(following, at + len(written)):
+            return written
+    return None
+
+
+@lru_cache(maxsize=256)
+def _in_json(text: str) -> tuple[str, ...]:
+    if not text:
+        return ()
+    return tuple(json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))

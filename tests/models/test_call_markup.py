@@ -1,0 +1,165 @@
+"""Tool calls as models write them: what is plain is read, what is not becomes a call that no
+environment carries out, and nothing raises."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rro.models.call_markup import (
+    READERS,
+    read_hermes,
+    read_llama,
+    read_mistral,
+    read_qwen_xml,
+)
+from rro.tool_calls import UNNAMED, tool_calls
+
+SCHEMA = {
+    "type": "function",
+    "function": {
+        "name": "find",
+        "parameters": {"properties": {"name": {"type": "string"}, "page": {"type": "integer"}}},
+    },
+}
+
+
+def read(reader, text):
+    content, calls = reader(text, [SCHEMA])
+    return content, [(call.name, call.arguments) for call in tool_calls(calls)]
+
+
+@pytest.mark.parametrize(
+    ("reader", "text", "content", "expected"),
+    [
+        (read_hermes, "no call", "no call", []),
+        (read_hermes, 'hm\n<tool_call>{"name":"f"}</tool_call>', "hm", [("f", "{}")]),
+        (
+            read_hermes,
+            '<tool_call>{"name":"f","arguments":{"a":"</tool_call>"}}</tool_call>\n'
+            '<tool_call>\n{"name": "g", "arguments": "{\\"b\\": 1}"}',
+            "",
+            [("f", '{"a": "</tool_call>"}'), ("g", '{"b": 1}')],
+        ),
+        (read_hermes, "<tool_call>{oops</tool_call>", "", [(UNNAMED, "None: {oops")]),
+        (read_hermes, '<tool_call>{"name": 5}</tool_call>', "", [(UNNAMED, 'None: {"name": 5}')]),
+        (
+            read_qwen_xml,
+            "<tool_call><function=find>\n<parameter=name>\n7\n</parameter>\n"
+            "<parameter=page>\n7\n</parameter></function></tool_call>",
+            "",
+            [("find", '{"name": "7", "page": 7}')],
+        ),
+        (read_qwen_xml, "<tool_call>find()</tool_call>", "", [(UNNAMED, "None: find()")]),
+        (
+            read_mistral,
+            'hm[TOOL_CALLS] [{"name":"f","arguments":{}},{"name":"g","arguments":{"a":1}}]',
+            "hm",
+            [("f", "{}"), ("g", '{"a": 1}')],
+        ),
+        (read_mistral, '[TOOL_CALLS]f[ARGS]{"a": 1}', "", [("f", '{"a": 1}')]),
+        (
+            read_mistral,
+            '[TOOL_CALLS]f{"a": 1}[TOOL_CALLS]g{}',
+            "",
+            [("f", '{"a": 1}'), ("g", "{}")],
+        ),
+        (read_mistral, "[TOOL_CALLS] nothing", "", [(UNNAMED, "None:  nothing")]),
+        (
+            read_llama,
+            '<|python_tag|>{"name":"f","parameters":{"a":1}}; {"name":"g","arguments":{}}',
+            "",
+            [("f", '{"a": 1}'), ("g", "{}")],
+        ),
+        (read_llama, 'I see {"name": "f", "parameters"', "I see", [(UNNAMED, None)]),
+    ],
+)
+def test_calls_are_read(reader, text, content, expected):
+    found_content, found = read(reader, text)
+    assert found_content == content
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    for (_, arguments), (_, wanted) in zip(found, expected, strict=True):
+        assert wanted is None or arguments == wanted
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([reader for _, reader in READERS]),
+    st.lists(
+        st.sampled_from(
+            [
+                *("<tool_call>", "</tool_call>", "<function=f>", "<parameter=a>", "</parameter>"),
+                *("[TOOL_CALLS]", "[ARGS]", "f", "{", "}", "[", "]", '"name"', ":", '"f"', ";"),
+                *('{"name": "f", "arguments": {"a": NaN}}', "\\ud800", "1e999", "\n", " "),
+                *('"arguments"', ",", "null", "<|python_tag|>", "\x00", '{"name": "<|end|>"}'),
+            ]
+        ),
+        max_size=12,
+    ).map("".join),
+)
+def test_whatever_a_model_writes_is_read_without_an_error(reader, text):
+    content, found = reader(text, [SCHEMA])
+    calls = tool_calls(found)
+    assert len({call.id for call in calls}) == len(calls)
+    for call in calls:
+        assert call.name.replace("_", "").replace("-", "").replace(".", "").isalnum()
+        json.dumps([call.arguments, call.values(), content])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>" * 20_000,
+        '<tool_call>{"name": "f", "arguments": ' + '{"a": ' * 100_000,
+        '{"name": "f", "parameters": {}};' * 5_000,
+        "[TOOL_CALLS]" + "[" * 200_000,
+        "<tool_call><function=f>" + "<parameter=a>" * 20_000,
+        '<tool_call>{"name": "f", "arguments": {"a": ' + "9" * 100_000 + "}}</tool_call>",
+    ],
+)
+def test_long_and_deep_texts_are_read_in_linear_time(text):
+    started = time.process_time()
+    for _, reader in READERS:
+        _, found = reader(text, [SCHEMA])
+        assert all(call.values() is not None or True for call in tool_calls(found))
+    assert time.process_time() - started < 20
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "null",
+        "[]",
+        '"x"',
+        '{"a": NaN}',
+        '{"a": 1e999}',
+        '{"a": 1, "a": 2}',
+        "{'a': 1}",
+        "{" * 9,
+    ],
+)
+def test_arguments_that_are_no_json_object_have_no_values(arguments):
+    (call,) = tool_calls([("f", arguments, None)])
+    assert call.values() is None
+    assert call.chat()["function"]["arguments"] == {"invalid": arguments}
+
+
+def test_names_and_ids_hold_no_control_tokens():
+    found = tool_calls(
+        [
+            ("<|im_end|>", "{}", "a"),
+            ("f", {"half": "\ud800"}, "a"),
+            ("f", None, "<|im_end|>"),
+            (None, object(), 7),
+        ]
+    )
+    assert [call.name for call in found] == [UNNAMED, "f", "f", UNNAMED]
+    assert found[0].id == "a"
+    assert len({call.id for call in found}) == 4
+    assert all(len(call.id) == 9 for call in found[1:])
+    assert found[1].values() == {"half": "?"}
+    again = tool_calls([("<|im_end|>", "{}", "a"), ("f", {"half": "\ud800"}, "a")])
+    assert again == found[:2]
