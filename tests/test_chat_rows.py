@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rro.chat_rows import conversation
 from rro.episodes.experts import read_conversations, write_conversations
 from rro.errors import DataError
 from rro.jsonl import read_rows, strict_json
+from rro.tool_calls import tools_of
 from rro.types import Message, Source, Step, StopReason, Trajectory
 
 USER = {"role": "user", "content": "q"}
@@ -112,7 +114,7 @@ def test_empty_columns_and_notes_change_nothing(tmp_path):
         (answer(tool_calls=[{"id": 1}]), "'tool_calls'"),
         (answer(name="bob"), "'name'"),
         (answer(reasoning_content="hm"), "'reasoning_content'"),
-        (answer(role="tool"), "the role 'tool' is unknown"),
+        (answer(role="tool"), "is the result of no tool call"),
         (answer(role="Assistant"), "the role 'Assistant' is unknown"),
         (answer(role=None), "the role None is unknown"),
         (answer(role=["user"]), "is unknown"),
@@ -254,3 +256,68 @@ def encodes(row):
     except UnicodeEncodeError:
         return False
     return True
+
+
+CALL = {"type": "function", "function": {"name": "find", "arguments": {"text": "é"}}}
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+
+
+def tool_row(*turns, **row):
+    return {"messages": [{"role": "user", "content": "x"}, *turns], **row}
+
+
+def called(*calls, **turn):
+    return {"role": "assistant", "tool_calls": list(calls), **turn}
+
+
+def test_tool_calls_and_their_results_are_read():
+    row = tool_row(
+        called(CALL, {"name": "find", "arguments": '{"text": "b"}', "id": "call_2"}, content=None),
+        {"role": "tool", "tool_call_id": "call_2", "content": "two"},
+        {"role": "tool", "name": "find", "content": "one"},
+        {"role": "assistant", "content": "Done."},
+        tools=[TOOL],
+    )
+    question, both, two, one, done = conversation(row, "here", Source.EXPERT)
+    assert tools_of([question]) == [TOOL]
+    assert [call.values() for call in both.tool_calls] == [{"text": "é"}, {"text": "b"}]
+    assert both.content == ""
+    assert both.source is Source.EXPERT
+    assert [two.tool_call_id, one.tool_call_id] == ["call_2", both.tool_calls[0].id]
+    assert (one.role, one.name, one.content) == ("tool", "find", "one")
+    assert done.content == "Done."
+    again = {"messages": [m.chat() for m in (question, both, two, one, done)]}
+    assert conversation({**again, "tools": json.dumps([TOOL])}, "", Source.EXPERT) == (
+        question,
+        both,
+        two,
+        one,
+        done,
+    )
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ([called({**CALL, "function": {"name": "a b"}})], "'tool_calls' must be"),
+        ([called("find")], "'tool_calls' must be"),
+        ([called({"name": "find", "arguments": "{"})], "arguments of find are not a JSON object"),
+        ([called({"name": "find", "arguments": [1]})], "arguments of find are not a JSON object"),
+        ([called(CALL), {"role": "tool", "content": None}], "its content is null"),
+        (
+            [called(CALL), *[{"role": "tool", "content": "a"}] * 2],
+            "message 4: is the result of no tool call",
+        ),
+        ([{"role": "user", "content": "y", "tool_calls": [CALL]}], "'tool_calls'"),
+        ([called(CALL, audio="x")], "'audio'"),
+    ],
+)
+def test_tool_turns_that_say_too_much_or_too_little_are_refused(turns, reason):
+    with pytest.raises(DataError, match=reason):
+        conversation(tool_row(*turns), "here", Source.EXPERT)
+
+
+@pytest.mark.parametrize("tools", ["{", '{"a": 1}', [{"name": "find"}], [TOOL, TOOL], [1]])
+def test_tools_that_are_no_schemas_are_refused(tools):
+    with pytest.raises(DataError, match="here: 'tools'"):
+        conversation(tool_row(called(CALL), tools=tools), "here", Source.EXPERT)

@@ -153,8 +153,8 @@ def _calls(given: Any, place: str) -> tuple[ToolCall, ...]:
         name = function.get("name") if isinstance(function, Mapping) else None
         if function is None or not is_name(name):
             raise DataError(
-                f'{place}: a tool call must be {{"type": "function", "function": {{"name": ..., '
-                '"arguments": {...}}}'
+                f"{place}: 'tool_calls' must be a list of "
+                '{"type": "function", "function": {"name": ..., "arguments": {...}}}'
             )
         found.append((name, function.get("arguments"), call.get("id")))
     calls = tool_calls(found)

@@ -75,7 +75,7 @@ def _call(tools: Mapping[str, Tool], call: ToolCall) -> StepResult:
         given = _arguments(inspect.unwrap(getattr(tool, "__func__", tool))).model_validate(values)
     except ValueError as error:
         return _error(f"{call.name}: {_problems(error)}.")
-    result = settled(tool(**{name: getattr(given, name) for name in given.model_fields_set}))
+    result: Any = settled(tool(**{name: getattr(given, name) for name in given.model_fields_set}))
     return result if isinstance(result, StepResult) else StepResult(result)
 
 
