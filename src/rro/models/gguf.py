@@ -29,8 +29,8 @@ from transformers.utils import logging as hf_logging
 
 from rro.errors import UsageError, reason_of
 from rro.files import publish
-from rro.models.templates import SMOLLM2_TEMPLATE
 from rro.models.gguf_header import GgufHeader, read_header
+from rro.models.templates import SMOLLM2_TEMPLATE
 
 log = logging.getLogger(__name__)
 
