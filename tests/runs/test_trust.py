@@ -41,6 +41,8 @@ def test_a_run_that_was_made_here_needs_no_word(tmp_path):
     [
         OWN,
         {"explore": {"strategy": "evil:Strategy"}},
+        {"environment": {"name": "x", "options": {"observe": "evil:Strategy"}}},
+        {"environment": {"name": "x", "gymnasium": {"id": "evil:Strategy-v0"}}},
         {"policy": {"backend": "vllm", "vllm": {"python": "/tmp/evil"}}},
         {"policy": {"vllm": {"options": {"trust_remote_code": True}}}},
     ],

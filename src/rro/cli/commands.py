@@ -52,6 +52,22 @@ def begin(doing: str, *targets: object) -> None:
     log.info("%s %s ...", doing, ", ".join(map(str, targets)))
 
 
+def split_environment(words: Sequence[str]) -> tuple[Path, list[str]]:
+    """What to open the environment of: a recipe (default: the quickstart), as a file, and
+    overrides. The first of `words` may be the name of an environment instead of a recipe, or
+    `module:attribute`; it then has its default options."""
+    from rro.config.packaged import find_recipe
+    from rro.plugins import ENVIRONMENTS
+
+    first = words[0] if words else ""
+    named = first in ENVIRONMENTS.names() or (":" in first and "=" not in first)
+    if named and not Path(first).exists():
+        return NO_RECIPE, [f"environment.name={first}", *words[1:]]
+    recipe, overrides = split_words(words)
+    own = any(word.startswith("environment.name=") for word in overrides)
+    return recipe or (NO_RECIPE if own else find_recipe("quickstart")), overrides
+
+
 def split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     """An optional recipe, as a file, and overrides. Raises UsageError for an unknown recipe."""
     from rro.config.packaged import find_recipe

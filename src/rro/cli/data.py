@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rro.cli.commands import Parsers, add_command, begin, split_words
+from rro.cli.commands import Parsers, add_command, begin, split_environment
 from rro.errors import UsageError
 from rro.plugins import COMMANDS, DATA_SETS
 
@@ -43,7 +43,8 @@ def _add_play(commands: Parsers) -> None:
         "words",
         nargs="*",
         metavar="recipe",
-        help="whose environment to play (default: the quickstart's), and overrides",
+        help="whose environment to play (default: the quickstart's), or the name of an "
+        "environment; and overrides",
     )
     play.add_argument("--split", default="train", help="default: train")
     play.add_argument("--task", help="a task id (default: the first of the split)")
@@ -81,14 +82,12 @@ def _play(options: argparse.Namespace) -> None:
     begin("opening", *options.words[:1] or ["quickstart"])
 
     from rro.config import load_config
-    from rro.config.packaged import find_recipe
     from rro.environments.registry import open_environment
     from rro.environments.splits import tasks_of
     from rro.episodes.loop import Limits
     from rro.episodes.play import PlayerLeft, play
 
-    recipe, overrides = split_words(options.words)
-    config = load_config(recipe or find_recipe("quickstart"), overrides)
+    config = load_config(*split_environment(options.words))
     benchmark = open_environment(config.environment)
     tasks = {task.id: task for task in tasks_of(benchmark, options.split)}
     if not tasks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +20,8 @@ from rro.config import Config
 
 # Settings that run a program, or code that comes with a model, wherever they stand.
 _PROGRAMS = ("python", "trust_remote_code")
+# What an environment's options name as code.
+_CODE = re.compile(r"[\w.]+:[\w.-]+")
 
 
 def signature(text: str) -> str | None:
@@ -52,7 +55,9 @@ def _programs(table: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]
     for key, value in table.items():
         if isinstance(value, dict):
             yield from _programs(value, f"{path}{key}.")
-        elif key in _PROGRAMS and value:
+        elif (key in _PROGRAMS and value) or (
+            path.startswith("environment.") and isinstance(value, str) and _CODE.fullmatch(value)
+        ):
             yield f"{path}{key}", value
 
 
