@@ -18,7 +18,6 @@ def test_every_part_of_the_gpu_script_runs_on_a_cpu(tmp_path):
     subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, check=True, timeout=1100)
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert [part for part, found in results.items() if "failed" in found] == []
-    assert results["logprobs"]["cpu float32"] == 0.0
     assert 0 < results["logprobs"]["cpu bfloat16"] < 1.0
     same, other = results["steps"]["cpu float32"], results["steps"]["cpu bfloat16"]
     for learner in ("dpo", "policy_gradient"):
