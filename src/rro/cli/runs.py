@@ -86,10 +86,12 @@ def _add_quickstart(commands: Parsers) -> None:
         "quickstart",
         _quickstart,
         "the whole path on a generated shop or generated databases, in minutes on a CPU",
-        "rro quickstart intercode-sql --seed 1 explore.strategy=rro explore.tasks=150",
+        "rro quickstart --seed 1 explore.strategy=rro explore.tasks=150",
     )
     quickstart.add_argument(
-        "benchmark", nargs="?", help="whose quickstart, e.g. intercode-sql (default: a shop)"
+        "benchmark",
+        nargs="?",
+        help="whose quickstart (default: a shop; rro recipes lists quickstart-NAME)",
     )
     add_overrides(quickstart)
     quickstart.add_argument("--seed", type=int, default=0, help="default: 0")

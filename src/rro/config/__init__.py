@@ -4,10 +4,8 @@ run folder."""
 from rro.config.loading import check_plugins, dump_toml, load_config, parse_config, parse_options
 from rro.config.sections import (
     BudgetConfig,
-    ClosingConfig,
     Config,
     CreditConfig,
-    DpoConfig,
     EnvironmentConfig,
     EvaluateConfig,
     ExpertsConfig,
@@ -18,11 +16,10 @@ from rro.config.sections import (
     PolicyConfig,
     PricesConfig,
     RoundsConfig,
-    SftConfig,
     TinyConfig,
-    TrainingConfig,
 )
 from rro.config.tables import PluginSection, Section
+from rro.config.training import ClosingConfig, DpoConfig, SftConfig, TrainingConfig
 
 __all__ = [
     "BudgetConfig",
