@@ -66,6 +66,8 @@ class Behaviour:
     over: threading.Event = field(default_factory=threading.Event)
     # seconds that an answer takes
     hold: float = 0.0
+    # the message with tool calls that answers a request with tools
+    calls: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     base_url: str = ""
 
 
@@ -135,6 +137,11 @@ class _Handler(BaseHTTPRequestHandler):
             )
         n = 1 if it.n == "ignored" else body.get("n", 1)
         choices = [self.choice(i, say(body, i, it)) for i in range(n)]
+        if it.calls is not None and "tools" in body:
+            choices = [
+                {"index": i, "finish_reason": "tool_calls", "message": it.calls(body)}
+                for i in range(n)
+            ]
         usage = {
             "prompt_tokens": 100,
             "completion_tokens": 3 * n,

@@ -60,13 +60,20 @@ def write_rows(rows: Iterable[dict[str, Any]], lines: Path, features: Callable[[
 
 
 def _write_parquet(lines: Path, table: Path, features: Any) -> None:
-    import pyarrow
     from pyarrow.parquet import ParquetWriter
 
-    schema = features.arrow_schema
-    with lines.open("rb") as file, ParquetWriter(table, schema) as writer:
+    with lines.open("rb") as file, ParquetWriter(table, features.arrow_schema) as writer:
         while batch := list(islice(file, _ROWS)):
-            rows = [json.loads(line) for line in batch]
-            if "tools" in features:
-                rows = [features.encode_example(row) for row in rows]
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            writer.write_table(_table([json.loads(line) for line in batch], features))
+
+
+def _table(rows: list[dict[str, Any]], features: Any) -> Any:
+    import pyarrow
+
+    if "tools" not in features:
+        return pyarrow.Table.from_pylist(rows, features.arrow_schema)
+    from datasets import Dataset
+
+    # pyarrow cannot make lists of JSON from Python's values
+    columns = {name: [row.get(name) for row in rows] for name in features}
+    return Dataset.from_dict(columns, features=features).data.table.combine_chunks()

@@ -1,0 +1,49 @@
+"""The whole path by tool calls: experts' calls are imitated, explored from, and trained on."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.slow
+
+
+def rro(*arguments):
+    path = os.pathsep.join([str(HERE), *sys.path])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    command = [sys.executable, "-m", "rro", *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+@pytest.mark.parametrize("learner", ["dpo", "policy_gradient"])
+@pytest.mark.timeout(900)
+def test_a_model_learns_to_call_tools_and_improves(tmp_path, learner):
+    folder = tmp_path / "run"
+    method = [] if learner == "dpo" else GRADIENT
+    ran = rro("run", HERE / "tool_doors.toml", "--out", folder, *method)
+    assert ran.returncode == 0, ran.stderr
+    results = json.loads((folder / "results.json").read_text())
+    rewards = {
+        row["label"]: row["reward"]["mean"]
+        for row in results["evaluations"]
+        if row["mode"] == "sampled"
+    }
+    first, last = rewards.values()
+    assert 0.3 < first < 0.9
+    assert last > first
+    records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    steps = [record["step"] for record in records if record["kind"] == "candidate"]
+    called = [step for step in steps if step and step["action"].get("tool_calls")]
+    assert len(called) > 0.9 * len(steps)
+    assert all(step["action"]["token_ids"] for step in called)
+
+
+GRADIENT = [
+    *("explore.strategy='group'", "learner='policy_gradient'", "credit.name='group_advantages'"),
+]
