@@ -22,7 +22,7 @@ from rro.exploration.strategies.base import Strategy, StrategyContext
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.rising import RisingExploration
 
-SETTINGS = ("none", "siblings", "tree")
+SETTINGS = ("no", "siblings", "tree")
 HEAD = (
     f"{'strategy':9} {'off_path':9} {'pairs':>6} {'correct':>8} {'accuracy':>9} {'gap':>6} "
     f"{'calls/correct':>14} {'fewer':>6} {'by seed':>12} {'by shape':>12}"
@@ -62,7 +62,7 @@ def row(found: dict[Cell, Counts], strategy: str, setting: str) -> str:
         )
 
     def fewer(part: str | int | None = None) -> float:
-        return total("correct", part=part) / max(1.0, total("correct", "none", part))
+        return total("correct", part=part) / max(1.0, total("correct", "no", part))
 
     def spread(parts: Iterable[str | int]) -> str:
         values = [fewer(part) for part in parts]

@@ -46,7 +46,7 @@ BELOW = [(2, "x", "y"), (3, "u", "v")]
 
 @pytest.mark.parametrize(
     ("off_path", "pairs"),
-    [("none", PATH), ("siblings", PATH + SIBLINGS), ("tree", PATH + SIBLINGS + BELOW)],
+    [("no", PATH), ("siblings", PATH + SIBLINGS), ("tree", PATH + SIBLINGS + BELOW)],
 )
 def test_pairs_beside_the_path(off_path, pairs):
     assert sides(SiblingPairs(off_path=off_path).rows(tree())) == pairs

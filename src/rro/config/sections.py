@@ -219,9 +219,9 @@ class CreditConfig(PluginSection):
     margin: float | None = Field(None, ge=0)
     """A rejected action must be lower by more than this, for credits that have it. Default: the
     credit's."""
-    off_path: Literal["none", "siblings", "tree"] | None = None
-    """Pairs of what was paid for beside the committed path, for credits that have it: none, of
-    siblings that were not committed, or of the whole tree. Default: none."""
+    off_path: Literal["no", "siblings", "tree"] | None = None
+    """Pairs of what was paid for beside the committed path, for credits that have it: no, of
+    siblings that were not committed, or of the whole tree. Default: no."""
 
 
 class OptimiseConfig(PluginSection):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from rro.exploration.tree import Node, RolloutSuffix, Tree, answer, do_the_same, recycled_child
 
-OffPath = Literal["none", "siblings", "tree"]
+OffPath = Literal["no", "siblings", "tree"]
 
 Comparison = tuple[Node, list[Node]]
 """A candidate, and the others of its state."""
@@ -22,7 +22,7 @@ def comparisons(tree: Tree, off_path: OffPath) -> Iterator[Comparison]:
     for node in path:
         assert node.parent is not None
         yield node, [sibling for sibling in node.parent.children if sibling is not node]
-    if off_path == "none":
+    if off_path == "no":
         return
     beside = [_beside(state) for state in (tree.root, *path)]
     for candidates in beside:

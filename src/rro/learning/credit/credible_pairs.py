@@ -25,7 +25,7 @@ class CrediblePairs(Credit):
     """Which siblings the chosen action is paired with: the most credibly worse one, or all."""
     margin: Margin = 0.0
     """A sibling must be lower by more than this."""
-    off_path: OffPath = "none"
+    off_path: OffPath = "no"
     """Pairs of what was paid for beside the committed path, as in `pairs`."""
     max_error: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """A pair is kept if the probability that chosen is worth more than rejected is at least 1 -

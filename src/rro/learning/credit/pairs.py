@@ -28,8 +28,8 @@ class SiblingPairs(Credit):
     all lower ones."""
     margin: Margin = 0.0
     """A sibling must be lower by more than this."""
-    off_path: OffPath = "none"
-    """Pairs of what was paid for beside the committed path: none; of siblings that were not
+    off_path: OffPath = "no"
+    """Pairs of what was paid for beside the committed path: no; of siblings that were not
     committed, the best of them against lower ones; or also of the next actions of their rollouts,
     in the whole tree (docs/exploration.md)."""
     context: CreditContext = CreditContext()
