@@ -170,6 +170,7 @@ CREDITS = Door("credit", "rro.credits")
 LEARNERS = Door("learner", "rro.learners")
 DATA_SETS = Door("data set", "rro.data_sets")
 COMMANDS = Door("command", "rro.commands")
+SERVERS = Door("server of environments", "rro.servers")
 
 
 def checked_by(check: Callable[[Any], str]) -> Callable[[F], F]:

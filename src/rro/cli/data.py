@@ -1,5 +1,5 @@
-"""The commands about benchmarks: play, data and verify. Benchmarks add their own to the last
-two, found through the door `rro.plugins.COMMANDS`."""
+"""The commands about benchmarks: play, serve-env, data and verify. Benchmarks add their own to the
+last two, found through the door `rro.plugins.COMMANDS`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 from rro.cli.commands import Parsers, add_command, begin, split_environment
 from rro.errors import UsageError
-from rro.plugins import COMMANDS, DATA_SETS
+from rro.plugins import COMMANDS, DATA_SETS, SERVERS
 
 
 def add_commands(commands: Parsers, guests: bool) -> None:
     """Add play, data and verify to the command line. `guests`: whether benchmarks add their own
     commands, which imports them."""
     _add_play(commands)
+    _add_serve(commands)
     load = _add_data(commands, guests)
     verify = add_command(
         commands,
@@ -48,6 +49,26 @@ def _add_play(commands: Parsers) -> None:
     )
     play.add_argument("--split", default="train", help="default: train")
     play.add_argument("--task", help="a task id (default: the first of the split)")
+
+
+def _add_serve(commands: Parsers) -> None:
+    serve = add_command(
+        commands,
+        "serve-env",
+        _serve,
+        "serve an environment to other programs, as an OpenEnv server",
+        "rro serve-env quickstart --port 8000",
+    )
+    serve.add_argument(
+        "words",
+        nargs="*",
+        metavar="recipe",
+        help="whose environment to serve (default: the quickstart's), or the name of an "
+        "environment; and overrides",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
+    serve.add_argument("--port", type=int, default=8000, help="default: 8000; 0: any free one")
+    serve.add_argument("--sessions", type=int, default=64, help="episodes at once (default: 64)")
 
 
 def _add_data(commands: Parsers, guests: bool) -> argparse.ArgumentParser:
@@ -103,6 +124,18 @@ def _play(options: argparse.Namespace) -> None:
         play(benchmark, task, limits, config.seed)
     except PlayerLeft:
         print("\nended by the player")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from rro.config import load_config
+    from rro.environments.registry import open_environment
+
+    if options.sessions < 1 or not 0 <= options.port < 1 << 16:
+        raise UsageError("--sessions is at least 1, --port from 0 to 65535")
+    config = load_config(*split_environment(options.words))
+    server = SERVERS.find("openenv").factory
+    benchmark = open_environment(config.environment)
+    server(benchmark, host=options.host, port=options.port, sessions=options.sessions)
 
 
 def _fetch(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from rro.loop_thread import LoopThread
 T = TypeVar("T")
 
 
-def settled(answer: T | Awaitable[T]) -> T:
+def settled(answer: Awaitable[T] | T) -> T:
     """What a method of an environment returned or, if that is to be awaited, what it gives then.
     Waits in the thread of the call; raises what the coroutine raises."""
     if not isinstance(answer, Awaitable):
