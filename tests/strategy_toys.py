@@ -34,6 +34,10 @@ def experts(tasks):
     }
 
 
+def released_ipr(known):
+    return IterativeStepRefinement(2, play_on=True, context=StrategyContext(known))
+
+
 def strategies(known):
     return [
         folded(RisingExploration(2, 2)),
@@ -44,6 +48,7 @@ def strategies(known):
         folded(RejectionSampling(3)),
         folded(AdaptiveExploration()),
         folded(AdaptiveExploration(recycle=False, max_error=0.3, budget=12), siblings="all"),
+        folded(released_ipr(known), known, expert_pairs={"agree": True, "directions": "both"}),
     ]
 
 

@@ -59,8 +59,8 @@ bootstrap = 100
 STRATEGIES = {
     "rro": ["explore.rollouts=2", "explore.candidates=2"],
     "adaptive": [],
-    "ipr": ["explore.rollouts=2"],
-    "eto": [],
+    "ipr": ["explore.rollouts=2", "explore.ipr.play_on=true", "dpo.sft_loss=sum"],
+    "eto": ["credit.outcome_pairs.directions=both", "dpo.reference=previous"],
     "rft": [],
     "fixed": ["explore.rollouts=2", "explore.candidates=2"],
     "replicas": ["explore.strategy=rro", "explore.rollouts=2", "policy.replicas=2"],
