@@ -54,20 +54,24 @@ def finished(folder: Path) -> Finished:
         sum(usage["generated_tokens"] for usage in explored),
         sum(usage["policy_calls"] for usage in explored),
         sum(stages[name]["seconds"] for name in trained),
-        _curve(folder, [usage["generated_tokens"] for usage in explored]),
+        curve(folder, [usage["generated_tokens"] for usage in explored]),
     )
 
 
-def _curve(folder: Path, tokens: Iterable[int]) -> list[tuple[int, float]]:
+def curve(folder: Path, tokens: Iterable[int]) -> list[tuple[int, float]]:
+    """After each round of a run, the tokens generated so far and the mean outcome of that round's
+    episodes from the start, where there were any. `tokens`: those of each round."""
     points, generated = list[tuple[int, float]](), 0
     with Journal(folder / "journal.jsonl", read_only=True) as journal:
         for number, spent in enumerate(tokens, 1):
             generated += spent
-            points.append((generated, _mean_of_first(journal.records("rollout", f"{number}/"))))
+            mean = _mean_of_first(journal.records("rollout", f"{number}/"))
+            if mean is not None:
+                points.append((generated, mean))
     return points
 
 
-def _mean_of_first(records: Iterable[Mapping[str, Any]]) -> float:
+def _mean_of_first(records: Iterable[Mapping[str, Any]]) -> float | None:
     """The mean outcome of a round's episodes from the start: as many of each task, the first ones,
     as the smallest group has. Those that a group went on with because of its outcomes do not
     count."""
@@ -76,6 +80,8 @@ def _mean_of_first(records: Iterable[Mapping[str, Any]]) -> float:
         task, node, number = str(record["key"]).rsplit("/", 2)
         if node == "0" and record["reward"] is not None:
             groups.setdefault(task, {})[int(number)] = record["reward"]
+    if not groups:
+        return None
     smallest = min(map(len, groups.values()))
     return fmean(
         outcome for group in groups.values() for _, outcome in sorted(group.items())[:smallest]

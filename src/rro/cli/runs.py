@@ -39,7 +39,7 @@ _STAGES = {
         "rro evaluate runs/one",
     ),
 }
-_RECIPE = "a file, or the name of one of rro's recipes (rro recipes)"
+RECIPE = "a file, or the name of one of rro's recipes (rro recipes)"
 _NEW_RUN = "run folder of a new run (default: runs/NAME-TIME)"
 
 
@@ -57,7 +57,7 @@ def add_commands(commands: Parsers) -> None:
         "check a recipe without starting a run; writes nothing",
         "rro check quickstart explore.tasks=20",
     )
-    check.add_argument("recipe", help=_RECIPE)
+    check.add_argument("recipe", help=RECIPE)
     add_overrides(check)
     check.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
 
@@ -106,7 +106,7 @@ def _add_run(commands: Parsers) -> None:
         "every stage of a recipe, in order",
         "rro run quickstart explore.strategy=rro --out runs/one",
     )
-    run.add_argument("recipe", nargs="?", help=_RECIPE)
+    run.add_argument("recipe", nargs="?", help=RECIPE)
     add_overrides(run)
     run.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
     run.add_argument(
@@ -128,7 +128,7 @@ def _add_stage(commands: Parsers, name: str) -> None:
     aliases = ["optimize"] if name == "optimise" else []
     stage = add_command(commands, name, _stage, text, example, aliases)
     stage.set_defaults(stage=name)
-    stage.add_argument("target", help=f"a run folder, or a recipe that starts a new one: {_RECIPE}")
+    stage.add_argument("target", help=f"a run folder, or a recipe that starts a new one: {RECIPE}")
     add_overrides(stage)
     stage.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
     _add_trust(stage)
@@ -228,7 +228,7 @@ def _new_run(
     from rro.runs.folder import RunFolder
 
     config = load_config(find_recipe(recipe), overrides)
-    path = out or _default_folder(config.name)
+    path = out or default_folder(config.name)
     if rank() > 0:
         wait_for_all()
         return replace(RunFolder.open(path), trusted=True), None
@@ -262,7 +262,8 @@ def _stage(options: argparse.Namespace) -> None:
         print(printable(f"run folder: {folder.path}"))
 
 
-def _default_folder(name: str) -> Path:
+def default_folder(name: str) -> Path:
+    """Where a new run goes that is not told where."""
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -290,7 +291,7 @@ def _check(options: argparse.Namespace) -> int:
 
     config = load_config(find_recipe(options.recipe), options.overrides)
     failed = False
-    for check in check_run(config, options.out or _default_folder(config.name)):
+    for check in check_run(config, options.out or default_folder(config.name)):
         mark = "wrong" if check.problem else "ok"
         print(printable(f"{mark:5} {check.name}: {check.problem or check.detail}"), flush=True)
         failed = failed or check.problem is not None

@@ -57,10 +57,12 @@ def validation_tasks(benchmark: Benchmark, section: EnvironmentConfig) -> Sequen
         split = getattr(section, key)
         shared = sum(task.id in ids for task in tasks_of(benchmark, split))
         if shared:
-            fix = WITHOUT_VALIDATION if key == "train_split" else "test"
+            fix = f"train_split={WITHOUT_VALIDATION}"
+            if key == "test_split":
+                fix = f"validation_split={VALIDATION}"
             raise UsageError(
                 f"environment.{key}: the split {split!r} has {shared} of the {len(ids)} tasks of "
-                f"{name!r}, which settings are chosen by: set environment.{key}={fix}"
+                f"{name!r}, which settings are chosen by: set environment.{fix}"
             )
     return tasks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def collect_results(
         "name": config.name,
         "seed": seed,
         "split": split,
+        "success_reward": benchmark.success_reward,
         "strategy": config.explore.strategy,
         "environment": {"name": config.environment.name, **benchmark.provenance()},
         "versions": _versions(),
@@ -66,6 +68,35 @@ def collect_results(
             difference.plain() for difference in to_first_policy(rewards, resamples, seed)
         ],
     }
+
+
+@dataclass(frozen=True)
+class LearningCost:
+    """What learning took: all rounds of exploration and training, and the closing pass. `seconds`
+    are of wall time."""
+
+    generated_tokens: int = 0
+    prompt_tokens: int = 0
+    policy_calls: int = 0
+    optimiser_steps: int = 0
+    seconds: float = 0.0
+
+
+def learning_cost(stages: Mapping[str, Mapping[str, Any]]) -> LearningCost:
+    """The cost of the stages that results.json holds."""
+    found = [
+        stage
+        for name, stage in stages.items()
+        if name.startswith(("explore-", "optimise-")) or name == "closing"
+    ]
+    usages = [stage["usage"] for stage in found if stage.get("usage")]
+    counts = {
+        name: sum(usage[name] for usage in usages)
+        for name in ("generated_tokens", "prompt_tokens", "policy_calls")
+    }
+    steps = sum(stage["training"]["steps"] for stage in found if stage.get("training"))
+    seconds = sum(stage["seconds"] for stage in found)
+    return LearningCost(**counts, optimiser_steps=steps, seconds=seconds)
 
 
 def load_results(run: Path) -> dict[str, Any]:

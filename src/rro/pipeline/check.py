@@ -88,6 +88,12 @@ def new_run(config: Config, folder: Path, stage: str = "run") -> tuple[RunFolder
     """Check a run quickly, then make its folder; returns it and the benchmark that the checks
     opened. Raises UsageError that tells everything that is wrong; then nothing was written."""
     environment = Opened(config)
+    ensure_ready(config, folder, stage, environment)
+    return RunFolder.create(config, folder), environment.benchmark
+
+
+def ensure_ready(config: Config, folder: Path, stage: str, environment: Opened) -> None:
+    """Check a run quickly. Raises UsageError that tells everything that is wrong."""
     checks = check_run(config, folder, stage=stage, thorough=False, environment=environment)
     problems = list(dict.fromkeys(check.problem for check in checks if check.problem))
     if len(problems) > 1:
@@ -96,7 +102,6 @@ def new_run(config: Config, folder: Path, stage: str = "run") -> tuple[RunFolder
         )
     if problems:
         raise UsageError(problems[0])
-    return RunFolder.create(config, folder), environment.benchmark
 
 
 class Opened:

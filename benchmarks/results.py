@@ -1,0 +1,264 @@
+"""Methods x seeds x environments from one file: a table, curves and JSON, with intervals over seeds
+and tasks.
+
+    python -m benchmarks.results benchmarks/long-shop.toml --out FOLDER
+
+The file says which settings all trials have, which each environment and each method adds, and for
+each method what is swept on the validation tasks first, all by the same number of trials. A trial
+starts from the SFT policy of its environment and seed, and its policies are measured on the test
+tasks. Every trial is a run folder; what was killed goes on with the same command. `results.md`,
+`results.json` and `curves.png` are written at the end, and by `--table` of what is there."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from rro.codec import first_problem
+from rro.config import Config, Section, dump_toml, load_config
+from rro.config.names import FolderName
+from rro.config.packaged import find_recipe
+from rro.errors import RroError, UsageError
+
+
+class Environment(Section):
+    """Where methods are compared."""
+
+    recipe: str
+    """A recipe's name, or its file, seen from the file that names it."""
+    settings: list[str] = Field(default_factory=list)
+    """Settings of all its trials."""
+
+
+class Method(Section):
+    """What is compared."""
+
+    settings: list[str] = Field(default_factory=list)
+    """Settings of all its trials; they stand above those of the environment."""
+    sweep: list[str] = Field(default_factory=list)
+    """What is chosen on the validation tasks, as `rro sweep` takes it."""
+
+
+class Tuning(Section):
+    """How settings are chosen, the same for every method with a sweep."""
+
+    trials: int = Field(6, ge=1)
+    """Trials of each method in each environment."""
+    metric: str = "validation.reward"
+    """What decides."""
+    seed: int = 0
+    """Seed of the trials; none of those that are compared."""
+
+
+class Plan(Section):
+    """A file of results."""
+
+    seeds: list[int] = Field(min_length=1)
+    """Training seeds; the intervals want at least 5."""
+    sft_seed: int | None = None
+    """The seed of the SFT policy, if it is the same for all training seeds."""
+    first: str | None = None
+    """The method that the others are compared with. Default: the first one."""
+    settings: list[str] = Field(default_factory=list)
+    """Settings of all trials."""
+    environments: dict[FolderName, Environment] = Field(min_length=1)
+    methods: dict[FolderName, Method] = Field(min_length=1)
+    tuning: Tuning = Tuning()
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a file of results. Raises UsageError that names what is wrong in it."""
+    try:
+        plan = Plan.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file}: not TOML: {error}") from None
+    except ValidationError as error:
+        raise UsageError(f"{file}: {first_problem(error)}") from None
+    if len(set(plan.seeds)) < len(plan.seeds):
+        raise UsageError(f"{file}: seeds: each seed once")
+    if plan.first is not None and plan.first not in plan.methods:
+        raise UsageError(f"{file}: first: there is no method {plan.first!r}")
+    if any(method.sweep for method in plan.methods.values()) and plan.tuning.seed in plan.seeds:
+        raise UsageError(f"{file}: tuning.seed: {plan.tuning.seed} is one of seeds")
+    return plan
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of a method in an environment from one seed. `chosen`: what its sweep found."""
+
+    environment: str
+    method: str
+    seed: int
+    chosen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A plan, its file and the folder of its trials."""
+
+    plan: Plan
+    file: Path
+    out: Path
+
+    @property
+    def first(self) -> str:
+        """The method that the others are compared with."""
+        return self.plan.first or next(iter(self.plan.methods))
+
+    def recipe(self, environment: str) -> Path:
+        """The recipe's file."""
+        name = self.plan.environments[environment].recipe
+        beside = self.file.parent / name
+        return beside if beside.is_file() else find_recipe(name)
+
+    def settings(self, trial: Trial) -> list[str]:
+        """The settings of a trial, each key once; later ones win."""
+        environment = self.plan.environments[trial.environment]
+        words = [*self.plan.settings, *environment.settings]
+        words += [*self.plan.methods[trial.method].settings, *trial.chosen, f"seed={trial.seed}"]
+        return list({word.partition("=")[0]: word for word in words}.values())
+
+    def config(self, trial: Trial) -> Config:
+        """The configuration of a trial. Raises UsageError where a setting does not fit."""
+        return load_config(self.recipe(trial.environment), self.settings(trial))
+
+    def folder(self, trial: Trial) -> Path:
+        """Its run folder: other settings have another one."""
+        text = f"{dump_toml(self.config(replace(trial, seed=0)))} sft {self.plan.sft_seed}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return self.out / trial.environment / f"{trial.method}-{digest}" / f"seed-{trial.seed}"
+
+    def starts(self, trial: Trial) -> Path:
+        """The folder of its environment's SFT policies."""
+        return self.out / trial.environment / "sft"
+
+    def trials(self, run: bool = True) -> Iterator[Trial]:
+        """Every trial, seed by seed. Sweeps are run first, unless `run` is false; then raises
+        RroError where one is missing."""
+        chosen = {
+            (environment, name): self._choose(environment, name, run)
+            for environment in self.plan.environments
+            for name in self.plan.methods
+        }
+        for seed in self.plan.seeds:
+            for (environment, name), settings in chosen.items():
+                yield Trial(environment, name, seed, settings)
+
+    def _choose(self, environment: str, name: str, run: bool) -> tuple[str, ...]:
+        """What a method's sweep finds best in an environment."""
+        method, tuning = self.plan.methods[name], self.plan.tuning
+        if not method.sweep:
+            return ()
+        from rro.pipeline.sweep import Sweep, run_sweep
+        from rro.pipeline.sweep_space import as_text
+
+        trial = Trial(environment, name, tuning.seed, tuple(method.sweep))
+        sweep = Sweep(self.recipe(environment), tuple(self.settings(trial)), tuning.metric)
+        folder = self.folder(replace(trial, chosen=())).parent / "sweep"
+        if not run and not (folder / "sweep.json").exists():
+            raise RroError(f"{folder}: this sweep was not run yet")
+        best = run_sweep(sweep, folder, tuning.trials).best
+        if best is None:
+            raise RroError(f"{folder}: every trial of the sweep failed")
+        return tuple(f"{key}={as_text(value)}" for key, value in best.values.items())
+
+
+def run_one(comparison: Comparison, trial: Trial, stage: str) -> None:
+    """Make the SFT policy of a trial ("start"), or run it ("trial")."""
+    from rro.pipeline.trial import run_trial, shared_start
+
+    config, starts = comparison.config(trial), comparison.starts(trial)
+    seed = comparison.plan.sft_seed
+    if stage == "start":
+        shared_start(config, starts, seed)
+    else:
+        run_trial(config, comparison.folder(trial), starts, "test", start_seed=seed)
+
+
+def run_all(comparison: Comparison, workers: int) -> list[Trial]:
+    """Run all trials that have no results yet, in processes of their own; returns all."""
+    from rro.pipeline.trial import start_folder
+
+    trials = list(comparison.trials())
+    left = [trial for trial in trials if not (comparison.folder(trial) / "results.json").exists()]
+    print(f"{len(trials)} trials, {len(left)} of them to run", flush=True)
+    starts = {}
+    for trial in left:
+        config, seed = comparison.config(trial), comparison.plan.sft_seed
+        starts[start_folder(config, comparison.starts(trial), seed)] = trial
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(lambda trial: _start(comparison, trial, "start"), starts.values()))
+        list(pool.map(lambda trial: _start(comparison, trial, "trial"), left))
+    return trials
+
+
+def _start(comparison: Comparison, trial: Trial, stage: str) -> None:
+    """One stage of a trial in a process of its own."""
+    begun, folder = time.monotonic(), comparison.folder(trial)
+    log = folder.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words = [comparison.file, "--out", comparison.out, "--one", stage, trial.environment]
+    words += [trial.method, trial.seed, *trial.chosen]
+    command = [sys.executable, "-m", "benchmarks.results", *map(str, words)]
+    with log.open("a", encoding="utf-8") as lines:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, stdout=lines, stderr=lines, env=environment)
+    said = f"{time.monotonic() - begun:.0f} s" if done.returncode == 0 else f"failed, see {log}"
+    what = "SFT" if stage == "start" else "trial"
+    print(f"{trial.environment} {trial.method} seed {trial.seed}: {what}: {said}", flush=True)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(prog="benchmarks.results", description=__doc__)
+    parser.add_argument("file", type=Path, help="a file of results (TOML)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the trials")
+    parser.add_argument("--workers", type=int, default=2, help="trials at a time")
+    parser.add_argument(
+        "--table", action="store_true", help="run nothing: the table of what is there"
+    )
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args(words)
+    from benchmarks.results_table import write
+
+    try:
+        comparison = Comparison(read_plan(options.file), options.file, options.out)
+        if options.one:
+            stage, environment, method, seed, *chosen = options.one
+            run_one(comparison, Trial(environment, method, int(seed), tuple(chosen)), stage)
+            return 0
+        for environment in comparison.plan.environments:
+            for method in comparison.plan.methods:
+                comparison.config(Trial(environment, method, 0))
+        trials = (
+            list(comparison.trials(run=False))
+            if options.table
+            else run_all(comparison, options.workers)
+        )
+        print(write(comparison, trials))
+    except RroError as error:
+        print(f"benchmarks.results: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("rro").setLevel(logging.INFO)
+    sys.exit(main())
