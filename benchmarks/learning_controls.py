@@ -10,7 +10,7 @@ from rro.exploration.visits import PlayedRollout, played_rollouts
 from rro.learning.credit.advantages import episode_row
 from rro.learning.credit.base import Credit, CreditContext
 from rro.types import WeightedEpisode
-from rro.webshop import action_text, parse_action
+from rro.webshop.environment import action_text, parse_action
 
 RIGHT = 0.9
 """How often the policy whose values are known does the right thing."""
