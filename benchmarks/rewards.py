@@ -6,9 +6,10 @@ exploration, DPO, evaluation.
 
 Each RUN is a run folder that has done SFT, one for each seed. From its SFT policy every strategy
 explores train tasks until the budget is spent or there are no more; DPO and evaluation follow the
-run's own recipe. Runs go to FOLDER/STRATEGY-SEED and are resumed where they are there already.
-Prints a table: the mean over the runs, with the range, of the reward, of its difference to the SFT
-policy and to the first strategy on the same test tasks, and of what it took."""
+run's own recipe. So `ipr` and `eto` are the simplified strategies, not the methods of these names.
+Runs go to FOLDER/STRATEGY-SEED and are resumed where they are there already. Prints a table: the
+mean over the runs, with the range, of the reward, of its difference to the SFT policy and to the
+first strategy on the same test tasks, and of what it took."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ import pytest
 from rro.config import load_config
 from rro.config.packaged import packaged_methods
 from rro.errors import UsageError
+from rro.learning.dpo import of_round
 
 
 @pytest.fixture
@@ -42,3 +43,56 @@ def test_a_method_in_an_override_stands_above_the_recipe(recipe):
 def test_an_unknown_method_names_the_nearest(recipe):
     with pytest.raises(UsageError, match=r"method adaptiv: .*adaptive"):
         recipe(SHOP, "method=adaptiv")
+
+
+def test_eto_is_what_its_program_does(recipe):
+    """The table: docs/concepts.md, "ETO and IPR as released"."""
+    config = recipe(SHOP, "method=eto")
+    assert config.explore.proposal_temperature == 0
+    assert config.credit.model_extra["outcome_pairs"] == {
+        "directions": "both",
+        "outcome_margin": 0.0,
+        "extra_messages": 10,
+    }
+    dpo = [of_round(config.dpo, number) for number in (1, 2, 3)]
+    assert [(options.beta, options.learning_rate) for options in dpo] == [
+        (0.1, 1e-6),
+        (0.5, 5e-7),
+        (0.5, 5e-7),
+    ]
+    assert (config.dpo.reference, config.dpo.sft_weight) == ("previous", 0)
+    assert (config.rounds.count, config.rounds.tasks) == (3, "same")
+
+
+def test_ipr_is_what_its_program_does(recipe):
+    config = recipe(SHOP, "method=ipr")
+    assert (config.explore.proposal_temperature, config.explore.rollouts) == (0, 5)
+    assert (config.explore.pricing, config.policy.temperature) == ("sft", 1)
+    assert config.explore.model_extra["ipr"] == {"first_step": False, "play_on": True}
+    assert config.credit.margin == 0.01
+    assert config.credit.model_extra["expert_pairs"] == {
+        "sides": "continuation",
+        "agree": True,
+        "directions": "both",
+        "outcome_margin": 0.01,
+    }
+    dpo = of_round(config.dpo, 6)
+    assert (dpo.beta, dpo.learning_rate, dpo.reference) == (0.1, 3e-6, "sft")
+    assert (dpo.sft_weight, dpo.sft_loss) == (1, "sum")
+    assert (config.rounds.count, config.rounds.tasks) == (6, "same")
+
+
+@pytest.mark.parametrize("method", ["eto", "ipr"])
+def test_what_a_method_states_stands_above_the_recipes_dpo(recipe, method):
+    text = f"{SHOP}[dpo]\nsft_weight = 0.3\nbeta = 0.7\nlearning_rate = 1e-4\n"
+    config = recipe(text, f"method={method}", "dpo.learning_rate=2e-4")
+    assert (config.dpo.beta, config.dpo.learning_rate) == (0.1, 2e-4)
+    assert config.dpo.sft_weight == (method == "ipr")
+
+
+@pytest.mark.parametrize("strategy", ["eto", "ipr"])
+def test_a_strategy_without_its_method_is_as_before(recipe, strategy):
+    config = recipe(f'{SHOP}[explore]\nstrategy = "{strategy}"\n')
+    plain = recipe(SHOP)
+    assert (config.dpo, config.credit, config.rounds) == (plain.dpo, plain.credit, plain.rounds)
+    assert config.explore == plain.explore.model_copy(update={"strategy": strategy})
