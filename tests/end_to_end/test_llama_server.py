@@ -4,6 +4,7 @@ probabilities agree with the Transformers backend."""
 import asyncio
 import json
 from statistics import fmean
+from urllib.request import Request, urlopen
 
 import llama
 import pytest
@@ -13,7 +14,7 @@ from test_run import rro
 from rro.config import ModelConfig
 from rro.learning.rows import IGNORED, sft_rows
 from rro.models.chat import ChatFormat
-from rro.models.loading import load_model
+from rro.models.loading import load_model, load_tokenizer
 from rro.policies.api.client import connect, disconnect
 from rro.policies.api.endpoint import list_models
 from rro.policies.api.opening import open_served
@@ -202,6 +203,38 @@ def test_stop_strings_and_a_full_context(by_tokens, by_text):
             policy.sample([Message("user", "word " * 1000)], 1, SamplingParams(), 0)
         )
         assert (full.finish, full.message.content) == ("context", "")
+
+
+TEXTS = [
+    "x = 100200300;\n\n\tif (a>=10):\r\n  return 'ok'",
+    "I'm you're WE'LL don't  3.14159 A1B2 v2.10.3",
+    "na\u00efve \u6771\u4eac \U0001f327 e\u0301 \u2116\uff15 \u00bd \u00b2 \u2460",
+    "<|im_start|>user\nHi<|im_end|>\n   trailing   ",
+]
+
+
+def test_the_files_tokens_and_template_are_those_of_the_server(server):
+    file = ModelConfig(name=str(llama.smollm2_gguf()), device="cpu")
+    tokenizer = load_tokenizer(file, None)
+    conversation = [{"role": "system", "content": "Be terse."}, {"role": "user", "content": "Hi"}]
+    for text in TEXTS:
+        body = {"content": text, "add_special": False, "parse_special": True}
+        theirs = post(server, "/tokenize", body)["tokens"]
+        assert tokenizer.encode(text, add_special_tokens=False) == theirs, text
+    rendered = tokenizer.apply_chat_template(
+        conversation, tokenize=False, add_generation_prompt=True
+    )
+    assert rendered == post(server, "/apply-template", {"messages": conversation})["prompt"]
+
+
+def post(server, path, body):
+    request = Request(
+        server.removesuffix("/v1") + path,
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urlopen(request, timeout=300) as reply:
+        return json.load(reply)
 
 
 RECIPE = """

@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def rro(*arguments, processes=1, **options):
+def rro(*arguments, processes=1, timeout=280, **options):
     """The command line in a process of its own, where `doors` can be imported."""
     environment = {
         **os.environ,
@@ -24,7 +24,7 @@ def rro(*arguments, processes=1, **options):
     )
     command = [sys.executable, *launcher, "-m", "rro", *map(str, arguments)]
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=280, **options
+        command, env=environment, capture_output=True, text=True, timeout=timeout, **options
     )
 
 

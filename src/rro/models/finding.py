@@ -62,7 +62,6 @@ def _in_gguf(config: ModelConfig) -> str:
     path = Path(config.name)
     if not path.is_file():
         raise UsageError(f"model.name {path}: no such file")
-    _need("gguf", f"model.name {path}")
     header = read_header(path)
     if config.chat_template is None and not header.metadata.get("tokenizer.chat_template"):
         raise UsageError(f"{path} has no chat template: name a Jinja file in model.chat_template")

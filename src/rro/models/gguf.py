@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from rro.errors import UsageError, reason_of
-from rro.files import publish
+from rro.files import is_full_disk, publish
 from rro.models.gguf_header import GgufHeader, read_header
 from rro.models.templates import SMOLLM2_TEMPLATE
 
@@ -91,9 +91,13 @@ def _made(name: str, file: Path, header: GgufHeader | None, template: str | None
                 if not (folder / "config.json").is_file():
                     log.info("dequantising %s into %s ...", file, folder)
                     _convert(file, header or read_header(file), folder, template)
-    except OSError as error:
+    except Exception as error:
+        # the libraries that write weights have errors of their own for a full disk
+        if not isinstance(error, OSError) and not is_full_disk(error):
+            raise
+        reason = reason_of(error) if isinstance(error, OSError) else "the disk is full"
         raise UsageError(
-            f"cannot write the model cache {folder}: {reason_of(error)} (XDG_CACHE_HOME moves it)"
+            f"cannot write the model cache {folder}: {reason} (XDG_CACHE_HOME moves it)"
         ) from None
     return folder
 

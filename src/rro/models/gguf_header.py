@@ -7,6 +7,7 @@ writes it."""
 
 from __future__ import annotations
 
+import importlib.util
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from rro.errors import UsageError, reason_of
 # Types of values, by their numbers, as `struct` names them.
 _NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _TEXT, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")
 # Longest name and largest count that a header may have, and its largest size in bytes.
 _LONGEST, _MOST, _LARGEST = 1 << 16, 1 << 24, 1 << 29
 # Sizes in the metadata that are, or are below, a dimension of a tensor.
@@ -66,7 +68,10 @@ def is_gguf(name: str) -> bool:
 
 def read_header(path: Path) -> GgufHeader:
     """The header of a file that holds a whole language model. Raises UsageError that names the file
-    and what is wrong with it: it is missing, damaged, or something else than a whole model."""
+    and what is wrong with it: it is missing, damaged, or something else than a whole model; and
+    where the package gguf is not installed."""
+    if importlib.util.find_spec("gguf") is None:
+        raise UsageError(f"{path} needs the package gguf: pip install gguf")
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             header = _header(_Reader(data), len(data))
@@ -137,8 +142,11 @@ class _Reader:
             return self.unpack(f"{_counted(count)}{_NUMBERS[kind]}")
         if kind != _TEXT:
             raise ValueError(f"it has an array of the unknown type {kind}")
+        at = self.position
         for _ in range(_counted(count)):
-            self.take(self.unpack("Q")[0])
+            (length,) = _LENGTH.unpack_from(self._data, at)
+            at += _LENGTH.size + min(length, _LARGEST)
+        self.take(at - self.position)
         return count
 
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
