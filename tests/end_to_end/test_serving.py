@@ -102,11 +102,12 @@ def test_transformers_answers_as_we_do(checkpoint, answer, merged):
     assert text == answer
 
 
-def test_llama_cpp_answers_as_we_do(checkpoint, answer, tmp_path):
+def test_llama_cpp_answers_as_we_do(checkpoint, answer, tmp_path, monkeypatch):
     file = llama.converted(checkpoint, tmp_path / "trained.gguf")
     with llama.serving(file, alias="trained") as base_url:
         assert ask(base_url, "trained") == answer
     # and the file is a model of ours again
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     served = BASE.model_copy(update={"name": str(file)})
     assert answer_of(served, None) == answer
 
