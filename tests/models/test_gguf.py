@@ -144,10 +144,17 @@ def test_weights_that_are_missing_are_not_made_up(source, tmp_path, cache):
     assert list(cache.iterdir()) == []
 
 
-def test_scaled_rotary_embeddings_are_refused(source, tmp_path):
-    factors = {"rope_freqs.weight": torch.linspace(1, 8, 8)}
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        {"extra": {"rope_freqs.weight": torch.linspace(1, 8, 8)}},
+        {"extra": {"rope_factors_long.weight": torch.linspace(1, 8, 8)}},
+        {"llama__rope__scaling__type": "yarn"},
+    ],
+)
+def test_scaled_rotary_embeddings_are_refused(source, tmp_path, scaled):
     with pytest.raises(UsageError, match="rotary embeddings are scaled"):
-        loaded(write_gguf(tmp_path / "scaled.gguf", *source, extra=factors))
+        loaded(write_gguf(tmp_path / "scaled.gguf", *source, **scaled))
 
 
 @pytest.mark.parametrize(

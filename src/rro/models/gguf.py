@@ -39,7 +39,7 @@ _FORM = 2
 # Pre-tokenizers that split each digit off, by llama.cpp's names; Transformers takes them for
 # GPT-2's.
 _SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r", "codeshell"}
-_ROPE_FACTORS = "rope_freqs.weight"
+_ROPE_FACTORS = "rope_f"
 _SCRATCH = ".partial-"
 
 
@@ -181,18 +181,16 @@ def _check(model: Any, header: GgufHeader) -> None:
         # the same matrix twice
         model.config.tie_word_embeddings = True
         model.tie_weights()
-    scaling, rope = header.get("rope.scaling.type"), _rope(model.config)
+    rope = getattr(model.config, "rope_parameters", None) or {}
     if rope.get("rope_type", "default") != "default":
         return
-    if _ROPE_FACTORS in header.shapes or scaling not in (None, "none"):
+    scaling = header.get("rope.scaling.type")
+    factors = [name for name in header.shapes if name.startswith(_ROPE_FACTORS)]
+    if factors or scaling not in (None, "none"):
         raise UsageError(
-            f"its rotary embeddings are scaled ({scaling or _ROPE_FACTORS}), which Transformers "
-            "does not read from GGUF: name the model's Transformers folder instead"
+            f"its rotary embeddings are scaled ({', '.join(factors) or scaling}), which "
+            "Transformers does not read from GGUF: name the model's Transformers folder instead"
         )
-
-
-def _rope(config: Any) -> dict[str, Any]:
-    return getattr(config, "rope_parameters", None) or {}
 
 
 def _reason(error: Exception) -> str:
