@@ -48,7 +48,9 @@ def add_commands(commands: Parsers) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    begin("checking", options.resume or options.recipe or "nothing")
+    if options.resume is None and options.recipe is None:
+        raise UsageError("which recipe? rro sweep RECIPE key=a,b,c, or rro sweep --resume FOLDER")
+    begin("checking", options.resume or options.recipe)
 
     from rro.config.packaged import find_recipe
     from rro.pipeline.sweep import Sweep, read_sweep, run_sweep
@@ -58,8 +60,6 @@ def _sweep(options: argparse.Namespace) -> None:
         if any(other is not None for other in others):
             raise UsageError("--resume takes only --trials: the folder knows the rest")
         folder, (sweep, trials) = options.resume, read_sweep(options.resume)
-    elif options.recipe is None:
-        raise UsageError("which recipe? rro sweep RECIPE key=a,b,c, or rro sweep --resume FOLDER")
     else:
         recipe = find_recipe(options.recipe)
         folder = options.out or default_folder(f"sweep-{recipe.stem}")

@@ -108,7 +108,9 @@ class Report:
     @property
     def ranked(self) -> list[Trial]:
         """Best first, failed ones last."""
-        return sorted(self.trials, key=lambda trial: -trial.metric["mean"] if trial.metric else 9e9)
+        measured = [trial for trial in self.trials if trial.metric]
+        failed = [trial for trial in self.trials if not trial.metric]
+        return [*sorted(measured, key=lambda trial: -(trial.metric or {})["mean"]), *failed]
 
     @property
     def best(self) -> Trial | None:
