@@ -88,4 +88,4 @@ def _own(tree: Tree) -> Trajectory:
 
 
 def _same(first: Sequence[Message], second: Sequence[Message]) -> bool:
-    return [message.content for message in first] == [message.content for message in second]
+    return [message.text for message in first] == [message.text for message in second]
