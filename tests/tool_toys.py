@@ -49,7 +49,9 @@ QWEN_XML = (
     "{{- '<|im_end|>\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
-_CONTROL = re.compile(r"<\|\w+\|>|\[/?[A-Z_]{4,}\]|</?tool_\w+>")
+_CONTROL = re.compile(
+    r"<[|｜][^\s<>|｜]+[|｜]>|\[/?[A-Z_]{4,}\]|</?tool_\w+>|</?think>|<\w+_of_turn>"
+)
 
 
 def tokenizer_of(template: str, end: str) -> PreTrainedTokenizerFast:

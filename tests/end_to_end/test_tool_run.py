@@ -10,6 +10,14 @@ import pytest
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.slow
+LEARNERS = {
+    "dpo": [],
+    "policy_gradient": [
+        "explore.strategy=group",
+        "credit.name=group_advantages",
+        "optimise.learner=policy_gradient",
+    ],
+}
 
 
 def rro(*arguments):
@@ -21,12 +29,11 @@ def rro(*arguments):
     )
 
 
-@pytest.mark.parametrize("learner", ["dpo", "policy_gradient"])
+@pytest.mark.parametrize("learner", LEARNERS)
 @pytest.mark.timeout(900)
 def test_a_model_learns_to_call_tools_and_improves(tmp_path, learner):
     folder = tmp_path / "run"
-    method = [] if learner == "dpo" else GRADIENT
-    ran = rro("run", HERE / "tool_doors.toml", "--out", folder, *method)
+    ran = rro("run", HERE / "tool_doors.toml", *LEARNERS[learner], "--out", folder)
     assert ran.returncode == 0, ran.stderr
     results = json.loads((folder / "results.json").read_text())
     rewards = {
@@ -38,12 +45,12 @@ def test_a_model_learns_to_call_tools_and_improves(tmp_path, learner):
     assert 0.3 < first < 0.9
     assert last > first
     records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    steps = [record["step"] for record in records if record["kind"] == "candidate"]
-    called = [step for step in steps if step and step["action"].get("tool_calls")]
+    steps = [
+        step
+        for record in records
+        for step in (record.get("step"), *record.get("steps", ()))
+        if record["kind"] in ("candidate", "episode", "rollout") and step
+    ]
+    called = [step for step in steps if step["action"].get("tool_calls")]
     assert len(called) > 0.9 * len(steps)
     assert all(step["action"]["token_ids"] for step in called)
-
-
-GRADIENT = [
-    *("explore.strategy='group'", "learner='policy_gradient'", "credit.name='group_advantages'"),
-]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
@@ -19,6 +20,9 @@ from rro.errors import UsageError
 from rro.tool_calls import UNNAMED, tools_text
 from rro.types import Message, StepResult, ToolCall
 
+# The sections of a docstring, and an argument in one: a name, its type or not, what it is.
+_SECTION = re.compile(r"^(Args|Arguments|Returns|Raises|Yields|Examples?):[ \t]*$", re.MULTILINE)
+_ARGUMENT = re.compile(r" {1,8}\*{0,2}(\w+)(?: *\([^)]*\))?: *(.*)")
 Tool = Callable[..., str | StepResult | Awaitable[str | StepResult]]
 NOT_RUN = "Not run: the episode has ended."
 LONGEST_ERROR = 300
@@ -72,7 +76,7 @@ def _call(tools: Mapping[str, Tool], call: ToolCall) -> StepResult:
     if values is None:
         return _error(f"the arguments of {call.name} are not a valid JSON object.")
     try:
-        given = _arguments(inspect.unwrap(getattr(tool, "__func__", tool))).model_validate(values)
+        given = _arguments(_function(tool)).model_validate(values)
     except ValueError as error:
         return _error(f"{call.name}: {_problems(error)}.")
     result: Any = settled(tool(**{name: getattr(given, name) for name in given.model_fields_set}))
@@ -130,30 +134,46 @@ def declare(tools: Sequence[Tool | Mapping[str, Any]]) -> str:
 
 
 def _schema(tool: Tool) -> dict[str, Any]:
-    schema = _schema_of(inspect.unwrap(getattr(tool, "__func__", tool)))
-    loaded: dict[str, Any] = json.loads(schema)
-    return loaded
+    schema: dict[str, Any] = json.loads(_schema_of(_function(tool)))
+    return schema
+
+
+def _function(tool: Tool) -> Callable[..., Any]:
+    """The plain function of a tool, also of a method."""
+    plain: Callable[..., Any] = inspect.unwrap(getattr(tool, "__func__", tool))
+    return plain
 
 
 @lru_cache(maxsize=256)
 def _schema_of(function: Callable[..., Any]) -> str:
-    from transformers.utils import chat_template_utils
+    """As `transformers.utils.get_json_schema`, which would import torch within the time limit of a
+    call, and breaks where that is given up."""
+    name, (text, described) = function.__name__, _documented(function)
+    parameters = _arguments(function).model_json_schema()
+    for key in ("title", "additionalProperties", "description"):
+        parameters.pop(key, None)
+    for argument, schema in parameters.setdefault("properties", {}).items():
+        if argument not in described:
+            raise UsageError(
+                f"the tool {name}: describe {argument!r} in its docstring, below Args:"
+            )
+        schema.pop("title", None)
+        schema["description"] = described[argument]
+    function_schema = {"name": name, "description": text, "parameters": parameters}
+    return json.dumps({"type": "function", "function": function_schema}, ensure_ascii=False)
 
-    _arguments(function)
-    known = (
-        chat_template_utils.DocstringParsingException,
-        chat_template_utils.TypeHintParsingException,
-    )
-    try:
-        schema = chat_template_utils.get_json_schema(_without_self(function))
-    except known as error:
-        raise UsageError(f"the tool {function.__name__}: {error}") from None
-    schema["function"].pop("return", None)
-    return json.dumps(schema, ensure_ascii=False)
 
-
-def _without_self(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of a method, which `get_json_schema` would give an argument `self`."""
-    if "self" not in inspect.signature(function).parameters:
-        return function
-    return function.__get__(object())  # type: ignore[no-any-return]
+def _documented(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
+    """What a docstring in Google's form says of a function, and of each of its arguments."""
+    doc = inspect.getdoc(function)
+    if not doc:
+        raise UsageError(f"the tool {function.__name__} needs a docstring, which the model reads")
+    text, *sections = _SECTION.split(doc)
+    described, name = dict[str, str](), ""
+    for section, body in zip(sections[::2], sections[1::2], strict=True):
+        for line in body.splitlines() if section in ("Args", "Arguments") else ():
+            if entry := _ARGUMENT.match(line):
+                name, described[entry[1]] = entry[1], entry[2]
+            elif name and line.strip():
+                described[name] += f" {line.strip()}"
+    return " ".join(text.split()), described

@@ -35,17 +35,17 @@ class PlayedRollout:
     def messages(self) -> tuple[Message, ...]:
         """The history of its node and its own messages, up to its last action."""
         messages = list(self.node.history())
-        for step in self.steps:
+        for step in self.steps[:-1]:
             messages += [step.action, *step.replies()]
-        return tuple(messages[:-1])
+        return (*messages, self.steps[-1].action)
 
     def own_messages(self, values: Sequence[float]) -> tuple[float | None, ...]:
         """One entry for each of `messages()`: the value of each of its own actions in turn, None
         for every other message."""
         own: list[float | None] = [None] * len(self.node.history())
-        for value in values:
-            own += [value, None]
-        return tuple(own[:-1])
+        for value, step in zip(values, self.steps, strict=True):
+            own += [value, *[None] * len(step.replies())]
+        return tuple(own[: len(own) - len(self.steps[-1].replies())])
 
 
 def played_rollouts(tree: Tree) -> list[PlayedRollout]:

@@ -11,9 +11,11 @@ Knows a Transformers tokenizer and its chat template, not models."""
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,27 +24,19 @@ from jinja2 import TemplateError
 from rro.errors import UsageError
 from rro.models.call_markup import read_calls
 from rro.models.control_tokens import ControlTokens
-from rro.models.rendering import CallSupport, Rendering
+from rro.models.rendering import (
+    PROBE_TOOLS,
+    CallSupport,
+    Piece,
+    Rendering,
+    is_insertion,
+    text_after_prompt,
+)
 from rro.tool_calls import tool_calls, tools_of
 from rro.types import Message, Source, ToolCall
 
-_PROBE_TOOLS = json.dumps(
-    [
-        {
-            "type": "function",
-            "function": {
-                "name": name,
-                "description": "Answers.",
-                "parameters": {
-                    "type": "object",
-                    "properties": {"argument": {"type": "string", "description": "A text."}},
-                    "required": ["argument"],
-                },
-            },
-        }
-        for name in ("probe_tool", "probe_other")
-    ]
-)
+# Control tokens around thoughts, which are part of an answer.
+_THOUGHT = re.compile("think|thought|reason", re.IGNORECASE)
 _PROBE = ("Name one rule.", "Rule seven.", "What comes next?", "Rule eight.", "And then?")
 
 
@@ -58,16 +52,17 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The encoding of the first messages of a conversation, their rendered text, and its `tail`:
-    the last control token and what follows it, as `ControlTokens.encode` takes it."""
+    """The encoding of the first messages of a conversation, their rendered text, its `pieces`, and
+    its `tail`: the last control token and what follows it, as `ControlTokens.encode` takes it."""
 
     text: str
+    pieces: tuple[Piece, ...]
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
     tail: str
 
 
-_EMPTY = _State("", (), (), "")
+_EMPTY = _State("", (), (), (), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +115,8 @@ class ChatFormat:
         template = self._template.template
         in_template = {id_ for text, id_ in self._control.texts.items() if text in template}
         rendered = self._control.ids.intersection(self._check_probe())
-        self._ends = self._control.special | in_template | rendered | frozenset(ends)
+        thoughts = {id_ for text, id_ in self._control.texts.items() if _THOUGHT.search(text)}
+        self._ends = (self._control.special | in_template | rendered | frozenset(ends)) - thoughts
         self._calls = self._learn_calls()
         self.end_ids = self._ends - (self._calls.ids if self._calls else frozenset())
 
@@ -212,31 +208,58 @@ class ChatFormat:
         answered = bool(answers) and answers[-1] == len(messages) - 1 and not prompt
         end = len(messages) - 1 if answered else answers[-1] + 1 if answers else 0
         before = self._state(messages[:end], answered)
-        if not text.startswith(before.text):
-            raise UsageError(
-                f"the chat template of {self._name} is not prefix-preserving (a later message "
-                "changes the text of earlier ones), so an answer would be trained after another "
-                "prompt than it was sampled after: name another template in model.chat_template"
-            )
-        new = self._new_text(text, len(before.text), messages, prompt)
+        if text.startswith(before.text):
+            pieces = self._template.pieces(text, messages, prompt)
+            new = self._new_text(pieces, len(before.text))
+        else:
+            pieces, new = self._after_other_text(text, before, messages, prompt)
         if answered:
             ids, mask = self._answer(messages[-1], before, new)
         else:
             ids = self._following(before.tail, new)
             mask = (False,) * len(ids)
         tail = self._control.tail(before.tail + new)
-        return _State(text, before.ids + ids, before.mask + mask, tail)
+        return _State(text, tuple(pieces), before.ids + ids, before.mask + mask, tail)
 
-    def _new_text(self, text: str, start: int, messages: Sequence[Message], prompt: bool) -> str:
-        """The rendered `text` from `start` on, with the control tokens of the template's own text
+    def _new_text(self, pieces: Sequence[Piece], start: int = 0) -> str:
+        """The text of `pieces` from `start` on, with the control tokens of the template's own text
         protected."""
-        at, new = 0, list[str]()
-        for own, said in self._template.pieces(text, messages, prompt):
-            middle, end = at + len(own), at + len(own) + len(said)
-            new.append(self._control.protect(text[max(at, start) : max(middle, start)]))
-            new.append(text[max(middle, start) : max(end, start)])
-            at = end
+        new = list[str]()
+        for piece in pieces:
+            own, said = piece.own[start:], piece.said[max(0, start - len(piece.own)) :]
+            new += [self._control.protect(own), said]
+            start = max(0, start - len(piece.own) - len(piece.said))
         return "".join(new)
+
+    def _after_other_text(
+        self, text: str, before: _State, messages: Sequence[Message], prompt: bool
+    ) -> tuple[list[Piece], str]:
+        """The pieces of `text`, and what is new in it, for a template that writes something else in
+        front of an earlier answer than in front of the last one, such as an empty thought. The
+        history keeps what it has. Raises UsageError where anything else differs."""
+        with suppress(UsageError):
+            pieces = self._template.pieces(text, messages, prompt)
+            number = max(i for i, message in enumerate(messages) if message.role == "assistant")
+            places = [i for i, piece in enumerate(pieces) if piece.number == number]
+            same = all(
+                one.own == two.own
+                or (messages[two.number].role == "assistant" and is_insertion(one.own, two.own))
+                for one, two in zip(before.pieces[:-1], pieces, strict=False)
+            )
+            last = before.pieces[-1].own
+            answered = number == len(messages) - 1 and not prompt
+            if same and places and answered:
+                opening = text_after_prompt(pieces[places[0]].own, last)
+                if opening is not None:
+                    rest = replace(pieces[places[0]], own=opening)
+                    return pieces, self._new_text([rest, *pieces[places[0] + 1 :]])
+            elif same and places and pieces[places[-1] + 1].own.startswith(last):
+                return pieces, self._new_text(pieces[places[-1] + 1 :], len(last))
+        raise UsageError(
+            f"the chat template of {self._name} is not prefix-preserving (a later message "
+            "changes the text of earlier ones), so an answer would be trained after another "
+            "prompt than it was sampled after: name another template in model.chat_template"
+        )
 
     def _answer(
         self, message: Message, before: _State, text: str
@@ -284,15 +307,17 @@ class ChatFormat:
 
     def _learn_closing(self) -> _Closing:
         question, answer = Message("user", _PROBE[0]), Message("assistant", _PROBE[1])
-        render = self._template.render
-        before, after = render([question], True), render([question, answer], False)
-        opening, separator, closing = after.removeprefix(before).partition(answer.content)
-        if not after.startswith(before) or not separator or opening.strip():
+        asked = self._template.pieces(self._try([question], True), [question], True)
+        both = [question, answer]
+        _, *after = self._template.pieces(self._try(both, False), both, False)
+        opening = text_after_prompt(after[0].own, asked[-1].own) if len(after) == 2 else None
+        if opening is None:
             raise UsageError(
                 f"the chat template of {self._name} is not prefix-preserving (its answers do not "
                 "follow its generation prompt): name another template in model.chat_template"
             )
-        return self._closing_of(self._control.protect(before + opening) + answer.content, closing)
+        told = self._new_text(asked) + self._control.protect(opening) + answer.content
+        return self._closing_of(told, after[1].own)
 
     def _closing_of(self, told: str, closing: str) -> _Closing:
         """What the template writes after an answer, `told` being the protected text before it."""
@@ -308,7 +333,7 @@ class ChatFormat:
 
     def _learn_calls(self) -> _CallForm | None:
         """How the template writes tool calls; None if it writes none."""
-        question = Message("user", _PROBE[0], tools=_PROBE_TOOLS)
+        question = Message("user", _PROBE[0], tools=PROBE_TOOLS)
         call = ToolCall("probe_tool", json.dumps({"argument": _PROBE[1]}), "probecall")
         answer = Message("assistant", "", tool_calls=(call,))
         before, after = (

@@ -7,6 +7,7 @@ messages, not token ids."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 from collections import OrderedDict
@@ -38,9 +39,39 @@ _FIXED_DATE = "{%- macro strftime_now(format) %}{{- format PARTS }}{%- endmacro 
 # What the Python in a template may raise for messages that it was not made for.
 _ERRORS = (TemplateError, TypeError, ValueError, AttributeError, LookupError)
 
+# Tools that a template is tried with.
+PROBE_TOOLS = json.dumps(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": name,
+                "description": "Answers.",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"argument": {"type": "string", "description": "A text."}},
+                    "required": ["argument"],
+                },
+            },
+        }
+        for name in ("probe_tool", "probe_other")
+    ]
+)
+
 Row = dict[str, Any]
-Piece = tuple[str, str]
-"""A piece of the template's own text, and what a message says behind it ("" at the end)."""
+STAND_IN = "x"
+"""What the template is given for what was sampled: its token ids replace the text in any case, and
+no template rewrites it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of the template's own text, and what message `number` says behind it ("" and -1 at
+    the end)."""
+
+    own: str
+    said: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +128,18 @@ class Rendering:
         return str(text)
 
     def _row(self, message: Message) -> Row:
-        """A message as the template takes it. The calls of a sampled one are reduced to what every
-        template can render, as its token ids replace the text in any case."""
+        """A message as the template takes it. What a sampled one says is replaced, and its calls
+        are reduced to what every template can render."""
         row = message.chat()
-        if message.tool_calls and message.token_ids is not None and self.calls is not None:
-            row["content"] = ""
-            calls = row["tool_calls"][: None if self.calls.parallel else 1]
-            for call in calls:
-                call["function"]["arguments"] = {}
-            row["tool_calls"] = calls
-        return row
+        if message.token_ids is None:
+            return row
+        if not message.tool_calls:
+            return {**row, "content": STAND_IN}
+        parallel = self.calls is not None and self.calls.parallel
+        calls = row["tool_calls"][: None if parallel else 1]
+        for call in calls:
+            call["function"]["arguments"] = {"argument": STAND_IN}
+        return {**row, "content": "", "tool_calls": calls}
 
     def pieces(self, text: str, messages: Sequence[Message], prompt: bool) -> list[Piece]:
         """The rendered `text` of `messages`, cut into the template's own text and what they say.
@@ -121,7 +154,7 @@ class Rendering:
             words = _as_written(said.get(mark, ""), text, at + len(own), following)
             if not text.startswith(own, at) or words is None:
                 raise self._rewritten(messages[int(mark.partition("y")[0]) if mark else -1])
-            pieces.append((own, words))
+            pieces.append(Piece(own, words, int(mark.partition("y")[0]) if mark else -1))
             at += len(own) + len(words)
         if at != len(text):
             raise self._rewritten(messages[-1])
@@ -230,3 +263,18 @@ def _in_json(text: str) -> tuple[str, ...]:
     if not text:
         return ()
     return tuple(json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
+
+
+def text_after_prompt(own: str, prompt: str) -> str | None:
+    """What `own`, the text in front of an answer, has after the generation `prompt`; "" where the
+    prompt goes further, None where they differ."""
+    if own.startswith(prompt):
+        return own[len(prompt) :]
+    return "" if prompt.startswith(own) else None
+
+
+def is_insertion(one: str, other: str) -> bool:
+    """Whether the longer of two texts is the shorter one with something in between."""
+    short, long = sorted((one, other), key=len)
+    prefix = len(os.path.commonprefix((short, long)))
+    return long.endswith(short[prefix:])

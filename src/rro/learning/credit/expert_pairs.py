@@ -76,7 +76,8 @@ class ExpertPairs(Credit):
 def _rest(expert: Trajectory, step: int) -> tuple[Message, ...]:
     """The expert's messages from action number `step` (1 is the first) on."""
     turns = expert.messages()
-    return turns[len(expert.opening) + 2 * (step - 1) :]
+    before = (1 + len(earlier.replies()) for earlier in expert.steps[: step - 1])
+    return turns[len(expert.opening) + sum(before) :]
 
 
 def _continuation(own: Node) -> Trajectory | None:
