@@ -2,9 +2,11 @@
 
 A conversation is encoded piece by piece: the text that the template puts around answers, then each
 answer. A sampled answer keeps exactly its sampled ids, so training sees what was sampled, and a
-longer history always begins with the ids of the shorter one. That needs a prefix-preserving
-template (the text of a longer conversation begins with that of the shorter one); others are
-refused. Control tokens come from the template's own text alone (rro.models.rendering).
+longer history always begins with the ids of the shorter one, thoughts included. That needs a
+prefix-preserving template (the text of a longer conversation begins with that of the shorter one),
+or one that changes no more than what it writes in front of earlier answers, such as an empty
+thought; others are refused. Control tokens come from the template's own text alone
+(rro.models.rendering).
 
 Knows a Transformers tokenizer and its chat template, not models."""
 

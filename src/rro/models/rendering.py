@@ -7,7 +7,6 @@ messages, not token ids."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 from collections import OrderedDict
@@ -276,5 +275,6 @@ def text_after_prompt(own: str, prompt: str) -> str | None:
 def is_insertion(one: str, other: str) -> bool:
     """Whether the longer of two texts is the shorter one with something in between."""
     short, long = sorted((one, other), key=len)
-    prefix = len(os.path.commonprefix((short, long)))
+    letters = enumerate(zip(short, long, strict=False))
+    prefix = next((at for at, (a, b) in letters if a != b), len(short))
     return long.endswith(short[prefix:])
