@@ -2,7 +2,9 @@
 answered."""
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -184,3 +186,38 @@ def test_an_error_of_the_tool_is_the_environments():
     made = tool_calls([("broken", {}, None)])
     with pytest.raises(RuntimeError, match="disk"):
         carry_out([broken], replace(Message("assistant", ""), tool_calls=made))
+
+
+def test_the_pages_example_works():
+    page = (Path(__file__).parents[2] / "docs" / "tools.md").read_text(encoding="utf-8")
+    code, names = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {"__name__": "page"}
+    exec(compile(code, "tools.md", "exec"), names)
+    benchmark = names["counter"]()
+    environment, task = benchmark.make(), benchmark.tasks("train")[1]
+    opening = contract.reset(environment, task, 0)
+    assert [tool["function"]["name"] for tool in tools_of(opening)] == ["add", "stop"]
+    assert act(environment, ("add", {"amount": task.data})).observation == (
+        f"The counter is at {task.data}."
+    )
+    assert act(environment, ("stop", {})).reward == 1.0
+
+
+def test_a_tool_may_be_a_coroutine_function():
+    async def later(word: str) -> str:
+        """Say it later.
+
+        Args:
+            word (str): What to say,
+                in one word.
+
+        Returns:
+            The word.
+        """
+        return word
+
+    (schema,) = json.loads(declare([later]))
+    properties = schema["function"]["parameters"]["properties"]
+    assert properties["word"]["description"] == "What to say, in one word."
+    made = tool_calls([("later", {"word": "now"}, None)])
+    result = carry_out([later], replace(Message("assistant", ""), tool_calls=made))
+    assert result.observation == "now"

@@ -103,7 +103,7 @@ def from_row(row: Any, place: str = "pair") -> PreferencePair:
 
 def _same(chosen: Sequence[Message], rejected: Sequence[Message]) -> str:
     """What two sides have in common that leaves nothing to learn: "text", "tokens" or ""."""
-    if [message.chat() for message in chosen] == [message.chat() for message in rejected]:
+    if [(m.role, m.text) for m in chosen] == [(m.role, m.text) for m in rejected]:
         return "text"
     tokens = [[message.token_ids for message in side] for side in (chosen, rejected)]
     return "tokens" if tokens[0] == tokens[1] and None not in tokens[0] else ""
