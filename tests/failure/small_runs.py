@@ -59,7 +59,14 @@ bootstrap = 100
 STRATEGIES = {
     "rro": ["explore.rollouts=2", "explore.candidates=2"],
     "adaptive": [],
-    "ipr": ["explore.rollouts=2", "explore.ipr.play_on=true", "dpo.sft_loss=sum"],
+    # Greedily, a model that has learned nothing says nothing.
+    "ipr": [
+        "explore.rollouts=2",
+        "explore.ipr.play_on=true",
+        "explore.proposal_temperature=1.0",
+        "dpo.sft_weight=1.0",
+        "dpo.sft_loss=sum",
+    ],
     "eto": ["credit.outcome_pairs.directions=both", "dpo.reference=previous"],
     "rft": [],
     "fixed": ["explore.rollouts=2", "explore.candidates=2"],
