@@ -2,7 +2,7 @@
 (benchmarks/trees.py).
 
 `python -m benchmarks.exploration [--seeds 20] [--tasks 8] [--out FILE.json] [--plot FILE.png]
-[--only NAME ...]`
+[--only NAME ...] [--families held-back] [--work FOLDER]`
 
 Strategies run through the real sampler, engine and journal, in a temporary folder; only the policy
 is a script. A pair is correct if the true value of its chosen side is above that of its rejected
@@ -18,14 +18,14 @@ import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from benchmarks.exploration_plot import plot
-from benchmarks.trees import SHAPES, Forest, Shape
+from benchmarks.trees import HELD_BACK, LOOKED_AT, SHAPES, Forest, Shape
 from rro.config import CreditConfig
 from rro.episodes.loop import Limits
 from rro.evaluation.statistics import task_mean
@@ -38,7 +38,7 @@ from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.ipr import IterativeStepRefinement
 from rro.exploration.strategies.rft import RejectionSampling
 from rro.exploration.strategies.rising import RisingExploration
-from rro.exploration.tree import Tree
+from rro.exploration.tree import Node, Tree
 from rro.learning.credit.base import Credit, CreditContext
 from rro.learning.credit.choosing import credit_of
 from rro.runs.journal import Journal
@@ -46,7 +46,6 @@ from rro.runs.progress import Progress
 from rro.types import PreferencePair, SamplingParams
 
 FIRST_SEED = 1000  # those below served to choose the defaults of adaptive exploration
-ALL = ", all siblings"
 
 
 @dataclass(frozen=True)
@@ -64,25 +63,26 @@ def strategies() -> dict[str, Make]:
     """What is compared, by name. The first one is the paper's procedure."""
     return {
         "rro": lambda forest: credited(forest, RisingExploration()),
-        "rro, all siblings": lambda forest: credited(forest, RisingExploration(), siblings="all"),
-        "adaptive": lambda forest: adaptive(forest),
-        "adaptive, all siblings": lambda forest: adaptive(forest, "all"),
-        "adaptive, error 0.05": lambda forest: adaptive(forest, max_error=0.05),
-        "adaptive, error 0.3": lambda forest: adaptive(forest, max_error=0.3),
-        "adaptive, budget 20": lambda forest: adaptive(forest, budget=20),
-        "recycling alone": lambda forest: adaptive(
-            forest,
-            race=False,
-            merge_equal=False,
-            dispersion=False,
-            max_error=0.5,
-            min_draws=5,
-            max_draws=5,
+        "rro, N = 1": lambda forest: rising(forest, 1),
+        "rro, N = 3": lambda forest: rising(forest, 3),
+        "rro, all pairs": lambda forest: rising(forest, 5, every=True),
+        "rro, N = 1, all pairs": lambda forest: rising(forest, 1, every=True),
+        "rro, N = 3, all pairs": lambda forest: rising(forest, 3, every=True),
+        "rro, fresh threshold": lambda forest: credited(
+            forest, RisingExploration(threshold="fresh")
         ),
-        "racing alone": lambda forest: adaptive(forest, recycle=False),
-        "no race": lambda forest: adaptive(forest, race=False),
+        "adaptive": lambda forest: adaptive(forest),
+        "adaptive, lowest sibling": lambda forest: adaptive(forest, siblings="lowest"),
+        "adaptive, path only": lambda forest: adaptive(forest, off_path="no"),
+        "adaptive, one pair a step": lambda forest: adaptive(
+            forest, siblings="lowest", off_path="no"
+        ),
+        "adaptive, error 0.05": lambda forest: adaptive(forest, max_error=0.05),
+        "adaptive, error 0.4": lambda forest: adaptive(forest, max_error=0.4),
+        "adaptive, 3 draws": lambda forest: adaptive(forest, draws=3),
+        "adaptive, 6 draws": lambda forest: adaptive(forest, draws=6),
+        "adaptive, budget 20": lambda forest: adaptive(forest, budget=20),
         "no sharing": lambda forest: adaptive(forest, merge_equal=False),
-        "no weighing": lambda forest: adaptive(forest, dispersion=False),
         "fixed": lambda forest: credited(forest, FixedSizeExploration()),
         "ipr": lambda forest: credited(
             forest, IterativeStepRefinement(context=StrategyContext(experts(forest)))
@@ -92,11 +92,22 @@ def strategies() -> dict[str, Make]:
     }
 
 
+def rising(forest: Forest, rollouts: int, *, every: bool = False) -> Explored:
+    """The paper's procedure with N rollouts a process reward; with `every`, as many pairs of its
+    trees as adaptive exploration takes of its own."""
+    section = {"siblings": "all", "off_path": "tree"} if every else {}
+    return credited(forest, RisingExploration(rollouts=rollouts), **section)
+
+
 def adaptive(
-    forest: Forest, siblings: Literal["lowest", "all"] = "lowest", **options: Any
+    forest: Forest,
+    siblings: Literal["lowest", "all"] = "all",
+    off_path: Literal["no", "tree"] = "tree",
+    **options: Any,
 ) -> Explored:
     context = StrategyContext(reward_range=forest.shape.range)
-    return credited(forest, AdaptiveExploration(**options, context=context), siblings=siblings)
+    strategy = AdaptiveExploration(**options, context=context)
+    return credited(forest, strategy, siblings=siblings, off_path=off_path)
 
 
 def credited(forest: Forest, strategy: Strategy, **section: Any) -> Explored:
@@ -120,7 +131,13 @@ class Counts:
     environment_steps: int = 0
     pairs: int = 0
     correct: int = 0
+    net: int = 0  # correct pairs minus the others
     gap: float = 0.0  # true value of chosen minus that of rejected
+    stated_gap: float = 0.0  # the same, as the pairs state it
+    rises: int = 0  # committed steps that rose
+    false_rises: int = 0  # those whose true value is not above that of the state before
+    thresholds: int = 0  # process rewards that were held against a next step's
+    excess: float = 0.0  # how far they lie above the true values
     early: int = 0  # pairs of the first half of the step limit
     start: float = 0.0  # V of the start
     end: float = 0.0  # V where the committed trajectory ends
@@ -164,6 +181,7 @@ def grow(forest: Forest, strategy: Strategy, seed: int, concurrency: int = 16) -
 def count(forest: Forest, credit: Credit, trees: dict[str, Tree]) -> Counts:
     """What a credit makes of finished trees, against the true values."""
     counts = Counts()
+    credit = credit.fitted(tree for _, tree in sorted(trees.items()))
     for task, tree in sorted(trees.items()):
         _count(
             counts, forest, task, tree, list(credit.rows(tree)) if credit.gives == "pairs" else []
@@ -183,18 +201,36 @@ def _count(
         gap = _gap(forest, pair)
         counts.pairs += 1
         counts.correct += gap > 1e-9
+        counts.net += 1 if gap > 1e-9 else -1
         counts.gap += gap
+        stated = pair.chosen_reward.mean - pair.rejected_reward.mean
+        counts.stated_gap += stated if pair.gap is None else pair.gap
         counts.early += 2 * pair.step <= forest.shape.depth + 1
         counts.claimed += pair.credibility or 0.0
     values, place = [root.value], root
     for node in committed:
         place = place.by_text[node.action.content].leads_to
+        counts.rises += node.rose
+        counts.false_rises += node.rose and place.value <= values[-1] + 1e-9
+        if node.stop is None and node.estimate is not None:
+            counts.thresholds += 1
+            counts.excess += _threshold(node) - place.value
         values.append(place.value)
     counts.values.append(values)
     counts.start += root.value
     counts.end += values[-1]
     counts.steps += len(committed)
     counts.candidates += sum(len(node.parent.children) for node in committed if node.parent)
+
+
+def _threshold(node: Node) -> float:
+    """What the step after a node was held against: its estimate, or the rollouts that were made for
+    it afterwards."""
+    assert node.estimate is not None
+    fresh = [
+        r.reward for n, r in node.rollouts.items() if n >= node.estimate.n and r.reward is not None
+    ]
+    return float(np.mean(fresh)) if fresh else node.estimate.mean
 
 
 def _gap(forest: Forest, pair: PreferencePair) -> float:
@@ -217,10 +253,12 @@ def ratio(counts: Sequence[Counts], over: str, under: str) -> dict[str, float | 
     return _interval(_sums(counts, over), _sums(counts, under))
 
 
-def times_fewer(paper: Sequence[Counts], counts: Sequence[Counts]) -> dict[str, float | None]:
-    """By how many times the policy calls per correct pair are fewer than the paper's, on the same
-    trees."""
-    over, under = ((_sums(those, "calls"), _sums(those, "correct")) for those in (paper, counts))
+def times_fewer(
+    paper: Sequence[Counts], counts: Sequence[Counts], pairs: str = "correct"
+) -> dict[str, float | None]:
+    """By how many times the policy calls per correct pair (or per `net` pair: correct minus the
+    others) are fewer than the paper's, on the same trees."""
+    over, under = ((_sums(those, "calls"), _sums(those, pairs)) for those in (paper, counts))
     return _interval(over[0], over[1], under[1], under[0])
 
 
@@ -247,6 +285,7 @@ def figures(counts: Sequence[Counts]) -> dict[str, Any]:
     return {
         "calls_per_task": ratio(counts, "calls", "tasks"),
         "calls_per_correct_pair": ratio(counts, "calls", "correct"),
+        "calls_per_net_pair": ratio(counts, "calls", "net"),
         "tokens_per_task": ratio(counts, "tokens", "tasks"),
         "tokens_per_correct_pair": ratio(counts, "tokens", "correct"),
         "environment_steps_per_task": ratio(counts, "environment_steps", "tasks"),
@@ -254,6 +293,9 @@ def figures(counts: Sequence[Counts]) -> dict[str, Any]:
         "pairs_per_task": ratio(counts, "pairs", "tasks"),
         "pair_accuracy": ratio(counts, "correct", "pairs"),
         "mean_true_gap": ratio(counts, "gap", "pairs"),
+        "mean_stated_gap": ratio(counts, "stated_gap", "pairs"),
+        "false_share_of_rises": ratio(counts, "false_rises", "rises"),
+        "threshold_excess": ratio(counts, "excess", "thresholds"),
         "mean_credibility": ratio(counts, "claimed", "pairs"),
         "early_share_of_pairs": ratio(counts, "early", "pairs"),
         "candidates_per_step": ratio(counts, "candidates", "steps"),
@@ -273,41 +315,87 @@ def _by_step(counts: Sequence[Counts]) -> list[float]:
     ]
 
 
-def _explore_all(job: tuple[Shape, list[str], int, int]) -> list[Counts]:
-    """Every strategy on the same trees."""
-    shape, names, tasks, seed = job
+def _explore_all(job: tuple[Shape, list[str], int, int, Path | None]) -> list[Counts]:
+    """Every strategy on the same trees; what the folder has already is not done again."""
+    shape, names, tasks, seed, folder = job
     logging.disable(logging.WARNING)
+    file = folder / f"{shape.name} {seed} {tasks}.json" if folder else None
+    done = json.loads(file.read_text()) if file and file.exists() else {}
+    if all(name in done for name in names):
+        return [Counts(**done[name]) for name in names]
     forest = Forest(shape, tasks, seed)
     made = {name: strategies()[name](forest) for name in names}
-    grown: dict[str, dict[str, Tree]] = {}
+    grown: list[tuple[Strategy, dict[str, Tree]]] = []
     for name in names:
-        same = grown.get(
-            name.removesuffix(ALL)
-        )  # which siblings are paired does not change what is explored
-        grown[name] = same if same is not None else grow(forest, made[name], seed)
-    return [count(forest, made[name], grown[name]) for name in names]
+        strategy = made[name].strategy
+        # Which siblings are paired, and how credibly, does not change what is explored.
+        key = replace(strategy, max_error=0.2) if hasattr(strategy, "max_error") else strategy
+        if name not in done:
+            trees = next((known for other, known in grown if other == key), None)
+            if trees is None:
+                trees = grow(forest, strategy, seed)
+                grown.append((key, trees))
+            done[name] = asdict(count(forest, made[name].credit, trees))
+    if file:
+        file.write_text(json.dumps(done))
+    return [Counts(**done[name]) for name in names]
 
 
 def measure(
-    shapes: list[Shape], names: list[str], tasks: int, seeds: int, processes: int
+    shapes: list[Shape],
+    names: list[str],
+    tasks: int,
+    seeds: int,
+    processes: int,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Figures by shape and strategy."""
-    jobs = [
-        (shape, names, tasks, seed)
-        for shape in shapes
-        for seed in range(FIRST_SEED, FIRST_SEED + seeds)
-    ]
+    """Figures by shape and strategy. With a folder, one that was cut off goes on."""
+    all_seeds = range(FIRST_SEED, FIRST_SEED + seeds)
+    jobs = [(shape, names, tasks, seed, folder) for seed in all_seeds for shape in shapes]
     with ProcessPoolExecutor(processes) as pool:
         done = list(pool.map(_explore_all, jobs))
     found: dict[str, Any] = {}
     for index, shape in enumerate(shapes):
-        by_name = list(zip(*done[index * seeds : (index + 1) * seeds], strict=True))
+        by_name = list(zip(*done[index :: len(shapes)], strict=True))
         found[shape.name] = {
             name: figures(list(counts)) for name, counts in zip(names, by_name, strict=True)
         }
         for name, counts in zip(names, by_name, strict=True):
-            found[shape.name][name]["times_fewer_calls"] = times_fewer(by_name[0], counts)
+            row = found[shape.name][name]
+            row["times_fewer_calls"] = times_fewer(by_name[0], counts)
+            row["times_fewer_calls_per_net_pair"] = times_fewer(by_name[0], counts, "net")
     return found
+
+
+def averages(found: dict[str, Any]) -> str:
+    """Each strategy over all shapes: means, and geometric means of the times fewer calls. "off" is
+    the mean distance of claimed credibility and accuracy, "bad" the shapes with more than a fifth
+    of the pairs wrong or equal."""
+    head = f"{'fewer':>6} {'net':>6} {'accur.':>6} {'claim':>6} {'off':>6} {'bad':>4} {'gap':>6}"
+    lines = [f"{'mean over shapes':26} {head} {'stated':>6} {'pairs':>6} {'calls':>6} {'gain':>6}"]
+    for name in next(iter(found.values())):
+        rows = [by_name[name] for by_name in found.values()]
+        accuracy, claimed = _means(rows, "pair_accuracy"), _means(rows, "mean_credibility")
+        off = np.abs(accuracy - claimed)
+        values = [
+            np.exp(np.nanmean(np.log(_means(rows, "times_fewer_calls")))),
+            np.exp(np.nanmean(np.log(_means(rows, "times_fewer_calls_per_net_pair")))),
+            *(np.nanmean(figure) for figure in (accuracy, claimed, off)),
+            np.sum(accuracy < 0.8),
+            np.nanmean(_means(rows, "mean_true_gap")),
+            np.nanmean(_means(rows, "mean_stated_gap")),
+            *(np.nanmean(_means(rows, key)) for key in ("pairs_per_task", "calls_per_task")),
+            np.nanmean(_means(rows, "gain_in_value")),
+        ]
+        width = (6, 6, 6, 6, 6, 4, 6, 6, 6, 6, 6)
+        digits = (2, 2, 3, 3, 3, 0, 3, 3, 2, 1, 3)
+        cells = zip(values, width, digits, strict=True)
+        lines.append(f"{name:26} " + " ".join(f"{v:{w}.{d}f}" for v, w, d in cells))
+    return "\n".join(lines)
+
+
+def _means(rows: Sequence[dict[str, Any]], figure: str) -> Any:
+    return np.array([row[figure]["mean"] for row in rows], float)
 
 
 def table(found: dict[str, Any]) -> str:
@@ -341,13 +429,19 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="strategies, by name")
     parser.add_argument("--shapes", nargs="*", help="shapes, by name")
+    parser.add_argument("--families", choices=["looked-at", "held-back"], help="in place of SHAPES")
+    parser.add_argument("--work", type=Path, help="a folder from which it goes on if cut off")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    shapes = [shape for shape in SHAPES if not options.shapes or shape.name in options.shapes]
+    families = {None: SHAPES, "looked-at": LOOKED_AT, "held-back": HELD_BACK}[options.families]
+    shapes = [shape for shape in families if not options.shapes or shape.name in options.shapes]
     names = [name for name in strategies() if not options.only or name in options.only]
-    found = measure(shapes, names, options.tasks, options.seeds, options.processes)
+    if options.work:
+        options.work.mkdir(parents=True, exist_ok=True)
+    found = measure(shapes, names, options.tasks, options.seeds, options.processes, options.work)
     print(table(found))
+    print(averages(found))
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")
     if options.plot:

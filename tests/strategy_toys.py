@@ -47,7 +47,7 @@ def strategies(known):
         folded(TrajectoryExploration(), known),
         folded(RejectionSampling(3)),
         folded(AdaptiveExploration()),
-        folded(AdaptiveExploration(recycle=False, max_error=0.3, budget=12), siblings="all"),
+        folded(AdaptiveExploration(draws=3, max_error=0.3, budget=12), siblings="lowest"),
         folded(released_ipr(known), known, expert_pairs={"agree": True, "directions": "both"}),
     ]
 

@@ -123,7 +123,8 @@ class Exploration:
         """What a learner takes: the rows that a credit gives (default: the strategy's own), with
         its options."""
         made = credit_of(self.strategy, self.context, CreditConfig(name=credit, options=options))
-        return [row for tree in self.trees for row in made.rows(tree)]
+        credit_of_all = made.fitted(self.trees)
+        return [row for tree in self.trees for row in credit_of_all.rows(tree)]
 
 
 def explore(

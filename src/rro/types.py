@@ -315,7 +315,9 @@ class PreferencePair:
     """Chosen and rejected answers under one shared prompt h_t. `kind` says what the sides are: one
     assistant message ("step"), the rest of an episode from there ("continuation"), or a whole
     episode ("trajectory"). `credibility` is the probability that chosen is worth more than
-    rejected, if the strategy computes it."""
+    rejected, and `gap` the expected difference of their values, if the credit computes them: the
+    difference of the two process rewards is larger than that on average, as pairs are kept because
+    of it."""
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
@@ -328,6 +330,7 @@ class PreferencePair:
     kind: PairKind = "step"
     iteration: int = 0
     credibility: float | None = None
+    gap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

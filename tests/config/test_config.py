@@ -119,3 +119,14 @@ def test_dumped_and_read_again(tmp_path_factory, tree):
     path: Path = tmp_path_factory.mktemp("dump") / "config.toml"
     path.write_text(dump_toml(config), encoding="utf-8")
     assert load_config(path) == config
+
+
+def test_options_that_decide_nothing_any_more_are_left_out_with_a_warning(tmp_path, caplog):
+    recipe = tmp_path / "recipe.toml"
+    text = (Path(__file__).parents[2] / "recipes/quickstart.toml").read_text()
+    old = "[explore.adaptive]\nrace = false\nprior = 3.0\nmax_draws = 9\nmin_draws = 5\n"
+    recipe.write_text(text + "\n" + old)
+    config = load_config(recipe)
+    assert config.explore.model_extra["adaptive"] == {"min_draws": 5}
+    for key in ("race", "prior", "max_draws"):
+        assert f"explore.adaptive.{key} decides nothing any more: remove it" in caplog.text

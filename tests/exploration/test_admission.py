@@ -94,7 +94,7 @@ class InFlight:
         (RisingExploration(3, 4), 3),
         (FixedSizeExploration(3, 4), 3 * 4),
         (RejectionSampling(5), 5),
-        (AdaptiveExploration(min_draws=4), 4),
+        (AdaptiveExploration(draws=4), 4),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

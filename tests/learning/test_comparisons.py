@@ -66,7 +66,7 @@ def test_all_lower_siblings_and_the_margin_hold_there_too():
 
 def test_a_credible_order_is_asked_for_there_too():
     def credible(max_error):
-        credit = CrediblePairs(max_error=max_error, off_path="tree", dispersion=False)
+        credit = CrediblePairs("lowest", max_error=max_error)
         return sides(credit.rows(tree()))
 
     assert credible(0.5) == PATH + SIBLINGS + BELOW

@@ -221,7 +221,7 @@ class CreditConfig(PluginSection):
     credit's."""
     off_path: Literal["no", "siblings", "tree"] | None = None
     """Pairs of what was paid for beside the committed path, for credits that have it: no, of
-    siblings that were not committed, or of the whole tree. Default: no."""
+    siblings that were not committed, or of the whole tree. Default: the credit's."""
 
 
 class OptimiseConfig(PluginSection):

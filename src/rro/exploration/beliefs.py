@@ -1,94 +1,99 @@
-"""What outcomes say about values, as probabilities. Knows nothing of trees, policies or journals.
+"""What outcomes say about the values of the actions at one state, as probabilities. Knows nothing
+of trees, policies or journals.
 
-Outcomes are scaled into [0, 1]. A value has a Beta prior; an outcome x counts as x successes and 1
-- x failures: exact for outcomes of 0 and 1, and cautious for those between, as nothing in [0, 1] of
-a given mean varies more than a coin. Where a task's outcomes vary less than coins would, each
-counts for more (`Prior.weight`). A posterior does not depend on why the next rollout was drawn, so
-it may be looked at after each. See docs/exploration.md."""
+Outcomes are scaled into [0, 1]. The values of a state's actions scatter around a centre, more or
+less firmly, or are all equal; how often which of these holds is estimated from the states of a run
+(`Prior.fitted`). An outcome x counts as x successes and 1 - x failures: exact for outcomes of 0 and
+1, and cautious for those between, as nothing in [0, 1] of a given mean varies more than a Bernoulli
+variable. Where a task's outcomes vary less, each counts for more (`Scale.weight`). A posterior does
+not depend on why the next rollout was drawn. See docs/exploration.md."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betainc, expit
 
 from rro.errors import UsageError
 from rro.types import ProcessReward
 
-_LOGITS = np.linspace(-30.0, 30.0, 1201)
-_VALUES = 1 / (1 + np.exp(-_LOGITS))
-_FIRMNESS = 3.0  # outcomes that vary as coins do, reckoned with beforehand in `Prior.weight`
+Array = npt.NDArray[np.float64]
+
+FIRMNESS = (0.5, 1.0, 2.0, 4.0, 8.0, np.inf)
+"""How firmly the values of a state's actions keep to its centre: as values drawn from Beta(s c,
+s (1 - c)) do, with s each of these numbers; at infinity they are equal."""
+
+_VALUES = np.linspace(0.0, 1.0, 51)
+"""Values are told apart to within one cell; those in one cell count as equal."""
+_CENTERS = expit(np.linspace(-4.5, 4.5, 19))
+_SWEEPS = 40
+_OUTCOMES = 3.0
+"""Outcomes with Bernoulli variance that are assumed beforehand in `Scale.weight`."""
+
+
+def _table() -> Array:
+    """P(value | firmness, centre), of shape (firmness, centres, values)."""
+    edges = np.concatenate([[0.0], (_VALUES[1:] + _VALUES[:-1]) / 2, [1.0]])
+    firmness = np.array(FIRMNESS[:-1])[:, None, None]
+    centers = _CENTERS[:, None]
+    spread = np.diff(betainc(firmness * centers, firmness * (1 - centers), edges))
+    equal = np.eye(len(_VALUES))[np.rint(_CENTERS * (len(_VALUES) - 1)).astype(int)]
+    table: Array = np.concatenate([spread, equal[None]])
+    return table
+
+
+_TABLE = _table()
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
-    """A value in [0, 1]: Beta(successes, failures), or known (`exact`)."""
+class Evidence:
+    """What was seen of one action: outcomes as successes and failures, or its known value."""
 
-    successes: float
-    failures: float
+    successes: float = 0.0
+    failures: float = 0.0
     exact: float | None = None
 
-    @property
-    def mean(self) -> float:
+    def likelihood(self) -> Array:
+        """Of each of the values on the grid, up to a factor."""
         if self.exact is not None:
-            return self.exact
-        return self.successes / (self.successes + self.failures)
-
-    @property
-    def variance(self) -> float:
-        if self.exact is not None:
-            return 0.0
-        return self.mean * (1 - self.mean) / (self.successes + self.failures + 1)
-
-    def after(self, outcomes: float, mean: float) -> Belief:
-        """What would be believed after so many more outcomes with this mean."""
-        if self.exact is not None:
-            return self
-        return Belief(self.successes + outcomes * mean, self.failures + outcomes * (1 - mean))
+            known: Array = np.eye(len(_VALUES))[round(self.exact * (len(_VALUES) - 1))]
+            return known
+        likelihood: Array = _VALUES**self.successes * (1 - _VALUES) ** self.failures
+        likelihood /= likelihood.max()
+        return likelihood
 
 
 @dataclass(frozen=True)
-class Prior:
-    """Before its first outcome an action is believed to be worth what its state is worth, as firmly
-    as after `strength` outcomes. `low` and `high` bound the outcomes."""
+class Scale:
+    """The bounds of outcomes."""
 
-    strength: float = 2.0
     low: float = 0.0
     high: float = 1.0
 
-    def belief(
-        self, estimate: ProcessReward | None, center: float = 0.5, weight: float = 1.0
-    ) -> Belief:
-        """`center` is the mean of the prior, `weight` what an outcome counts for. Raises UsageError
-        for an outcome out of bounds."""
-        prior = Belief(self.strength * center, self.strength * (1 - center))
-        if estimate is None:
-            return prior
+    def evidence(self, estimate: ProcessReward, weight: float = 1.0) -> Evidence:
+        """An estimate's outcomes, each of which counts for `weight`. Raises UsageError for an
+        outcome out of bounds."""
         scaled = self._scaled(estimate.outcomes)
         if estimate.exact:
-            return Belief(0.0, 0.0, scaled[0])
-        return prior.after(weight * len(scaled), sum(scaled) / len(scaled))
-
-    def center(self, estimate: ProcessReward | None, weight: float = 1.0) -> float:
-        """What a state is worth, in (0, 1), by the rollouts from it and a uniform prior."""
-        return Prior(2.0, self.low, self.high).belief(estimate, 0.5, weight).mean
+            return Evidence(exact=scaled[0])
+        return Evidence(weight * sum(scaled), weight * (len(scaled) - sum(scaled)))
 
     def weight(self, outcomes: Sequence[float]) -> float:
-        """How many coins one outcome counts for: 1 where outcomes are 0 or 1, more where they vary
-        less than coins would.
+        """How many Bernoulli outcomes one outcome counts for: 1 where outcomes are 0 or 1, more
+        where they vary less than that.
 
         It is the inverse of a quasi-binomial dispersion, estimated from all outcomes of a task; the
         differences between their actions are in it, so it errs on the cautious side."""
         scaled = self._scaled(outcomes)
         mean = sum(scaled) / len(scaled) if scaled else 0.0
-        coins = mean * (1 - mean)
-        if coins < 1e-9:
+        bernoulli = mean * (1 - mean)
+        if bernoulli < 1e-9:
             return 1.0
-        variances = sum((outcome - mean) ** 2 for outcome in scaled) / coins
-        return max(1.0, (_FIRMNESS + len(scaled)) / (_FIRMNESS + variances))
+        variances = sum((outcome - mean) ** 2 for outcome in scaled) / bernoulli
+        return max(1.0, (_OUTCOMES + len(scaled)) / (_OUTCOMES + variances))
 
     def _scaled(self, outcomes: Sequence[float]) -> list[float]:
         for outcome in outcomes:
@@ -100,27 +105,82 @@ class Prior:
         return [(outcome - self.low) / (self.high - self.low) for outcome in outcomes]
 
 
-def above(one: Belief, other: Belief) -> float:
-    """P(one > other), equal values counted half, so that above(a, b) + above(b, a) = 1. Error below
-    0.001 for parameters from 0.25 to 60, by the sum for whole numbers (0.015 against a known value,
-    one cell of the grid)."""
-    if one.exact is not None and other.exact is not None:
-        return float(one.exact > other.exact) + 0.5 * (one.exact == other.exact)
-    if one.exact is not None:
-        return 1.0 - above(other, one)
-    mass = _mass(one.successes, one.failures)
-    if other.exact is not None:
-        share = (other.exact < _VALUES) + 0.5 * (other.exact == _VALUES)
-    else:
-        below = _mass(other.successes, other.failures)
-        share = np.cumsum(below) - below / 2
-    # The sum of a mass may be a rounding error above 1.
-    return min(1.0, float(mass @ share))
+@dataclass(frozen=True)
+class Prior:
+    """How the values of a state's actions scatter: probabilities of shape (firmness, centres), for
+    states of which no action ended the episode, and for those of which one did."""
+
+    going_on: Array
+    ending: Array
+
+    @staticmethod
+    def fitted(states: Iterable[Sequence[Evidence]]) -> Prior:
+        """From what was seen of the actions of each state, by expectation maximisation. One
+        state's worth of evidence for each firmness is assumed beforehand, so few states change
+        little. The same states in the same order give the same prior."""
+        compared = [state for state in states if len(state) > 1]
+        kinds = [[state for state in compared if _ends(state) == kind] for kind in (False, True)]
+        return Prior(*map(_fit, kinds))
+
+    def posterior(self, siblings: Sequence[Evidence]) -> Posterior:
+        """What is believed of the actions of one state after what was seen of all of them."""
+        prior = self.ending if _ends(siblings) else self.going_on
+        scatter = prior * _evidence(siblings)
+        return Posterior(siblings, scatter / scatter.sum())
 
 
-@lru_cache(4096)
-def _mass(successes: float, failures: float) -> npt.NDArray[np.float64]:
-    """Beta(successes, failures) on a grid of logits, where its density is always smooth."""
-    log = -successes * np.logaddexp(0, -_LOGITS) - failures * np.logaddexp(0, _LOGITS)
-    mass = np.exp(log - log.max())
-    return mass / mass.sum()  # type: ignore[no-any-return]
+class Posterior:
+    """The values of the actions of one state. Actions are known by their place in the sequence."""
+
+    def __init__(self, siblings: Sequence[Evidence], scatter: Array) -> None:
+        self._scatter, self._known = scatter, [sibling.exact for sibling in siblings]
+        rows = [_TABLE * sibling.likelihood() for sibling in siblings]
+        self._values = [row / np.maximum(row.sum(-1, keepdims=True), 1e-300) for row in rows]
+
+    def above(self, one: int, other: int) -> float:
+        """P(one is worth more than the other); equal values do not count."""
+        known, known_other = self._known[one], self._known[other]
+        if known is not None and known_other is not None:
+            return float(known > known_other)
+        one_row, other_row = self._values[one], self._values[other]
+        lower = np.cumsum(other_row, -1) - other_row
+        # The sum of a distribution may be a rounding error above 1.
+        return min(1.0, float((self._scatter * (one_row * lower).sum(-1)).sum()))
+
+    def gap(self, one: int, other: int) -> float:
+        """By how much one is worth more than the other, as expected."""
+        difference = (self._values[one] - self._values[other]) @ _VALUES
+        return float((self._scatter * difference).sum())
+
+
+def _ends(siblings: Sequence[Evidence]) -> bool:
+    return any(sibling.exact is not None for sibling in siblings)
+
+
+def _evidence(siblings: Sequence[Evidence]) -> Array:
+    """P(what was seen | firmness, centre), up to a factor."""
+    evidence = np.ones(_TABLE.shape[:2])
+    for sibling in siblings:
+        evidence *= _TABLE @ sibling.likelihood()
+        evidence /= evidence.max()
+    return evidence
+
+
+def _fit(states: Sequence[Sequence[Evidence]]) -> Array:
+    seen = [sibling for state in states for sibling in state if sibling.exact is None]
+    successes, failures = sum(s.successes for s in seen), sum(s.failures for s in seen)
+    mean = (0.5 + successes) / (1.0 + successes + failures)
+    start = _CENTERS ** (2 * mean) * (1 - _CENTERS) ** (2 * (1 - mean))
+    start /= start.sum()
+    firmness, centers = np.full(len(FIRMNESS), 1 / len(FIRMNESS)), start
+    if states:
+        evidence = np.array([_evidence(state) for state in states])
+        for _ in range(_SWEEPS):
+            scatter = evidence * firmness[:, None] * centers
+            scatter /= scatter.sum((1, 2), keepdims=True)
+            firmness = scatter.sum((0, 2)) + 1
+            firmness /= firmness.sum()
+            centers = scatter.sum((0, 1)) + 5 * start
+            centers /= centers.sum()
+    prior: Array = firmness[:, None] * centers
+    return prior

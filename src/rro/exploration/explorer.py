@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rro.concurrency import contained, for_each
@@ -18,10 +18,10 @@ from rro.exploration.budget import BudgetSpent
 from rro.exploration.records import failed_rows, read_tree, tree_record
 from rro.exploration.sampler import ContextFull, ExplorationContext, Sampler, TaskFailed
 from rro.exploration.strategies.base import Strategy
-from rro.exploration.tree import Tree
+from rro.exploration.tree import Tree, gap
 from rro.exploration.trend import rising_share_by_stage
 from rro.runs.progress import Progress
-from rro.types import Task, Usage
+from rro.types import Source, Task, Usage
 
 log = logging.getLogger(__name__)
 
@@ -134,26 +134,43 @@ class ExplorationSummary:
 
     `steps` counts the committed ones, `candidates_per_step` what was drawn for each of them;
     `rising` is the share of them that rise in the initial, middle and final third of their episodes
-    (None where there is no step, or where the start was not estimated)."""
+    (None where there is no step, or where the start was not estimated). `threshold_bias` says by
+    how much the process rewards that served as thresholds from the second step on are too high on
+    average: they were chosen for being high. Each is held against the first candidate drawn after
+    it, which nothing chose (docs/grounding.md); None where there are none."""
 
     tasks: int
     steps: int
     candidates_per_step: float
     rising: tuple[float | None, ...]
+    threshold_bias: float | None
     usage: Usage
 
 
 def summarise(trees: Iterable[Tree]) -> ExplorationSummary:
     """Sum up finished trees, one at a time."""
     tasks, drawn, usage = 0, list[int](), Usage()
-    rewards, starts = list[list[float]](), list[float]()
+    rewards, starts, biases = list[list[float]](), list[float](), list[float]()
     for tree in trees:
         tasks += 1
         drawn += tree.candidates_per_step()
         usage += tree.usage()
+        biases += _threshold_errors(tree)
         if tree.root.estimate is not None:
             starts.append(tree.root.estimate.mean)
             rewards.append([node.estimate.mean for node in tree.committed() if node.estimate])
     rising = tuple(stage.share for stage in rising_share_by_stage(rewards, starts))
     mean = sum(drawn) / len(drawn) if drawn else 0.0
-    return ExplorationSummary(tasks, len(drawn), mean, rising, usage)
+    bias = sum(biases) / len(biases) if biases else None
+    return ExplorationSummary(tasks, len(drawn), mean, rising, bias, usage)
+
+
+def _threshold_errors(tree: Tree) -> Iterator[float]:
+    """Each committed step's process reward minus that of the first candidate after it: on average
+    the error of the former, as a candidate is worth what its state is worth on average."""
+    for node in tree.committed():
+        first = node.children[0] if node.children else None
+        if first is None or first.recycled or first.action.source is Source.EXPERT:
+            continue
+        if node.estimate is not None and first.estimate is not None:
+            yield gap(node.estimate, first.estimate)

@@ -21,7 +21,7 @@ from rro.learning.row_files import messages_type, tools_type, with_tools, write_
 from rro.types import Message, PairKind, PreferencePair, ProcessReward, Source
 
 _SIDES = ("prompt", "chosen", "rejected")
-_COLUMNS = ("task", "step", "kind", "strategy", "iteration", "credibility")
+_COLUMNS = ("task", "step", "kind", "strategy", "iteration", "credibility", "gap")
 _KNOWN = frozenset(
     (
         *_SIDES,
@@ -70,6 +70,7 @@ class _Columns:
     strategy: str = ""
     iteration: Annotated[int, Ge(0)] = 0
     credibility: Annotated[float, Ge(0), Le(1)] | None = None
+    gap: float | None = None
 
 
 def from_row(row: Any, place: str = "pair") -> PreferencePair:
@@ -159,7 +160,7 @@ def features(tools: bool) -> Any:
     from datasets import Features, List, Value
 
     text, number, count = Value("string"), Value("float64"), Value("int64")
-    kinds = (text, count, text, text, count, number)
+    kinds = (text, count, text, text, count, number, number)
     columns: dict[str, Any] = dict(zip(_COLUMNS, kinds, strict=True))
     for side in _SIDES:
         columns[side] = messages_type(tools)

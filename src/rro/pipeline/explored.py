@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from rro.exploration.records import read_trees
 from rro.exploration.tree import Tree
+from rro.learning.credit.base import Credit
+from rro.learning.credit.choosing import fitted
 from rro.pipeline.choices import Choices
 from rro.pipeline.rounds import tasks_to_explore
 from rro.pipeline.run import Run
@@ -33,3 +35,8 @@ def finished(run: Run, tasks: Sequence[Task], iteration: int) -> list[tuple[str,
 def explored_trees(run: Run, choices: Choices, iteration: int) -> Iterator[Tree]:
     """The finished trees of an iteration, one in memory at a time."""
     return read_trees(run.journal, finished(run, tasks_of(run, choices, iteration), iteration))
+
+
+def fitted_credit(run: Run, choices: Choices, iteration: int) -> Credit:
+    """What turns the trees of an iteration into rows, with what it learns from all of them."""
+    return fitted(choices.credit(iteration), explored_trees(run, choices, iteration))

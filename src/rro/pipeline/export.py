@@ -10,7 +10,7 @@ from rro.errors import UsageError
 from rro.learning.credit.choosing import credited
 from rro.learning.exports import FORMS, export
 from rro.pipeline.choices import Choices
-from rro.pipeline.explored import explored_trees, finished, tasks_of
+from rro.pipeline.explored import explored_trees, finished, fitted_credit, tasks_of
 from rro.pipeline.run import Run
 
 log = logging.getLogger(__name__)
@@ -22,10 +22,10 @@ def export_rows(run: Run, iteration: int | None = None, file: Path | None = None
     it; returns the file. Raises UsageError where nothing is explored, or for rows of a kind that
     has no form in a file."""
     choices, chosen = Choices(run), range(1, run.config.rounds.count + 1)
-    credit, name = choices.credit(1), choices.credit_name
-    if credit.gives not in FORMS:
+    gives, name = choices.credit(1).gives, choices.credit_name
+    if gives not in FORMS:
         raise UsageError(
-            f"credit {name} gives {credit.gives}, which cannot be written: only {', '.join(FORMS)}"
+            f"credit {name} gives {gives}, which cannot be written: only {', '.join(FORMS)}"
         )
     numbers = chosen if iteration is None else [iteration]
     if not any(finished(run, tasks_of(run, choices, number), number) for number in numbers):
@@ -33,9 +33,10 @@ def export_rows(run: Run, iteration: int | None = None, file: Path | None = None
     rows = (
         row
         for number in numbers
+        for credit in [fitted_credit(run, choices, number)]
         for tree in explored_trees(run, choices, number)
-        for row in credited(choices.credit(number), tree)
+        for row in credited(credit, tree)
     )
     file = file or run.folder.path / f"{name.rpartition(':')[2]}.jsonl"
-    log.info("%d %s of credit %s", export(credit.gives, rows, file), credit.gives, name)
+    log.info("%d %s of credit %s", export(gives, rows, file), gives, name)
     return file

@@ -27,7 +27,7 @@ from rro.exploration.tree import Tree
 from rro.files import is_torn
 from rro.learning.base import NothingToTrain
 from rro.learning.credit.base import Credit
-from rro.learning.credit.choosing import credited
+from rro.learning.credit.choosing import credited, fitted
 from rro.learning.credit.successes import Successes
 from rro.learning.pairs import read_pairs, to_row, write_pairs
 from rro.learning.sft import Sft
@@ -35,7 +35,7 @@ from rro.learning.successes import Success, shortest
 from rro.pipeline.choices import Choices
 from rro.pipeline.contexts import exploration_context, spent, training_context
 from rro.pipeline.evaluation import evaluate_run
-from rro.pipeline.explored import explored_trees, finished, tasks_of
+from rro.pipeline.explored import explored_trees, finished, fitted_credit, tasks_of
 from rro.pipeline.extension import begin_extension, last_extension
 from rro.pipeline.rounds import (
     CLOSING,
@@ -164,6 +164,7 @@ def explore(
                 len(keys),
                 len(wanted),
             )
+        credit = fitted(credit, read_trees(run.journal, keys))
         rows = _export(run, credit, read_trees(run.journal, keys), iteration)
         run.folder.pairs_so_far(iteration).unlink(missing_ok=True)
         return {
@@ -293,9 +294,9 @@ def _successes(run: Run) -> list[tuple[Message, ...]]:
 
 def _rows(run: Run, choices: Choices, iteration: int) -> list[Any]:
     """What a round gave its learner."""
-    credit = choices.credit(iteration)
-    if credit.gives == "pairs":
+    if choices.credit(iteration).gives == "pairs":
         return list(read_pairs(_pairs(run, choices, iteration)))
+    credit = fitted_credit(run, choices, iteration)
     return [
         row for tree in explored_trees(run, choices, iteration) for row in credited(credit, tree)
     ]
@@ -308,7 +309,7 @@ def _pairs(run: Run, choices: Choices, iteration: int) -> Path:
     if record.get("pairs") and is_torn(file):
         log.warning("%s is damaged, as by a power cut: written again", file)
         trees = explored_trees(run, choices, iteration)
-        _export(run, choices.credit(iteration), trees, iteration)
+        _export(run, fitted_credit(run, choices, iteration), trees, iteration)
     return file
 
 

@@ -132,14 +132,15 @@ def _stages(run: Run) -> Table:
 
 def _exploration_cost(runs: Sequence[Run]) -> Table:
     costs = ("policy_calls", "generated_tokens", "prompt_tokens", "cost")
-    columns = (*_keys("run", "stage"), *_numbers("pairs", "candidates_per_step", *costs))
+    names = ("pairs", "candidates_per_step", *costs, "threshold_bias")
+    columns = (*_keys("run", "stage"), *_numbers(*names))
     rows: list[list[Cell]] = []
     for run in runs:
         for name, stage in run["stages"].items():
             if usage := stage.get("usage"):
                 figures = [stage["pairs"], stage["candidates_per_step"] or None]
                 spent = [usage[cost] or None for cost in costs]
-                rows.append([run["name"], name, *figures, *spent])
+                rows.append([run["name"], name, *figures, *spent, stage.get("threshold_bias")])
     return Table("cost", "what exploration took", columns, rows)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from rro.concurrency import gather_all
 from rro.exploration.sampler import Sampler, TaskFailed
 from rro.exploration.strategies.base import Count, Strategy, best_of
 from rro.exploration.tree import Node
@@ -24,6 +25,10 @@ class RisingExploration(Strategy):
     """Whether a candidate must exceed the previous process reward, or only reach it."""
     start: Literal["estimated", "zero"] = "estimated"
     """r_0, the process reward before the first action: estimated by N rollouts, or 0."""
+    threshold: Literal["chosen", "fresh"] = "chosen"
+    """What the next step must rise above: the process reward for which the action was chosen
+    (paper), which is too high on average, or an estimate by N rollouts of its own, which is not
+    (docs/grounding.md)."""
 
     name = "rro"
     plays_episodes = False
@@ -33,8 +38,7 @@ class RisingExploration(Strategy):
         previous = await self._start_reward(sampler)
         while sampler.is_open(node):
             node = await self._first_rising(sampler, node, previous)
-            assert node.estimate is not None
-            previous = node.estimate.mean
+            previous = await self._threshold(sampler, node)
 
     async def _start_reward(self, sampler: Sampler) -> float:
         if self.start == "zero":
@@ -43,6 +47,16 @@ class RisingExploration(Strategy):
         if estimate is None:
             raise TaskFailed(f"task {sampler.task.id}: every rollout from the start failed")
         return estimate.mean
+
+    async def _threshold(self, sampler: Sampler, node: Node) -> float:
+        """What the step after a committed node must rise above."""
+        assert node.estimate is not None
+        if self.threshold == "chosen" or not sampler.is_open(node):
+            return node.estimate.mean
+        begun = range(self.rollouts, 2 * self.rollouts)
+        fresh = await gather_all(sampler.roll_out(node, number) for number in begun)
+        rewards = [rollout.reward for rollout in fresh if rollout.reward is not None]
+        return sum(rewards) / len(rewards) if rewards else node.estimate.mean
 
     def _rises(self, mean: float, previous: float) -> bool:
         return mean > previous or (self.rising == "weak" and mean == previous)

@@ -4,7 +4,7 @@ takes."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +31,11 @@ class Credit(ABC):
 
     gives: ClassVar[Rows] = "pairs"
     needs: ClassVar[frozenset[str]] = frozenset()
+
+    def fitted(self, trees: Iterable[Tree]) -> Credit:
+        """The credit with what it learns from all trees of a round, in the order of their tasks;
+        itself where each tree stands alone."""
+        return self
 
     @abstractmethod
     def rows(self, tree: Tree) -> Sequence[Any]:

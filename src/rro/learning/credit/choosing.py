@@ -3,7 +3,7 @@ own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rro import plugins
@@ -26,6 +26,20 @@ def credit_of(
     own: Mapping[str, Any] = strategy.credit_options() if plugin.name == strategy.credit else {}
     credit: Credit = plugin.make(parse_options(section, plugin, "credit", own), context)
     return credit
+
+
+def fitted(credit: Credit, trees: Iterable[Tree]) -> Credit:
+    """The credit with what it learns from all trees of a round. Raises RroError where it fails."""
+    try:
+        with contained():
+            return credit.fitted(trees)
+    except RroError:
+        raise
+    except Exception as error:
+        raise RroError(
+            f"the credit could not be fitted to the trees: {describe(error)}{place_of(error)}; fix "
+            "it, then resume the run"
+        ) from error
 
 
 def credited(credit: Credit, tree: Tree) -> Sequence[Any]:
