@@ -154,6 +154,8 @@ def test_other_strategies_have_trees_and_pairs_too(tmp_path, strategy):
                 if pair["kind"] == "trajectory":
                     assert side["node"] is None
                     assert entry["nodes"][2] == 1  # the filter "pairs only" finds it at the start
+                elif side["node"] is None:  # beside the committed path
+                    assert strategy.name == "adaptive"
                 else:
                     assert nodes[side["node"]]["estimate"]["mean"] == side["reward"]
                     assert all(node["step"] for name, node in nodes.items() if name != "0")
