@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rro.config import Config, dump_toml
+from rro.files import damaged_file
 from rro.pipeline.check import new_run
 from rro.pipeline.evaluation import evaluate_run
 from rro.pipeline.rounds import labels_to_evaluate
 from rro.pipeline.run import open_run
 from rro.pipeline.stages import NothingToLearn, learn, sft
 from rro.runs.folder import RunFolder
+from rro.runs.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +33,12 @@ def start_folder(config: Config, folder: Path, seed: int | None = None) -> Path:
 
 def shared_start(config: Config, folder: Path, seed: int | None = None) -> Path:
     """The SFT policy of a configuration, made in its `start_folder` unless it is there: a
-    checkpoint's folder."""
+    checkpoint's folder. Trials in other processes may use it meanwhile. Raises UsageError where one
+    of them is making it."""
     path = start_folder(config, folder, seed)
+    made = _made(path)
+    if made is not None:
+        return made
     with open_run(*_opened(_of_sft(config, seed), path, "sft")) as run:
         sft(run)
         return run.folder.checkpoint("sft").resolve()
@@ -59,6 +65,17 @@ def run_trial(
         labels = labels_to_evaluate(run)
         measured = labels[1:] if split == "test" else labels[-1:]
         return evaluate_run(run, measured or labels, split)
+
+
+def _made(path: Path) -> Path | None:
+    """The finished and undamaged SFT policy of a run folder, without being its writer."""
+    if not (path / "config.toml").exists() or not (path / "journal.jsonl").exists():
+        return None
+    checkpoint = RunFolder.open(path).checkpoint("sft").resolve()
+    with Journal(path / "journal.jsonl", read_only=True) as journal:
+        done = ("stage", "sft") in journal
+    whole = done and checkpoint.is_dir() and damaged_file(checkpoint) is None
+    return checkpoint if whole else None
 
 
 def _of_sft(config: Config, seed: int | None) -> Config:
