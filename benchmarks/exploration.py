@@ -330,7 +330,11 @@ def _explore_all(job: tuple[Shape, list[str], int, int, Path | None]) -> list[Co
     for name in names:
         strategy = made[name].strategy
         # Which siblings are paired, and how credibly, does not change what is explored.
-        key = replace(strategy, max_error=0.2) if hasattr(strategy, "max_error") else strategy
+        key: Strategy = (
+            replace(strategy, max_error=0.2)
+            if isinstance(strategy, AdaptiveExploration)
+            else strategy
+        )
         if name not in done:
             trees = next((known for other, known in grown if other == key), None)
             if trees is None:
