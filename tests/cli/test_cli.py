@@ -289,7 +289,7 @@ def test_a_recipe_is_shown_as_its_file_is(capsys):
 
 def subcommands(parser_help):
     """The names that a parser's help lists as its commands."""
-    listed = re.findall(r"^    ([a-z]+)\b", parser_help, re.MULTILINE)
+    listed = re.findall(r"^    ([a-z-]+)\b", parser_help, re.MULTILINE)
     return [name for name in listed if name != "optimize"]
 
 

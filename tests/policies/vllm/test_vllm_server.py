@@ -309,7 +309,8 @@ def test_a_run_serves_its_own_checkpoints(tmp_path, monkeypatch, lora, start):
     config = parse_config(
         {"name": "t", "model": {"lora": lora}, "policy": {"backend": "vllm"}}, "test"
     )
-    run = SimpleNamespace(config=config, folder=RunFolder(tmp_path, config))
+    folder = RunFolder(tmp_path, config)
+    run = SimpleNamespace(config=config, folder=folder, is_done=lambda stage: stage == "sft")
     monkeypatch.setattr(
         "rro.policies.vllm.policy.open_vllm", lambda *given: SimpleNamespace(given=given)
     )
