@@ -1,13 +1,11 @@
-"""What a good pair costs: every strategy on random trees whose values are known
-(benchmarks/trees.py).
+"""What a good pair costs: every strategy on random trees with known values (benchmarks/trees.py).
 
 `python -m benchmarks.exploration [--seeds 20] [--tasks 8] [--out FILE.json] [--plot FILE.png]
 [--only NAME ...] [--families held-back] [--work FOLDER]`
 
-Strategies run through the real sampler, engine and journal, in a temporary folder; only the policy
-is a script. A pair is correct if the true value of its chosen side is above that of its rejected
-side, and counted once however often it is found. Intervals are 95 %, over seeds: each seed draws
-its own trees. The same seed gives the same figures."""
+Strategies run through the real sampler, engine and journal; only the policy is a script. A pair is
+correct if its chosen side is truly worth more than its rejected side, and counted once however
+often it is found. Intervals are 95 %, over seeds, each with its own trees."""
 
 from __future__ import annotations
 
@@ -301,7 +299,7 @@ def figures(counts: Sequence[Counts]) -> dict[str, Any]:
         "early_share_of_pairs": ratio(counts, "early", "pairs"),
         "candidates_per_step": ratio(counts, "candidates", "steps"),
         "end_value": ratio(counts, "end", "tasks"),
-        "gain_in_value": asdict(task_mean(gained, 4000, 0)),
+        "gain_in_value": task_mean(gained, 4000, 0).plain(),
         "value_after_step": _by_step(counts),
     }
 
