@@ -114,6 +114,15 @@ class Prior:
     ending: Array
 
     @staticmethod
+    def fixed() -> Prior:
+        """Values scatter as firmly as after two outcomes, and none are equal; every centre is as
+        likely."""
+        scatter = np.zeros(_TABLE.shape[:2])
+        scatter[FIRMNESS.index(2.0)] = _CENTERS * (1 - _CENTERS)
+        scatter /= scatter.sum()
+        return Prior(scatter, scatter)
+
+    @staticmethod
     def fitted(states: Iterable[Sequence[Evidence]]) -> Prior:
         """From what was seen of the actions of each state, by expectation maximisation. One
         state's worth of evidence for each firmness is assumed beforehand, so few states change

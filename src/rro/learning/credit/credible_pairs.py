@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,8 +20,7 @@ from rro.types import PreferencePair
 @dataclass(frozen=True)
 class CrediblePairs(Credit):
     """An action against siblings that are credibly worth less, by everything seen, also after it
-    was committed. How much the values of siblings differ, and how often not at all, is estimated
-    from the trees of the round."""
+    was committed."""
 
     siblings: Siblings = "all"
     """Which siblings an action is paired with: the one that is most credibly worth less, or all
@@ -33,6 +32,11 @@ class CrediblePairs(Credit):
     max_error: Annotated[float, Field(gt=0, le=0.5)] = 0.2
     """A pair is kept if the probability that chosen is worth more than rejected is at least 1 -
     max_error."""
+    prior_from: Literal["auto", "trees", "fixed"] = "auto"
+    """What is believed of the values of a state's actions beforehand. trees: how much they differ,
+    and how often not at all, is estimated from the trees of the round. fixed: they differ as after
+    two outcomes, and are never equal. auto: trees where each outcome is the lowest or the highest
+    possible, fixed where some are between (docs/exploration.md)."""
     context: CreditContext = CreditContext()
 
     def fitted(self, trees: Iterable[Tree]) -> Credit:
@@ -59,7 +63,13 @@ class CrediblePairs(Credit):
         return Scale(*self.context.reward_range)
 
     def _prior(self, trees: Iterable[Tree]) -> Prior:
-        return Prior.fitted(state for tree in trees for state in self._states(tree))
+        states, graded = list[list[Evidence]](), False
+        for tree in trees:
+            graded = graded or not set(tree.outcomes()) <= set(self.context.reward_range)
+            states += self._states(tree)
+        if self.prior_from == "fixed" or (self.prior_from == "auto" and graded):
+            return Prior.fixed()
+        return Prior.fitted(states)
 
     def _states(self, tree: Tree) -> Iterator[list[Evidence]]:
         """What was seen of the actions at each state that rollouts came through."""
