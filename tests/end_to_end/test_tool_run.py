@@ -48,8 +48,9 @@ def test_a_model_learns_to_call_tools_and_improves(tmp_path, learner):
     steps = [
         step
         for record in records
+        if record["kind"] in ("candidate", "episode", "rollout")
         for step in (record.get("step"), *record.get("steps", ()))
-        if record["kind"] in ("candidate", "episode", "rollout") and step
+        if step
     ]
     called = [step for step in steps if step["action"].get("tool_calls")]
     assert len(called) > 0.9 * len(steps)
