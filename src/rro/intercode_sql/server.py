@@ -38,6 +38,9 @@ from rro.intercode_sql.server_rules import vetted
 PASSWORD_VARIABLE = "RRO_SQL_PASSWORD"
 # Seconds for one statement.
 STATEMENT_SECONDS = 5.0
+# Limits after which the connection of a statement that does not end is closed. Closing it takes
+# time as well, and all is to be over within twice the limit.
+PATIENCE = 1.5
 MAX_CONNECTIONS = 8
 _URL_FORM = "a server's URL must be mysql://user@host:port"
 _NAMES = re.compile(r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*")|[^'"]+|.""", re.DOTALL)
@@ -171,7 +174,7 @@ class ServerEngine:
         import pymysql  # type: ignore[import-untyped,unused-ignore]
 
         connection, lease.reusable = lease.connection, False
-        limit = _Limited(connection, 2 * self._seconds)
+        limit = _Limited(connection, PATIENCE * self._seconds)
         cursor = connection.cursor(pymysql.cursors.SSCursor)
         try:
             if database:
@@ -240,7 +243,7 @@ class ServerEngine:
         if not new:
             with suppress(queue.Empty):
                 return self._idle.get_nowait()
-        connection = connect(self._address, read_timeout=2 * self._seconds)
+        connection = connect(self._address, read_timeout=PATIENCE * self._seconds)
         with connection.cursor() as cursor:
             for setting in _SESSION:
                 cursor.execute(f"SET {setting}")
