@@ -103,16 +103,19 @@ def difference(
 
 
 def table(found: Mapping[str, Sequence[Finished]], first: str) -> list[dict[str, Any]]:
-    """A row for each method and policy."""
+    """A row for each method and policy, over the trials that have it: without successes there is
+    no closing pass."""
     rows = []
-    for method, trials in found.items():
+    for method in found:
         for policy in ("last", "closing"):
-            if (policy, MODES[0]) not in trials[0].rewards:
+            trials = _with(policy, found[method])
+            if not trials:
                 continue
             row: dict[str, Any] = {"method": method, "policy": policy, "seeds": len(trials)}
+            others = _with(policy, found.get(first, ()))
             for mode in MODES:
                 own = {trial.seed: trial.rewards[policy, mode] for trial in trials}
-                base = {trial.seed: trial.rewards[policy, mode] for trial in found.get(first, ())}
+                base = {trial.seed: trial.rewards[policy, mode] for trial in others}
                 row[mode] = fmean(own.values())
                 row[f"{mode} - {first}"] = difference(own, base) if method != first else None
             row["tokens"] = fmean(trial.tokens for trial in trials)
@@ -120,6 +123,10 @@ def table(found: Mapping[str, Sequence[Finished]], first: str) -> list[dict[str,
             row["training_seconds"] = fmean(trial.training_seconds for trial in trials)
             rows.append(row)
     return rows
+
+
+def _with(policy: str, trials: Sequence[Finished]) -> list[Finished]:
+    return [trial for trial in trials if (policy, MODES[0]) in trial.rewards]
 
 
 def main(words: Sequence[str] | None = None) -> None:
