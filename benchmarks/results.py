@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -30,6 +31,12 @@ from rro.config import Config, Section, dump_toml, load_config
 from rro.config.names import FolderName
 from rro.config.packaged import find_recipe
 from rro.errors import RroError, UsageError
+from rro.pipeline.sweep import Sweep, run_sweep, trial_config
+from rro.pipeline.sweep_space import as_text, parse_space
+from rro.pipeline.trial import run_trial, shared_start, start_folder
+
+# Stages that tune a method; their trials have no settings that were chosen yet.
+_TUNING = ("tuning-start", "sweep")
 
 
 class Environment(Section):
@@ -146,11 +153,10 @@ class Comparison:
         """The folder of its environment's SFT policies."""
         return self.out / trial.environment / "sft"
 
-    def trials(self, run: bool = True) -> Iterator[Trial]:
-        """Every trial, seed by seed. Sweeps are run first, unless `run` is false; then raises
-        RroError where one is missing."""
+    def trials(self) -> Iterator[Trial]:
+        """Every trial, seed by seed. Raises RroError where a sweep is missing."""
         chosen = {
-            (environment, name): self._choose(environment, name, run)
+            (environment, name): self._chosen(environment, name)
             for environment in self.plan.environments
             for name in self.plan.methods
         }
@@ -158,41 +164,71 @@ class Comparison:
             for (environment, name), settings in chosen.items():
                 yield Trial(environment, name, seed, settings)
 
-    def _choose(self, environment: str, name: str, run: bool) -> tuple[str, ...]:
-        """What a method's sweep finds best in an environment."""
-        method, tuning = self.plan.methods[name], self.plan.tuning
-        if not method.sweep:
-            return ()
-        from rro.pipeline.sweep import Sweep, run_sweep
-        from rro.pipeline.sweep_space import as_text
+    def sweeps(self) -> Iterator[Trial]:
+        """The sweep of each method in each environment, as a trial with what is swept."""
+        for environment in self.plan.environments:
+            for name, method in self.plan.methods.items():
+                if method.sweep:
+                    yield Trial(environment, name, self.plan.tuning.seed, tuple(method.sweep))
 
-        trial = Trial(environment, name, tuning.seed, tuple(method.sweep))
-        sweep = Sweep(self.recipe(environment), tuple(self.settings(trial)), tuning.metric)
-        folder = self.folder(replace(trial, chosen=())).parent / "sweep"
-        if not run and not (folder / "sweep.json").exists():
+    def sweep(self, trial: Trial) -> Sweep:
+        """What one of `sweeps` is."""
+        words = tuple(self.settings(trial))
+        return Sweep(self.recipe(trial.environment), words, self.plan.tuning.metric)
+
+    def sweep_folder(self, trial: Trial) -> Path:
+        """Its folder."""
+        return self.folder(replace(trial, chosen=())).parent / "sweep"
+
+    def tuning_start(self, trial: Trial) -> Config:
+        """The configuration whose SFT policy a sweep's trials start from."""
+        return trial_config(self.recipe(trial.environment), self._first(trial))
+
+    def _first(self, trial: Trial) -> list[str]:
+        return parse_space(self.settings(trial)).corners()[0]
+
+    def _chosen(self, environment: str, name: str) -> tuple[str, ...]:
+        """What a method's sweep found best in an environment."""
+        swept = tuple(self.plan.methods[name].sweep)
+        if not swept:
+            return ()
+        trial = Trial(environment, name, self.plan.tuning.seed, swept)
+        folder = self.sweep_folder(trial)
+        if not (folder / "sweep.json").exists():
             raise RroError(f"{folder}: this sweep was not run yet")
-        best = run_sweep(sweep, folder, tuning.trials).best
+        trials, starts = self.plan.tuning.trials, self.starts(trial)
+        best = run_sweep(self.sweep(trial), folder, trials, starts).best
         if best is None:
             raise RroError(f"{folder}: every trial of the sweep failed")
         return tuple(f"{key}={as_text(value)}" for key, value in best.values.items())
 
 
 def run_one(comparison: Comparison, trial: Trial, stage: str) -> None:
-    """Make the SFT policy of a trial ("start"), or run it ("trial")."""
-    from rro.pipeline.trial import run_trial, shared_start
-
-    config, starts = comparison.config(trial), comparison.starts(trial)
-    seed = comparison.plan.sft_seed
-    if stage == "start":
-        shared_start(config, starts, seed)
+    """Make the SFT policy of a trial ("start") or of a sweep ("tuning-start"), or run it ("trial",
+    "sweep")."""
+    starts, seed = comparison.starts(trial), comparison.plan.sft_seed
+    if stage == "tuning-start":
+        shared_start(comparison.tuning_start(trial), starts)
+    elif stage == "sweep":
+        trials = comparison.plan.tuning.trials
+        run_sweep(comparison.sweep(trial), comparison.sweep_folder(trial), trials, starts)
+    elif stage == "start":
+        shared_start(comparison.config(trial), starts, seed)
     else:
-        run_trial(config, comparison.folder(trial), starts, "test", start_seed=seed)
+        folder = comparison.folder(trial)
+        run_trial(comparison.config(trial), folder, starts, "test", start_seed=seed)
 
 
 def run_all(comparison: Comparison, workers: int) -> list[Trial]:
-    """Run all trials that have no results yet, in processes of their own; returns all."""
-    from rro.pipeline.trial import start_folder
-
+    """Run the sweeps, then all trials that have no results yet, in processes of their own; returns
+    all trials."""
+    swept = [each for each in comparison.sweeps() if not _swept(comparison, each)]
+    first = {
+        start_folder(comparison.tuning_start(each), comparison.starts(each)): each for each in swept
+    }
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(lambda each: _start(comparison, each, "tuning-start"), first.values()))
+        list(pool.map(lambda each: _start(comparison, each, "sweep"), swept))
     trials = list(comparison.trials())
     left = [trial for trial in trials if not (comparison.folder(trial) / "results.json").exists()]
     print(f"{len(trials)} trials, {len(left)} of them to run", flush=True)
@@ -206,9 +242,20 @@ def run_all(comparison: Comparison, workers: int) -> list[Trial]:
     return trials
 
 
+def _swept(comparison: Comparison, trial: Trial) -> bool:
+    """Whether a sweep has all its trials."""
+    file = comparison.sweep_folder(trial) / "sweep.json"
+    if not file.exists():
+        return False
+    space = parse_space(comparison.settings(trial))
+    wanted = min(comparison.plan.tuning.trials, space.size or comparison.plan.tuning.trials)
+    return len(json.loads(file.read_text(encoding="utf-8"))["trials"]) >= wanted
+
+
 def _start(comparison: Comparison, trial: Trial, stage: str) -> None:
     """One stage of a trial in a process of its own."""
-    begun, folder = time.monotonic(), comparison.folder(trial)
+    begun = time.monotonic()
+    folder = comparison.folder(replace(trial, chosen=()) if stage in _TUNING else trial)
     log = folder.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [comparison.file, "--out", comparison.out, "--one", stage, trial.environment]
@@ -218,8 +265,7 @@ def _start(comparison: Comparison, trial: Trial, stage: str) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, stdout=lines, stderr=lines, env=environment)
     said = f"{time.monotonic() - begun:.0f} s" if done.returncode == 0 else f"failed, see {log}"
-    what = "SFT" if stage == "start" else "trial"
-    print(f"{trial.environment} {trial.method} seed {trial.seed}: {what}: {said}", flush=True)
+    print(f"{trial.environment} {trial.method} seed {trial.seed}: {stage}: {said}", flush=True)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -244,10 +290,10 @@ def main(words: Sequence[str] | None = None) -> int:
         for environment in comparison.plan.environments:
             for method in comparison.plan.methods:
                 comparison.config(Trial(environment, method, 0))
+        for swept in comparison.sweeps():
+            comparison.tuning_start(swept)
         trials = (
-            list(comparison.trials(run=False))
-            if options.table
-            else run_all(comparison, options.workers)
+            list(comparison.trials()) if options.table else run_all(comparison, options.workers)
         )
         print(write(comparison, trials))
     except RroError as error:

@@ -148,7 +148,7 @@ def test_the_smallest_shop(tmp_path, capsys):
     assert len(curve["played"]) == 2
     assert {mode for _, mode, _ in curve["evaluated"]} == {"sampled", "greedy"}
     # one SFT policy for each seed, and one that the sweep's trials share
-    assert len(list(tmp_path.glob("shop/sft/*/config.toml"))) == 2
+    assert len(list(tmp_path.glob("shop/sft/*/config.toml"))) == 3
     table = (tmp_path / "results.md").read_text()
     (tmp_path / "results.md").unlink()
     assert main(words) == 0

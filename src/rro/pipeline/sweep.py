@@ -129,8 +129,9 @@ class Report:
         return {"metric": self.metric, "best": settings, "trials": trials}
 
 
-def run_sweep(sweep: Sweep, folder: Path, trials: int) -> Report:
-    """Run a sweep up to `trials` trials; what its folder holds already is not run again.
+def run_sweep(sweep: Sweep, folder: Path, trials: int, starts: Path | None = None) -> Report:
+    """Run a sweep up to `trials` trials; what its folder holds already is not run again. SFT
+    policies are made in `starts`, or taken from there; default: a folder of the sweep's own.
 
     Raises UsageError before the first trial for settings, a metric or a recipe that do not fit, a
     folder that holds another sweep, or where Optuna is not installed; RroError where trials fail
@@ -151,7 +152,8 @@ def run_sweep(sweep: Sweep, folder: Path, trials: int) -> Report:
         count = min(trials, space.size or trials)
         if count < trials:
             log.info("there are only %d combinations", count)
-        for latest in _trials(sweep, report, metric, journal, count):
+        starts = starts or folder / "sft"
+        for latest in _trials(sweep, report, metric, journal, count, starts):
             report = latest
             write_file(folder / "sweep.json", json.dumps(report.plain(), indent=1) + "\n")
     return report
@@ -171,7 +173,7 @@ def read_sweep(folder: Path) -> tuple[Sweep, int]:
 
 
 def _trials(
-    sweep: Sweep, report: Report, metric: Metric, journal: Journal, count: int
+    sweep: Sweep, report: Report, metric: Metric, journal: Journal, count: int, starts: Path
 ) -> Iterator[Report]:
     """The report after each trial, and at once."""
     yield report
@@ -180,7 +182,7 @@ def _trials(
         values = _values(sweep, report, journal, number)
         shown = ", ".join(f"{key}={as_text(value)}" for key, value in values.items())
         log.info("trial %d of %d: %s", number, count, shown)
-        trial = _run(sweep, report, metric, number, values)
+        trial = _run(sweep, report, metric, number, values, starts)
         journal.append("trial", str(number), asdict(trial))
         report = Report(report.folder, report.metric, report.space, [*report.trials, trial])
         _tell(trial, report)
@@ -203,14 +205,19 @@ def _values(sweep: Sweep, report: Report, journal: Journal, number: int) -> dict
 
 
 def _run(
-    sweep: Sweep, report: Report, metric: Metric, number: int, values: dict[str, Any]
+    sweep: Sweep,
+    report: Report,
+    metric: Metric,
+    number: int,
+    values: dict[str, Any],
+    starts: Path,
 ) -> Trial:
     begun = time.perf_counter()
     try:
         with contained():
             config = trial_config(sweep.recipe, report.space.overrides(values))
             path = report.trial_folder(number)
-            results = run_trial(config, path, report.folder / "sft", "validation")
+            results = run_trial(config, path, starts, "validation")
             measured = metric.of(results)
     except Exception as error:
         log.debug("trial %d", number, exc_info=True)
