@@ -126,3 +126,27 @@ def test_recorded_episodes_earn_the_same_by_tools(shared, tmp_path):
                     break
     assert steps > 90
     assert rewards > 5
+
+
+@pytest.mark.parametrize("tools", [False, True])
+def test_schema_below_the_question(folder, tools):
+    openings = {
+        schema: opened(folder, tools=tools, show_schema=schema) for schema in ("tables", "columns")
+    }
+    plain = opened(folder, tools=tools)
+    task = plain.tasks("test")[0]
+    question = plain.make().reset(task)[-1].content
+    database = plain.all_tasks[task.data].database
+    tables = [row[0] for row in plain.engine.execute(database, "SHOW TABLES").rows]
+    assert len(tables) > 1
+    for schema, benchmark in openings.items():
+        shown = benchmark.make().reset(task)[-1].content
+        assert shown.startswith(question + "\n\nTables of the database:\n")
+        lines = shown.splitlines()[-len(tables) :]
+        assert [line.split(" ")[0] for line in lines] == tables
+        for table, line in zip(tables, lines, strict=True):
+            columns = plain.engine.execute(database, f"DESC {table}").rows
+            inside = f" ({', '.join(row[0] for row in columns)})" if schema == "columns" else ""
+            assert line == table + inside
+        assert benchmark.provenance()["schema"] == schema
+    assert "schema" not in plain.provenance()

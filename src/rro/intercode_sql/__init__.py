@@ -41,6 +41,7 @@ from rro.intercode_sql.expert import SqlExpert
 from rro.intercode_sql.options import IntercodeSqlOptions
 from rro.intercode_sql.reward import RewardKind
 from rro.intercode_sql.sample import sample_databases, sample_tasks, write_dump
+from rro.intercode_sql.schema import Schema
 from rro.types import Message, Task
 
 __all__ = [
@@ -55,8 +56,9 @@ __all__ = [
 class IntercodeSqlBenchmark(Benchmark):
     """The tasks by split, and the engine that all episodes share.
 
-    `splits` lists indices into `all_tasks`. `instruction`, `reward`, `compat` and `tools` are as in
-    `IntercodeSqlEnvironment`; `provenance` describes the data, for the run folder.
+    `splits` lists indices into `all_tasks`. `instruction`, `reward`, `compat`, `tools` and
+    `schema` are as in `IntercodeSqlEnvironment`; `provenance` describes the data, for the run
+    folder.
     """
 
     name = NAME
@@ -72,8 +74,9 @@ class IntercodeSqlBenchmark(Benchmark):
         compat: Compat = "none",
         provenance: Mapping[str, Any] | None = None,
         tools: bool = False,
+        schema: Schema = "none",
     ) -> None:
-        self._tools = tools
+        self._tools, self._schema = tools, schema
         self.engine, self.all_tasks = engine, all_tasks
         self._splits, self._instruction = splits, instruction
         self._reward, self._compat = reward, compat
@@ -98,6 +101,7 @@ class IntercodeSqlBenchmark(Benchmark):
             self._reward,
             self._compat,
             tools=self._tools,
+            schema=self._schema,
         )
 
     def action_of(self, message: Message) -> str:
@@ -117,6 +121,7 @@ class IntercodeSqlBenchmark(Benchmark):
             "reward": self._reward,
             "compat": self._compat,
             **({"tools": True} if self._tools else {}),
+            **({"schema": self._schema} if self._schema != "none" else {}),
         }
 
 
@@ -170,6 +175,7 @@ def _benchmark(
         options.compat,
         provenance,
         options.tools,
+        options.show_schema,
     )
 
 

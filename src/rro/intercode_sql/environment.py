@@ -18,6 +18,7 @@ from rro.errors import UsageError
 from rro.intercode_sql.data import SqlTask
 from rro.intercode_sql.engine import Engine, Result
 from rro.intercode_sql.reward import RewardKind, grade
+from rro.intercode_sql.schema import Schema, schema_of
 from rro.types import Message, StepResult, Task, ToolCall
 
 Compat = Literal["none", "ipr"]
@@ -118,8 +119,8 @@ class IntercodeSqlEnvironment(Environment):
     """One episode on an engine and tasks that all episodes share.
 
     `instruction` is the opening message with the rules; if it is "", neither it nor the "OK" is
-    sent. `reward`, `compat` and `tools` are as in `IntercodeSqlOptions`. The state is a small
-    record, so snapshots cost nothing.
+    sent. `reward`, `compat`, `tools` and `schema` are as in `IntercodeSqlOptions`. The state is a
+    small record, so snapshots cost nothing.
     """
 
     def __init__(
@@ -130,7 +131,9 @@ class IntercodeSqlEnvironment(Environment):
         reward: RewardKind = "published",
         compat: Compat = "none",
         tools: bool = False,
+        schema: Schema = "none",
     ) -> None:
+        self._schema: Schema = schema
         self._engine, self._tasks, self._instruction = engine, tasks, instruction
         self._with_tools, self._prefix = tools, "" if tools else PREFIX
         self._reward, self._compat = reward, compat
@@ -145,7 +148,9 @@ class IntercodeSqlEnvironment(Environment):
                 f"task {task.id}: {task.data!r} is not the index of an InterCode-SQL task"
             )
         self._state = SqlState(task.data, self._tasks[task.data].database)
-        question = Message("user", self._tasks[task.data].question)
+        told = schema_of(self._engine, self._state.database, self._schema)
+        asked = [self._tasks[task.data].question, *([told] if told else [])]
+        question = Message("user", "\n\n".join(asked))
         if self._with_tools and self._instruction:
             return (Message("user", f"{self._instruction}\n\n{question.content}"),)
         if not self._instruction:

@@ -13,6 +13,7 @@ from rro.errors import UsageError
 from rro.intercode_sql.environment import Compat
 from rro.intercode_sql.reward import RewardKind
 from rro.intercode_sql.sample import SampleDatabases
+from rro.intercode_sql.schema import Schema
 from rro.intercode_sql.server import PASSWORD_VARIABLE, has_password, parse_url
 
 
@@ -43,6 +44,9 @@ class IntercodeSqlOptions(Section):
     tools: bool = False
     """Whether the agent acts by calling the tools `run_sql(query)` and `submit()`, which the
     model's chat template shows, instead of writing text in a form. `compat` has no effect then."""
+    show_schema: Schema = "none"
+    """What stands below a question: nothing (`none`, the protocol of IPR and the paper), the names
+    of the database's `tables`, or also those of their `columns`, which is an easier task."""
     exclude_test_golds: bool = False
     """Whether to leave out of the train split every task that has the same database and gold query
     as a test task."""
