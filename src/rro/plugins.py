@@ -48,6 +48,8 @@ class Plugin:
     kind: str
     name: str
     factory: Factory
+    members: tuple[str, ...] = ()
+    """What it must have once it is made."""
 
     @cached_property
     def options_model(self) -> type[BaseModel]:
@@ -56,7 +58,10 @@ class Plugin:
         hint = _hints(self.factory).get(OPTIONS)
         if isinstance(hint, type) and hasattr(hint, "model_fields"):
             return hint
-        return _model_of_parameters(self.name, self.factory)
+        try:
+            return _model_of_parameters(self.name, self.factory)
+        except Exception as error:  # pydantic's and inspect's, for what no recipe can set
+            raise self._broken(error) from error
 
     def needs(self, what: str) -> bool:
         """Whether its attribute `needs` names `what`, e.g. "experts"."""
@@ -68,7 +73,9 @@ class Plugin:
 
     def options(self, values: Mapping[str, Any]) -> BaseModel:
         """`values` checked by the options model, old names of options among them. Raises
-        pydantic.ValidationError."""
+        pydantic.ValidationError, and UsageError where the model itself fails."""
+        from pydantic import ValidationError
+
         current, old_names = dict(values), getattr(self.factory, "old_names", {})
         for old, new in old_names.items():
             if old in current:
@@ -76,7 +83,12 @@ class Plugin:
                 what += "version"
                 log.warning(what, old, self.kind, self.name, new)
                 current.setdefault(new, current.pop(old))
-        return self.options_model.model_validate(current)
+        try:
+            return self.options_model.model_validate(current)
+        except (ValidationError, UsageError):
+            raise
+        except Exception as error:  # whatever a validator or a default does
+            raise self._broken(error) from error
 
     def ask(self, options: BaseModel) -> str:
         """Whether what it needs outside this process is there, as its attribute `check(options)`
@@ -85,21 +97,39 @@ class Plugin:
         return str(check(options)) if check else ""
 
     def make(self, options: BaseModel, context: Any = None) -> Any:
-        """Call it with its options, and with `context` if it has a parameter of that name."""
-        arguments = {CONTEXT: context} if _takes(self.factory, CONTEXT) else {}
-        if _takes(self.factory, OPTIONS):
-            return self.factory(**{OPTIONS: options, **arguments})
-        given = {name: getattr(options, name) for name in options.model_fields_set}
-        return self.factory(**given, **arguments)
+        """Call it with its options, and with `context` if it has a parameter of that name. Raises
+        UsageError for what is no plug-in of its kind."""
+        given: dict[str, Any] = {OPTIONS: options}
+        if not _takes(self.factory, OPTIONS):
+            given = {name: getattr(options, name) for name in options.model_fields_set}
+        if _takes(self.factory, CONTEXT):
+            given[CONTEXT] = context
+        made = self.factory(**given)
+        if inspect.iscoroutine(made):
+            made.close()
+            raise UsageError(f"{self.kind} {self.name} is a coroutine: use def, not async def")
+        if missing := [name for name in self.members if not hasattr(made, name)]:
+            raise UsageError(
+                f"{self.kind} {self.name} made {_article(type(made).__name__)}, which has no "
+                f"{' and no '.join(missing)} (see docs/plugins.md)"
+            )
+        return made
+
+    def _broken(self, error: Exception) -> UsageError:
+        log.debug("options of %s", self.name, exc_info=True)
+        return UsageError(
+            f"{self.kind} {self.name}: its options fail: {describe(error)}{place_of(error)}"
+        )
 
 
 @dataclass
 class Door:
     """One kind of plug-in. `kind` is its singular name, e.g. "strategy"; `group` that of its entry
-    points."""
+    points; `members` what each must have once it is made."""
 
     kind: str
     group: str
+    members: tuple[str, ...] = ()
     _registered: dict[str, Factory] = field(default_factory=dict)
 
     def register(self, name: str, factory: Factory) -> None:
@@ -127,7 +157,7 @@ class Door:
             raise UsageError(
                 f"{self.kind} {name} is a {type(factory).__name__}: name a class or a function"
             )
-        return Plugin(self.kind, name, factory)
+        return Plugin(self.kind, name, factory, self.members)
 
     @cached_property
     def _entry_points(self) -> dict[str, EntryPoint]:
@@ -140,6 +170,8 @@ class Door:
                 f"unknown {self.kind} {target!r}: "
                 f"{did_you_mean(target, self.names())}, or module:attribute of your own"
             )
+        if not all(part.isidentifier() for part in (*module.split("."), attribute)):
+            raise UsageError(f"{self.kind} {target}: write module:attribute, as Python names both")
         search_in([os.getcwd()])
         if module.partition(".")[0] in sys.stdlib_module_names:
             self._refuse(target, "it is of Python's own library")
@@ -164,10 +196,10 @@ class Door:
 
 
 ENVIRONMENTS = Door("environment", "rro.environments")
-POLICIES = Door("policy backend", "rro.policies")
-STRATEGIES = Door("strategy", "rro.strategies")
-CREDITS = Door("credit", "rro.credits")
-LEARNERS = Door("learner", "rro.learners")
+POLICIES = Door("policy backend", "rro.policies", ("name", "provenance", "sample", "close"))
+STRATEGIES = Door("strategy", "rro.strategies", ("name", "explore"))
+CREDITS = Door("credit", "rro.credits", ("gives", "rows"))
+LEARNERS = Door("learner", "rro.learners", ("name", "takes", "train"))
 DATA_SETS = Door("data set", "rro.data_sets")
 COMMANDS = Door("command", "rro.commands")
 SERVERS = Door("server of environments", "rro.servers")
@@ -222,6 +254,8 @@ def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             extra = "allow"
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            raise TypeError(f"its parameter {parameter.name} can only be given by position")
         elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name not in (
             OPTIONS,
             CONTEXT,

@@ -92,6 +92,9 @@ def test_problems_come_in_the_order_of_writing(tmp_path):
         ("environment.name=nomod:x", "No module named 'nomod'; modules are looked for"),
         ("environment.name=pytest:x", "module 'pytest' has no attribute 'x'"),
         ("environment.name=web", "unknown environment 'web'"),
+        ("environment.name=:", "write module:attribute, as Python names both"),
+        ("environment.name=..a:b", "write module:attribute, as Python names both"),
+        ("method=rr0", "unknown method 'rr0': did you mean rro?"),
         ("explore.rollouts", "sets nothing: write key.sub=value"),
         ("seed.x=1", "seed is a value, not a section"),
     ],
@@ -160,6 +163,9 @@ def test_a_single_problem_is_one_sentence(tmp_path):
         ("explore.adaptve.prior=1", "unknown key explore.adaptve: did you mean adaptive?"),
         ("explore.adaptive.first=0", "explore.adaptive.first must be a whole number"),
         ("modules=3", "modules must be a list of paths, not 3"),
+        ("seed=2020-01-01", "seed must be a whole number, not 2020-01-01"),
+        ("modules=['no-folder']", "no-folder is no folder"),
+        (f"{'k' * 5000}=1", f"unknown key {'k' * 100}...: known keys are"),
     ],
 )
 def test_types_are_told_in_plain_words(tmp_path, override, sentence):
@@ -191,6 +197,54 @@ def test_a_module_that_cannot_be_imported_is_one_sentence(tmp_path, source, sent
     assert message.startswith(f"{file}:2: environment.name: ")
     assert "environment broken:open_it" not in message  # the line says it
     assert sentence in message
+
+
+PLUGINS = """
+from pydantic import BaseModel, Field, field_validator
+
+class Fails(BaseModel):
+    a: int = Field(default_factory=lambda: 1 / 0)
+
+class Refuses(BaseModel):
+    a: int = 0
+
+    @field_validator("a")
+    @classmethod
+    def _look(cls, value):
+        raise RuntimeError("in the validator")
+
+def fails(options: Fails): ...
+def refuses(options: Refuses): ...
+def placed(a, /): ...
+def letters(n: int, key: str): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "sentences"),
+    [
+        ("fails", ["its options fail: ZeroDivisionError: division by zero ("]),
+        ("refuses", ["its options fail: RuntimeError: in the validator ("]),
+        ("placed", ["its parameter a can only be given by position"]),
+        (
+            "letters",
+            [
+                "options.n must be a whole number, not 'x'",
+                "unknown key environment.options.k",
+                "environment.options.key must be text, not 3",
+            ],
+        ),
+    ],
+)
+def test_options_of_ones_own_that_fail(tmp_path, monkeypatch, name, sentences):
+    (tmp_path / "odd_options.py").write_text(PLUGINS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "recipe.toml"
+    options = "n = 'x', key = 3, k = 1" if name == "letters" else "a = 1" * (name == "refuses")
+    file.write_text(f"[environment]\nname = 'odd_options:{name}'\noptions = {{ {options} }}\n")
+    message = refused(file)
+    assert all(sentence in message for sentence in sentences)
+    assert message.count(str(file)) == len(sentences)
 
 
 @pytest.mark.parametrize(

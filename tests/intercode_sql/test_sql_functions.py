@@ -58,3 +58,55 @@ def test_rollup_and_floats_with_fixed_digits(engine, sql, rows):
 )
 def test_what_mysql_rejects(engine, sql, error):
     assert error in engine.execute("shop", sql).error
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("SELECT 'a' LIKE BINARY 'A', BINARY 'A' LIKE 'a', BINARY 'a' LIKE 'a'", "[(0, 0, 1)]"),
+        ("SELECT 'a' LIKE 'A' COLLATE utf8mb4_bin, 'é' LIKE 'e'", "[(0, 1)]"),
+        ("SELECT 'ab' REGEXP 'B', 'ab' COLLATE utf8mb4_bin REGEXP 'B'", "[(1, 0)]"),
+        ("SELECT UCASE('a'), LCASE('A')", "[('A', 'a')]"),
+        ("SELECT REGEXP_LIKE('abc', 'B'), REGEXP_INSTR('abc', 'c')", "[(1, 3)]"),
+        ("SELECT REGEXP_SUBSTR('abc', 'b.'), REGEXP_SUBSTR('abc', 'x')", "[('bc', None)]"),
+        ("SELECT REGEXP_REPLACE('abc', '(b)(c)', '$2-$1')", "[('ac-b',)]"),
+        ("SELECT CAST(1e30 AS SIGNED), CAST(-1e30 AS SIGNED)", f"[({2**63 - 1}, {-(2**63)})]"),
+        ("SELECT DATE_FORMAT('2020-01-05', '')", "[(None,)]"),
+        ("SELECT NULL <=> 1.5, 1.5 <=> 1.50, NULL <=> NULL", "[(0, 1, 1)]"),
+        ("SELECT count(*) FROM customer WHERE height <=> 165.3", "[(1,)]"),
+        ("SHOW FULL TABLES LIKE 'c%'", "[('customer', 'BASE TABLE')]"),
+    ],
+)
+def test_what_a_server_answers(engine, sql, rows):
+    assert engine.execute("shop", sql).text == rows
+
+
+def test_show_full_tables_lists_them(engine):
+    shown = engine.execute("shop", "SHOW FULL TABLES").text
+    assert "('customer', 'BASE TABLE')" in shown
+
+
+@pytest.mark.parametrize(
+    ("sql", "error"),
+    [
+        *(
+            (f"SELECT {value}", "DOUBLE value is out of range")
+            for value in (
+                "POW(10, 400)",
+                "POWER(0, -1)",
+                "POW(-8, 1/3)",
+                "EXP(1000)",
+                "COT(0)",
+                "1e308 * 10",
+                "1e308 + 1e308",
+                "-1e308 * 10",
+            )
+        ),
+        ("SELECT DISTINCT ALL name FROM customer", "Incorrect usage of ALL and DISTINCT"),
+        ("WITH a AS (SELECT 1), a AS (SELECT 2) SELECT * FROM a", "Not unique table/alias: 'a'"),
+        ("SELECT REGEXP_REPLACE('a', 'a', '$1')", "Index out of bounds"),
+        ("SELECT COMPRESS('a')", "doesn't yet support 'COMPRESS('a')'"),
+    ],
+)
+def test_what_has_no_value_is_an_error(engine, sql, error):
+    assert error in engine.execute("shop", sql).error

@@ -1,6 +1,7 @@
 """What can be known before a run is made: all of it is told, and nothing is written."""
 
 import json
+import sys
 
 import pytest
 
@@ -90,3 +91,77 @@ def test_a_start_that_fails_leaves_no_folder(tmp_path):
     assert folder.path.is_dir()
     with pytest.raises(UsageError, match="holds a run already"):
         new_run(parse_config({"environment": SHOP}, "recipe"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "sections", "sentence"),
+    [
+        ("model", {"model": {"tiny": {"heads": 3}}}, "heads must divide"),
+        ("model", {"model": {"tiny": {"vocabulary": 3}}}, "model.tiny.vocabulary must be at least"),
+        ("model", {"model": {"device": "qpu"}}, "model.device 'qpu' cannot be used"),
+        ("learner", {"explore": {"strategy": "parts:Nothing"}}, "a Nothing, which has no name"),
+        ("learner", {"explore": {"strategy": "parts:Half"}}, "abstract"),
+        (
+            "learner",
+            {"credit": {"name": "parts:Nothing"}},
+            "a Nothing, which has no gives and no rows",
+        ),
+        ("learner", {"optimise": {"learner": "parts:TakesOnly"}}, "has no name and no train"),
+        (
+            "learner",
+            {"explore": {"strategy": "adaptive", "proposal_temperature": 0.3}},
+            "both need one model",
+        ),
+        ("environment", {"environment": {"name": "parts:twice"}}, "two tasks have the id 'a'"),
+        ("environment", {"environment": {"name": "parts:no_text"}}, "item 1 is no Task"),
+        ("environment", {"environment": {"name": "parts:no_steps"}}, "max_steps must be at least"),
+        ("environment", {"environment": {"name": "parts:waits"}}, "use def, not async def"),
+    ],
+)
+def test_parts_of_ones_own_are_made_before_the_run(tmp_path, monkeypatch, name, sections, sentence):
+    (tmp_path / "parts.py").write_text(PARTS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "parts", raising=False)
+    problems = {c.name: c.problem for c in checks(tmp_path, **sections).values() if c.problem}
+    assert sentence in problems[name]
+    assert name != "environment" or set(problems) == {name}
+
+
+PARTS = """
+from rro.environments.base import TaskList
+from rro.exploration.strategies.base import Strategy
+from rro.types import Task
+
+
+class Nothing:
+    pass
+
+
+class Half(Strategy):
+    name = "half"
+
+
+class TakesOnly:
+    takes = "pairs"
+
+
+def tasks(*ids, **options):
+    listed = [Task(id, None) for id in ids]
+    return TaskList("own", object, {"train": listed, "test": listed}, **options)
+
+
+def twice():
+    return tasks("a", "b", "a")
+
+
+def no_text():
+    return tasks(3)
+
+
+def no_steps():
+    return tasks("a", max_steps=0)
+
+
+async def waits():
+    return tasks("a")
+"""

@@ -44,7 +44,14 @@ def add_command(
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Let a command take settings that change its recipe's."""
     text = "a setting in place of the recipe's, e.g. explore.tasks=20 (rro config lists them)"
-    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help=text)
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key.sub=value", help=text)
+
+
+def folder_named(text: str) -> Path:
+    """A folder that an option names: not an empty text, which would be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("name a folder")
+    return Path(text)
 
 
 def begin(doing: str, *targets: object) -> None:

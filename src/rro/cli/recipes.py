@@ -69,9 +69,11 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from rro.config.packaged import find_recipe
+    from rro.config.packaged import find_method, find_recipe
 
-    sys.stdout.write(find_recipe(options.recipe).read_text(encoding="utf-8"))
+    key, equals, method = options.recipe.partition("=")
+    file = find_method(method) if equals and key == "method" else find_recipe(options.recipe)
+    sys.stdout.write(file.read_text(encoding="utf-8"))
 
 
 def _config(options: argparse.Namespace) -> None:

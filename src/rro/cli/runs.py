@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rro.cli.commands import NO_RECIPE, Parsers, add_command, add_overrides, begin
+from rro.cli.commands import NO_RECIPE, Parsers, add_command, add_overrides, begin, folder_named
 from rro.errors import UsageError, printable
 from rro.processes import rank, wait_for_all, world_size
 
@@ -59,7 +59,7 @@ def add_commands(commands: Parsers) -> None:
     )
     check.add_argument("recipe", help=RECIPE)
     add_overrides(check)
-    check.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
+    check.add_argument("--out", type=folder_named, metavar="FOLDER", help=_NEW_RUN)
 
 
 def _add_export(commands: Parsers) -> None:
@@ -70,9 +70,11 @@ def _add_export(commands: Parsers) -> None:
         "write what a credit gives on a run's trees: pairs, step labels, episodes",
         "rro export runs/one step_labels label=success --out labels.jsonl",
     )
-    export.add_argument("run", type=Path, help="a run folder that has explored")
+    export.add_argument("run", metavar="RUN", type=Path, help="a run folder that has explored")
     export.add_argument("credit", nargs="?", help="a credit by name (default: the run's own)")
-    export.add_argument("options", nargs="*", metavar="option=value", help="of that credit")
+    export.add_argument(
+        "options", nargs="*", default=[], metavar="option=value", help="of that credit"
+    )
     export.add_argument("--iteration", type=int, help="which round (default: all)")
     export.add_argument(
         "--out", type=Path, metavar="FILE", help="JSON lines (default: RUN/CREDIT.jsonl)"
@@ -95,7 +97,7 @@ def _add_quickstart(commands: Parsers) -> None:
     )
     add_overrides(quickstart)
     quickstart.add_argument("--seed", type=int, default=0, help="default: 0")
-    quickstart.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
+    quickstart.add_argument("--out", type=folder_named, metavar="FOLDER", help=_NEW_RUN)
 
 
 def _add_run(commands: Parsers) -> None:
@@ -108,7 +110,7 @@ def _add_run(commands: Parsers) -> None:
     )
     run.add_argument("recipe", nargs="?", help=RECIPE)
     add_overrides(run)
-    run.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
+    run.add_argument("--out", type=folder_named, metavar="FOLDER", help=_NEW_RUN)
     run.add_argument(
         "--resume", type=Path, metavar="RUN", help="continue a run folder; takes nothing else"
     )
@@ -130,7 +132,7 @@ def _add_stage(commands: Parsers, name: str) -> None:
     stage.set_defaults(stage=name)
     stage.add_argument("target", help=f"a run folder, or a recipe that starts a new one: {RECIPE}")
     add_overrides(stage)
-    stage.add_argument("--out", type=Path, metavar="FOLDER", help=_NEW_RUN)
+    stage.add_argument("--out", type=folder_named, metavar="FOLDER", help=_NEW_RUN)
     _add_trust(stage)
     if name == "evaluate":
         stage.add_argument(

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rro.cli.commands import Parsers, add_command, begin
+from rro.cli.commands import Parsers, add_command, begin, folder_named
 from rro.cli.runs import RECIPE, default_folder
 from rro.errors import RroError, UsageError, printable
 
@@ -41,7 +41,9 @@ def add_commands(commands: Parsers) -> None:
         help="validation.reward (default) or validation.success; .greedy after it for greedy",
     )
     sweep.add_argument("--seed", type=int, help="of the proposals (default: 0)")
-    sweep.add_argument("--out", type=Path, metavar="FOLDER", help="default: runs/sweep-NAME-TIME")
+    sweep.add_argument(
+        "--out", type=folder_named, metavar="FOLDER", help="default: runs/sweep-NAME-TIME"
+    )
     sweep.add_argument(
         "--resume", type=Path, metavar="FOLDER", help="continue a sweep; takes only --trials"
     )

@@ -33,12 +33,17 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, check: bool = True
     Raises UsageError that names every problem: the file and line or the override, the key, and the
     fix."""
     tree, origins = _read(path)
+    problems = list[Problem]()
     if check:
-        tree = _with_method(tree, overrides)
-    problems = [
-        problem for override in overrides for problem in _apply(tree, override.strip(), origins)
-    ]
-    _resolve_modules(tree, path.parent)
+        try:
+            tree = _with_method(tree, overrides)
+        except UsageError as error:
+            problems.append(Problem(("method",), f"method: {error}"))
+    for override in overrides:
+        problems += _apply(tree, override.strip(), origins)
+    for place in _resolve_modules(tree, path.parent):
+        if check and not place.is_dir():
+            problems.append(Problem(("modules",), f"modules: {place} is no folder"))
     replace_old_keys(tree, origins, warn=check)
     return _checked(tree, origins, problems, plugins=check)
 
@@ -149,11 +154,14 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _resolve_modules(tree: dict[str, Any], folder: Path) -> None:
+def _resolve_modules(tree: dict[str, Any], folder: Path) -> list[Path]:
     """Folders of modules are relative to the recipe's; by default it is the only one."""
     folders = tree.get("modules", ["."])
-    if isinstance(folders, list) and all(isinstance(item, str) for item in folders):
-        tree["modules"] = [str((folder / item).resolve()) for item in folders]
+    if not isinstance(folders, list) or not all(isinstance(item, str) for item in folders):
+        return []
+    places = [(folder / item).resolve() for item in folders]
+    tree["modules"] = list(map(str, places))
+    return places
 
 
 def _checked(

@@ -27,7 +27,7 @@ def find_method(name: str) -> Path:
     """The file of a method. Raises UsageError that names the nearest one."""
     known = packaged_methods()
     if name not in known:
-        raise UsageError(f"method {name}: no such method: {did_you_mean(name, known)}")
+        raise UsageError(f"unknown method {name!r}: {did_you_mean(name, known)}")
     return known[name]
 
 
@@ -45,8 +45,7 @@ def find_recipe(recipe: str | Path) -> Path:
     name. Raises UsageError that names the nearest recipe."""
     if Path(recipe).exists():
         return Path(recipe)
-    known = packaged_recipes()
-    name = str(recipe)
+    name, known = str(recipe), packaged_recipes()
     if name not in known:
         raise UsageError(
             f"{name}: no such recipe: give the path of a file, or a name: "

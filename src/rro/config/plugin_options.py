@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -44,12 +45,8 @@ def option_problems(
     """The problems of a plug-in's options, under the keys that the recipe sets them by."""
     old_names = getattr(plugin.factory, "old_names", {})
     values = {old_names.get(name, name): value for name, value in values.items()}
-    problems = []
-    for problem in problems_of(error, plugin.options_model, values):
-        path = _written_as(section, plugin, table, problem.path)
-        sentence = problem.sentence.replace(".".join(problem.path), ".".join(path), 1)
-        problems.append(Problem(path, sentence, problem.secret))
-    return problems
+    written = partial(_written_as, section, plugin, table)
+    return problems_of(error, plugin.options_model, values, written)
 
 
 def _problems(section: PluginSection, table: str, name: str) -> Iterator[Problem]:
@@ -58,13 +55,11 @@ def _problems(section: PluginSection, table: str, name: str) -> Iterator[Problem
         section = section.model_copy(update={"options": {}})
     try:
         plugin = section.door.find(name)
+        values = section.options_of(plugin)
+        plugin.options(values)
     except UsageError as error:
         sentence = str(error).removeprefix(f"{section.door.kind} {name}: ")
         yield Problem(chosen, f"{'.'.join(chosen)}: {sentence}")
-        return
-    values = section.options_of(plugin)
-    try:
-        plugin.options(values)
     except ValidationError as error:
         yield from option_problems(error, section, plugin, table, values)
 

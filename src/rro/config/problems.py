@@ -6,8 +6,9 @@ Knows pydantic's errors and turns them into sentences; none of pydantic's words 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -17,7 +18,7 @@ from rro.config.origins import Origins, Path
 from rro.config.wording import expected, model_in
 from rro.errors import UsageError
 
-_LONGEST_VALUE = 60
+_LONGEST_VALUE, _LONGEST_KEY = 60, 100
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,27 @@ def _line(problem: Problem, origins: Origins) -> str:
     return f"{origins.of(problem.path, secret=problem.secret)}: {sentence}"
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], tree: Any) -> list[Problem]:
-    """The problems that validating `tree` by `model` found; their paths begin at the tree's top.
-    One for each setting, however many ways of reading it failed."""
+def problems_of(
+    error: ValidationError,
+    model: type[BaseModel],
+    tree: Any,
+    written: Callable[[Path], Path] = lambda path: path,
+) -> list[Problem]:
+    """The problems that validating `tree` by `model` found. One for each setting, however many ways
+    of reading it failed. `written` gives the key by which a recipe sets what is at a path of the
+    tree."""
     found: dict[Path, Problem] = {}
     for detail in error.errors():
         path, field = _locate(model, detail["loc"])
         if detail["type"] in ("extra_forbidden", "unknown_key"):
             key = detail["ctx"]["key"] if "ctx" in detail else str(detail["loc"][-1])
             path = (*path, key)
-            problem = unknown_key(path, known_keys(model, path[:-1]))
+            problem = unknown_key(written(path), known_keys(model, path[:-1]))
         elif detail["type"] == "not_a_table":
             path = (*path, detail["ctx"]["key"])
-            problem = Problem(path, f"{'.'.join(path)} must be a table")
+            problem = Problem(written(path), f"{'.'.join(written(path))} must be a table")
         else:
-            problem = _wrong_value(path, field, detail, tree)
+            problem = _wrong_value(written(path), field, detail, _value_at(tree, path))
         found.setdefault(path, problem)
     return list(found.values())
 
@@ -72,7 +79,9 @@ def unknown_key(path: Path, known: Sequence[str]) -> Problem:
     """A key that does not exist, with the nearest of the `known` ones."""
     close = difflib.get_close_matches(path[-1], known, 1)
     hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
-    return Problem(path, f"unknown key {'.'.join(path)}: {hint}")
+    key = ".".join(path)
+    shown = key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}..."
+    return Problem(path, f"unknown key {shown}: {hint}")
 
 
 def known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
@@ -99,7 +108,7 @@ def _locate(model: type[BaseModel], location: Sequence[int | str]) -> tuple[Path
     return path, field
 
 
-def _wrong_value(path: Path, field: FieldInfo | None, detail: Any, tree: Any) -> Problem:
+def _wrong_value(path: Path, field: FieldInfo | None, detail: Any, value: Any) -> Problem:
     key = ".".join(path)
     prefix = f"{key}: " if key else ""
     if detail["type"] == "missing" and field is not None:
@@ -110,7 +119,7 @@ def _wrong_value(path: Path, field: FieldInfo | None, detail: Any, tree: Any) ->
     about_type = "url" in detail or detail["type"] in ("path_type", "truth_value")
     if field is None or not about_type:
         return Problem(path, f"{prefix}{detail['msg']}", secret=detail["type"] == "secret")
-    value, words = _value_at(tree, path), expected(field)
+    words = expected(field)
     return Problem(path, f"{key} must be {words}, not {_shown(value)}{_hint(value, words)}")
 
 
@@ -128,5 +137,6 @@ def _value_at(tree: Any, path: Path) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    plain = isinstance(value, date | time)
+    text = str(value).lower() if isinstance(value, bool) else str(value) if plain else repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

@@ -146,7 +146,8 @@ class TaskList(Benchmark):
     ) -> None:
         self.name, self.max_steps = name, max_steps
         self.success_reward, self.reward_range = success_reward, reward_range
-        self._environment, self._tasks, self._expert = environment, tasks, expert
+        self._environment, self._expert = environment, expert
+        self._tasks = {split: list(listed) for split, listed in tasks.items()}
 
     def tasks(self, split: str) -> Sequence[Task]:
         if split not in self._tasks:

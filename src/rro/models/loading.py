@@ -28,26 +28,17 @@ from transformers.utils import logging as hf_logging
 
 from rro.config import ModelConfig, TinyConfig
 from rro.errors import UsageError, reason_of
+from rro.models.finding import TINY_SPECIAL, check_tiny
 from rro.models.gguf import gguf_folder, smollm2_folder
 from rro.models.gguf_header import is_gguf
 from rro.models.templates import TINY_TEMPLATE
-
-TINY_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
 def build_tiny(config: TinyConfig, texts: Iterable[str], seed: int, folder: Path) -> None:
     """Make an untrained Llama and its tokenizer and save both to `folder`, for `load_model(...,
     checkpoint=folder)`. The same arguments give the same files. The tokenizer is a byte-level BPE
     trained on `texts`; it can encode any text. Raises UsageError for impossible sizes."""
-    if config.vocabulary < 256 + len(TINY_SPECIAL):
-        raise UsageError(
-            f"model.tiny.vocabulary must be at least {256 + len(TINY_SPECIAL)}, for all bytes and "
-            "special tokens"
-        )
-    if config.hidden_size % config.heads or config.heads % config.kv_heads:
-        raise UsageError(
-            "model.tiny: heads must divide hidden_size, and kv_heads must divide heads"
-        )
+    check_tiny(config)
     tokenizer = _tiny_tokenizer(config, texts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed % 2**63)

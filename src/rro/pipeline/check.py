@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +21,13 @@ from rro.environments.registry import open_environment
 from rro.environments.splits import tasks_of, validation_tasks
 from rro.episodes.experts import read_conversations
 from rro.errors import RroError, UsageError, describe, place_of
+from rro.learning.credit.choosing import credit_of
 from rro.models.finding import find_model, model_bytes
 from rro.pipeline.choices import Chosen
 from rro.pipeline.weights import UNTRAINED
 from rro.runs.folder import RunFolder, ensure_free
 from rro.runs.trackers import require
+from rro.types import Task
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ def check_run(
         "experts": environment.experts,
         "model": lambda: _model(config, stage),
         "policy": lambda: _backend(config, thorough),
-        "learner": lambda: f"{Chosen(config).learner.name} of {Chosen(config).credit.name}",
+        "learner": lambda: _learning(config, environment.benchmark),
         "trackers": lambda: _trackers(config),
         "disk": lambda: _disk(config, folder),
         "run folder": lambda: _free(folder),
@@ -70,7 +72,9 @@ def check_run(
     imitates = stage == "sft" or (stage == "run" and config.sft is not None)
     if not imitates and not Chosen(config).needs_experts:
         del checks["experts"]
-    for name, check in checks.items():
+    while checks:
+        name = next(iter(checks))
+        check = checks.pop(name)
         try:
             with contained():
                 detail = check()
@@ -82,6 +86,10 @@ def check_run(
             yield Check(name, problem=problem)
         else:
             yield Check(name, detail)
+            continue
+        if name == "environment":  # what needs one cannot be checked
+            for other in ("experts", "learner"):
+                checks.pop(other, None)
 
 
 def new_run(config: Config, folder: Path, stage: str = "run") -> tuple[RunFolder, Benchmark]:
@@ -116,11 +124,17 @@ class Opened:
 
     def tasks(self) -> str:
         section, counts, benchmark = self._config.environment, [], self.benchmark
+        low, high = benchmark.reward_range
+        if benchmark.max_steps < 1 or not low < high:
+            raise UsageError(
+                f"{section.name}: max_steps must be at least 1 and reward_range rise, not "
+                f"{benchmark.max_steps} and {benchmark.reward_range}"
+            )
         for name, split in (
             ("train_split", section.train_split),
             ("test_split", section.test_split),
         ):
-            found = len(tasks_of(benchmark, split))
+            found = len(_sound(tasks_of(benchmark, split), f"{section.name}, split {split!r}"))
             if not found:
                 raise UsageError(
                     f"environment.{name}: the split {split!r} of {section.name} has no tasks"
@@ -148,6 +162,27 @@ class Opened:
         return f"{len(rows)} episodes in {file}"
 
 
+def _sound(tasks: Sequence[Task], where: str) -> Sequence[Task]:
+    """Tasks whose ids can name records. Raises UsageError for others."""
+    known = set[str]()
+    for number, task in enumerate(tasks, 1):
+        key = getattr(task, "id", None)
+        if not isinstance(key, str) or not key:
+            raise UsageError(f"{where}: item {number} is no Task with a text as its id")
+        if key in known:
+            raise UsageError(f"{where}: two tasks have the id {key!r}")
+        known.add(key)
+    return tasks
+
+
+def _learning(config: Config, benchmark: Benchmark) -> str:
+    """Strategy, credit and learner, made as the run will make them, without expert episodes."""
+    chosen = Chosen(config)
+    strategy = chosen.made_strategy(benchmark, {})
+    credit_of(strategy, section=config.credit)
+    return f"{chosen.made_learner(strategy).name} of {chosen.credit.name}"
+
+
 def _backend(config: Config, thorough: bool) -> str:
     plugin = plugins.POLICIES.find(config.policy.backend)
     options = parse_options(config.policy, plugin, "policy")
@@ -165,14 +200,18 @@ def _disk(config: Config, folder: Path) -> str:
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if size is None:
-        return f"{free / 2**30:.1f} GiB free"
+        return f"{_size(free)} free"
     needed = size * (1 + _checkpoints(config) + _COPIES)
     if needed > free:
         raise UsageError(
-            f"{place}: {free / 2**30:.1f} GiB free, but the checkpoints of this run take about "
-            f"{needed / 2**30:.1f} GiB: make room, or choose another --out"
+            f"{place}: {_size(free)} free, but the checkpoints of this run take about "
+            f"{_size(needed)}: make room, or choose another --out"
         )
-    return f"{free / 2**30:.1f} GiB free, about {needed / 2**30:.2f} GiB needed"
+    return f"{_size(free)} free, about {_size(needed)} needed"
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def _checkpoints(config: Config) -> int:
@@ -195,6 +234,10 @@ def _model(config: Config, stage: str) -> str:
     if stage not in ("run", "sft") and config.model.name == "tiny" and weights:
         raise UsageError(UNTRAINED)
     found = find_model(config.model)
+    if config.model.device not in ("auto", "cpu") and (weights or stage in ("run", "sft")):
+        from rro.models.loading import resolve_device
+
+        resolve_device(config.model.device)
     return found if config.sft is not None else f"{found}, without SFT (called base)"
 
 

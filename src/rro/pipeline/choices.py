@@ -12,6 +12,7 @@ from functools import cached_property
 
 from rro import plugins
 from rro.config import Config, parse_options
+from rro.environments.base import Benchmark
 from rro.errors import UsageError
 from rro.exploration.strategies.base import Strategy, StrategyContext
 from rro.learning.base import Learner
@@ -54,13 +55,40 @@ class Chosen:
         own: str = getattr(self.strategy.factory, "learner", Strategy.learner)
         name = self.config.optimise.learner or own
         plugin, credit = plugins.LEARNERS.find(name), self.credit
-        takes, gives = getattr(plugin.factory, "takes", ""), getattr(credit.factory, "gives", "")
+        takes, gives = (
+            getattr(part.factory, attribute, "nothing")
+            for part, attribute in ((plugin, "takes"), (credit, "gives"))
+        )
         if takes != gives:
             raise UsageError(
                 f"learner {name} takes {takes}, but credit {credit.name} gives {gives}: set "
                 "optimise.learner or credit.name to one that fits the other"
             )
         return plugin
+
+    def made_strategy(self, benchmark: Benchmark, experts: Mapping[str, Trajectory]) -> Strategy:
+        """The strategy with its options. Raises UsageError for options that do not fit."""
+        section = self.config.explore
+        context = StrategyContext(
+            experts=experts,
+            reward_range=benchmark.reward_range,
+            success_reward=benchmark.success_reward,
+            one_policy=section.pricing == "policy" and section.proposal_temperature is None,
+        )
+        options = parse_options(section, self.strategy, "explore")
+        strategy: Strategy = self.strategy.make(options, context)
+        return strategy
+
+    def made_learner(self, strategy: Strategy) -> Learner:
+        """The learner with its options, of which the strategy recommends some."""
+        config, plugin = self.config, self.learner
+        stage = getattr(config, plugin.name, None)  # [sft] and [dpo] have sections of their own
+        recommended = {"endings": strategy.endings}
+        defaults = {name: recommended[name] for name in recommended.keys() & plugin.option_names()}
+        if stage is not None:
+            defaults |= {name: getattr(stage, name) for name in stage.model_fields_set}
+        learner: Learner = plugin.make(parse_options(config.optimise, plugin, "optimise", defaults))
+        return learner
 
     @property
     def needs_experts(self) -> bool:
@@ -78,17 +106,7 @@ class Choices:
     @cached_property
     def strategy(self) -> Strategy:
         """How the run explores."""
-        section, benchmark = self.run.config.explore, self.run.benchmark
-        context = StrategyContext(
-            experts=self.experts,
-            reward_range=benchmark.reward_range,
-            success_reward=benchmark.success_reward,
-            one_policy=section.pricing == "policy" and section.proposal_temperature is None,
-        )
-        strategy: Strategy = self._chosen.strategy.make(
-            parse_options(section, self._chosen.strategy, "explore"), context
-        )
-        return strategy
+        return self._chosen.made_strategy(self.run.benchmark, self.experts)
 
     def credit(self, iteration: int) -> Credit:
         """What turns the trees of an iteration into rows."""
@@ -133,14 +151,7 @@ class Choices:
     def learner(self) -> Learner:
         """What learns from the rows. Raises UsageError where it does not take what the credit
         gives."""
-        config, plugin = self.run.config, self._chosen.learner
-        stage = getattr(config, plugin.name, None)  # [sft] and [dpo] have sections of their own
-        recommended = {"endings": self.strategy.endings}
-        defaults = {name: recommended[name] for name in recommended.keys() & plugin.option_names()}
-        if stage is not None:
-            defaults |= {name: getattr(stage, name) for name in stage.model_fields_set}
-        learner: Learner = plugin.make(parse_options(config.optimise, plugin, "optimise", defaults))
-        return learner
+        return self._chosen.made_learner(self.strategy)
 
     @cached_property
     def _chosen(self) -> Chosen:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rro.intercode_sql.embedded import dates
 from rro.intercode_sql.embedded.expressions import Expressions
-from rro.intercode_sql.embedded.library import AGGREGATES, SIGNATURES
+from rro.intercode_sql.embedded.library import AGGREGATES, ROUTINES, SIGNATURES
 from rro.intercode_sql.embedded.names import GROUP, ON, WHERE, Scope
 from rro.intercode_sql.embedded.operators import calculated, moved
 from rro.intercode_sql.embedded.store import (
@@ -62,6 +62,8 @@ class Calls(Expressions):
         if result == "special":
             special: Value = getattr(self, f"_{name.lower()}")(node, operands, scope)
             return special
+        if f"my_{name.lower()}" not in ROUTINES:
+            raise unsupported(self.statement.source(node))
         values = self.values(operands, scope)
         forms += forms[-1:] * (len(values) - len(forms))
         pairs = list(zip(values, forms, strict=False))
@@ -114,6 +116,16 @@ class Calls(Expressions):
         one, other = self.values(operands, scope)
         sql = call("my_nullif", one.sql, *comparable(one, other))
         return Value(sql, one.type, (one, other))
+
+    def _regexp_like(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
+        """It, and other functions of a text and a pattern."""
+        values, name = self.values(operands, scope), self._called(node).lower()
+        text, pattern, *rest = map(as_text, values)
+        number = name in ("regexp_like", "regexp_instr")
+        routine = "regexp" if name == "regexp_like" else name
+        return Value(call(routine, pattern, text, *rest), INT if number else TEXT, values)
+
+    _regexp_instr = _regexp_substr = _regexp_replace = _regexp_like
 
     def _mod(self, node: Node, operands: Sequence[Node], scope: Scope) -> Value:
         return calculated("MOD", *self.values(operands, scope))

@@ -113,6 +113,8 @@ def week(day: date, mode: int = 0) -> tuple[int, int]:
 
 def formatted(text: str, form: str) -> str:
     """DATE_FORMAT."""
+    if not form:
+        raise ValueError("an empty format")
     at = moment(text)
     return re.sub(r"%(.)", lambda match: _shown(at, match[1]), form, flags=re.DOTALL)
 

@@ -249,9 +249,14 @@ class Expressions:
         """LIKE and REGEXP."""
         values, words = self.values(node.nodes(), scope), self.words(node)
         text, pattern, *escape = map(as_text, values)
+        kinds, name = {values[0].type, values[1].type}, "like" if "LIKE" in words else "regexp"
+        if not kinds.isdisjoint((BYTES, COLLATED)):
+            if name == "regexp":
+                pattern = f"('(?-i)' || {pattern})"
+            else:
+                name = "like_exactly"
         if escape and len(values[2].text or "") > 1:
             raise SqlError("Incorrect arguments to ESCAPE")
-        name = "like" if "LIKE" in words else "regexp"
         found = Value(call(name, pattern, text, *escape), INT, values)
         return negated(found) if words[0] == "NOT" else found
 

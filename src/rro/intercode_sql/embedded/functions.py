@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import unicodedata
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import re2  # type: ignore[import-untyped,unused-ignore]
@@ -17,6 +18,8 @@ from rro.intercode_sql.engine import SqlError
 _SHORT = 100
 # The work of compiling a pattern of REGEXP, besides its letters.
 _COMPILED = 4000
+_ILLEGAL = "Illegal argument to a regular expression."
+_GROUP = re.compile(r"\\(.)|\$(\d)")
 
 
 def key(text: str) -> str:
@@ -46,10 +49,14 @@ def _weight(character: str) -> str:
 def like(pattern: str, text: str, escape: str = "\\") -> bool:
     """text LIKE pattern: % matches any text, _ any character. Unlike with =, trailing spaces
     count."""
-    text = folded(str(text))
-    pattern = str(pattern)
+    return _like_exactly(folded(str(pattern)), folded(str(text)), folded(escape))
+
+
+def _like_exactly(pattern: Any, text: Any, escape: str = "\\") -> bool:
+    """The same with case and accents."""
+    pattern, text = _letters(pattern), _letters(text)
     parts = _short_parts if len(pattern) <= _SHORT else _like_parts
-    first, *others = parts(folded(pattern), folded(escape))
+    first, *others = parts(pattern, escape)
     if not others:
         return len(first) == len(text) and _is_at(first, text, 0)
     last, place = others.pop(), len(first)
@@ -61,6 +68,10 @@ def like(pattern: str, text: str, escape: str = "\\") -> bool:
             return False
     end = len(text) - len(last)
     return place <= end and _is_at(last, text, end)
+
+
+def _letters(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 # A text, in which None is any character.
@@ -118,10 +129,37 @@ class Patterns:
     def match(self, pattern: Any, text: Any) -> bool:
         """text REGEXP pattern. Raises SqlError for a pattern that is invalid, or that RE2 lacks
         (backreferences, look-around)."""
+        return self._pattern(pattern).search(str(text)) is not None
+
+    def place(self, pattern: Any, text: Any) -> int:
+        """REGEXP_INSTR."""
+        match = self._pattern(pattern).search(str(text))
+        return match.start() + 1 if match else 0
+
+    def piece(self, pattern: Any, text: Any) -> str | None:
+        """REGEXP_SUBSTR."""
+        match = self._pattern(pattern).search(str(text))
+        return str(match[0]) if match else None
+
+    def replaced(self, pattern: Any, text: Any, new: Any) -> str:
+        """REGEXP_REPLACE. In the new text, $1 is the first group."""
+        compiled = self._pattern(pattern)
+
+        def filled(match: re.Match[str]) -> str:
+            return _GROUP.sub(lambda sign: sign[1] or match[int(sign[2])] or "", str(new))
+
         try:
-            return self._compiled(self._work.number, str(pattern)).search(str(text)) is not None
+            return str(compiled.sub(filled, str(text)))
+        except IndexError:
+            raise SqlError("Index out of bounds in regular expression search.") from None
+
+    def _pattern(self, pattern: Any) -> Any:
+        if not pattern:
+            raise SqlError(_ILLEGAL)
+        try:
+            return self._compiled(self._work.number, str(pattern))
         except re2.error:
-            raise SqlError("Illegal argument to a regular expression.") from None
+            raise SqlError(_ILLEGAL) from None
 
     def _compile(self, statement: int, pattern: str) -> Any:
         """RE2's time is linear in the text, for a pattern that fits into so much memory."""
@@ -131,10 +169,11 @@ class Patterns:
         return re2.compile(pattern, options)
 
 
-def _regexp_cost(pattern: Any, text: Any) -> int:
+def _regexp_cost(pattern: Any, text: Any, new: Any = "") -> int:
     pattern, text = str(pattern), str(text)
     large = "{" in pattern or len(pattern) > 100
-    return 128 * len(text) if large else len(pattern) * len(text) >> 3
+    once = 128 * len(text) if large else len(pattern) * len(text) >> 3
+    return once + 16 * (len(text) + 1) * len(str(new))
 
 
 def _any_key(value: Any) -> str:
@@ -142,19 +181,27 @@ def _any_key(value: Any) -> str:
     return key(value if isinstance(value, str) else str(value))
 
 
-_ROUTINES: dict[str, Callable[..., Any]] = {"ci": _any_key, "like": like}
+_ROUTINES: dict[str, Callable[..., Any]] = {
+    **{"ci": _any_key, "like": like, "like_exactly": _like_exactly}
+}
+_PATTERNS: dict[str, Callable[..., Any]] = {
+    **{"regexp": Patterns.match, "regexp_instr": Patterns.place},
+    **{"regexp_substr": Patterns.piece, "regexp_replace": Patterns.replaced},
+}
 # The units of functions whose time is not linear in their arguments (see `Work.function`).
-_COSTS = {"like": _like_cost, "regexp": _regexp_cost}
+_COSTS = {"like": _like_cost, "like_exactly": _like_cost, **dict.fromkeys(_PATTERNS, _regexp_cost)}
 _NATIVE = """
     avg coalesce count cume_dist dense_rank first_value lag last_value lead max min nth_value ntile
     percent_rank rank row_number sum"""
 # The functions that statements may use.
-ALLOWED = frozenset({*_ROUTINES, "regexp", "only", *_NATIVE.split()})
+ALLOWED = frozenset({*_ROUTINES, *_PATTERNS, "only", *_NATIVE.split()})
 
 
 def register(connection: sqlite3.Connection, work: Work) -> None:
     """Add the functions and the collation to a connection. `work` counts what they do."""
-    for name, routine in {**_ROUTINES, "regexp": Patterns(work).match}.items():
+    patterns = Patterns(work)
+    bound = {name: partial(method, patterns) for name, method in _PATTERNS.items()}
+    for name, routine in (_ROUTINES | bound).items():
         function = work.function(routine, _COSTS.get(name))
         connection.create_function(name, -1, function, deterministic=True)
     connection.create_collation("general_ci", work.collation(key))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from typing import Any
 
-from rro.intercode_sql.engine import RANDOM
+from rro.intercode_sql.engine import RANDOM, SqlError
 
 
 def exact(value: Any) -> Decimal:
@@ -64,12 +64,19 @@ def _round_real(value: float, places: int = 0) -> float:
 
 def whole(value: float) -> int:
     """A number as an integer."""
-    return value if isinstance(value, int) else int(fixed(value, 0, ROUND_HALF_UP))
+    return value if isinstance(value, int) else _limited(value, ROUND_HALF_UP)
 
 
 def cast_real(value: float) -> int:
     """A double as an integer: halves to even."""
-    return int(exact(value).quantize(Decimal(1), ROUND_HALF_EVEN))
+    return _limited(value, ROUND_HALF_EVEN)
+
+
+def _limited(value: float, rounding: str) -> int:
+    """A number as an integer of 64 bits: beyond them, the nearest."""
+    if abs(value) >= 2**63:
+        return -(2**63) if value < 0 else 2**63 - 1
+    return int(fixed(value, 0, rounding))
 
 
 def mod(one: float, other: float) -> float:
@@ -130,6 +137,19 @@ def exactly(sign: str, one: float, other: float, scale: int) -> bool:
     return any(least[part] for part in sign)
 
 
+def _in_range(name: str, routine: Callable[..., float]) -> Callable[..., float]:
+    """A function that has no value for some numbers. Raises SqlError for those, as MySQL does."""
+
+    def called(*values: float) -> float:
+        try:
+            return routine(*values)
+        except (ArithmeticError, ValueError):
+            shown = ",".join(map(str, values))
+            raise SqlError(f"DOUBLE value is out of range in '{name}({shown})'") from None
+
+    return called
+
+
 NUMBERS: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "atan": lambda *values: math.atan2(*values) if len(values) > 1 else math.atan(*values),
@@ -144,7 +164,6 @@ NUMBERS: dict[str, Callable[..., Any]] = {
             "tan",
             "degrees",
             "radians",
-            "exp",
             "log10",
             "sqrt",
         )
@@ -154,9 +173,10 @@ NUMBERS: dict[str, Callable[..., Any]] = {
     "round_real": _round_real,
     "log": _log,
     "pi": lambda: math.pi,
-    "cot": lambda value: 1 / math.tan(value),
-    "pow": math.pow,
-    "power": math.pow,
+    "cot": _in_range("cot", lambda value: 1 / math.tan(value)),
+    "exp": _in_range("exp", math.exp),
+    "pow": _in_range("pow", math.pow),
+    "power": _in_range("pow", math.pow),
     "sign": lambda value: (value > 0) - (value < 0),
     "ceil": math.ceil,
     "ceiling": math.ceil,

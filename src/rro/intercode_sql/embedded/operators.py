@@ -114,10 +114,13 @@ def compared(sign: str, one: Value, other: Value) -> Value:
     kinds, scales = (one.type, other.type), (one.type.scale, other.type.scale)
     numbers = all(kind.exact or kind.kind in ("float", "double") for kind in kinds)
     fixed = None not in scales and not all(kind.exact for kind in kinds)
-    if numbers and fixed and one.type != other.type and sign != "<=>":
-        scale = max(int(scale or 0) for scale in scales)
-        return Value(call("my_exactly", quoted(sign), left, right, scale), INT, (one, other))
     shown = "IS" if sign == "<=>" else sign
+    if numbers and fixed and one.type != other.type:
+        scale = max(int(scale or 0) for scale in scales)
+        equal = call("my_exactly", quoted("=" if shown == "IS" else sign), left, right, scale)
+        if shown == "IS":
+            equal = call("coalesce", equal, f"{left} IS {right}")
+        return Value(equal, INT, (one, other))
     return Value(f"({left} {shown} {right})", INT, (one, other), "=" if sign == "=" else "")
 
 

@@ -52,6 +52,8 @@ class Queries(Sources):
         self, node: Node, outer: Scope | None, source: bool, order: Node | None, limit: str
     ) -> Query:
         scope, distinct = Scope(outer), not {"DISTINCT", "DISTINCTROW"}.isdisjoint(self.words(node))
+        if distinct and "ALL" in self.words(node):
+            raise SqlError("Incorrect usage of ALL and DISTINCT")
         clauses = {part.kind: part for part in node.nodes()}
         for window in clauses["windows"].nodes() if "windows" in clauses else ():
             name = self.statement.name(window.first).lower()

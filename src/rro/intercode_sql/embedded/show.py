@@ -21,6 +21,7 @@ _INDEX = """
     Table Non_unique Key_name Seq_in_index Column_name Collation Cardinality Sub_part Packed Null
     Index_type Comment Index_comment Visible Expression"""
 _KINDS = ("show_tables", "show_columns", "show_index", "show_create")
+_ALL = ("TABLES", "DATABASES", "SCHEMAS")
 # The rows of a query in a database.
 Run = Callable[[str, str], Sequence[tuple[Any, ...]]]
 
@@ -59,7 +60,7 @@ def shown(catalogue: Catalogue, database: str, statement: Statement, run: Run) -
         if len(condition) > MAX_CONDITION:
             raise SqlError(TOO_DEEP)
         rows = [row for row in rows if _holds(listing.columns, row, condition, database, run)]
-    elif last is not table and last is not within and len(tree.parts) > 2:
+    elif not (last is table or last is within or _ends(statement, last)):
         pattern = last.parts[-1] if isinstance(last, Node) else last
         rows = [row for row in rows if like(statement.name(pattern), row[listing.named])]
     return Result(database, tuple(rows))
@@ -84,6 +85,11 @@ def _listing(
         return _Listing(_INDEX.split(), _indexed(table, run), named=2)
     rows = [_described(table, column, full) for column in table.columns]
     return _Listing(_FULL_FIELDS if full else _FIELDS, rows)
+
+
+def _ends(statement: Statement, last: Node | int) -> bool:
+    """Whether a statement ends with what it lists, without a filter."""
+    return isinstance(last, int) and statement.words[last] in _ALL
 
 
 def _holds(

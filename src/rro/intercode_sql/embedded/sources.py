@@ -60,10 +60,14 @@ class Sources(Calls):
 
     def add_common_tables(self, node: Node) -> None:
         """Add the queries of WITH to the tables that may be used."""
+        names = set[str]()
         for table in node.nodes():
             listed = table.part("columns")
             query = table.parts[-1]
             name = self.statement.name(table.first).lower()
+            if name in names:
+                raise SqlError(f"Not unique table/alias: '{name}'")
+            names.add(name)
             common = CommonTable(query, self._listed(listed), self._commons)
             self._commons = {**self._commons, name: common}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sqlite3
 import threading
@@ -202,8 +203,14 @@ def _integer(value: Any) -> int:
     return int(value)
 
 
+def _real(value: Any) -> float:
+    if math.isinf(value):
+        raise SqlError("DOUBLE value is out of range")
+    return float(value)
+
+
 _CONVERTERS: dict[str, Converter] = {
-    **{"int": _integer, "double": float, "date": date.fromisoformat, "time": dates.duration},
+    **{"int": _integer, "double": _real, "date": date.fromisoformat, "time": dates.duration},
     **{"datetime": datetime.fromisoformat, "bytes": bytes, "unsigned": lambda value: value % 2**64},
 }
 

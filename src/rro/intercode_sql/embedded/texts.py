@@ -269,3 +269,4 @@ TEXTS: dict[str, Callable[..., Any]] = {
     "coercibility": lambda text: 4,
 }
 TEXTS |= {"octet_length": TEXTS["length"], "character_length": len, "sha1": TEXTS["sha"]}
+TEXTS |= {"ucase": TEXTS["upper"]}
