@@ -93,14 +93,17 @@ def messages(
     if sources is None:
         _check_order(found, place)
         return found
-    known = {kind.value for kind in Source}
-    if not isinstance(sources, list) or len(sources) != len(found) or not known.issuperset(sources):
+    known = [kind.value for kind in Source]
+    fits = isinstance(sources, list) and len(sources) == len(found)
+    if not fits or any(kind not in known for kind in sources):
         raise DataError(
             f"{place}: its sources must be a list of {', '.join(sorted(known))}, one a message"
         )
+    for number, (message, kind) in enumerate(zip(found, sources, strict=True), 1):
+        if message.role != "assistant" and kind != Source.ENVIRONMENT:
+            raise DataError(f"{place}, message {number}: a {message.role}'s cannot be {kind}'s")
     return tuple(
-        replace(message, source=Source(source))
-        for message, source in zip(found, sources, strict=True)
+        replace(message, source=Source(kind)) for message, kind in zip(found, sources, strict=True)
     )
 
 
@@ -242,6 +245,6 @@ def _check_order(found: Sequence[Message], place: str) -> None:
     for number, (before, after) in enumerate(pairwise(chat), 2):
         if before == after:
             raise DataError(f"{place}, message {number}: is the one before it once more")
-    half = len(chat) // 2
-    if half > 1 and chat[:half] == chat[half:]:
-        raise DataError(f"{place}: the list of messages stands in it twice")
+    for size in range(2, len(chat) // 2 + 1):
+        if len(chat) % size == 0 and chat == chat[:size] * (len(chat) // size):
+            raise DataError(f"{place}: the list of messages stands in it {len(chat) // size} times")

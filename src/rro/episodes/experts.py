@@ -130,7 +130,7 @@ def read_conversations(path: Path) -> list[tuple[str, Conversation]]:
     for number, (place, row) in enumerate(read_rows(path, array=True), 1):
         messages = conversation(row, place, Source.EXPERT)
         row_id = row.get("id")
-        if not isinstance(row_id, str | int | None):
+        if not isinstance(row_id, str | int | None) or isinstance(row_id, bool):
             raise DataError(f"{place}: 'id' must be text or a number, not {row_id!r}")
         found.append((str(number if row_id is None else row_id), messages))
     if not found:
