@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import traceback
 import unicodedata
 
@@ -71,6 +72,16 @@ def place_of(error: BaseException) -> str:
         return ""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f" ({last.filename}, line {last.lineno})"
+
+
+def portable(error: BaseException, otherwise: type[Exception] = RroError) -> Exception:
+    """The error, or its text in an `otherwise` where another process could not read it: pickle can
+    write some libraries' errors, but not read them."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return otherwise(describe(error))
+    return error if isinstance(error, Exception) else otherwise(describe(error))
 
 
 def printable(text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 
+from rro import stopping
+
 
 def cores() -> int:
     """How many this process may use."""
@@ -18,6 +20,20 @@ def rank() -> int:
 
 def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def any_requests() -> bool:
+    """Whether a scheduler wants any of the processes to end: the same answer in all of them, which
+    all call this at the same point."""
+    if world_size() < 2:
+        return stopping.requested()
+    import torch
+
+    wanted = torch.tensor(float(stopping.requested()))
+    if torch.distributed.get_backend() == "nccl":
+        wanted = wanted.cuda()
+    torch.distributed.all_reduce(wanted)
+    return bool(wanted.item())
 
 
 def wait_for_all() -> None:

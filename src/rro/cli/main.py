@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from rro import __version__
-from rro.cli import data, recipes, reports, runs, sweeps
+from rro.cli import data, recipes, reports, runs, sweeps, upkeep
 from rro.errors import PluginError, RroError, describe, place_of, printable
 
 # Commands that benchmarks add to.
@@ -21,7 +21,8 @@ _BENCHMARK_COMMANDS = {"data", "verify"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    """Run a command; returns the exit code: 0 done, 1 failed, 2 wrong use, 75 stopped by a
+    scheduler, 130 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         options = _parser(guests=not _BENCHMARK_COMMANDS.isdisjoint(words)).parse_args(words)
@@ -74,6 +75,7 @@ def _parser(guests: bool) -> argparse.ArgumentParser:
     sweeps.add_commands(commands)
     recipes.add_commands(commands)
     reports.add_commands(commands)
+    upkeep.add_commands(commands)
     data.add_commands(commands, guests)
     return parser
 

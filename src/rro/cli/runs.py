@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rro import stopping
 from rro.cli.commands import NO_RECIPE, Parsers, add_command, add_overrides, begin, folder_named
 from rro.errors import UsageError, printable
 from rro.processes import rank, wait_for_all, world_size
@@ -98,6 +99,7 @@ def _add_quickstart(commands: Parsers) -> None:
     add_overrides(quickstart)
     quickstart.add_argument("--seed", type=int, default=0, help="default: 0")
     quickstart.add_argument("--out", type=folder_named, metavar="FOLDER", help=_NEW_RUN)
+    _add_stop(quickstart)
 
 
 def _add_run(commands: Parsers) -> None:
@@ -114,7 +116,17 @@ def _add_run(commands: Parsers) -> None:
     run.add_argument(
         "--resume", type=Path, metavar="RUN", help="continue a run folder; takes nothing else"
     )
+    _add_stop(run)
     _add_trust(run)
+
+
+def _add_stop(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--stop-after",
+        type=float,
+        metavar="SECONDS",
+        help="stop at a clean point then, with exit code 75; so does SIGTERM at any time",
+    )
 
 
 def _add_trust(command: argparse.ArgumentParser) -> None:
@@ -133,6 +145,7 @@ def _add_stage(commands: Parsers, name: str) -> None:
     stage.add_argument("target", help=f"a run folder, or a recipe that starts a new one: {RECIPE}")
     add_overrides(stage)
     stage.add_argument("--out", type=folder_named, metavar="FOLDER", help=_NEW_RUN)
+    _add_stop(stage)
     _add_trust(stage)
     if name == "evaluate":
         stage.add_argument(
@@ -175,26 +188,28 @@ def _quickstart(options: argparse.Namespace) -> None:
         overrides = [options.benchmark, *overrides]
     elif options.benchmark is not None:
         recipe = f"quickstart-{options.benchmark}"
-    _run_all(*_new_run(recipe, [f"seed={options.seed}", *overrides], options.out))
+    _run_all(options, *_new_run(recipe, [f"seed={options.seed}", *overrides], options.out))
 
 
 def _run(options: argparse.Namespace) -> None:
     if options.resume is not None:
         if options.recipe is not None or options.out is not None:
             raise UsageError("--resume takes nothing else: the run folder knows its configuration")
-        _run_all(_open_folder(options.resume, options.trust_run_folder))
+        _run_all(options, _open_folder(options.resume, options.trust_run_folder))
     elif options.recipe is None:
         raise UsageError("which recipe? rro run RECIPE, or rro run --resume RUN")
     else:
-        _run_all(*_new_run(options.recipe, options.overrides, options.out))
+        _run_all(options, *_new_run(options.recipe, options.overrides, options.out))
 
 
-def _run_all(folder: RunFolder, benchmark: Benchmark | None = None) -> None:
+def _run_all(
+    options: argparse.Namespace, folder: RunFolder, benchmark: Benchmark | None = None
+) -> None:
     from rro.pipeline import stages as pipeline
     from rro.pipeline.run import open_run
     from rro.report.tables import print_results
 
-    with _resumable(folder), open_run(folder, benchmark) as run:
+    with _resumable(folder, options), open_run(folder, benchmark) as run:
         try:
             print_results(pipeline.run_all(run))
         except pipeline.NothingToLearn as error:
@@ -205,15 +220,16 @@ def _run_all(folder: RunFolder, benchmark: Benchmark | None = None) -> None:
 
 
 @contextmanager
-def _resumable(folder: RunFolder) -> Iterator[None]:
-    """Lets Ctrl-C say how to go on."""
+def _resumable(folder: RunFolder, options: argparse.Namespace) -> Iterator[None]:
+    """Lets Ctrl-C say how to go on, and a scheduler stop the work at a clean point."""
+    what = f"what was finished is kept. To go on: rro run --resume {shlex.quote(str(folder.path))}"
     try:
-        yield
-    except KeyboardInterrupt:
-        what = (
-            f"what was finished is kept. To go on: rro run --resume {shlex.quote(str(folder.path))}"
-        )
-        raise KeyboardInterrupt(what) from None
+        with stopping.listening(options.stop_after):
+            yield
+    except (KeyboardInterrupt, stopping.Stopped) as error:
+        if stopping.requested():
+            raise stopping.Stopped(f"stopped as asked; {what}") from None
+        raise KeyboardInterrupt(what) from error
 
 
 def _new_run(
@@ -258,7 +274,7 @@ def _stage(options: argparse.Namespace) -> None:
             evaluate_run(run, split="validation" if options.validation else "test")
         ),
     }
-    with _resumable(folder), open_run(folder, benchmark) as run:
+    with _resumable(folder, options), open_run(folder, benchmark) as run:
         stages[options.stage](run)
     if rank() == 0:
         print(printable(f"run folder: {folder.path}"))

@@ -15,6 +15,7 @@ from rro.config.sections import (
     OptimiseConfig,
     PolicyConfig,
     PricesConfig,
+    RayConfig,
     RoundsConfig,
     TinyConfig,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "PluginSection",
     "PolicyConfig",
     "PricesConfig",
+    "RayConfig",
     "RoundsConfig",
     "Section",
     "SftConfig",

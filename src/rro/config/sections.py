@@ -8,7 +8,7 @@ model of its own, and a section keeps their tables unread."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,33 @@ from rro import plugins
 from rro.config.names import FolderName
 from rro.config.tables import PluginSection, Section
 from rro.config.training import ClosingConfig, DpoConfig, OptionalSft, SftConfig
+
+
+class RayConfig(Section):
+    """Actors on a Ray cluster, and what each of them is given."""
+
+    address: str | None = None
+    """Address of the cluster; `auto` is the one that this machine belongs to. Default: the
+    environment variable RAY_ADDRESS, or else a cluster on this machine for the time of the run."""
+    num_cpus: float = Field(1.0, ge=0)
+    """CPUs of each actor."""
+    num_gpus: float = Field(0.0, ge=0)
+    """GPUs of each actor. It sees no other."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """What else each actor needs of its node, by the names that the cluster has for it."""
+    runtime_env: dict[str, Any] = Field(default_factory=dict)
+    """The environment of the actors' processes, as Ray's runtime_env: packages, variables, files of
+    code."""
+    patience: float = Field(600.0, gt=0)
+    """Seconds without any actor after which the run ends, to be resumed."""
+
+
+class PolicyRayConfig(RayConfig):
+    """Replicas of a policy as actors on a Ray cluster."""
+
+    weights: Literal["object_store", "shared_folder"] = "object_store"
+    """How a round's weights reach the replicas: through the cluster's memory, or from the run
+    folder, which all nodes then see under the same path."""
 
 
 class EnvironmentConfig(PluginSection):
@@ -41,6 +68,11 @@ class EnvironmentConfig(PluginSection):
     max_observation: int = Field(200_000, ge=1)
     """Characters that a message of the environment may have; a longer one fails, and its rollout is
     tried again."""
+    placement: Literal["here", "ray"] = "here"
+    """Where episodes are played: in this process, or by actors of a Ray cluster."""
+    actors: int = Field(1, ge=1)
+    """Actors that share the episodes, with `placement = "ray"`."""
+    ray: RayConfig = RayConfig()
 
 
 class TinyConfig(Section):
@@ -138,7 +170,10 @@ class PolicyConfig(PluginSection):
     """Tokens whose keys and values are kept for prompts that begin alike; 0 turns the cache off."""
     replicas: int = Field(1, ge=1)
     """Processes that hold the model, each with a batch and a cache of its own; one per GPU. Only
-    for `backend = "transformers"`."""
+    for `backend = "transformers"`, or with `placement = "ray"`."""
+    placement: Literal["here", "ray"] = "here"
+    """Where the replicas are: on this machine, or as actors of a Ray cluster."""
+    ray: PolicyRayConfig = PolicyRayConfig()
     max_context: int | None = Field(None, ge=1)
     """Longest prompt and answer in tokens. Default: the model's own limit."""
     prices: PricesConfig = PricesConfig()

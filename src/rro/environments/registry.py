@@ -25,7 +25,18 @@ def open_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Bench
 
 
 def open_environment(section: EnvironmentConfig) -> Benchmark:
-    """Open the benchmark of a recipe's `[environment]`. Raises as `open_benchmark` does."""
+    """Open the benchmark of a recipe's `[environment]`, whose episodes are played where its
+    `placement` says. Raises as `open_benchmark` does."""
+    benchmark = open_here(section)
+    if section.placement == "here":
+        return benchmark
+    from rro.environments.on_ray import RemoteBenchmark
+
+    return RemoteBenchmark(benchmark, section)
+
+
+def open_here(section: EnvironmentConfig) -> Benchmark:
+    """As `open_environment`, in this process wherever the recipe places it."""
     if not section.name:
         known = ", ".join(plugins.ENVIRONMENTS.names())
         raise UsageError(

@@ -62,7 +62,9 @@ async def evaluate(
             if trajectory.stop is not StopReason.FAILED:
                 journal.append(kind, key, to_plain(replace(trajectory, opening=())))
             else:
-                failed[str(trajectory.error).partition(":")[0]] += 1
+                error = str(trajectory.error).partition(":")[0]
+                failed[error] += 1
+                progress.fail(error)
             progress.spend(trajectory.usage)
         progress.advance()
 

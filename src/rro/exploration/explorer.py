@@ -58,6 +58,7 @@ async def explore(
                 return
             except _Dropped as error:
                 failed[task.id] = str(error)
+                progress.fail(str(error))
         elif observe:
             tree = read_tree(context.journal, key, task)
         note = observe(tree) if tree is not None and observe else None

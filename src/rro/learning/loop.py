@@ -20,8 +20,9 @@ from rro.errors import RroError
 from rro.learning.base import Observe, RowCounts, TrainingReport
 from rro.learning.workspace import Workspace
 from rro.models.loading import no_progress_bars
-from rro.processes import rank
+from rro.processes import any_requests, rank
 from rro.runs.progress import Progress
+from rro.stopping import Stopped, at_clean_points
 
 
 def fit(
@@ -46,7 +47,10 @@ def fit(
         if progress:
             progress.advance(resumed)
         start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with at_clean_points():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if watcher.stopped:
+            raise Stopped(f"{stage} stopped after step {trainer.state.global_step} of {steps}")
         seconds = time.perf_counter() - start
         history = [record for record in trainer.state.log_history if "loss" in record]
         report = TrainingReport(
@@ -74,7 +78,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     """Passes metrics and progress on. Also sets the epoch of the order of rows, which Accelerate
     does not for a resumed training on several processes.
 
-    `tokens`: how many this call has trained on, padding not counted."""
+    `tokens`: how many this call has trained on, padding not counted. `stopped`: a scheduler wanted
+    the training to end, and its last step was stored."""
 
     def __init__(
         self,
@@ -88,7 +93,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         self.stage, self.section = stage, section
         self.observe, self.work = observe, work
         self.row_order, self.progress = row_order, progress
-        self.tokens = 0.0
+        self.tokens, self.stopped = 0.0, False
         self._last_record = (time.perf_counter(), 0.0)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -103,6 +108,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.progress:
             self.progress.advance()
+        if any_requests() and state.global_step < state.max_steps:
+            self.stopped = control.should_save = control.should_training_stop = True
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any

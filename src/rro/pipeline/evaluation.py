@@ -28,8 +28,8 @@ from rro.types import Task
 
 log = logging.getLogger(__name__)
 
-# What the evaluation on a split is called: its stages, progress and tracked figures.
-_WORDS = {"test": "evaluate", "validation": "validate"}
+WORDS = {"test": "evaluate", "validation": "validate"}
+"""What the evaluation on a split is called: its stages, progress and tracked figures."""
 
 
 def evaluate_run(
@@ -37,10 +37,10 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate the SFT policy and that of each iteration (or `labels`) on the tasks of a split,
     "test" or "validation"; writes and returns the results."""
-    labels, word = labels or labels_to_evaluate(run), _WORDS[split]
+    labels, word = labels or labels_to_evaluate(run), WORDS[split]
     for label in labels:
         stage, work = f"{word}-{label}", partial(_evaluate_policy, run, label, split)
-        if run.is_done(stage) and _missing(run, label, split):
+        if run.is_done(stage) and misses_episodes(run, label, split):
             work()  # its time is not counted twice
         run_stage(run, stage, work)
     expected = {mode: len(_tasks(run, split)) * episodes for mode, _, episodes in run.modes()}
@@ -61,7 +61,7 @@ def _tasks(run: Run, split: str) -> Sequence[Task]:
 
 def _evaluate_policy(run: Run, label: str, split: str) -> dict[str, Any]:
     single_process("evaluate")
-    config, word, tasks = run.config.evaluate, _WORDS[split], _tasks(run, split)
+    config, word, tasks = run.config.evaluate, WORDS[split], _tasks(run, split)
     with closing(Policies(run, label, f"{word}-{label}")) as policies:
         policy = policies.explorer
         for mode, params, episodes in run.modes():
@@ -97,7 +97,7 @@ def _evaluate_policy(run: Run, label: str, split: str) -> dict[str, Any]:
         return _trend(run, label, policy) if config.trend_tasks and split == "test" else {}
 
 
-def _missing(run: Run, label: str, split: str) -> bool:
+def misses_episodes(run: Run, label: str, split: str) -> bool:
     """Whether episodes of a finished evaluation failed."""
     return any(
         sum(1 for _ in run.journal.records(EPISODES[split], f"{label}/{mode}/"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -31,6 +31,8 @@ from rro.policies.base import Policy
 from rro.processes import rank, wait_for_all
 from rro.runs.folder import START, RunFolder
 from rro.runs.journal import Journal
+from rro.runs.log_file import logged
+from rro.runs.status import published
 from rro.runs.trackers import require
 from rro.types import SamplingParams, Task, Trajectory
 
@@ -152,12 +154,15 @@ class _Opened(AbstractContextManager[Run]):
         wait_for_all()
         if rank() > 0:
             self._journal = Journal(folder.journal, read_only=True)
-        self._run = Run(folder, self._journal)
+        self._run, self._around = Run(folder, self._journal), ExitStack()
         if benchmark is not None:
             self._run.benchmark = benchmark
 
     def __enter__(self) -> Run:
         _quiet_libraries()
+        if rank() == 0:
+            self._around.enter_context(logged(self._run.folder.logs / "rro.log"))
+            self._around.enter_context(published(self._run.folder))
         if self._run.config.threads is not None:
             import torch
 
@@ -168,6 +173,7 @@ class _Opened(AbstractContextManager[Run]):
         if self._run.live is not None:
             asyncio.run(self._run.live.close())
         self._journal.close()
+        self._around.close()
 
 
 def _quiet_libraries() -> None:

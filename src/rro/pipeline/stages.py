@@ -198,7 +198,8 @@ def _grow_trees(
         tracking(config.report_to, run.folder.path, tracked_name(run, stage)) as track,
         run.folder.pairs_so_far(iteration).open("w", encoding="utf-8") as so_far,
     ):
-        budget = Budget(limits, spent(run, iteration), progress.spend)
+        progress.before = spent(run, iteration)
+        budget = Budget(limits, progress.before, progress.spend)
         context = exploration_context(run, policies.explorer, policies.pricer, iteration, strategy)
         figures = RunningFigures(track)
 

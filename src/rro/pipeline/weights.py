@@ -91,6 +91,10 @@ def open_policy(run: Run, label: str) -> Policy:
     answers have no price yet."""
     section = run.config.policy
     log.info("loading the policy %s ...", label)
+    if section.placement == "ray":
+        from rro.policies.ray.policy import RayPolicy
+
+        return RayPolicy(_context(run, label))
     plugin = plugins.POLICIES.find(section.backend)
     policy: Policy = plugin.make(parse_options(section, plugin, "policy"), _context(run, label))
     return policy

@@ -107,6 +107,11 @@ def _one_process(context: PolicyContext, backend: str, hint: str) -> None:
         raise UsageError(
             f'policy.replicas is for backend = "transformers", not for "{backend}"{hint}'
         )
+    if backend == "openai" and context.settings.placement == "ray":
+        raise UsageError(
+            'policy.placement = "ray" is for models that rro runs: leave it out, a served model '
+            "has its own machines"
+        )
 
 
 def _trained_weights(context: PolicyContext) -> Path | None:

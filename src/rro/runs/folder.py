@@ -97,6 +97,11 @@ class RunFolder:
         return self.path / "logs"
 
     @property
+    def status(self) -> Path:
+        """How far the work under way has come (rro.runs.status)."""
+        return self.path / "status.json"
+
+    @property
     def results(self) -> Path:
         return self.path / "results.json"
 

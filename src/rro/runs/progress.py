@@ -6,7 +6,10 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from rro.errors import printable
@@ -15,7 +18,7 @@ from rro.types import Usage
 log = logging.getLogger("rro")
 
 # Columns of the bar, and of a line in a log.
-_BAR, _LOG_WIDTH = 12, 100
+_BAR, _LOG_WIDTH, _LONG = 12, 100, 1000
 
 
 class Progress:
@@ -25,7 +28,10 @@ class Progress:
     def __init__(self, what: str, total: int | None, unit: str, log_every: float = 30.0) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.done, self.old, self.usage, self.note = 0, 0, Usage(), ""
+        # what earlier processes spent on the same work
+        self.before = Usage()
         self.spent, self._spent_before = 0.0, 0.0
+        self.failures, self.ended = Counter[str](), False
         self._begun = self._logged = time.perf_counter()
         self._log_every = log_every
         self._bar = _bar(total) if sys.stderr.isatty() else None
@@ -45,6 +51,30 @@ class Progress:
         self.usage += usage
         self._show()
 
+    def fail(self, kind: str) -> None:
+        """Something failed for good, with an error of this class."""
+        self.failures[kind] += 1
+        self._show()
+
+    def figures(self) -> dict[str, Any]:
+        """What is known of the work, as plain values: counts, pieces a second, the cost so
+        far, and the seconds and the cost that are left (None: unknown)."""
+        seconds, ratio = max(time.perf_counter() - self._begun, 1e-9), self._ratio()
+        return {
+            "stage": self.what,
+            "done": self.done,
+            "total": self.total,
+            "unit": self.unit,
+            "rate": (self.done - self.old) / seconds,
+            "seconds": seconds,
+            "seconds_left": None if ratio is None else seconds * ratio,
+            "usage": asdict(self.before + self.usage),
+            "cost_left": None if ratio is None else self.usage.cost * ratio,
+            "failures": dict(self.failures),
+            "text": self._text(_LONG),
+            "ended": self.ended,
+        }
+
     def __enter__(self) -> Progress:
         if self._bar:
             self._bar.start()
@@ -52,6 +82,8 @@ class Progress:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.ended = True
+        _tell(self)
         if self._bar:
             self._show()
             self._bar.stop()
@@ -99,6 +131,7 @@ class Progress:
         return ratio
 
     def _show(self) -> None:
+        _tell(self)
         if self._bar:
             width = self._bar.console.width - _BAR - 2
             text = self._text(width)
@@ -106,6 +139,24 @@ class Progress:
         elif time.perf_counter() - self._logged > self._log_every:
             self._logged = time.perf_counter()
             log.info("%s", self._text(_LOG_WIDTH))
+
+
+_observers: list[Callable[[Progress], None]] = []
+
+
+@contextmanager
+def observed(observer: Callable[[Progress], None]) -> Iterator[None]:
+    """While this is open, `observer` is given every Progress of this process when it changes."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
+
+
+def _tell(progress: Progress) -> None:
+    for observer in _observers:
+        observer(progress)
 
 
 def _cut(text: str, width: int) -> str:

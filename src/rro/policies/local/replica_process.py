@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from rro.codec import PackedMessage, unpack_message
 from rro.config import ModelConfig
-from rro.errors import RroError
-from rro.types import Completion, SamplingParams
+from rro.errors import portable
+from rro.policies.replicas.worker import Response, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,43 +34,12 @@ class Spec:
     threads: int
 
 
-class Request(NamedTuple):
-    """A numbered call of `sample`. Its messages are packed, as plain tuples pickle several times
-    faster."""
-
-    number: int
-    messages: tuple[PackedMessage, ...]
-    n: int
-    params: SamplingParams
-    seed: int
-
-
-class NewWeights(NamedTuple):
-    """A numbered call of `update`. It is answered with an empty list."""
-
-    number: int
-    weights: Path
-    name: str
-
-
-class Response(NamedTuple):
-    """The result of the request with this number."""
-
-    number: int
-    result: list[Completion] | Exception
-
-
-Command = Request | NewWeights | int
-"""What a replica receives; a number cancels the request with it."""
-
-
-class _Worker:
-    """Answers requests in this process's event loop."""
+class _Server:
+    """Carries commands and responses between the connection and the worker."""
 
     def __init__(self, policy: Any, connection: Connection) -> None:
-        self._policy, self._connection = policy, connection
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._responses: list[Response] = []
+        self._connection = connection
+        self._worker = Worker(policy, partial(_send, connection))
         self._ended = asyncio.Event()
 
     async def serve(self) -> None:
@@ -81,60 +49,16 @@ class _Worker:
 
     def _read(self) -> None:
         try:
-            commands: Sequence[Command] = self._connection.recv()
+            self._worker.take(self._connection.recv())
         except (EOFError, OSError):
             self._ended.set()
             asyncio.get_running_loop().remove_reader(self._connection.fileno())
-            return
-        for command in commands:
-            if not isinstance(command, int):
-                self._tasks[command.number] = asyncio.ensure_future(self._answer(command))
-            elif command in self._tasks:
-                self._tasks[command].cancel()
-
-    async def _answer(self, request: Request | NewWeights) -> None:
-        result: list[Completion] | Exception
-        try:
-            result = await self._do(request)
-        except Exception as error:
-            result = error
-        finally:
-            del self._tasks[request.number]
-        # together with all others of this iteration of the event loop
-        if not self._responses:
-            asyncio.get_running_loop().call_soon(self._send)
-        self._responses.append(Response(request.number, result))
-
-    async def _do(self, request: Request | NewWeights) -> list[Completion]:
-        if isinstance(request, NewWeights):
-            await self._policy.update(request.weights, request.name)
-            return []
-        messages = [unpack_message(message) for message in request.messages]
-        completions: list[Completion] = await self._policy.sample(
-            messages, request.n, request.params, request.seed
-        )
-        return completions
-
-    def _send(self) -> None:
-        responses, self._responses = self._responses, []
-        _send(self._connection, responses)
 
 
 def _send(connection: Connection, responses: list[Response]) -> None:
-    try:
+    # where the other end has closed, the reader notices it, too
+    with suppress(OSError):
         connection.send(responses)
-    except OSError:
-        # the other end has closed, which the reader notices too
-        return
-    except (pickle.PicklingError, TypeError, AttributeError):
-        # an exception of some library cannot be pickled
-        connection.send([Response(number, _plain(result)) for number, result in responses])
-
-
-def _plain(result: list[Completion] | Exception) -> list[Completion] | Exception:
-    if isinstance(result, Exception):
-        return RroError(f"{type(result).__name__}: {result}")
-    return result
 
 
 def _open(spec: Spec) -> Any:
@@ -156,10 +80,10 @@ def main(descriptor: int) -> None:
     except EOFError:
         return
     except Exception as error:
-        _send(connection, [Response(0, error)])
+        _send(connection, [Response(0, portable(error))])
         return
     with suppress(OSError):  # the other end has closed, which the worker notices
         connection.send(dict(policy.provenance))
-    asyncio.run(_Worker(policy, connection).serve())
+    asyncio.run(_Server(policy, connection).serve())
     # nobody waits for what is still being drawn
     os._exit(0)

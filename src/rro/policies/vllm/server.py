@@ -26,6 +26,7 @@ from rro.policies.api.transport import BodyError, exchange_blocking
 from rro.policies.vllm import watchdog
 from rro.policies.vllm.options import command_line
 from rro.policies.vllm.settings import VllmConfig
+from rro.runs.log_file import rotate
 
 # what a server calls its whole model; adapters go by their folders
 WHOLE_MODEL = "whole"
@@ -196,6 +197,7 @@ def _start(
     command: Sequence[str], variables: Mapping[str, str], log: Path
 ) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
+    rotate(log)
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, watchdog.__file__, *command],
