@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rro.chat_rows import conversation
+from rro.codec import from_plain, pack_message, to_plain, unpack_message
 from rro.episodes.experts import read_conversations, write_conversations
 from rro.errors import DataError
 from rro.jsonl import read_rows, strict_json
@@ -113,7 +114,7 @@ def test_empty_columns_and_notes_change_nothing(tmp_path):
         (answer(content="half \ud800"), "half a character"),
         (answer(tool_calls=[{"id": 1}]), "'tool_calls'"),
         (answer(name="bob"), "'name'"),
-        (answer(reasoning_content="hm"), "'reasoning_content'"),
+        (answer(audio="hm"), "'audio'"),
         (answer(role="tool"), "is the result of no tool call"),
         (answer(role="Assistant"), "the role 'Assistant' is unknown"),
         (answer(role=None), "the role None is unknown"),
@@ -321,3 +322,13 @@ def test_tool_turns_that_say_too_much_or_too_little_are_refused(turns, reason):
 def test_tools_that_are_no_schemas_are_refused(tools):
     with pytest.raises(DataError, match="here: 'tools'"):
         conversation(tool_row(called(CALL), tools=tools), "here", Source.EXPERT)
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking"])
+def test_a_thought_is_kept_apart_and_written_back(key):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", key: "why"}]
+    (_, said) = conversation({"messages": turns}, "row 1", Source.EXPERT)
+    assert (said.content, said.thought) == ("a", "why")
+    assert said.chat() == {"role": "assistant", "content": "a", "reasoning_content": "why"}
+    assert from_plain(Message, to_plain(said)) == said
+    assert unpack_message(pack_message(said)) == said

@@ -51,6 +51,7 @@ QWEN_XML = (
 )
 _CONTROL = re.compile(
     r"<[|｜][^\s<>|｜]+[|｜]>|\[/?[A-Z_]{4,}\]|</?tool_\w+>|</?think>|<\w+_of_turn>"
+    r'|<\|(?:tool|tool_call|tool_response|channel|turn|")\|?>|<(?:tool|channel|turn|tool_\w+)\|>'
 )
 
 

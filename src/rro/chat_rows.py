@@ -128,7 +128,11 @@ def _message(turn: Any, place: str, source: Source) -> Message:
     role = _only(turn, ("role", "from"), place)
     calls = _says(turn, "tool_calls") and ROLES.get(str(role)) == "assistant"
     content = "" if calls and not _says(turn, "content") else _only(turn, _CONTENT, place)
-    own = ("tool_calls",) if calls else ("name", "tool_call_id") if role == "tool" else ()
+    own: tuple[str, ...] = ("tool_calls",) if calls else ()
+    if ROLES.get(str(role)) == "assistant":
+        own += _THOUGHTS
+    elif role == "tool":
+        own = ("name", "tool_call_id")
     for key in turn:
         if key not in ("role", "from", *_CONTENT, *FLAGS, *own) and _says(turn, key):
             raise DataError(f"{place}: rro cannot train {key!r}: remove it, or leave the row out")
@@ -140,11 +144,14 @@ def _message(turn: Any, place: str, source: Source) -> Message:
             raise DataError(f"{place}: loss is on assistant messages alone, not on a {role}'s")
         names = {key: _text(turn[key], place) for key in own if _says(turn, key)}
         return Message(ROLES[role], text, **names)  # type: ignore[arg-type]
+    thoughts = [_text(turn[key], place) for key in _THOUGHTS if _says(turn, key)]
     said = Message("assistant", text, Source.ENVIRONMENT if trained is False else source)
+    said = replace(said, thought=thoughts[0]) if thoughts else said
     return replace(said, tool_calls=_calls(turn["tool_calls"], place)) if calls else said
 
 
 _CONTENT = ("content", "value")
+_THOUGHTS = ("reasoning_content", "thinking")
 
 
 def _calls(given: Any, place: str) -> tuple[ToolCall, ...]:

@@ -82,10 +82,11 @@ def total_usage(records: Iterable[Mapping[str, Any]]) -> Usage:
 def pack_message(message: Message) -> PackedMessage:
     """A message as a plain tuple, which pickles several times faster than the record."""
     plain = message.role, message.content, message.source.value, message.token_ids
-    if not (message.tool_calls or message.name or message.tool_call_id or message.tools):
+    names = message.tool_call_id, message.name, message.tools, message.thought
+    if not (message.tool_calls or any(names)):
         return plain
     calls = tuple((call.name, call.arguments, call.id) for call in message.tool_calls)
-    return (*plain, calls, message.tool_call_id, message.name, message.tools)
+    return (*plain, calls, *names)
 
 
 def unpack_message(packed: PackedMessage) -> Message:

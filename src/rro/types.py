@@ -100,9 +100,11 @@ class Message:
     if its backend reports them: prompts and training reuse them, so that training sees what was
     sampled.
 
-    `tool_calls` are an assistant's, `content` is then what it wrote beside them. A message of the
-    role "tool" is the result of the call with the name `name` and the id `tool_call_id`. `tools` is
-    the JSON list of the schemas that a conversation offers; its first message holds it."""
+    `thought` is what an assistant thought before it answered: the environment gets `content`, not
+    the thought. `tool_calls` are an assistant's, `content` is then what it wrote beside them. A
+    message of the role "tool" is the result of the call with the name `name` and the id
+    `tool_call_id`. `tools` is the JSON list of the schemas that a conversation offers; its first
+    message holds it."""
 
     role: Role
     content: str
@@ -112,15 +114,20 @@ class Message:
     tool_call_id: str = field(default="", metadata=SPARSE)
     name: str = field(default="", metadata=SPARSE)
     tools: str = field(default="", metadata=SPARSE)
+    thought: str = field(default="", metadata=SPARSE)
 
     def __post_init__(self) -> None:
-        if not self.content.isascii():
-            object.__setattr__(self, "content", storable(self.content))
+        for name in ("content", "thought"):
+            if not (text := getattr(self, name)).isascii():
+                object.__setattr__(self, name, storable(text))
 
     def chat(self) -> dict[str, Any]:
-        """The {"role", "content"} form that chat templates, TRL and servers take, with "tool_calls"
-        or "name" and "tool_call_id" where the message has them."""
+        """The {"role", "content"} form that chat templates, TRL and servers take, with the keys
+        "tool_calls", "reasoning_content" (the thought), or "name" and "tool_call_id" where the
+        message has them."""
         row: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.thought:
+            row["reasoning_content"] = self.thought
         if self.tool_calls:
             row["tool_calls"] = [call.chat() for call in self.tool_calls]
         if self.name:
@@ -142,8 +149,9 @@ class Message:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What something cost; adds up. `policy_calls` counts sampled completions, `prompt_tokens`
-    whole prompts, `cached_tokens` the part of them that a backend did not compute again, `seconds`
-    wall time, `cost` money by the recipe's price table."""
+    whole prompts, `cached_tokens` the part of them that a backend did not compute again,
+    `generated_tokens` all sampled tokens, `thought_tokens` those of them that were thoughts,
+    `seconds` wall time, `cost` money by the recipe's price table."""
 
     __pydantic_config__: ClassVar = FINITE
 
@@ -154,6 +162,7 @@ class Usage:
     environment_steps: Count = 0
     seconds: Annotated[float, Ge(0)] = 0.0
     cost: Annotated[float, Ge(0)] = 0.0
+    thought_tokens: Count = field(default=0, metadata=SPARSE)
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -164,19 +173,24 @@ class Usage:
             self.environment_steps + other.environment_steps,
             self.seconds + other.seconds,
             self.cost + other.cost,
+            self.thought_tokens + other.thought_tokens,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to draw one assistant message. `temperature` 0 is greedy. `stop` strings end a message
-    and are not part of it. `max_new_tokens` bounds the message, the end-of-turn token included."""
+    and are not part of it. `max_new_tokens` bounds the message, the end-of-turn token included;
+    `max_thought_tokens` its thought, which ends the message there, and `max_answer_tokens` what
+    follows the thought (None: no limit of their own)."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 256
     stop: tuple[str, ...] = ()
     logprobs: bool = False
+    max_thought_tokens: int | None = None
+    max_answer_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +198,12 @@ class Completion:
     """One sampled assistant message. `logprobs` holds one natural-log probability per token of
     `message.token_ids`, under the model at temperature 1, if they were asked for (None if a server
     left out some of them). `finish` "context" means that the prompt left no room: the message is
-    empty and must not be acted on."""
+    empty and must not be acted on. "thought": the message ended inside a thought, at a limit or by
+    the model itself, so it says nothing: its content is empty, which the environment answers as any
+    other action."""
 
     message: Message
-    finish: Literal["stop", "length", "context"]
+    finish: Literal["stop", "length", "context", "thought"]
     policy: str
     usage: Usage = field(default_factory=Usage)
     logprobs: tuple[float, ...] | None = None

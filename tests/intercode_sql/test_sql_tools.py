@@ -10,7 +10,9 @@ import pytest
 from sql_toys import write_data
 
 from rro.environments import contract
+from rro.episodes.experts import check_tools
 from rro.episodes.loop import Limits, play_task
+from rro.errors import DataError
 from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.intercode_sql.environment import PREFIX, parse_action
 from rro.tool_calls import tool_calls, tools_of
@@ -150,3 +152,17 @@ def test_schema_below_the_question(folder, tools):
             assert line == table + inside
         assert benchmark.provenance()["schema"] == schema
     assert "schema" not in plain.provenance()
+
+
+def test_experts_rows_must_have_the_form_in_which_the_agent_acts(folder):
+    path = folder / "experts.jsonl"
+    text, tools = opened(folder), opened(folder, tools=True)
+    task = text.tasks("train")[0]
+    played_by = {b: contract.reset(b.make(), task, 0) for b in (text, tools)}
+    for benchmark, opening in played_by.items():
+        check_tools(path, [("1", opening)], benchmark, task)
+    rows = [("1", played_by[tools]), ("2", played_by[text])]
+    with pytest.raises(DataError, match=r"experts\.jsonl, episode 2: it has no tools"):
+        check_tools(path, rows, tools, task)
+    with pytest.raises(DataError, match=r"episode 1: it has tools"):
+        check_tools(path, [("1", played_by[tools])], text, task)

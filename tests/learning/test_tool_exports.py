@@ -1,6 +1,7 @@
 """Rows with tool calls in files: TRL's form, in JSON lines and Parquet, and read back."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from datasets import Dataset
@@ -91,6 +92,21 @@ def test_every_kind_of_rows_has_the_tools(tmp_path, kind):
     assert table[1]["tools"] == rows[1]["tools"]
     key = "prompt" if kind == "labels" else "messages"
     assert table[0][key] == rows[0][key]
+
+
+def test_a_thought_is_in_every_file_and_read_back(tmp_path):
+    thinks = Message("assistant", "y", Source.EXPERT, thought="why")
+    export("conversations", [(Message("user", "x"), thinks)], tmp_path / "rows.jsonl")
+    table = Dataset.from_parquet(str(tmp_path / "rows.parquet"))
+    said = {"role": "assistant", "content": "y", "reasoning_content": "why"}
+    assert table[0]["messages"][1] == said
+    file = tmp_path / "pairs.jsonl"
+    given = replace(pair(), prompt=(Message("user", "x"),), chosen=(thinks,))
+    given = replace(given, rejected=(replace(thinks, content="z", thought=""),))
+    write_pairs([to_row(given)], file)
+    again = next(read_pairs(file))
+    assert (again.chosen, again.rejected) == (given.chosen, given.rejected)
+    assert json.loads(file.read_text())["chosen"] == [said]
 
 
 def test_rows_without_tools_have_the_columns_of_before(tmp_path):

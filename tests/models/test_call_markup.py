@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from rro.models.call_markup import (
     READERS,
+    read_deepseek,
+    read_gemma,
+    read_glm,
+    read_gpt_oss,
     read_hermes,
+    read_lfm,
     read_llama,
     read_mistral,
     read_qwen_xml,
@@ -43,6 +48,63 @@ def read(reader, text):
             "",
             [("f", '{"a": "</tool_call>"}'), ("g", '{"b": 1}')],
         ),
+        (
+            read_hermes,
+            'hm\n```json\n{"name": "find", "arguments": {"page": 1}}\n```\n{"name": "g"}',
+            "hm",
+            [("find", '{"page": 1}')],
+        ),
+        (read_hermes, '{"name": "g", "arguments": {}}', '{"name": "g", "arguments": {}}', []),
+        (
+            read_glm,
+            "hm\n<tool_call>find\n<arg_key>name</arg_key>\n<arg_value>7 < 8</arg_value>\n"
+            "<arg_key>page</arg_key>\n<arg_value>7</arg_value>\n</tool_call>",
+            "hm",
+            [("find", '{"name": "7 < 8", "page": 7}')],
+        ),
+        (
+            read_gemma,
+            'hm<|tool_call>call:find{name:<|"|>a: {"b", c: 1}<|"|>,page:2}<tool_call|>'
+            "<|tool_call>call:find{}<tool_call|>",
+            "hm",
+            [("find", '{"name": "a: {\\"b\\", c: 1}", "page": 2}'), ("find", "{}")],
+        ),
+        (read_gemma, "<|tool_call>call:f{oops", "", [(UNNAMED, "None: call:f{oops")]),
+        (
+            read_lfm,
+            "<|tool_call_start|>[find(name='it\\'s', page=1), g(a=[true, 'x'])]<|tool_call_end|>hm",
+            "hm",
+            [("find", '{"name": "it\'s", "page": 1}'), ("g", '{"a": [true, "x"]}')],
+        ),
+        (
+            read_lfm,
+            "<|tool_call_start|>[find(name='it's, 'b', page=1)]<|tool_call_end|>",
+            "",
+            [("find", '{"name": "it\'s, \'b", "page": 1}')],
+        ),
+        (read_lfm, "<|tool_call_start|>[find(name=", "", [(UNNAMED, "None: [find(name=")]),
+        (
+            read_gpt_oss,
+            "<|start|>assistant to=functions.find<|channel|>commentary json<|message|>"
+            '{"page": 1}<|call|>',
+            "",
+            [("find", '{"page": 1}')],
+        ),
+        (
+            read_gpt_oss,
+            '<|channel|>commentary to=functions.find <|constrain|>json<|message|>{"page": 1}',
+            "",
+            [("find", '{"page": 1}')],
+        ),
+        (read_gpt_oss, "to=functions.f<|message|>{", "", [(UNNAMED, "None: {")]),
+        (
+            read_deepseek,
+            "hm<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>find\n```json\n"
+            '{"page": 1}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+            "hm",
+            [("find", '{"page": 1}')],
+        ),
+        (read_deepseek, "no call", "no call", []),
         (read_hermes, "<tool_call>{oops</tool_call>", "", [(UNNAMED, "None: {oops")]),
         (read_hermes, '<tool_call>{"name": 5}</tool_call>', "", [(UNNAMED, 'None: {"name": 5}')]),
         (

@@ -225,10 +225,18 @@ REFUSED = {
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_an_unusable_template_is_refused_in_one_sentence(reason: str) -> None:
+    tokenizer = byte_level(REFUSED[reason])
+    tokenizer.init_kwargs["thoughts"] = "keep"
     with pytest.raises(UsageError, match=reason) as caught:
-        ChatFormat(byte_level(REFUSED[reason]))
+        ChatFormat(tokenizer)
     assert "model.chat_template" in str(caught.value)
     assert "\n" not in str(caught.value)
+    tokenizer.init_kwargs["thoughts"] = "auto"
+    if "prefix-preserving" in reason or "follow" in reason:
+        assert not ChatFormat(tokenizer).keeps
+    else:
+        with pytest.raises(UsageError, match=r"model\.chat_template"):
+            ChatFormat(tokenizer)
 
 
 def test_a_template_that_rewrites_one_kind_of_answer_is_refused_when_it_comes() -> None:

@@ -57,6 +57,11 @@ class Rollouts:
         if unknown is not None:
             raise UsageError(f"{self.benchmark.name} has no task {unknown!r}: see task_rows")
         format_ = ChatFormat(trainer.processing_class)
+        if not format_.keeps:
+            raise UsageError(
+                "TRL takes an episode as one sequence, which this chat template has not: name "
+                "another template"
+            )
         episodes = self._thread.run_blocking(self._play(prompts, trainer))
         columns = [_columns(episode, format_) for episode in episodes]
         names = ("prompt_ids", "completion_ids", "env_mask", "logprobs", "outcome")

@@ -10,12 +10,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from rro import plugins
 from rro.config.names import FolderName
 from rro.config.tables import PluginSection, Section
 from rro.config.training import ClosingConfig, DpoConfig, OptionalSft, SftConfig
+
+# Arguments of Transformers' `apply_chat_template` that rro gives itself.
+_OWN_ARGUMENTS = frozenset(
+    (
+        "messages",
+        "conversation",
+        "tools",
+        "documents",
+        "chat_template",
+        "add_generation_prompt",
+        "tokenize",
+        "continue_final_message",
+        "padding",
+        "truncation",
+        "max_length",
+        "return_tensors",
+        "return_dict",
+        "return_assistant_tokens_mask",
+        "tokenizer_kwargs",
+        "sanitize_control_tokens",
+    )
+)
 
 
 class RayConfig(Section):
@@ -130,10 +153,31 @@ class ModelConfig(Section):
     text_tokens: list[str] = Field(default_factory=list)
     """Added tokens of the tokenizer that messages may contain, such as `<think>`. All others are
     for the chat template alone: the same letters in a message stay text."""
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Variables of the chat template, in every prompt and in training: `{ enable_thinking = false
+    }`."""
+    thoughts: Literal["auto", "keep", "drop"] = "auto"
+    """Whether histories hold the thoughts of earlier answers. `keep`: as sampled, and an episode is
+    one row of training. `drop`: the template writes earlier answers anew, without thoughts, and
+    each step is a row of its own, after the prompt that it was sampled after. `auto`: keep, unless
+    the template cannot continue a conversation without changing it."""
     device: str = "auto"
     """A device as torch names it; `auto` takes a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of inference. Training keeps float32 weights."""
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _variables(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """What rro itself gives to `apply_chat_template` cannot be set."""
+        for key in given:
+            if key in _OWN_ARGUMENTS or not key.isidentifier():
+                raise PydanticCustomError(
+                    "template_variable",
+                    "{key} is no variable of a chat template that a recipe can set",
+                    {"key": key},
+                )
+        return given
 
 
 class PricesConfig(Section):
@@ -164,6 +208,11 @@ class PolicyConfig(PluginSection):
     """Nucleus sampling: the smallest set of tokens with this probability."""
     max_new_tokens: int = Field(128, ge=1)
     """Tokens of one message at most, the end of the turn included."""
+    max_thought_tokens: int | None = Field(None, ge=1)
+    """Tokens of a thought at most; a longer one ends the message, which then says nothing. Default:
+    `max_new_tokens` alone."""
+    max_answer_tokens: int | None = Field(None, ge=1)
+    """Tokens that follow a thought at most. Default: `max_new_tokens` alone."""
     max_batch: int = Field(64, ge=1)
     """Sequences decoded together."""
     prefix_cache_tokens: int = Field(200_000, ge=0)
@@ -200,6 +249,8 @@ class BudgetConfig(Section):
     """Sampled messages."""
     generated_tokens: int | None = Field(None, ge=0)
     """Sampled tokens."""
+    thought_tokens: int | None = Field(None, ge=0)
+    """Sampled tokens that are thoughts."""
     tokens: int | None = Field(None, ge=0)
     """Tokens of prompts and answers."""
     seconds: float | None = Field(None, ge=0)

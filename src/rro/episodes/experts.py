@@ -17,7 +17,9 @@ from pathlib import Path
 from rro.chat_rows import conversation
 from rro.concurrency import map_all
 from rro.config import ExpertsConfig
+from rro.environments import contract
 from rro.environments.base import Agent, Benchmark
+from rro.environments.coroutines import settled
 from rro.episodes.loop import Limits, attempt_episode, play_task
 from rro.errors import DataError
 from rro.files import write_file
@@ -120,6 +122,30 @@ def recorded_expert(conversation: Conversation) -> Agent:
         return turns[sum(message.role == "assistant" for message in messages)]
 
     return ScriptedPolicy(script, "expert", Source.EXPERT)
+
+
+def check_tools(
+    path: Path, rows: Sequence[tuple[str, Conversation]], benchmark: Benchmark, task: Task
+) -> None:
+    """Raises DataError where a file's episodes offer tools and `task` does not, or the reverse:
+    SFT would teach another form than the one that the agent acts in."""
+    environment = benchmark.make()
+    try:
+        offered = bool(contract.reset(environment, task, 0)[0].tools)
+    finally:
+        settled(environment.close())
+    for number, (_, messages) in enumerate(rows, 1):
+        if offered and not messages[0].tools:
+            raise DataError(
+                f"{path}, episode {number}: it has no tools, but agents of {benchmark.name} act by "
+                "tools here: give its rows 'tools' and 'tool_calls', or switch the environment's "
+                "tools off"
+            )
+        if messages[0].tools and not offered:
+            raise DataError(
+                f"{path}, episode {number}: it has tools, but agents of {benchmark.name} act by "
+                "text here: switch the environment's tools on, or take other rows"
+            )
 
 
 def read_conversations(path: Path) -> list[tuple[str, Conversation]]:

@@ -81,6 +81,7 @@ class Budget:
         used = {
             "policy_calls": usage.policy_calls,
             "generated_tokens": usage.generated_tokens,
+            "thought_tokens": usage.thought_tokens,
             "tokens": usage.prompt_tokens + usage.generated_tokens,
             "cost": usage.cost,
             "seconds": time.perf_counter() - self._started,
@@ -96,4 +97,5 @@ def _scaled(usage: Usage, factor: float) -> Usage:
         prompt_tokens=round(usage.prompt_tokens * factor),
         generated_tokens=round(usage.generated_tokens * factor),
         cost=usage.cost * factor,
+        thought_tokens=round(usage.thought_tokens * factor),
     )

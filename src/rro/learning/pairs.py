@@ -57,7 +57,7 @@ def to_row(pair: PreferencePair) -> dict[str, Any]:
         row[f"{side}_token_ids"] = [
             list(m.token_ids) if m.token_ids is not None else None for m in turns
         ]
-    return with_tools(row, pair.prompt)
+    return with_tools(row, (*pair.prompt, *pair.chosen, *pair.rejected))
 
 
 @dataclass(frozen=True)

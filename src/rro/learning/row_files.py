@@ -34,9 +34,11 @@ def tools_type(tools: bool) -> dict[str, Any]:
 
 
 def with_tools(row: dict[str, Any], messages: Sequence[Message]) -> dict[str, Any]:
-    """A row with the schemas that its conversation offers, in TRL's column `tools`."""
+    """A row with the schemas that its conversation offers, in TRL's column `tools`; also where
+    messages have thoughts, as both are columns of the type Json."""
     schemas = tools_of(messages)
-    return {**row, "tools": schemas} if schemas else row
+    thinks = any(message.thought for message in messages)
+    return {**row, "tools": schemas} if schemas or thinks else row
 
 
 def write_rows(rows: Iterable[dict[str, Any]], lines: Path, features: Callable[[bool], Any]) -> int:

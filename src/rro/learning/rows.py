@@ -42,11 +42,9 @@ class Rows:
 
 
 def sft_rows(chat: ChatFormat, conversations: Sequence[Sequence[Message]], max_length: int) -> Rows:
-    """Tokenise conversations: columns `input_ids`, and `labels` with IGNORED at every token without
-    loss. Raises DataError if no row is left."""
-    encoded = [
-        chat.encode(conversation, add_generation_prompt=False) for conversation in conversations
-    ]
+    """Tokenise conversations, each in the rows of `ChatFormat.steps`: columns `input_ids`, and
+    `labels` with IGNORED at every token without loss. Raises DataError if no row is left."""
+    encoded = [row for conversation in conversations for row in chat.steps(conversation)]
     rows = [
         {
             "input_ids": row.ids,
@@ -94,7 +92,13 @@ def preference_rows(chat: ChatFormat, pairs: Sequence[PreferencePair], max_lengt
 def _side(
     chat: ChatFormat, prompt: list[int], before: Sequence[Message], after: Sequence[Message]
 ) -> tuple[list[int], list[bool]]:
-    """The tokens of `after` that follow those of the prompt, and which of them carry loss."""
+    """The tokens of `after` that follow those of the prompt, and which of them carry loss. Raises
+    DataError for several answers where each has a prompt of its own."""
+    if not chat.keeps and len(after) > 1:
+        raise DataError(
+            "a pair of several steps has no one prompt where histories drop thoughts: take a "
+            'credit of single steps, or set model.thoughts = "keep"'
+        )
     encoded = chat.encode([*before, *after], add_generation_prompt=False)
     if encoded.ids[: len(prompt)] != prompt:
         raise DataError(

@@ -96,7 +96,7 @@ def weighted_rows(
 
     Raises DataError for an episode that does not fit its own advantages or log-probabilities."""
     episodes = episodes if advantages else [_silent(episode) for episode in episodes]
-    encoded = [_row(chat, episode, sampled) for episode in episodes]
+    encoded = [row for episode in episodes for row in _rows(chat, episode, sampled)]
     fits = [row for row in encoded if len(row.ids) <= max_length]
     with_loss = [row for row in fits if len(row.targets)]
     deviation = _deviation(with_loss) if scale else 1.0
@@ -131,10 +131,10 @@ def success_rows(chat: ChatFormat, successes: Sequence[Success], max_length: int
     long are left out."""
     rows = []
     for success in successes:
-        encoded = chat.encode(success.messages, add_generation_prompt=False)
-        targets = np.flatnonzero(encoded.mask)
-        if len(encoded.ids) <= max_length and len(targets):
-            rows.append(_plain_row(success.task, encoded.ids, targets, episodes=0))
+        for encoded in chat.steps(success.messages):
+            targets = np.flatnonzero(encoded.mask)
+            if len(encoded.ids) <= max_length and len(targets):
+                rows.append(_plain_row(success.task, encoded.ids, targets, episodes=0))
     return rows
 
 
@@ -146,8 +146,32 @@ def _plain_row(
     return TokenRow(task, row, targets, np.ones(len(targets)), nothing, nothing, episodes=episodes)
 
 
+def _rows(chat: ChatFormat, episode: WeightedEpisode, sampled: bool) -> list[TokenRow]:
+    """An episode's row, or a row for each of its answers where each has a prompt of its own. The
+    advantages are not yet scaled."""
+    if chat.keeps:
+        return [_row(chat, episode, sampled)]
+    return [
+        _row(chat, step, sampled)
+        for number, advantage in enumerate(episode.advantages)
+        if advantage is not None
+        for step in [_up_to(episode, number)]
+    ] or [_row(chat, episode, sampled)]
+
+
+def _up_to(episode: WeightedEpisode, number: int) -> WeightedEpisode:
+    """An episode up to a message, whose advantage alone counts."""
+    logprobs = episode.logprobs
+    return replace(
+        episode,
+        messages=episode.messages[: number + 1],
+        advantages=(*[None] * number, episode.advantages[number]),
+        logprobs=None if logprobs is None else logprobs[: number + 1],
+    )
+
+
 def _row(chat: ChatFormat, episode: WeightedEpisode, sampled: bool) -> TokenRow:
-    """An episode's row, its advantages not yet scaled."""
+    """The row of an episode, its advantages not yet scaled."""
     ids = chat.encode(episode.messages, add_generation_prompt=False).ids
     targets, advantages, old = list[int](), list[float](), list[float]()
     for number, where, advantage in _answers(chat, episode):

@@ -1,23 +1,24 @@
 """The chat format: the one place that turns messages into token ids, for policies and training.
 
 A conversation is encoded piece by piece: the text that the template puts around answers, then each
-answer. A sampled answer keeps exactly its sampled ids, so training sees what was sampled, and a
-longer history always begins with the ids of the shorter one, thoughts included. That needs a
+answer. A sampled answer keeps exactly its sampled ids, so training sees what was sampled. There are
+two rules for the answers of a history. Where it `keeps` them, a longer history begins with the ids
+of the shorter one, thoughts included, and a conversation is one row of training. That needs a
 prefix-preserving template (the text of a longer conversation begins with that of the shorter one),
 or one that changes no more than what it writes in front of earlier answers, such as an empty
-thought; others are refused. Control tokens come from the template's own text alone
-(rro.models.rendering).
+thought. Otherwise the template writes earlier answers anew, without their thoughts, and each answer
+is a row of its own, after the prompt that it was sampled after (`steps`). Control tokens come from
+the template's own text alone (rro.models.rendering).
 
 Knows a Transformers tokenizer and its chat template, not models."""
 
 from __future__ import annotations
 
-import json
+import logging
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,21 +26,17 @@ from jinja2 import TemplateError
 
 from rro.errors import UsageError
 from rro.models.call_markup import read_calls
-from rro.models.control_tokens import ControlTokens
-from rro.models.rendering import (
-    PROBE_TOOLS,
-    CallSupport,
-    Piece,
-    Rendering,
-    is_insertion,
-    text_after_prompt,
-)
+from rro.models.endings import PROBE, CallForm, Closing, inside_answers, learn_calls, learn_closing
+from rro.models.rendering import Piece, Rendering, ThoughtsDropped, same_history, text_after_prompt
+from rro.models.text_encoder import TextEncoder
+from rro.models.thoughts import ThoughtLimits, ThoughtReader, without_marks
 from rro.tool_calls import tool_calls, tools_of
-from rro.types import Message, Source, ToolCall
+from rro.types import Message, SamplingParams, Source
+
+log = logging.getLogger(__name__)
 
 # Control tokens around thoughts, which are part of an answer.
 _THOUGHT = re.compile("think|thought|reason", re.IGNORECASE)
-_PROBE = ("Name one rule.", "Rule seven.", "What comes next?", "Rule eight.", "And then?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +64,17 @@ class _State:
 _EMPTY = _State("", (), (), (), "")
 
 
-@dataclass(frozen=True, slots=True)
-class _Closing:
-    """What the template writes after an answer: the text, the ids up to the end-of-turn token
-    (which the policy samples), and the remaining ids (which the template adds)."""
-
-    text: str
-    ids: tuple[int, ...]
-    rest: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _CallForm:
-    """How a template writes an answer with tool calls: a `sample` of it, the ids of the control
-    tokens in that, and what it writes after it."""
-
-    sample: str
-    ids: frozenset[int]
-    closing: _Closing
-
-
 class ChatFormat:
     """Encodes messages by a tokenizer's chat template, and decodes answers.
 
     `end_ids` are the ids that end an answer, `end_of_turn` is the one that the template itself puts
-    there; `vocabulary` is the number of ids. Raises UsageError for a tokenizer without a template,
-    and for a template that is not prefix-preserving, drops or rewrites messages, or does not end an
-    answer with a special token. Thread-safe."""
+    there; `vocabulary` is the number of ids. `keeps`: whether a history holds earlier answers as
+    they were sampled; the tokenizer's `init_kwargs["thoughts"]` decides (`model.thoughts`), by
+    default the template.
+
+    Raises UsageError for a tokenizer without a template, and for a template that drops or rewrites
+    messages, does not end an answer with a special token, or cannot keep what it should.
+    Thread-safe."""
 
     def __init__(self, tokenizer: Any, cached: int = 2048, ends: Iterable[int] = ()) -> None:
         """`cached`: how many encoded histories to remember, as exploration encodes them again.
@@ -106,21 +87,38 @@ class ChatFormat:
             )
         self._states: OrderedDict[tuple[tuple[Message, ...], bool], _State] = OrderedDict()
         self._cached, self._lock = cached, threading.RLock()
-        self._control = ControlTokens(tokenizer)
+        self._encoder = TextEncoder(tokenizer)
+        self._control = self._encoder.control
         self._template = Rendering(tokenizer, self._name, cached)
-        self._leads: tuple[str, ...] = ()
-        self._closing = self._learn_closing()
+        self._thoughts = ThoughtReader(self._template.template, self._control.texts, self._name)
+        wanted = tokenizer.init_kwargs.get("thoughts", "auto")
+        self.keeps = wanted != "drop"
+        try:
+            self._learn(frozenset(ends))
+        except UsageError as error:
+            if wanted != "auto":
+                raise
+            self.keeps = False
+            self._states.clear()
+            self._learn(frozenset(ends))
+            log.info("each step is a row of its own, because %s", error)
+
+    def _learn(self, ends: frozenset[int]) -> None:
+        """Learn from the template how answers end. Raises UsageError as the class says."""
+        self._closing = learn_closing(self._template, self._encoder, self.keeps)
         self.end_of_turn = self._closing.ids[-1]
-        end = self._control.name(self.end_of_turn)
-        spaced = self._control.adds_space(self.end_of_turn)
-        self._leads = tuple(end + letter for letter in "\n0a.") if spaced else (end,)
-        template = self._template.template
-        in_template = {id_ for text, id_ in self._control.texts.items() if text in template}
+        self._encoder.lead_with(self.end_of_turn)
+        template, texts = self._template.template, self._control.texts
+        in_template = {id_ for text, id_ in texts.items() if text in template}
         rendered = self._control.ids.intersection(self._check_probe())
-        thoughts = {id_ for text, id_ in self._control.texts.items() if _THOUGHT.search(text)}
-        self._ends = (self._control.special | in_template | rendered | frozenset(ends)) - thoughts
-        self._calls = self._learn_calls()
+        thoughts = {id_ for text, id_ in texts.items() if _THOUGHT.search(text)}
+        thoughts |= self._thoughts.ids | inside_answers(self._template, self._encoder)
+        self._ends = (self._control.special | in_template | rendered | ends) - thoughts
+        self._ends |= {self.end_of_turn}
+        self._calls = learn_calls(self._template, self._encoder, self.end_of_turn, self.keeps)
         self.end_ids = self._ends - (self._calls.ids if self._calls else frozenset())
+
+    _calls: CallForm | None
 
     def encode(self, messages: Sequence[Message], add_generation_prompt: bool) -> Encoded:
         """The conversation as ids, with the beginning of the next answer if
@@ -135,6 +133,17 @@ class ChatFormat:
         with self._lock:
             state = self._state(tuple(messages), add_generation_prompt)
         return Encoded(list(state.ids), list(state.mask))
+
+    def steps(self, messages: Sequence[Message]) -> list[Encoded]:
+        """A conversation as rows of training: one where a history keeps its answers, else one for
+        each answer that is trained."""
+        if self.keeps:
+            return [self.encode(messages, False)]
+        return [
+            self.encode(messages[: number + 1], False)
+            for number, message in enumerate(messages)
+            if message.role == "assistant" and message.source is not Source.ENVIRONMENT
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of sampled ids, without special tokens."""
@@ -158,16 +167,41 @@ class ChatFormat:
     def answer(
         self, messages: Sequence[Message], ids: tuple[int, ...], text: str | None = None
     ) -> Message:
-        """The message that was sampled after `messages`: its ids, and what it says and calls.
-        `text` is its text where a stop string ended it."""
+        """The message that was sampled after `messages`: its ids, and what it thinks, says and
+        calls. `text` is its text where a stop string ended it."""
         said = self.decode(ids) if text is None else text
-        if not messages[0].tools:
-            return Message("assistant", said, Source.POLICY, ids)
         written = text if text is not None else self._with_markup(ids)
+        thinking = self._thoughts.split(self._prompt(messages), written)
+        if thinking is not None:
+            said = written = thinking.said
+        thought = "" if thinking is None else thinking.thought
+        message = Message("assistant", said, Source.POLICY, ids, thought=thought)
+        if not messages[0].tools:
+            return message
         sample = self._calls.sample if self._calls is not None else ""
         content, found = read_calls(self.tokenizer, sample, written, tools_of(messages))
         calls = tool_calls(found)
-        return Message("assistant", content if calls else said, Source.POLICY, ids, calls)
+        return replace(message, content=content if calls else said, tool_calls=calls)
+
+    def _prompt(self, messages: Sequence[Message]) -> str:
+        """The prompt of the next answer, if the model thinks; else ""."""
+        if self._thoughts.marks is None:
+            return ""
+        with self._lock:
+            return self._state(tuple(messages), True).text
+
+    def thought(self, message: Message) -> tuple[int, bool]:
+        """How many tokens of a sampled message are its thought, and whether it ends inside it."""
+        if message.token_ids is None or not message.thought:
+            return 0, False
+        return self._thoughts.count(message.token_ids, self._with_markup)
+
+    def limits(self, messages: Sequence[Message], params: SamplingParams) -> ThoughtLimits | None:
+        """The limits on thoughts and answers of what is sampled after `messages`; None without
+        any. Raises UsageError where no token ends a thought."""
+        if params.max_thought_tokens is None and params.max_answer_tokens is None:
+            return None
+        return self._thoughts.limits(self._prompt(messages), params)
 
     def _with_markup(self, ids: Sequence[int]) -> str:
         """The text of sampled ids, with special tokens, up to the end."""
@@ -197,7 +231,8 @@ class ChatFormat:
         key = (messages, prompt)
         state = self._states.get(key)
         if state is None:
-            state = self._states[key] = self._extend(messages, prompt)
+            extend = self._extend if self.keeps else self._anew
+            state = self._states[key] = extend(messages, prompt)
             if len(self._states) > self._cached:
                 self._states.popitem(last=False)
         self._states.move_to_end(key)
@@ -205,33 +240,73 @@ class ChatFormat:
 
     def _extend(self, messages: tuple[Message, ...], prompt: bool) -> _State:
         """The state after `messages`, from that of the longest beginning that ends in an answer."""
-        text = self._template.render(messages, prompt)
+        pieces = self._template.filled(messages, prompt) if self._template.plain else []
+        text = "".join(piece.own + piece.said for piece in pieces)
+        text = text or self._template.render(messages, prompt)
         answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
         answered = bool(answers) and answers[-1] == len(messages) - 1 and not prompt
         end = len(messages) - 1 if answered else answers[-1] + 1 if answers else 0
         before = self._state(messages[:end], answered)
         if text.startswith(before.text):
-            pieces = self._template.pieces(text, messages, prompt)
-            new = self._new_text(pieces, len(before.text))
+            pieces = pieces or self._template.pieces(text, messages, prompt)
+            new = self._encoder.new_text(pieces, len(before.text))
         else:
             pieces, new = self._after_other_text(text, before, messages, prompt)
         if answered:
             ids, mask = self._answer(messages[-1], before, new)
         else:
-            ids = self._following(before.tail, new)
+            ids = self._encoder.following(before.tail, new)
             mask = (False,) * len(ids)
         tail = self._control.tail(before.tail + new)
         return _State(text, tuple(pieces), before.ids + ids, before.mask + mask, tail)
 
-    def _new_text(self, pieces: Sequence[Piece], start: int = 0) -> str:
-        """The text of `pieces` from `start` on, with the control tokens of the template's own text
-        protected."""
-        new = list[str]()
-        for piece in pieces:
-            own, said = piece.own[start:], piece.said[max(0, start - len(piece.own)) :]
-            new += [self._control.protect(own), said]
-            start = max(0, start - len(piece.own) - len(piece.said))
-        return "".join(new)
+    def _anew(self, messages: tuple[Message, ...], prompt: bool) -> _State:
+        """The state after `messages` where the template writes earlier answers anew."""
+        answered = messages[-1].role == "assistant" and not prompt
+        history = [self._rewritten(message) for message in messages[: len(messages) - answered]]
+        text = self._template.render(history, prompt or answered) if history else ""
+        pieces = self._template.pieces(text, history, prompt or answered) if history else []
+        new = self._encoder.new_text(pieces)
+        ids = tuple(self._control.encode(new)) if new else ()
+        before = _State(text, tuple(pieces), ids, (False,) * len(ids), self._control.tail(new))
+        if not answered:
+            return before
+        own = self._own_text([*history, messages[-1]], before)
+        ids, mask = self._answer(messages[-1], before, own)
+        return replace(before, ids=before.ids + ids, mask=before.mask + mask)
+
+    def _rewritten(self, message: Message) -> Message:
+        """An earlier answer as the template is to write it: without what it cannot write."""
+        if message.role != "assistant":
+            return message
+        calls, support = message.tool_calls, self._template.calls
+        if calls and support is not None and not support.parallel:
+            calls = calls[:1]
+        said = "" if calls and support is not None and not support.content else message.content
+        marks = self._thoughts.marks
+        said = without_marks(said, marks) if marks else said
+        return replace(message, content=said, tool_calls=calls, thought="", token_ids=None)
+
+    def _own_text(self, messages: Sequence[Message], before: _State) -> str:
+        """The text of the last answer, behind the state before it. Where it was sampled, its ids
+        replace what stands in front of its end."""
+        last = messages[-1]
+        closing = self._closing_after(last).text
+        if last.token_ids is not None:
+            return closing
+        text = self._template.render(messages, False)
+        pieces = self._template.pieces(text, messages, False)
+        place = next(i for i, piece in enumerate(pieces) if piece.number == len(messages) - 1)
+        opening = text_after_prompt(pieces[place].own, before.pieces[-1].own)
+        if opening is None:
+            raise UsageError(
+                f"the chat template of {self._name} begins a thought in its generation prompt, but "
+                "an answer to train on has none: give it a thought (reasoning_content), or switch "
+                "thoughts off in model.chat_template_kwargs"
+            )
+        own = [replace(pieces[place], own=opening), *pieces[place + 1 :]]
+        written = self._encoder.new_text(own)
+        return written if written.endswith(closing) else written + closing
 
     def _after_other_text(
         self, text: str, before: _State, messages: Sequence[Message], prompt: bool
@@ -239,41 +314,36 @@ class ChatFormat:
         """The pieces of `text`, and what is new in it, for a template that writes something else in
         front of an earlier answer than in front of the last one, such as an empty thought. The
         history keeps what it has. Raises UsageError where anything else differs."""
-        with suppress(UsageError):
+        try:
             pieces = self._template.pieces(text, messages, prompt)
+        except ThoughtsDropped:
+            raise
+        except UsageError:
+            pieces = []
+        if pieces:
             number = max(i for i, message in enumerate(messages) if message.role == "assistant")
             places = [i for i, piece in enumerate(pieces) if piece.number == number]
-            same = all(
-                one.own == two.own
-                or (messages[two.number].role == "assistant" and is_insertion(one.own, two.own))
-                for one, two in zip(before.pieces[:-1], pieces, strict=False)
-            )
+            same = same_history(before.pieces[:-1], pieces, messages)
             last = before.pieces[-1].own
             answered = number == len(messages) - 1 and not prompt
             if same and places and answered:
                 opening = text_after_prompt(pieces[places[0]].own, last)
                 if opening is not None:
                     rest = replace(pieces[places[0]], own=opening)
-                    return pieces, self._new_text([rest, *pieces[places[0] + 1 :]])
+                    return pieces, self._encoder.new_text([rest, *pieces[places[0] + 1 :]])
             elif same and places and pieces[places[-1] + 1].own.startswith(last):
-                return pieces, self._new_text(pieces[places[-1] + 1 :], len(last))
+                return pieces, self._encoder.new_text(pieces[places[-1] + 1 :], len(last))
         raise UsageError(
             f"the chat template of {self._name} is not prefix-preserving (a later message "
             "changes the text of earlier ones), so an answer would be trained after another "
-            "prompt than it was sampled after: name another template in model.chat_template"
+            'prompt than it was sampled after: set model.thoughts = "drop", or name another '
+            "template in model.chat_template"
         )
 
     def _answer(
         self, message: Message, before: _State, text: str
     ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-        closing = self._closing
-        if message.tool_calls:
-            if self._calls is None:
-                raise UsageError(
-                    f"the chat template of {self._name} has no tool calls: name another template "
-                    "in model.chat_template"
-                )
-            closing = self._calls.closing
+        closing = self._closing_after(message)
         if not text.endswith(closing.text):
             raise UsageError(
                 f"the chat template of {self._name} ends answers in different ways: name another "
@@ -286,7 +356,7 @@ class ChatFormat:
                 f"{self.vocabulary}: it was sampled by another model; leave its token_ids out"
             )
         if message.token_ids is None:
-            ids = self._following(before.tail, text)
+            ids = self._encoder.following(before.tail, text)
             own, added = ids[: len(ids) - len(closing.rest)], closing.rest
         elif message.token_ids[-1:] == closing.ids[-1:]:
             own, added = message.token_ids, closing.rest
@@ -295,87 +365,16 @@ class ChatFormat:
             own, added = message.token_ids, closing.ids + closing.rest
         return own + added, (trained,) * len(own) + (False,) * len(added)
 
-    def _following(self, tail: str, text: str) -> tuple[int, ...]:
-        """Ids of `text` after `tail`, as if both were encoded together. Where a token would cover
-        letters of both, or is split there, `text` is encoded apart, without the space that some
-        tokenizers put before what they encode."""
-        if not text:
-            return ()
-        for lead in (tail, *self._leads):
-            before, both = self._control.encode(lead), self._control.encode(lead + text)
-            if both[: len(before)] == before:
-                return tuple(both[len(before) :])
-        return tuple(self._control.encode(text))
-
-    def _learn_closing(self) -> _Closing:
-        question, answer = Message("user", _PROBE[0]), Message("assistant", _PROBE[1])
-        asked = self._template.pieces(self._try([question], True), [question], True)
-        both = [question, answer]
-        _, *after = self._template.pieces(self._try(both, False), both, False)
-        opening = text_after_prompt(after[0].own, asked[-1].own) if len(after) == 2 else None
-        if opening is None:
+    def _closing_after(self, message: Message) -> Closing:
+        """What ends this answer. Raises UsageError for calls that the template cannot write."""
+        if not message.tool_calls:
+            return self._closing
+        if self._calls is None:
             raise UsageError(
-                f"the chat template of {self._name} is not prefix-preserving (its answers do not "
-                "follow its generation prompt): name another template in model.chat_template"
+                f"the chat template of {self._name} has no tool calls: name another template in "
+                "model.chat_template"
             )
-        told = self._new_text(asked) + self._control.protect(opening) + answer.content
-        return self._closing_of(told, after[1].own)
-
-    def _closing_of(self, told: str, closing: str) -> _Closing:
-        """What the template writes after an answer, `told` being the protected text before it."""
-        closing = self._control.protect(closing)
-        ids = self._following(self._control.tail(told), closing)
-        end = next((number for number, id_ in enumerate(ids) if id_ in self._control.special), None)
-        if end is None:
-            raise UsageError(
-                f"the chat template of {self._name} does not end an answer with a special token, "
-                "so the policy could not end its turn: name another template in model.chat_template"
-            )
-        return _Closing(closing, tuple(ids[: end + 1]), tuple(ids[end + 1 :]))
-
-    def _learn_calls(self) -> _CallForm | None:
-        """How the template writes tool calls; None if it writes none."""
-        question = Message("user", _PROBE[0], tools=PROBE_TOOLS)
-        call = ToolCall("probe_tool", json.dumps({"argument": _PROBE[1]}), "probecall")
-        answer = Message("assistant", "", tool_calls=(call,))
-        before, after = (
-            self._try([question], True),
-            self._try([question, answer], False),
-        )
-        sample, value, closing = after.removeprefix(before).rpartition(_PROBE[1])
-        if not before or not after.startswith(before) or "probe_tool" not in sample:
-            return None
-        end = self._end_of_calls(closing)
-        if end < 0:
-            return None
-        own = self._control.protect(sample + value + closing[:end])
-        ids = self._control.ids.intersection(self._control.encode(own))
-        several = replace(answer, tool_calls=(call, replace(call, name="probe_other")))
-        self._template.calls = CallSupport(
-            content=_PROBE[3] in self._try([question, replace(answer, content=_PROBE[3])], False),
-            parallel="probe_other" in self._try([question, several], False),
-        )
-        told = self._control.protect(before + sample + value + closing[:end])
-        return _CallForm(sample, frozenset(ids), self._closing_of(told, closing[end:]))
-
-    def _end_of_calls(self, closing: str) -> int:
-        """Where the end-of-turn token is in what follows the last call: the usual one, or else the
-        first special token; -1 if there is none."""
-        special = [
-            text for text, id_ in self._control.texts.items() if id_ in self._control.special
-        ]
-        usual = [text for text, id_ in self._control.texts.items() if id_ == self.end_of_turn]
-        for texts in (usual, special):
-            places = [place for text in texts if (place := closing.find(text)) >= 0]
-            if places:
-                return min(places)
-        return -1
-
-    def _try(self, messages: Sequence[Message], prompt: bool) -> str:
-        try:
-            return self._template.render(messages, prompt)
-        except UsageError:
-            return ""
+        return self._calls.closing
 
     def _check_probe(self) -> list[int]:
         """The ids of two conversations. Refuses a template now that the first long conversation
@@ -383,7 +382,7 @@ class ChatFormat:
         conversations without one."""
         chat = tuple(
             Message("assistant" if number % 2 else "user", content)
-            for number, content in enumerate(_PROBE)
+            for number, content in enumerate(PROBE)
         )
         system = Message("system", "Answer in two words.")
         ids = self.encode(chat, True).ids

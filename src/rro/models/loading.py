@@ -262,6 +262,11 @@ def _load_tokenizer(config: ModelConfig, source: str) -> Any:
         # of a version that did not write down which added tokens are phrases
         stored = [str(t) for t in tokenizer.added_tokens_decoder.values() if not t.special]
     tokenizer.init_kwargs["text_tokens"] = sorted({*(stored or ()), *config.text_tokens})
+    # For ChatFormat, wherever it is made of this tokenizer; checkpoints keep them.
+    if config.chat_template_kwargs:
+        tokenizer.init_kwargs["chat_template_kwargs"] = config.chat_template_kwargs
+    if config.thoughts != "auto":
+        tokenizer.init_kwargs["thoughts"] = config.thoughts
     return tokenizer
 
 

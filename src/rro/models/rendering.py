@@ -11,13 +11,14 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
 
 from rro.errors import UsageError
+from rro.models.templates import SMOLLM2_TEMPLATE, TINY_TEMPLATE
 from rro.tool_calls import is_name, tools_of
 from rro.types import Message
 
@@ -57,20 +58,27 @@ PROBE_TOOLS = json.dumps(
     ]
 )
 
+# Of a thought in the name of its placeholder.
+_THOUGHT = "t"
 Row = dict[str, Any]
 STAND_IN = "x"
 """What the template is given for what was sampled: its token ids replace the text in any case, and
 no template rewrites it."""
 
 
+class ThoughtsDropped(UsageError):
+    """A template does not write the thought of an answer that is to be trained."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A piece of the template's own text, and what message `number` says behind it ("" and -1 at
-    the end)."""
+    the end), or thinks (`thought`)."""
 
     own: str
     said: str
     number: int
+    thought: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +105,19 @@ class Rendering:
     def __init__(self, tokenizer: Any, name: str, cached: int) -> None:
         template = str(tokenizer.get_chat_template())
         self.template = _FIXED_DATE + template if "strftime_now" in template else template
-        self.name, self.calls = name, None
+        self.name, self.calls, self.text_arguments = name, None, False
+        self.plain = template in (TINY_TEMPLATE, SMOLLM2_TEMPLATE)
         self._tokenizer, self._cached = tokenizer, cached
         self._placeholder = f"rro{secrets.token_hex(8)}x"
-        self._mark = re.compile(f"{self._placeholder}(\\d+(?:y\\d+)?)x")
+        self._mark = re.compile(f"{self._placeholder}(\\d+(?:t|y\\d+)?)x")
+        self._variables = _variables(tokenizer, template, name)
         self._skeletons: OrderedDict[tuple[object, ...], _Skeleton] = OrderedDict()
 
     calls: CallSupport | None
+    text_arguments: bool
+    """Whether the template takes a call's arguments as JSON text."""
+    plain: bool
+    """Whether the template is known to write a message's texts unchanged, and arguments as JSON."""
 
     def render(self, messages: Sequence[Message], prompt: bool) -> str:
         """The text of a conversation, with the beginning of an answer if `prompt`."""
@@ -118,6 +132,7 @@ class Rendering:
                 tokenize=False,
                 add_generation_prompt=prompt,
                 **({"tools": tools} if tools else {}),
+                **self._variables,
             )
         except _ERRORS as error:
             roles = ", ".join(message.role for message in messages)
@@ -130,14 +145,21 @@ class Rendering:
         """A message as the template takes it. What a sampled one says is replaced, and its calls
         are reduced to what every template can render."""
         row = message.chat()
+        for call in row.get("tool_calls", ()) if self.text_arguments else ():
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
         if message.token_ids is None:
-            return row
+            # Two names for it: that of most templates, and that of LFM2.5's and GPT-OSS's.
+            return {**row, "thinking": message.thought} if message.thought else row
+        row.pop("reasoning_content", None)
         if not message.tool_calls:
             return {**row, "content": STAND_IN}
         parallel = self.calls is not None and self.calls.parallel
         calls = row["tool_calls"][: None if parallel else 1]
         for call in calls:
-            call["function"]["arguments"] = {"argument": STAND_IN}
+            stand_in: Any = {"argument": STAND_IN}
+            call["function"]["arguments"] = (
+                json.dumps(stand_in) if self.text_arguments else stand_in
+            )
         return {**row, "content": "", "tool_calls": calls}
 
     def pieces(self, text: str, messages: Sequence[Message], prompt: bool) -> list[Piece]:
@@ -152,12 +174,22 @@ class Rendering:
             following = skeleton.own[number + 1] if mark else ""
             words = _as_written(said.get(mark, ""), text, at + len(own), following)
             if not text.startswith(own, at) or words is None:
-                raise self._rewritten(messages[int(mark.partition("y")[0]) if mark else -1])
-            pieces.append(Piece(own, words, int(mark.partition("y")[0]) if mark else -1))
+                raise self._rewritten(messages[_number(mark)])
+            pieces.append(Piece(own, words, _number(mark), mark.endswith(_THOUGHT)))
             at += len(own) + len(words)
         if at != len(text):
             raise self._rewritten(messages[-1])
         return pieces
+
+    def filled(self, messages: Sequence[Message], prompt: bool) -> list[Piece]:
+        """What `pieces` returns for the rendered text, without rendering it: for a template that
+        writes what messages say, whatever it is (`plain`)."""
+        marked, said = self._marked([self._row(message) for message in messages])
+        skeleton = self._skeleton(marked, messages, prompt)
+        return [
+            Piece(own, _in_place(mark, said), _number(mark), mark.endswith(_THOUGHT))
+            for own, mark in zip(skeleton.own, (*skeleton.marks, ""), strict=True)
+        ]
 
     def _skeleton(
         self, marked: Sequence[Row], messages: Sequence[Message], prompt: bool
@@ -180,17 +212,24 @@ class Rendering:
 
     def _check(self, skeleton: _Skeleton, marked: str, messages: Sequence[Message]) -> None:
         """Raises UsageError unless each content stands there once and in order, each argument and
-        each tool's name at least once."""
-        expected = self._mark.findall(marked)
-        contents = [mark for mark in expected if "y" not in mark]
-        found = [mark for mark in skeleton.marks if "y" not in mark]
+        each tool's name at least once, and the last thought once."""
+        given = self._mark.findall(marked)
+        expected = [mark for mark in given if not mark.endswith(_THOUGHT)]
+        contents = [mark for mark in expected if mark.isdigit()]
+        found = [mark for mark in skeleton.marks if mark.isdigit()]
+        last = f"{len(messages) - 1}{_THOUGHT}"
+        if last in given and skeleton.marks.count(last) != 1:
+            raise ThoughtsDropped(
+                f"the chat template of {self.name} drops thoughts: name another template in "
+                "model.chat_template, or leave the thoughts out"
+            )
         for wanted, mark in zip(contents, [*found, *[""] * len(contents)], strict=False):
             if wanted != mark:
                 raise self._rewritten(messages[int(wanted)])
         if len(found) > len(contents):
             raise self._rewritten(messages[-1])
         for missing in set(expected) - set(skeleton.marks):
-            raise self._rewritten(messages[int(missing.partition("y")[0])])
+            raise self._rewritten(messages[_number(missing)])
         own = "".join(skeleton.own)
         if not all(tool.get("function", tool)["name"] in own for tool in tools_of(messages)):
             raise UsageError(
@@ -226,6 +265,9 @@ class Rendering:
         marked = []
         for number, row in enumerate(rows):
             row = {**row, "content": mark(row["content"], str(number))}
+            if "reasoning_content" in row:
+                thought = mark(row["reasoning_content"], f"{number}{_THOUGHT}")
+                row |= {"reasoning_content": thought, "thinking": thought}
             if "tool_calls" in row:
                 calls = [
                     {
@@ -248,20 +290,47 @@ class Rendering:
         )
 
 
+def _in_place(mark: str, said: dict[str, str]) -> str:
+    """What stands in the place of a placeholder in a plain template: arguments are JSON there."""
+    text = said.get(mark, "")
+    return text if mark.isdigit() else json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _number(mark: str) -> int:
+    """The message that a placeholder stands for; -1 for none."""
+    digits = re.match(r"\d+", mark)
+    return int(digits[0]) if digits else -1
+
+
+def _variables(tokenizer: Any, template: str, name: str) -> dict[str, Any]:
+    """The recipe's variables of the chat template. Raises UsageError for one that it does not
+    have."""
+    given = dict(tokenizer.init_kwargs.get("chat_template_kwargs") or {})
+    for key in given:
+        if not re.search(rf"\b{re.escape(key)}\b", template):
+            raise UsageError(
+                f"model.chat_template_kwargs: the chat template of {name} has no variable {key!r}"
+            )
+    return given
+
+
 def _as_written(said: str, text: str, at: int, following: str) -> str | None:
     """What stands at `at` of a rendered text for `said`, before the template's own `following`: the
-    text itself, or as a part of JSON; None if neither."""
-    for written in (said, *_in_json(said)):
+    text itself, or as a part of JSON or of a text in Python; None if neither."""
+    for written in (said, *_escaped(said)):
         if text.startswith(written, at) and text.startswith(following, at + len(written)):
             return written
     return None
 
 
 @lru_cache(maxsize=256)
-def _in_json(text: str) -> tuple[str, ...]:
+def _escaped(text: str) -> tuple[str, ...]:
     if not text:
         return ()
-    return tuple(json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
+    in_python = text.replace("\\", "\\\\").replace("'", "\\'")
+    in_python = in_python.replace("\n", "\\n").replace("\r", "\\r")
+    in_json = (json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
+    return (*in_json, in_python)
 
 
 def text_after_prompt(own: str, prompt: str) -> str | None:
@@ -272,7 +341,31 @@ def text_after_prompt(own: str, prompt: str) -> str | None:
     return "" if prompt.startswith(own) else None
 
 
-def is_insertion(one: str, other: str) -> bool:
+def same_history(
+    before: Sequence[Piece], now: Sequence[Piece], messages: Sequence[Message]
+) -> bool:
+    """Whether the pieces of a longer conversation begin as those of a shorter one did, up to what
+    stands in front of answers, such as a thought."""
+    return all(
+        one.own == two.own
+        or (messages[two.number].role == "assistant" and _is_insertion(one.own, two.own))
+        for one, two in zip(_folded(before), _folded(now), strict=False)
+    )
+
+
+def _folded(pieces: Sequence[Piece]) -> list[Piece]:
+    """Pieces with each thought as a part of the text in front of the answer."""
+    folded, before = list[Piece](), ""
+    for piece in pieces:
+        if piece.thought:
+            before += piece.own + piece.said
+        else:
+            folded.append(replace(piece, own=before + piece.own))
+            before = ""
+    return folded
+
+
+def _is_insertion(one: str, other: str) -> bool:
     """Whether the longer of two texts is the shorter one with something in between."""
     short, long = sorted((one, other), key=len)
     letters = enumerate(zip(short, long, strict=False))

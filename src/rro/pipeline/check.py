@@ -19,7 +19,7 @@ from rro.config import Config, parse_options
 from rro.environments.base import Benchmark
 from rro.environments.registry import open_environment
 from rro.environments.splits import tasks_of, validation_tasks
-from rro.episodes.experts import read_conversations
+from rro.episodes.experts import check_tools, read_conversations
 from rro.errors import RroError, UsageError, describe, place_of
 from rro.learning.credit.choosing import credit_of
 from rro.models.finding import find_model, model_bytes
@@ -153,6 +153,7 @@ class Opened:
         if file is None:
             benchmark.expert(train[0], self._config.experts.noise, 0)
             return f"the scripted expert of {benchmark.name}"
+        check_tools(file, rows, benchmark, train[0])
         if Chosen(self._config).needs_experts and not {task.id for task in train} & {
             row[0] for row in rows
         }:

@@ -19,6 +19,7 @@ from rro.environments.registry import open_environment
 from rro.environments.splits import tasks_of, validation_tasks
 from rro.episodes.experts import (
     Conversation,
+    check_tools,
     read_conversations,
     replayed_experts,
     scripted_experts,
@@ -67,7 +68,13 @@ class Run:
     @property
     def params(self) -> SamplingParams:
         policy = self.config.policy
-        return SamplingParams(policy.temperature, policy.top_p, policy.max_new_tokens)
+        return SamplingParams(
+            policy.temperature,
+            policy.top_p,
+            policy.max_new_tokens,
+            max_thought_tokens=policy.max_thought_tokens,
+            max_answer_tokens=policy.max_answer_tokens,
+        )
 
     @cached_property
     def train_tasks(self) -> Sequence[Task]:
@@ -95,7 +102,9 @@ class Run:
         """What SFT learns from."""
         file, count = self.config.experts.file, self.config.experts.episodes
         if file is not None:
-            return [conversation for _, conversation in read_conversations(file)[:count]]
+            rows = read_conversations(file)[:count]
+            check_tools(file, rows, self.benchmark, self.train_tasks[0])
+            return [conversation for _, conversation in rows]
         if rank() == 0:
             write_conversations(self.scripted, self.folder.experts)
         return [episode.messages() for episode in self.scripted]

@@ -97,7 +97,8 @@ def open_openai(options: OpenAIConfig, context: PolicyContext) -> Policy:
         weights = _trained_weights(context)
         model = _served_model(options, context, weights, list_models(client))
         chat = None if options.tokens == "none" else _chat_format(options, context, weights)
-        return open_served(options, model, context.name, chat, context.settings.max_context)
+        limit = context.settings.max_context
+        return open_served(options, model, context.name, chat, limit, context.model)
     finally:
         disconnect(client)
 

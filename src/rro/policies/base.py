@@ -6,12 +6,15 @@ callers just await. Knows nothing of environments."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rro.config import ModelConfig, PolicyConfig
 from rro.types import Completion, Message, SamplingParams
+
+if TYPE_CHECKING:
+    from rro.models.chat import ChatFormat
 
 
 class Policy(Protocol):
@@ -75,3 +78,13 @@ class PolicyContext:
     threads: int | None
     logs: Path
     live: bool = False
+
+
+def with_thought(completion: Completion, chat: ChatFormat) -> Completion:
+    """A completion of token ids with its thought counted, and its finish "thought" where it ended
+    inside one."""
+    tokens, inside = chat.thought(completion.message)
+    if not tokens:
+        return completion
+    usage = replace(completion.usage, thought_tokens=tokens)
+    return replace(completion, usage=usage, finish="thought" if inside else completion.finish)

@@ -25,6 +25,7 @@ USAGE = (
     "environment_steps",
     "seconds",
     "cost",
+    "thought_tokens",
 )
 _SNIPPET = 240  # characters of the instruction that the list of tasks shows and searches
 
@@ -130,8 +131,8 @@ def _rollouts(
 
 
 def _step(step: Step, advantage: float | None, intern: Intern) -> list[Any]:
-    """[action, observation, 1 if invalid, who wrote the action, its tokens, its advantage]; the
-    page's `stepOf` reads it."""
+    """[action, observation, 1 if invalid, who wrote the action, its tokens, its advantage, its
+    thought if it has one]; the page's `stepOf` reads it."""
     action = step.action
     return [
         intern(action.text),
@@ -140,11 +141,21 @@ def _step(step: Step, advantage: float | None, intern: Intern) -> list[Any]:
         action.source,
         len(action.token_ids) if action.token_ids else None,
         advantage,
+        *([intern(action.thought)] if action.thought else []),
     ]
 
 
 def _messages(messages: Sequence[Mapping[str, str]], intern: Intern) -> list[list[Any]]:
-    return [[message["role"], intern(message["content"])] for message in messages]
+    """[role, text] of each message, a thought in front of its answer."""
+    return [
+        [role, intern(text)]
+        for message in messages
+        for role, text in (
+            ("thought", message.get("reasoning_content") or ""),
+            (message["role"], message["content"]),
+        )
+        if role != "thought" or text
+    ]
 
 
 def _pair(

@@ -182,3 +182,35 @@ def test_an_episode_by_parallel_calls_of_a_served_model():
     ]
     assert second.action.tool_calls[0].values() == {"number": 7}
     assert episode.usage.environment_steps == 2
+
+
+def test_a_call_that_the_server_took_for_text_is_read():
+    """llama.cpp's server leaves the calls of Qwen2.5-Coder-0.5B, JSON in a fence, in the text."""
+    written = 'Yes.\n```json\n{"name": "run_sql", "arguments": {"query": "SELECT 1"}}\n```'
+    answer = read({"role": "assistant", "content": written}, "stop")
+    assert [(call.name, call.values()) for call in answer.calls] == [
+        ("run_sql", {"query": "SELECT 1"})
+    ]
+    assert answer.text == "Yes."
+    other = written.replace("run_sql", "drop")
+    assert read({"role": "assistant", "content": other}, "stop").calls == ()
+
+
+def test_a_servers_thought_is_kept_where_no_history_holds_it():
+    """By either of the two names that servers have for it; and alone, where the answer was cut."""
+    for name in ("reasoning_content", "reasoning"):
+        said = {"role": "assistant", "content": "yes", name: "why"}
+        tree = {"choices": [{"finish_reason": "stop", "message": said}]}
+        question = request(Message("user", "q"))
+        [kept] = Chat("m", thoughts=True).read(tree, question).answers
+        assert (kept.text, kept.thought) == ("yes", "why")
+        [plain] = Chat("m").read(tree, question).answers
+        assert (plain.text, plain.thought) == ("yes", "")
+        tree["choices"][0] = {"finish_reason": "length", "message": {**said, "content": ""}}
+        [cut] = Chat("m", thoughts=True).read(tree, question).answers
+        assert (cut.text, cut.thought, cut.finish) == ("", "why", "length")
+        with pytest.raises(PolicyError, match="no text"):
+            Chat("m").read(tree, question)
+    earlier = Message("assistant", "yes", thought="why")
+    body = Chat("m").body(request(Message("user", "q"), earlier, Message("user", "r")))
+    assert body["messages"][1] == {"role": "assistant", "content": "yes"}

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from tiny_model import SAMPLED, WORDS, expected_logprobs
+from tool_toys import FOLDER, tokenizer_of
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from rro.errors import PolicyError, RroError, UsageError
 from rro.policies.local.policy import TransformersPolicy
@@ -324,3 +326,31 @@ def test_the_worker_ends_with_its_policy(tiny: tuple[Any, Any]) -> None:
 
     run(tiny, use)
     assert not workers()
+
+
+def test_a_message_that_ends_inside_a_thought_says_nothing() -> None:
+    """Where the prompt begins a thought, which has a limit of its own."""
+    tokenizer = tokenizer_of((FOLDER / "qwen3_5_think.jinja").read_text(), "<|im_end|>")
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+    )
+    model = LlamaForCausalLM(config)
+    question = [Message("user", "SELECT name")]
+
+    async def use(policy: TransformersPolicy) -> list[Completion]:
+        params = SamplingParams(max_new_tokens=40, max_thought_tokens=5, logprobs=True)
+        return await policy.sample(question, 6, params, 1)
+
+    answers = run((model, tokenizer), use)
+    inside = [answer for answer in answers if answer.finish == "thought"]
+    assert len(inside) > 2
+    for answer in inside:
+        assert answer.message.content == ""
+        assert answer.message.thought
+        assert answer.usage.thought_tokens == len(answer.message.token_ids) <= 5
+        assert len(answer.logprobs) == len(answer.message.token_ids)

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rro.errors import PolicyError
+from rro.models.call_markup import read_bare
 from rro.models.chat import ChatFormat
 from rro.models.stop_strings import cut_at_stop
+from rro.models.thoughts import ThoughtLimits
 from rro.policies.api.backoff import TransientError
 from rro.tool_calls import tool_calls
 from rro.types import Message, SamplingParams, ToolCall, Usage, storable
@@ -35,7 +37,8 @@ LLAMA_SAMPLERS = {"samplers": ["temperature", "top_p"]}
 @dataclass(frozen=True, slots=True)
 class SamplingRequest:
     """A request for `n` answers of at most `limit` tokens each, to a prompt of token ids, or of
-    messages in dialects without token ids; they may call `tools` (schemas)."""
+    messages in dialects without token ids; they may call `tools` (schemas). `thoughts`: further
+    limits, where token ids come out."""
 
     prompt: Sequence[int] | Sequence[Message]
     limit: int
@@ -43,18 +46,20 @@ class SamplingRequest:
     n: int = 1
     seed: int = 0
     tools: Sequence[Mapping[str, Any]] = ()
+    thoughts: ThoughtLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One sampled message. `ids` and `logprobs` are None if the server does not give them; `calls`
-    are those that the server read."""
+    and `thought` are those that the server read."""
 
     text: str
     ids: tuple[int, ...] | None
     logprobs: tuple[float, ...] | None
     finish: Literal["stop", "length"]
     calls: tuple[ToolCall, ...] = ()
+    thought: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +203,13 @@ class Chat(Dialect):
     name, path, tokens = "chat", "/chat/completions", False
     limit_name = "max_tokens"
 
-    def __init__(self, model: str, extras: Mapping[str, Any] | None = None) -> None:
-        """`extras` are further fields of each request."""
+    def __init__(
+        self, model: str, extras: Mapping[str, Any] | None = None, thoughts: bool = False
+    ) -> None:
+        """`extras` are further fields of each request. `thoughts`: whether answers keep the
+        thoughts that the server tells apart; no history holds them."""
         super().__init__(model)
-        self._extras = extras or {}
+        self._extras, self._thoughts = extras or {}, thoughts
 
     def body(self, request: SamplingRequest) -> dict[str, Any]:
         body = {
@@ -222,15 +230,20 @@ class Chat(Dialect):
             reason = choice.get("finish_reason")
             finish = "stop" if calls and reason == "tool_calls" else _finish(reason)
             text = _said(choice, bool(request.tools))
+            if request.tools and not calls:
+                text, found = read_bare(text, request.tools)
+                calls = tool_calls(found)
             # a server may leave the stop string in
             ends = [text.find(stop) for stop in request.params.stop if stop in text]
             text = text[: min(ends)] if ends else text
-            if not text.strip() and not calls:
+            thought = _thought(choice) if self._thoughts else ""
+            if not text.strip() and not calls and not thought:
                 raise PolicyError(
                     f"the server gave no text (finish_reason {finish!r}: a refusal, or only "
                     "reasoning?)"
                 )
-            answers.append(Answer(storable(text), None, None, "stop" if ends else finish, calls))
+            finish = "stop" if ends else finish
+            answers.append(Answer(storable(text), None, None, finish, calls, thought))
         return _reply(tree, answers)
 
 
@@ -261,6 +274,7 @@ def _as_sent(message: Message) -> dict[str, Any]:
     """A message in the API's form, where arguments are JSON text."""
     row = message.chat()
     row.pop("name", None)
+    row.pop("reasoning_content", None)
     for call in row.get("tool_calls", ()):
         call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
     return {**row, "content": None} if message.tool_calls and not message.content else row
@@ -290,6 +304,12 @@ def _said(choice: Mapping[str, Any], tools: bool) -> str:
     if choice.get("error"):
         raise PolicyError("the server withheld an answer (it reports an error)")
     return _text(message.get("content"))
+
+
+def _thought(choice: Mapping[str, Any]) -> str:
+    """The thought of an answer in chat; servers have two names for it."""
+    message = _table(choice.get("message"))
+    return storable(_text(message.get("reasoning_content")) or _text(message.get("reasoning")))
 
 
 def _ids(value: Any, chat: ChatFormat) -> tuple[int, ...]:
@@ -325,6 +345,8 @@ def _answer_from_ids(
     stop string, or before another control token, and decoded here. `logprobs`: as the server sent
     them, None if not asked for."""
     limit, stops = request.limit, request.params.stop
+    if request.thoughts is not None:
+        limit = min(limit, request.thoughts.allowed(ids))
     keep, ended = chat.cut(ids[:limit], bool(request.tools))
     if not ids or (logprobs is not None and not _are_logprobs(logprobs, len(ids))):
         raise TransientError("incomplete answer", "the answer lacks tokens or log-probabilities")

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from rro.config import ModelConfig
 from rro.errors import PolicyError, UsageError
 from rro.models.chat import ChatFormat
 from rro.policies.api.backoff import TransientError
@@ -37,17 +38,19 @@ def open_served(
     name: str,
     chat: ChatFormat | None,
     max_context: int | None = None,
+    template: ModelConfig | None = None,
 ) -> OpenAIPolicy:
     """Probe a served model and return a policy of it, called `name` in records. `chat` is the
     format of its own tokenizer (None: messages and text). `max_context` bounds the tokens of prompt
-    and answer together, where token ids go in. Waits, so call it outside any event loop.
+    and answer together, where token ids go in; `template` has the variables of the server's own
+    chat template, where messages go in. Waits, so call it outside any event loop.
 
     Raises UsageError if the server does not answer, does not accept our credentials, does not have
     the model, does not sample, or gives no token ids although `settings.tokens` requires them."""
     client = connect(settings)
     try:
         return client.thread.run_blocking(
-            _open(client, settings.tokens, model, name, chat, max_context)
+            _open(client, settings.tokens, model, name, chat, max_context, template)
         )
     except BaseException as error:
         disconnect(client)
@@ -65,8 +68,9 @@ async def _open(
     name: str,
     chat: ChatFormat | None,
     max_context: int | None,
+    template: ModelConfig | None,
 ) -> OpenAIPolicy:
-    endpoint = await _choose_dialect(client, tokens, model, chat)
+    endpoint = await _choose_dialect(client, tokens, model, chat, template)
     dialect = endpoint.dialect
     prompt: Sequence[Any] = chat.encode(QUESTION, True).ids if chat and dialect.tokens else QUESTION
 
@@ -102,7 +106,11 @@ def _check_model(answered: str, asked: str, url: str) -> str:
 
 
 async def _choose_dialect(
-    client: ApiClient, wanted: str, model: ServedModel, chat: ChatFormat | None
+    client: ApiClient,
+    wanted: str,
+    model: ServedModel,
+    chat: ChatFormat | None,
+    template: ModelConfig | None,
 ) -> Endpoint:
     """Token ids where `wanted` (policy.openai.tokens) allows them and the server can, else chat."""
     llama = model.owner == "llamacpp"
@@ -113,7 +121,11 @@ async def _choose_dialect(
         reason = await _why_no_tokens(endpoint, chat)
         if not reason:
             return endpoint
-    fallback = Endpoint(client, Chat(model.id, LLAMA_SAMPLERS if llama else None))
+    extras: dict[str, Any] = dict(LLAMA_SAMPLERS) if llama else {}
+    if template is not None and template.chat_template_kwargs:
+        extras["chat_template_kwargs"] = template.chat_template_kwargs
+    drops = template is not None and template.thoughts == "drop"
+    fallback = Endpoint(client, Chat(model.id, extras, drops))
     if wanted == "require":
         raise UsageError(
             f'policy.openai.tokens = "require", but {fallback.description} cannot be asked by '

@@ -20,6 +20,7 @@ from rro.policies.api.capabilities import Capabilities
 from rro.policies.api.client import RequestRejected, disconnect
 from rro.policies.api.dialects import Answer, SamplingRequest
 from rro.policies.api.endpoint import Endpoint
+from rro.policies.base import with_thought
 from rro.seeds import derive_seed
 from rro.tool_calls import tools_of
 from rro.types import Completion, Message, SamplingParams, Source, Usage
@@ -112,11 +113,18 @@ class OpenAIPolicy:
             return [self._no_room(params)] * n
         prompt: Sequence[Any] = ids if self._endpoint.dialect.tokens else messages
         tools = tools_of(messages)
+        thoughts = self._chat.limits(messages, params) if self._chat and ids else None
         # vLLM takes one greedy answer a request
         size = self._capabilities.many if params.temperature > 0 else 1
         requests = [
             SamplingRequest(
-                prompt, limit, params, min(size, n - i), derive_seed(seed, i) % 2**31, tools
+                prompt,
+                limit,
+                params,
+                min(size, n - i),
+                derive_seed(seed, i) % 2**31,
+                tools,
+                thoughts,
             )
             for i in range(0, n, size)
         ]
@@ -208,10 +216,19 @@ class OpenAIPolicy:
         if self._chat is not None and answer.ids is not None:
             cut = None if self._chat.decode(answer.ids) == answer.text else answer.text
             message = self._chat.answer(messages, answer.ids, cut)
-        else:
-            calls = answer.calls
-            message = Message("assistant", answer.text, Source.POLICY, None, tool_calls=calls)
-        return Completion(message, answer.finish, self.name, usage, answer.logprobs)
+            done = Completion(message, answer.finish, self.name, usage, answer.logprobs)
+            return with_thought(done, self._chat)
+        message = Message(
+            "assistant",
+            answer.text,
+            Source.POLICY,
+            None,
+            tool_calls=answer.calls,
+            thought=answer.thought,
+        )
+        silent = answer.thought and not answer.text and not answer.calls
+        finish = "thought" if silent else answer.finish
+        return Completion(message, finish, self.name, usage, answer.logprobs)
 
     def _no_room(self, params: SamplingParams) -> Completion:
         ids = () if self._endpoint.dialect.tokens else None

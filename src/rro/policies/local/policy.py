@@ -21,6 +21,7 @@ import torch
 from rro.errors import PolicyError, RroError
 from rro.models.chat import ChatFormat
 from rro.models.loading import take_over
+from rro.policies.base import with_thought
 from rro.policies.local.generators import GeneratorOptions, make_generator
 from rro.policies.local.sampling import Row
 from rro.seeds import derive_seed
@@ -137,7 +138,11 @@ class TransformersPolicy:
         if n < 1:
             return []
         loop = asyncio.get_running_loop()
-        rows = [Row(prompt, params, derive_seed(seed, number), room) for number in range(n)]
+        limits = self._format.limits(messages, params)
+        rows = [
+            Row(prompt, params, derive_seed(seed, number), room, thoughts=limits)
+            for number in range(n)
+        ]
         request = _Request(messages, rows, loop.create_future(), loop)
         with self._wake:
             if self._closed:
@@ -223,7 +228,7 @@ class TransformersPolicy:
         )
         logprobs = tuple(row.logprobs[:keep]) if row.params.logprobs else None
         finish = "stop" if ended else row.finish or "length"
-        return Completion(message, finish, self.name, usage, logprobs)
+        return with_thought(Completion(message, finish, self.name, usage, logprobs), self._format)
 
     def _recover(self, error: Exception) -> None:
         """Out of memory: continue with half as many rows, each where it was. Anything else: fail

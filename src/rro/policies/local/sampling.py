@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rro.models.stop_strings import cut_at_stop
+from rro.models.thoughts import ThoughtLimits
 from rro.types import SamplingParams
 
 Decode = Callable[[Sequence[int]], str]
@@ -32,7 +33,8 @@ _OFFSETS = 2**21
 class Row:
     """One answer: its prompt, and the tokens drawn so far with their log-probabilities. `limit`:
     its most tokens. `finish`: why it ended. `text`: its text if a stop string ended it. `cached`:
-    how many prompt tokens were not computed for it (None: unknown yet)."""
+    how many prompt tokens were not computed for it (None: unknown yet). `thoughts`: limits on its
+    thought and on what follows."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
@@ -43,6 +45,7 @@ class Row:
     finish: Literal["stop", "length"] | None = None
     text: str | None = None
     cached: int | None = None
+    thoughts: ThoughtLimits | None = None
 
     @property
     def length(self) -> int:
@@ -151,7 +154,7 @@ class Generator(ABC):
                 row.logprobs.append(logprobs[number])
             if token in self.end_ids or (row.params.stop and self._stopped(row)):
                 row.finish = "stop"
-            elif len(row.tokens) >= row.limit:
+            elif len(row.tokens) >= row.limit or _is_long(row):
                 row.finish = "length"
 
     def _stopped(self, row: Row) -> bool:
@@ -167,3 +170,8 @@ class Generator(ABC):
         keep, row.text = stop
         del row.tokens[keep:], row.logprobs[keep:]
         return True
+
+
+def _is_long(row: Row) -> bool:
+    """Whether its thought, or what follows it, is as long as it may be."""
+    return row.thoughts is not None and len(row.tokens) >= row.thoughts.allowed(row.tokens)

@@ -53,7 +53,7 @@ async function openTask(entry) {
 }
 
 /** A stored step with named fields. */
-function stepOf(task, [action, observation, invalid, source, tokens, advantage]) {
+function stepOf(task, [action, observation, invalid, source, tokens, advantage, thought]) {
   return {
     action: task.text(action),
     observation: task.text(observation),
@@ -61,6 +61,7 @@ function stepOf(task, [action, observation, invalid, source, tokens, advantage])
     source,
     tokens,
     advantage,
+    thought: thought === undefined ? "" : task.text(thought),
   };
 }
 
@@ -74,7 +75,7 @@ function* textsOf(task) {
   ];
   for (const [, i] of task.opening) yield task.text(i);
   for (const step of [...steps, ...task.episodes.flatMap((episode) => episode.steps)]) {
-    if (step) yield* [task.text(step[0]), task.text(step[1])];
+    if (step) yield* [step[0], step[1], ...step.slice(6)].map((i) => task.text(i));
   }
 }
 

@@ -75,7 +75,7 @@ function side(task, pair, name, texts) {
       el(
         "section",
         { class: "message" },
-        el("h4", {}, role === "assistant" ? "agent" : "environment"),
+        el("h4", {}, { assistant: "agent", thought: "thought" }[role] ?? "environment"),
         marked(texts[i], name),
       ),
     ),

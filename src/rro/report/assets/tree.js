@@ -204,6 +204,7 @@ function turns(task, steps) {
   return steps.map((raw) => {
     const step = stepOf(task, raw);
     return [
+      ...(step.thought ? [folded("thought", () => [message("thought", step.thought)])] : []),
       message(
         "agent",
         step.action,
