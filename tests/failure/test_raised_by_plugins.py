@@ -258,7 +258,7 @@ def test_answers_are_compared_as_they_are_stored(tmp_path, observation, reward, 
     assert {type(step.done) for step in steps} == {bool}
 
 
-@pytest.mark.parametrize("reward", [float("nan"), np.float32("inf"), None, "much", [1], 10**400])
+@pytest.mark.parametrize("reward", [float("nan"), np.float32("inf"), None, "1", b"1", [1], 10**400])
 def test_a_reward_that_is_none_is_a_failure(tmp_path, reward):
     class Odd(TreeEnvironment):
         def step(self, action):

@@ -76,10 +76,10 @@ def _results(
 
 
 def finite(reward: float) -> float:
-    """A reward as a plain float: a NumPy scalar cannot be journalled."""
-    value = float(reward)
+    """A reward as a plain float: a NumPy scalar cannot be journalled, and a text is no number."""
+    value = math.nan if isinstance(reward, str | bytes) else float(reward)
     if not math.isfinite(value):
-        raise AnswerRefused(f"the environment gave the reward {value}")
+        raise AnswerRefused(f"the environment gave the reward {str(reward)[:50]!r}")
     return value
 
 
