@@ -73,6 +73,8 @@ class Nodes:
     def __enter__(self) -> Nodes:
         from ray.cluster_utils import Cluster
 
+        # what else this machine does is no reason to end our actors
+        os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100_000_000}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         self.workers, self.drained = [self._add(), self._add()], list[Any]()

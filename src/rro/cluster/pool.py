@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY, _SAY_EVERY = 0.5, 60.0
 # Seconds between two looks for a usable actor of those who wait for one.
 _ASK_EVERY = 0.05
-# Actors that may end one after another while starting, with none that is ready.
-_MOST_FALSE_STARTS = 5
+# Actors whose own code may fail one after another before any was ready, and seconds between two
+# attempts at most.
+_MOST_FALSE_STARTS, _LONGEST_PAUSE = 5, 30.0
 
 
 class Member(Protocol):
@@ -70,7 +71,7 @@ class ActorPool(Generic[M]):
         self._failure: Exception | None = None
         self._starting: list[Starting] = []
         self._started: list[_Started[M]] = []
-        self._false_starts = 0
+        self._false_starts, self._pause_until, self._trouble = 0, 0.0, ""
         self._alone_since, self._said = time.monotonic(), time.monotonic()
         self._lock, self._closed = threading.Lock(), threading.Event()
         self._fill()
@@ -115,8 +116,12 @@ class ActorPool(Generic[M]):
 
     def close(self) -> None:
         """End all actors."""
+        import ray
+
         self._closed.set()
         self._watcher.join()
+        if not ray.is_initialized():
+            return
         with self._lock:
             handles = [starting.handle for starting in self._starting]
             handles += [started.handle for started in self._started]
@@ -128,11 +133,15 @@ class ActorPool(Generic[M]):
         with self._lock:
             staying = sum(not started.leaving for started in self._started)
             missing = self._size - staying - len(self._starting)
-            if self._failure is None and not self._closed.is_set():
+            pausing = time.monotonic() < self._pause_until
+            if self._failure is None and not pausing and not self._closed.is_set():
                 self._starting += [self._start() for _ in range(missing)]
 
     def _watch(self) -> None:
-        while not self._closed.wait(_LOOK_EVERY):
+        import ray
+
+        # where the connection was ended, asking would make another
+        while not self._closed.wait(_LOOK_EVERY) and ray.is_initialized():
             try:
                 self._look()
             except Exception as error:
@@ -171,16 +180,19 @@ class ActorPool(Generic[M]):
                 self._false_starts = 0
 
     def _false_start(self, error: Exception) -> None:
-        """What an actor's own code raised comes to the user; one that ended is replaced, but not
-        for ever."""
+        """What an actor's own code raised comes to the user. One that ended, with its node or for
+        want of memory, is replaced after a pause, as long as there is patience."""
         cause = getattr(error, "cause", None)
         self._false_starts += 1
+        self._trouble = describe(cause or error).splitlines()[0]
         if isinstance(cause, RroError):
             self._failure = cause
-        elif self._false_starts >= _MOST_FALSE_STARTS and not self._started:
-            self._failure = RroError(f"{self._what} do not start: {describe(cause or error)}")
+        elif cause is not None and self._false_starts >= _MOST_FALSE_STARTS and not self._started:
+            self._failure = RroError(f"{self._what} do not start: {self._trouble}")
         else:
-            log.warning("one of %s did not start: %s", self._what, describe(cause or error))
+            pause = min(_LONGEST_PAUSE, 2.0**self._false_starts / 2)
+            self._pause_until = time.monotonic() + pause
+            log.warning("one of %s did not start: %s", self._what, self._trouble)
 
     def _drop_ended(self) -> None:
         for started in list(self._started):
@@ -203,9 +215,9 @@ class ActorPool(Generic[M]):
     def _check_patience(self) -> None:
         if time.monotonic() > self._alone_since + self._patience:
             raise RroError(
-                f"none of {self._size} {self._what} could start for {self._patience:g} s: see "
-                "whether the cluster has the resources that the recipe asks for, then resume the "
-                "run"
+                f"none of {self._size} {self._what} could start for {self._patience:g} s: "
+                f"{self._trouble or 'the cluster has no room'}; see that it has the resources that "
+                "the recipe asks for, then resume the run"
             )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -80,8 +81,8 @@ def _portable_errors() -> Iterator[None]:
 class EnvironmentHost:
     """The driver's side of one actor. `load`: episodes that it plays."""
 
-    def __init__(self, name: str, handle: Any) -> None:
-        self.name, self.handle = name, handle
+    def __init__(self, name: str, handle: Any, forkable: bool) -> None:
+        self.name, self.handle, self.forkable = name, handle, forkable
         self.ended: str | None = None
         self.load = self._hanging = 0
 
@@ -199,9 +200,7 @@ class RemoteBenchmark(Benchmark):
         self.success_reward, self.reward_range = inner.success_reward, inner.reward_range
         self.action_prefix = inner.action_prefix
         # making one may wait for the cluster
-        self.blocking = True
-        self._forkable = False
-        self._opening = threading.Lock()
+        self.blocking, self._opening = True, threading.Lock()
 
     def tasks(self, split: str) -> Sequence[Task]:
         return self._inner.tasks(split)
@@ -209,8 +208,8 @@ class RemoteBenchmark(Benchmark):
     def make(self) -> Environment:
         with self._opening:
             pool = self._pool
-        pool.wait_for_one()
-        kind = ForkableRemoteEnvironment if self._forkable else RemoteEnvironment
+        forkable = pool.wait_for_one()[0].forkable
+        kind = ForkableRemoteEnvironment if forkable else RemoteEnvironment
         return kind(pool, f"{id(self)}/{next(self._numbers)}")
 
     def action_of(self, message: Message) -> str:
@@ -238,9 +237,11 @@ class RemoteBenchmark(Benchmark):
             return Starting(handle, handle.open.remote(here))
 
         def adopt(handle: Any, said: dict[str, Any]) -> EnvironmentHost:
-            self._forkable = said["forkable"]
             name = f"environment actor {next(numbers)} on node {said['node'][:8]}"
-            return EnvironmentHost(name, handle)
+            return EnvironmentHost(name, handle, said["forkable"])
 
         what = f"actors for {self.name}"
-        return ActorPool(what, self._section.actors, start, adopt, settings.patience)
+        pool = ActorPool(what, self._section.actors, start, adopt, settings.patience)
+        # nobody closes a benchmark
+        weakref.finalize(self, pool.close).atexit = False
+        return pool
