@@ -4,6 +4,7 @@ folders."""
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from pathlib import Path
 
@@ -98,6 +99,34 @@ def make_run(
         for label in evaluated:
             _evaluate(benchmark, journal, label, context)
     return run
+
+
+def steps_in_report(folder: Path, benchmark, policy, strategy, **changes) -> list[dict]:
+    """Explores a benchmark's train tasks in a new run; returns every step that the run's report
+    shows, those of nodes first, then those of rollouts and episodes."""
+    run = RunFolder.create(parse_config({"name": "toy"}, "toy"), folder)
+    with Journal(run.journal) as journal:
+        context = make_context(benchmark, policy, journal, iteration=1, **changes)
+        assert explore(strategy, context) == []
+        journal.append("stage", "explore-1", {"seconds": 1.0, "pairs": 0, "failed_tasks": 0})
+    head, chunks = gathered(run.path)
+    nodes, played = [], []
+    for _, tree, text in trees(head, chunks):
+        assert tree["finished"]
+        for node in tree["nodes"]:
+            nodes += [(node["step"], text)] if "step" in node else []
+            for run in (*node["rollouts"], *node.get("episodes", ())):
+                played += [(step, text) for step in run["steps"]]
+        for run in tree["episodes"]:
+            played += [(step, text) for step in run["steps"]]
+    return [_shown(step, text) for step, text in (*nodes, *played)]
+
+
+def _shown(step, text) -> dict:
+    action, observation, invalid, *_, info = step
+    said = {} if info is None else json.loads(text(info))
+    seen = {"action": text(action), "observation": text(observation), "invalid": bool(invalid)}
+    return {**seen, "info": said}
 
 
 def make_rounds(folder: Path, trees, count: int = 4, **config) -> RunFolder:

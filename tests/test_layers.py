@@ -14,7 +14,7 @@ ROOT = Path(rro.__file__).parent
 
 # Lowest first. A module or package directly under rro/ stands in exactly one row; each row may use
 # itself and those above it here.
-GUESTS = ("webshop", "intercode_sql")
+GUESTS = ("webshop", "intercode_sql", "scienceworld")
 LAYERS = (
     (
         "types",
@@ -135,7 +135,17 @@ def test_a_breach_is_seen(file, text):
     assert len(list(breaches(ROOT / file, text))) == 1
 
 
-NAMES = ("webshop", "WebShop", "intercode", "InterCode", '"ipr"', '"rft"', '"adaptive"')
+NAMES = (
+    "webshop",
+    "WebShop",
+    "intercode",
+    "InterCode",
+    "scienceworld",
+    "ScienceWorld",
+    '"ipr"',
+    '"rft"',
+    '"adaptive"',
+)
 
 
 def own(path):

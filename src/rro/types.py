@@ -220,7 +220,8 @@ class Task:
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """An environment's answer to one action. `invalid` marks an action that it cannot carry out.
-    `results`: the answer to each tool call of the action, in order, where it has several."""
+    `results`: the answer to each tool call of the action, in order, where it has several. `info`:
+    whatever else there is to know of the step; recorded, not shown to the agent."""
 
     observation: str
     reward: float = 0.0
@@ -236,7 +237,9 @@ class Step:
 
     `logprobs` are the action's, one a token, where the policy reported them. `state` names the
     environment's state after the step, where snapshots were kept: equal for equal states of one
-    task, empty where the episode ended or nothing is known. `results`: as in `StepResult`."""
+    task, empty where the episode ended or nothing is known. `results`: as in `StepResult`. `info`:
+    what the environment said beside the observation, as plain JSON values
+    (rro.environments.info)."""
 
     __pydantic_config__: ClassVar = FINITE
 
@@ -248,6 +251,7 @@ class Step:
     logprobs: tuple[float, ...] | None = None
     state: str = ""
     results: tuple[str, ...] = field(default=(), metadata=SPARSE)
+    info: Mapping[str, Any] = field(default_factory=dict, metadata=SPARSE, hash=False)
 
     def replies(self) -> tuple[Message, ...]:
         """The messages that follow the action: the user's with the observation, or the result of

@@ -13,6 +13,7 @@ from fakes import (
     make_context,
     pairs_of,
 )
+from report_toys import steps_in_report
 
 from rro.environments.base import Forkable
 from rro.environments.registry import open_benchmark
@@ -131,6 +132,14 @@ def test_the_task_decides_the_start_and_the_seed_the_chance():
         play(taxi, one_of(names), seed, task).opening for seed, task in ((0, 0), (1, 0), (0, 1))
     ]
     assert openings[0] == openings[1] != openings[2]
+
+
+def test_the_report_shows_its_trees_and_info(tmp_path):
+    benchmark = open_benchmark("gymnasium", {**LAKE, "train_tasks": 1})
+    policy = ScriptedPolicy(one_of(LAKE["actions"]))
+    shown = steps_in_report(tmp_path / "run", benchmark, policy, Group(episodes=3))
+    assert all("F" in step["observation"] for step in shown)
+    assert {round(step["info"]["prob"], 3) for step in shown} == {0.333}
 
 
 def test_copies_and_replay_give_the_same_trees(tmp_path):

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from fakes import explore, finished_trees, fresh_journal, make_context, pairs_of
+from report_toys import steps_in_report
 
-from rro.environments.base import Forkable
+from rro.environments.base import Forkable, TaskList
 from rro.environments.registry import open_benchmark
 from rro.errors import UsageError
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
@@ -57,7 +58,8 @@ class Counter(Environment):
         if action.text == "break":
             raise RuntimeError("the server's fault")
         self.count += action.text == "up"
-        return Seen(heard=f"at {self.count}", reward=0.25, done=self.count >= 4)
+        said = {"count": self.count}
+        return Seen(heard=f"at {self.count}", reward=0.25, done=self.count >= 4, metadata=said)
 
     @property
     def state(self):
@@ -264,3 +266,27 @@ def test_threads_end(shop):
     for place in range(3):
         steps_of(benchmark.make(), benchmark.tasks("train")[place], TEXTS[:1])
     assert threading.active_count() <= before + 1
+
+
+def test_the_report_shows_trees_and_info_of_servers(shop, counter, tmp_path):
+    benchmark = open_benchmark("openenv", {"url": counter, "train_tasks": 2, "max_steps": 4})
+    policy = ScriptedPolicy(lambda messages, rng: rng.choice(["up", "stay"]))
+    shown = steps_in_report(tmp_path / "counter", benchmark, policy, FixedSizeExploration(2, 1))
+    assert all(step["observation"] == f"at {step['info']['count']}" for step in shown)
+
+    ours = open_benchmark("openenv", {"url": shop, "max_steps": 4})
+    ours = TaskList("openenv", ours.make, {"train": ours.tasks("train")[:1]}, max_steps=4)
+    plan = ["search[{thing}]", "click[{product}]", "click[Buy Now]"]
+
+    def buy(messages, rng):
+        turn = sum(message.role == "assistant" for message in messages) - 1
+        page = messages[-1].content
+        thing = re.search("i want a (.*?) with", page)[1]
+        product = re.search(r"Next > \[SEP\] (\w+)|$", page)[1]
+        return f"Action: {plan[min(turn, 2)].format(thing=thing, product=product)}"
+
+    policy = ScriptedPolicy(buy)
+    shown = steps_in_report(tmp_path / "shop", ours, policy, FixedSizeExploration(1, 1))
+    bought = [step["info"] for step in shown if step["info"]]
+    assert bought
+    assert all(info.keys() == {"asin", "options", "price", "account"} for info in bought)

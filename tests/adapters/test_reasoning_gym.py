@@ -4,6 +4,7 @@ import re
 
 import pytest
 from fakes import explore, finished_trees, fresh_journal, make_context
+from report_toys import steps_in_report
 
 from rro.environments.base import Forkable
 from rro.environments.registry import open_benchmark
@@ -76,6 +77,17 @@ def test_a_group_learns_from_it(tmp_path):
     outcomes = {row.reward for tree in trees.values() for row in GroupAdvantages().rows(tree)}
     assert 1.0 in outcomes
     assert len(outcomes) > 1
+
+
+def test_the_report_shows_its_questions_and_answers(tmp_path):
+    def answer(messages, rng):
+        return f"<answer>{value(messages[0].content) + rng.randint(0, 1)}</answer>"
+
+    benchmark, policy = open_benchmark("reasoning-gym", SUMS), ScriptedPolicy(answer)
+    shown = steps_in_report(tmp_path / "run", benchmark, policy, Group(episodes=4))
+    assert len(shown) >= 16
+    assert {step["info"]["answer"] in step["action"] for step in shown} == {True, False}
+    assert all(step["observation"].startswith("Score: ") for step in shown)
 
 
 @pytest.mark.parametrize(

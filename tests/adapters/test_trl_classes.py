@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from fakes import ROLL_OUT, explore, fresh_journal, make_context
+from report_toys import steps_in_report
 
 from rro.environments import contract
 from rro.environments.registry import open_benchmark
@@ -51,6 +52,13 @@ class Increment:
 
     def get_reward(self):
         return None if self.counter < 0 else min(self.counter / 10, 1.0)
+
+class Waiting(Increment):
+    async def reset(self, start=0, **row):
+        return super().reset(start)
+
+    async def get_reward(self):
+        return super().get_reward()
 
 class Bare:
     def reset(self):
@@ -139,11 +147,31 @@ def test_an_episode_that_is_cut_off_is_scored_and_one_without_reward_is_missing(
     )
 
 
+def test_every_method_may_be_a_coroutine(rows):
+    plan = [([("increment", '{"step": 3}'), ("look", "{}")], ""), ([], "done")]
+    kinds = "increment:Increment", "increment:Waiting"
+    plain, waiting = (play(opened(rows, factory=kind), plan) for kind in kinds)
+    assert (waiting.opening, waiting.steps, waiting.reward) == (plain.opening, plain.steps, 0.7)
+
+
 def test_it_is_forked_by_replay(rows, tmp_path):
     benchmark = opened(rows, max_steps=3)
     plan = [([("increment", '{"step": 1}')], ""), ([("look", "{}")], ""), ([], "done")]
     with fresh_journal(tmp_path) as journal:
         assert explore(FixedSizeExploration(), make_context(benchmark, Calls(plan), journal)) == []
+
+
+def test_the_report_shows_its_calls(rows, tmp_path):
+    benchmark = opened(rows, max_steps=3)
+    plan = [([("increment", '{"step": 1}'), ("look", "{}")], ""), ([], "done")]
+    shown = steps_in_report(tmp_path / "run", benchmark, Calls(plan), FixedSizeExploration(2, 1))
+    assert shown[0]["action"] == 'increment({"step": 1})\nlook({})'
+    assert {step["observation"] for step in shown} == {
+        "5\nit is 5",
+        "1\nit is 1",
+        "10\nit is 10",
+        "",
+    }
 
 
 def test_a_row_without_a_prompt_is_what_reset_says(rows):

@@ -19,6 +19,9 @@ from rro.environments.coroutines import settled
 from rro.errors import UsageError
 from rro.types import Message, StepResult, Task
 
+# What a server of rro's puts into an answer's metadata, beside the environment's `info`.
+_OWN_METADATA = {"task", "snapshots", "snapshot", "truncated_reward", "invalid"}
+
 
 class OpenEnvOptions(Section):
     """An environment behind an OpenEnv server, which is running already."""
@@ -201,7 +204,8 @@ class Session(Environment):
         done = bool(result.done)
         reward = self._outcome() if done else self._last
         text = self._benchmark.text(result.observation)
-        return StepResult(text, reward, done, bool(self._metadata.get("invalid")), self._metadata)
+        invalid = bool(self._metadata.get("invalid"))
+        return StepResult(text, reward, done, invalid, _info(self._metadata))
 
     def truncated_reward(self) -> float:
         return float(self._metadata.get("truncated_reward", self._outcome()))
@@ -240,6 +244,13 @@ class SnapshotSession(Session):
 def open_openenv(options: OpenEnvOptions) -> OpenEnvBenchmark:
     """Open what a server offers, e.g. `open_openenv(OpenEnvOptions(url="http://..."))`."""
     return OpenEnvBenchmark(options)
+
+
+def _info(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server says of a step, without what servers of rro's say to this client."""
+    said = {name: value for name, value in metadata.items() if name not in _OWN_METADATA}
+    info = said.pop("info", {})
+    return {**said, **(info if isinstance(info, Mapping) else {"info": info})}
 
 
 def _id_of(task: Any) -> str:

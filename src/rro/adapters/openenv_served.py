@@ -72,7 +72,7 @@ class Served(Environment[TextAction, TextObservation, State]):  # type: ignore[m
             text=step.observation,
             reward=step.reward,
             done=step.done,
-            metadata={**metadata, "invalid": step.invalid},
+            metadata={**metadata, "invalid": step.invalid, "info": dict(step.info)},
         )
 
     @property

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rro.environments.info import listed
 from rro.errors import UsageError
 from rro.plugins import Door
 
@@ -65,13 +66,7 @@ def as_text(observation: Any) -> str:
     """An observation as text: a string as it is, else JSON where that is possible."""
     if isinstance(observation, str):
         return observation
-    return json.dumps(observation, default=_plain, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    """Arrays and scalars of NumPy and the like as lists and numbers, the rest as Python shows
-    it."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+    return json.dumps(observation, default=listed, ensure_ascii=False)
 
 
 def only_text(observation: Mapping[str, Any]) -> str:

@@ -102,8 +102,11 @@ class Question(Environment):
 
     def step(self, action: Message) -> StepResult:
         dataset = self._benchmark.dataset
-        score = float(dataset.score_answer(answer_of(action.content), dataset[self._index]))
-        return StepResult(f"Score: {score:g}", reward=score, done=True)
+        entry = dataset[self._index]
+        score = float(dataset.score_answer(answer_of(action.content), entry))
+        # What the agent does not see: the reference answer, and what the question is made of.
+        info = {"answer": entry.get("answer"), **entry.get("metadata", {})}
+        return StepResult(f"Score: {score:g}", reward=score, done=True, info=info)
 
     def snapshot(self) -> int:
         return self._index

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from rro.environments.base import Environment
 from rro.environments.coroutines import settled
+from rro.environments.info import plain_info
 from rro.environments.tools import declare
 from rro.errors import UsageError
 from rro.types import Message, Step, StepResult, Task, storable
@@ -57,7 +58,8 @@ def step(environment: Environment, action: Message, longest: int = LONGEST_OBSER
     observation, reward = _bounded(result.observation, longest), finite(result.reward)
     results = _results(environment, result, len(action.tool_calls), longest)
     ended, invalid = bool(result.done), bool(result.invalid)
-    return Step(action, observation, reward, ended, invalid, results=results)
+    info = plain_info(result.info)
+    return Step(action, observation, reward, ended, invalid, results=results, info=info)
 
 
 def _results(

@@ -6,6 +6,7 @@ pairs from the run's rows. What a task under way does not have yet is left out."
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,7 +133,8 @@ def _rollouts(
 
 def _step(step: Step, advantage: float | None, intern: Intern) -> list[Any]:
     """[action, observation, 1 if invalid, who wrote the action, its tokens, its advantage, its
-    thought if it has one]; the page's `stepOf` reads it."""
+    thought, the environment's info as JSON]; the page's `stepOf` reads it. What there is not is
+    null."""
     action = step.action
     return [
         intern(action.text),
@@ -141,7 +143,8 @@ def _step(step: Step, advantage: float | None, intern: Intern) -> list[Any]:
         action.source,
         len(action.token_ids) if action.token_ids else None,
         advantage,
-        *([intern(action.thought)] if action.thought else []),
+        intern(action.thought) if action.thought else None,
+        intern(json.dumps(step.info, ensure_ascii=False)) if step.info else None,
     ]
 
 

@@ -53,7 +53,10 @@ async function openTask(entry) {
 }
 
 /** A stored step with named fields. */
-function stepOf(task, [action, observation, invalid, source, tokens, advantage, thought]) {
+function stepOf(
+  task,
+  [action, observation, invalid, source, tokens, advantage, thought, info],
+) {
   return {
     action: task.text(action),
     observation: task.text(observation),
@@ -61,7 +64,8 @@ function stepOf(task, [action, observation, invalid, source, tokens, advantage, 
     source,
     tokens,
     advantage,
-    thought: thought === undefined ? "" : task.text(thought),
+    thought: thought === null ? "" : task.text(thought),
+    info: info === null ? "" : task.text(info),
   };
 }
 
@@ -75,7 +79,10 @@ function* textsOf(task) {
   ];
   for (const [, i] of task.opening) yield task.text(i);
   for (const step of [...steps, ...task.episodes.flatMap((episode) => episode.steps)]) {
-    if (step) yield* [step[0], step[1], ...step.slice(6)].map((i) => task.text(i));
+    if (step)
+      yield* [step[0], step[1], ...step.slice(6)]
+        .filter((i) => i !== null)
+        .map((i) => task.text(i));
   }
 }
 

@@ -200,6 +200,16 @@ function decision(task, node) {
   return node.parent < 0 ? "the start of the task" : "considered, not chosen";
 }
 
+/** What the environment said beside an observation, one field after the other. */
+function infoLine(info) {
+  const fields = Object.entries(JSON.parse(info)).map(([name, value]) => [
+    el("b", {}, `${name}: `),
+    typeof value === "string" ? value : JSON.stringify(value),
+    " ",
+  ]);
+  return el("p", { class: "about info" }, ...fields.flat());
+}
+
 function turns(task, steps) {
   return steps.map((raw) => {
     const step = stepOf(task, raw);
@@ -216,7 +226,8 @@ function turns(task, steps) {
           .join(", "),
       ),
       message("environment", step.observation),
-    ];
+      step.info ? infoLine(step.info) : [],
+    ].flat();
   });
 }
 
