@@ -82,7 +82,7 @@ def test_forks_by_copy_and_by_replay_are_the_same(games, tmp_path):
             listed = messages[-1].content.rpartition("Possible commands: ")[2]
             return f"Action: {rng.choice(listed.split(', '))}"
 
-        with fresh_journal(tmp_path / fork) as journal:
+        with fresh_journal(tmp_path, f"{fork}.jsonl") as journal:
             limits = Limits(3, step_timeout=300)
             context = make_context(benchmark, ScriptedPolicy(script), journal, limits=limits)
             assert explore(FixedSizeExploration(2, 2), context) == []
