@@ -300,3 +300,10 @@ def test_every_key_of_any_recipe_has_its_line(tree):
     for key in tree:
         assert (key,) in found
         assert 1 <= found[key,] <= max(1, len(lines))
+
+
+@pytest.mark.parametrize("key", ["messages", "add_generation_prompt", "tools", "a b"])
+def test_what_rro_gives_to_a_chat_template_itself_is_no_variable(recipe, key):
+    recipe.write_text(f'[environment]\nname = "webshop"\n[model.chat_template_kwargs]\n"{key}" = 1')
+    with pytest.raises(UsageError, match=rf"chat_template_kwargs.*{key} is no variable"):
+        load_config(recipe)

@@ -113,6 +113,16 @@ def test_time_and_money_and_earlier_processes():
         pass
 
 
+def test_thoughts_have_a_limit_of_their_own():
+    budget = Budget(BudgetConfig(thought_tokens=100))
+    for thought in (40, 40):
+        with budget.reserve("rollout"):
+            budget.spend("rollout", Usage(generated_tokens=900, thought_tokens=thought))
+    assert budget.share() == 0.8
+    with pytest.raises(BudgetSpent, match="thought_tokens"), budget.reserve("rollout"):
+        pass
+
+
 def test_the_command_line_reads_limits():
     assert parse_budget([]) is None
     assert parse_budget(["policy_calls=5_000", "cost=2.5"]) == BudgetConfig(

@@ -18,6 +18,7 @@ from rro.models.loading import (
     build_tiny,
     inference_dtype,
     load_model,
+    load_tokenizer,
     resolve_device,
     smollm2_folder,
 )
@@ -128,6 +129,20 @@ def test_a_chat_template_file_replaces_the_tokenizers_own(folder: Path, tmp_path
         load_model(
             ModelConfig(device="cpu", chat_template=tmp_path / "missing.jinja"), folder, train=False
         )
+
+
+def test_a_checkpoint_keeps_what_the_recipe_says_of_the_template(
+    folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "chat.jinja"
+    file.write_text("{% if brief %}{{- 'Be brief.' }}{% endif %}" + TINY_TEMPLATE)
+    said = ModelConfig(
+        device="cpu", chat_template=file, chat_template_kwargs={"brief": True}, thoughts="drop"
+    )
+    load_tokenizer(said, folder).save_pretrained(tmp_path / "saved")
+    form = ChatFormat(load_tokenizer(CPU, tmp_path / "saved"))
+    prompt = form.encode([Message("user", "q")], True).ids
+    assert (form.keeps, form.decode(prompt)) == (False, "Be brief.q")
 
 
 def test_a_model_without_chat_template_is_refused(folder: Path, tmp_path: Path) -> None:

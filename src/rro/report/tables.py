@@ -131,7 +131,10 @@ def _stages(run: Run) -> Table:
 
 
 def _exploration_cost(runs: Sequence[Run]) -> Table:
-    costs = ("policy_calls", "generated_tokens", "prompt_tokens", "cost")
+    stages = [stage for run in runs for stage in run["stages"].values()]
+    thinks = any((stage.get("usage") or {}).get("thought_tokens") for stage in stages)
+    thoughts = ("thought_tokens",) if thinks else ()
+    costs = ("policy_calls", "generated_tokens", *thoughts, "prompt_tokens", "cost")
     names = ("pairs", "candidates_per_step", *costs, "threshold_bias")
     columns = (*_keys("run", "stage"), *_numbers(*names))
     rows: list[list[Cell]] = []
@@ -139,7 +142,7 @@ def _exploration_cost(runs: Sequence[Run]) -> Table:
         for name, stage in run["stages"].items():
             if usage := stage.get("usage"):
                 figures = [stage["pairs"], stage["candidates_per_step"] or None]
-                spent = [usage[cost] or None for cost in costs]
+                spent = [usage.get(cost) or None for cost in costs]
                 rows.append([run["name"], name, *figures, *spent, stage.get("threshold_bias")])
     return Table("cost", "what exploration took", columns, rows)
 
