@@ -42,7 +42,7 @@ LAYERS = (
     ("exploration",),
     ("learning",),
     ("evaluation",),
-    ("report",),
+    ("report", "serving"),
     ("pipeline", "scripting"),
     ("cli",),
     ("__main__",),

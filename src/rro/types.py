@@ -301,13 +301,18 @@ class Trajectory:
 class ProcessReward:
     """r(h_t, a_t): the mean outcome of Monte-Carlo rollouts, or the outcome itself where the action
     ended the episode (`exact`). `policy` names the model whose rollouts they are. Failed
-    rollouts are not among `outcomes`."""
+    rollouts are not among `outcomes`.
+
+    `predicted` is what a process reward model expected, where it counts beside the rollouts: as
+    much as `weight` outcomes."""
 
     __pydantic_config__: ClassVar = FINITE
 
     outcomes: tuple[float, ...]
     policy: str
     exact: bool = False
+    predicted: float | None = field(default=None, metadata=SPARSE)
+    weight: Annotated[float, Ge(0)] = field(default=0.0, metadata=SPARSE)
 
     def __post_init__(self) -> None:
         if not self.outcomes:
@@ -319,7 +324,10 @@ class ProcessReward:
     def mean(self) -> float:
         """To 12 decimals: fmean([r] * 5) misses r by a unit in the last place for one r in eight,
         and such a difference is neither a rise nor a preference."""
-        return round(fmean(self.outcomes), 12)
+        if self.predicted is None:
+            return round(fmean(self.outcomes), 12)
+        total = self.weight * self.predicted + sum(self.outcomes)
+        return round(total / (self.weight + self.n), 12)
 
     @property
     def n(self) -> int:
@@ -337,7 +345,8 @@ class PreferencePair:
     episode ("trajectory"). `credibility` is the probability that chosen is worth more than
     rejected, and `gap` the expected difference of their values, if the credit computes them: the
     difference of the two process rewards is larger than that on average, as pairs are kept because
-    of it."""
+    of it. `committed`: whether the chosen action lies on the tree's chosen trajectory, if it is one
+    action."""
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
@@ -351,6 +360,7 @@ class PreferencePair:
     iteration: int = 0
     credibility: float | None = None
     gap: float | None = None
+    committed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +369,9 @@ class StepLabel:
 
     `prompt` is the history h_t, `step` the number of the action in its episode, from 1. `reward` is
     r(h_t, a_t), `before` r(h_{t-1}, a_{t-1}), None where it is unknown. `label`: whether the action
-    is a good one, by what the credit says."""
+    is a good one, by what the credit says. `node`: the tree's node that the action led to, or where
+    the rollout began whose step it is (`in_rollout`); `committed`: whether the action lies on the
+    chosen trajectory. `interval`: where the value lies with 95 % confidence."""
 
     prompt: tuple[Message, ...]
     action: Message
@@ -370,6 +382,10 @@ class StepLabel:
     label: bool
     strategy: str = ""
     iteration: int = 0
+    node: str = ""
+    in_rollout: bool = False
+    committed: bool = False
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

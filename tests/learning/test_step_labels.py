@@ -5,7 +5,7 @@ from credit_toys import OPENING, THREE, act, rollout, tree_of
 
 from rro.exploration.tree import Node, Tree
 from rro.learning.credit.base import CreditContext
-from rro.learning.credit.step_labels import StepLabels
+from rro.learning.credit.step_labels import StepLabels, interval
 from rro.learning.exports import label_row
 from rro.types import Message, ProcessReward, Step, StopReason, Task
 
@@ -112,10 +112,30 @@ def test_a_row_is_trls_stepwise_supervision_with_one_completion():
         "reward": 1.0,
         "outcomes": [1.0],
         "n": 1,
+        "low": 1.0,
+        "high": 1.0,
         "exact": True,
         "before": 0.5,
         "source": "policy",
         "pricing_policy": "p",
         "strategy": "s",
         "iteration": 2,
+        "node": "0",
+        "in_rollout": True,
+        "committed": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "low", "high"),
+    [((1.0,), 0.2065, 1.0), ((0.0, 0.0, 0.0), 0.0, 0.5615), ((1.0, 0.0), 0.0945, 0.9055)],
+)
+def test_an_interval_is_wilsons_and_never_a_point(outcomes, low, high):
+    found = interval(ProcessReward(outcomes, "p"), (0.0, 1.0))
+    assert found == pytest.approx((low, high), abs=1e-4)
+    wide = interval(ProcessReward(tuple(2 * value - 1 for value in outcomes), "p"), (-1.0, 1.0))
+    assert wide == pytest.approx((2 * low - 1, 2 * high - 1), abs=2e-4)
+
+
+def test_an_exact_reward_is_a_point():
+    assert interval(ProcessReward((0.4,), "p", exact=True), (0.0, 1.0)) == (0.4, 0.4)

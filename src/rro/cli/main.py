@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from rro import __version__
-from rro.cli import data, recipes, reports, runs, sweeps, upkeep
+from rro.cli import data, recipes, reports, runs, serving, sweeps, upkeep
 from rro.errors import PluginError, RroError, describe, place_of, printable
 
 # Commands that benchmarks add to.
@@ -77,6 +77,7 @@ def _parser(guests: bool) -> argparse.ArgumentParser:
     reports.add_commands(commands)
     upkeep.add_commands(commands)
     data.add_commands(commands, guests)
+    serving.add_commands(commands)
     return parser
 
 

@@ -40,6 +40,7 @@ _STAGES = {
         "rro evaluate runs/one",
     ),
 }
+_EXPORTS = ("labels", "pairs", "trajectories", "traces", "hub")
 RECIPE = "a file, or the name of one of rro's recipes (rro recipes)"
 _NEW_RUN = "run folder of a new run (default: runs/NAME-TIME)"
 
@@ -68,18 +69,33 @@ def _add_export(commands: Parsers) -> None:
         commands,
         "export",
         _export,
-        "write what a credit gives on a run's trees: pairs, step labels, episodes",
-        "rro export runs/one step_labels label=success --out labels.jsonl",
+        "write what a credit gives on a run's trees, or all that was explored, for other programs",
+        "rro export runs/one --as labels",
     )
     export.add_argument("run", metavar="RUN", type=Path, help="a run folder that has explored")
     export.add_argument("credit", nargs="?", help="a credit by name (default: the run's own)")
     export.add_argument(
         "options", nargs="*", default=[], metavar="option=value", help="of that credit"
     )
+    export.add_argument(
+        "--as",
+        dest="kind",
+        choices=_EXPORTS,
+        help="all that was explored, as: step labels, preference pairs, trajectories with tokens, "
+        "conversations for trace viewers, or a data set and a model of the Hub with their cards",
+    )
     export.add_argument("--iteration", type=int, help="which round (default: all)")
     export.add_argument(
-        "--out", type=Path, metavar="FILE", help="JSON lines (default: RUN/CREDIT.jsonl)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="JSON lines (default: RUN/CREDIT.jsonl, or RUN/exports/KIND.jsonl), of hub a folder",
     )
+    export.add_argument(
+        "--push", metavar="OWNER/NAME", help="of hub: send it there; without, nothing is sent"
+    )
+    export.add_argument("--public", action="store_true", help="of hub: not private")
+    export.add_argument("--license", default="", help="of hub: the licence that you give it")
     _add_trust(export)
 
 
@@ -289,15 +305,41 @@ def _export(options: argparse.Namespace) -> None:
     folder = _open_folder(options.run, options.trust_run_folder)
 
     from rro.config import load_config
-    from rro.pipeline.export import export_rows
+    from rro.pipeline.export import export_as, export_rows
     from rro.pipeline.run import open_run
 
+    hub = options.kind == "hub"
+    if not hub and (options.push or options.public or options.license):
+        raise UsageError("--push, --public and --license are for --as hub")
     if options.credit is not None:
         words = [f"credit.options.{option}" for option in options.options]
         credit = load_config(NO_RECIPE, [f"credit.name={options.credit}", *words]).credit
         folder = replace(folder, config=folder.config.model_copy(update={"credit": credit}))
     with open_run(folder) as run:
-        print(export_rows(run, options.iteration, options.out))
+        if hub:
+            _export_hub(run, options)
+        elif options.kind is None:
+            print(export_rows(run, options.iteration, options.out))
+        else:
+            named, out = options.credit is not None, options.out
+            print(export_as(run, options.kind, options.iteration, out, own_credit=named))
+
+
+def _export_hub(run: Run, options: argparse.Namespace) -> None:
+    from rro.pipeline.publishing import export_hub, push
+
+    if options.credit is not None:
+        raise UsageError("--as hub takes no credit: it has rows of every kind")
+    folder = export_hub(run, options.iteration, options.out, options.license)
+    for file in sorted(folder.glob("*/**/*.*")):
+        if file.parent.name != "sessions":
+            print(printable(f"{file.stat().st_size:12,} {file.relative_to(folder)}"))
+    print(printable(str(folder)))
+    if options.push is None:
+        print("nothing was sent; --push OWNER/NAME sends it to the Hub")
+        return
+    for address in push(run, folder, options.push, public=options.public):
+        print(printable(address))
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -281,9 +281,13 @@ class ExploreConfig(PluginSection):
     5."""
     proposal_temperature: float | None = Field(None, ge=0)
     """Temperature of candidates. Default: `policy.temperature`, or what the strategy prescribes."""
-    pricing: Literal["policy", "sft"] = "policy"
-    """Which model rolls out: the policy that explores, or the SFT policy (IPR), which is the base
-    model in a run without SFT."""
+    pricing: Literal["policy", "sft", "prm", "mixed"] = "policy"
+    """How actions are estimated: by rollouts of the policy that explores, or of the SFT policy
+    (IPR), which is the base model in a run without SFT; by a process reward model alone; or by both
+    mixed, where the model counts as much as so many outcomes as have its error."""
+    reward_model: Path | None = None
+    """The folder of the process reward model (`rro train-prm`), for `pricing = "prm"` and
+    `"mixed"`."""
     concurrency: int = Field(32, ge=1)
     """Tasks in flight. Results do not depend on it."""
     retries: int = Field(2, ge=0)

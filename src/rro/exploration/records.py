@@ -42,6 +42,12 @@ class CandidateRecord:
         node.cost += self.usage
 
 
+def put_prediction(node: Node, record: Record) -> None:
+    """Enter what a process reward model said of a node's action."""
+    node.predicted = float(record["value"])
+    node.cost += usage_of(record)
+
+
 def work_record(finished: CandidateRecord | Trajectory) -> dict[str, Any]:
     """The record of a candidate, a rollout or an episode. A rollout's opening is its node's
     history, so it is left out."""
@@ -90,6 +96,8 @@ def _node_record(node: Node) -> dict[str, Any]:
     }
     if node.episodes and node.parent is not None:  # the root's stand in the tree's record
         record["episodes"] = sorted(node.episodes)
+    if node.predicted is not None:
+        record["predicted"] = node.predicted
     if node.origin is not None:
         record["origin"] = _place(node.origin)
         record["inherited"] = [_place(suffix) for suffix in node.inherited]
@@ -122,10 +130,12 @@ def failed_rows(tree: Tree) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class TaskRecords:
-    """A journal's records of one task: candidates by node, rollouts and the policy's own episodes
-    by node and number, and the finished tree's own record (None while it is being explored)."""
+    """A journal's records of one task: candidates and predictions by node, rollouts and the
+    policy's own episodes by node and number, and the finished tree's own record (None while it is
+    being explored)."""
 
     candidates: dict[str, Record] = field(default_factory=dict)
+    predictions: dict[str, Record] = field(default_factory=dict)
     rollouts: dict[tuple[str, int], Record] = field(default_factory=dict)
     episodes: dict[tuple[str, int], Record] = field(default_factory=dict)
     end: Record | None = None
@@ -135,6 +145,8 @@ class TaskRecords:
         node_id, _, number = name.partition("/")
         if kind == "candidate":
             self.candidates[node_id] = record
+        elif kind == "prediction":
+            self.predictions[node_id] = record
         elif kind == "rollout":
             self.rollouts[node_id, int(number)] = record
         elif kind == "episode":
@@ -172,6 +184,8 @@ def _listed(end: Record) -> Iterator[tuple[str, str]]:
     for node_id, node in end["nodes"].items():
         if node["source"] is not None and not node["recycled"]:
             yield "candidate", node_id
+        if "predicted" in node:
+            yield "prediction", node_id
         numbers = {"rollout": node["rollouts"], "episode": _episodes(end, node_id)}
         for kind in numbers:
             for number in numbers[kind]:
@@ -241,6 +255,8 @@ class _FinishedTree:
         else:
             node = Node(node_id, parent)
             read_candidate(self._records.candidates[node_id]).put_on(node)
+        if "predicted" in record:
+            put_prediction(node, self._records.predictions[node_id])
         parent.children.append(node)
         self._nodes[node_id] = node
         return node

@@ -28,6 +28,7 @@ from rro.episodes.loop import (
 from rro.errors import DataError, RroError, describe, kind_of
 from rro.exploration.budget import Budget, BudgetSpent
 from rro.exploration.forks import Forks, Watched, state_name
+from rro.exploration.predictions import Predictor, predicted
 from rro.exploration.records import CandidateRecord, read_candidate, read_rollout, work_record
 from rro.exploration.tree import Node, RolloutSuffix, Tree, do_the_same
 from rro.policies.base import Policy
@@ -66,7 +67,8 @@ class ExplorationContext:
     """What the samplers of one exploration share. `policy` draws candidates with `proposal_params`;
     `rollout_policy` (the policy itself, unless a frozen model makes the estimates) rolls out with
     `params`. Each new piece of work is reserved in `budget`, and its cost entered there. The
-    journal's keys and the seeds begin with `namespace`, or with the iteration if it is empty."""
+    journal's keys and the seeds begin with `namespace`, or with the iteration if it is empty.
+    `predictor` estimates actions; the start, before any action, is always rolled out."""
 
     benchmark: Benchmark
     policy: Policy
@@ -79,6 +81,7 @@ class ExplorationContext:
     iteration: int = 0
     namespace: str = ""
     budget: Budget = field(default_factory=Budget)
+    predictor: Predictor | None = None
 
     def key(self, task: Task, *parts: object) -> str:
         """The journal's key of a task, or of a part of its exploration."""
@@ -181,17 +184,30 @@ class Sampler:
 
     async def estimate(self, node: Node, n: int) -> ProcessReward | None:
         """r(h_t, a_t) from `n` rollouts, or from those of an earlier sibling that does the same;
-        the outcome itself where the action ended the episode. None: all failed."""
+        the outcome itself where the action ended the episode. None: all failed. With a predictor
+        from that alone, or from both."""
         rewards: list[float] = []
+        predictor = self.context.predictor if node.parent is not None else None
         if node.stop is None:
             first = self._first_alike(node)
+            if predictor is not None and not predictor.beside:
+                node.estimate = ProcessReward((await self._predicted(first),), predictor.name)
+                return node.estimate
             await gather_all(
                 self.roll_out(first, number) for number in range(n) if number not in first.rollouts
             )
             outcomes = (first.rollouts[number].reward for number in range(n))
             rewards = [reward for reward in outcomes if reward is not None]
         node.estimate = node.estimated(rewards, self.context.rollout_policy.name)
+        if predictor is not None and node.estimate is not None and not node.estimate.exact:
+            said = await self._predicted(self._first_alike(node))
+            node.estimate = replace(node.estimate, predicted=said, weight=predictor.weight)
         return node.estimate
+
+    async def _predicted(self, node: Node) -> float:
+        context, key = self.context, self.context.key(self.task, node.id)
+        assert context.predictor is not None
+        return await predicted(context.predictor, node, context.journal, key, context.budget)
 
     def _first_alike(self, node: Node) -> Node:
         """The first drawn sibling that does the same, or the node itself."""

@@ -76,8 +76,9 @@ class Node:
 
     A recycled node (`origin` is set) is one step of a rollout: it cost nothing,
     and its part of the id is "~" and a digest of its action, as its number would depend on other
-    rollouts. `cost` is that of the node's own action, and of candidates below it that found the
-    context full."""
+    rollouts. `predicted` is what a process reward model said of its action. `cost` is that of the
+    node's own action, of its prediction, and of candidates below it that found the context
+    full."""
 
     id: str
     parent: Node | None
@@ -97,6 +98,7 @@ class Node:
     children: list[Node] = field(default_factory=list)
     committed: bool = False
     rose: bool = False
+    predicted: float | None = None
     cost: Usage = field(default_factory=Usage)
     snapshot: Any = None
 

@@ -22,12 +22,15 @@ class Form:
     row: Callable[[Any], dict[str, Any]]
     features: Callable[[bool], Any]
 
+    def write(self, rows: Iterable[Any], lines: Path) -> int:
+        """Write rows to `lines` (.jsonl) and the same name in .parquet; returns how many."""
+        return write_rows((self.row(row) for row in rows), lines, self.features)
+
 
 def export(kind: str, rows: Iterable[Any], lines: Path) -> int:
     """Write rows of a kind, one of FORMS, to `lines` (.jsonl) and the same name in .parquet;
     returns how many."""
-    form = FORMS[kind]
-    return write_rows((form.row(row) for row in rows), lines, form.features)
+    return FORMS[kind].write(rows, lines)
 
 
 def label_row(label: StepLabel) -> dict[str, Any]:
@@ -42,12 +45,17 @@ def label_row(label: StepLabel) -> dict[str, Any]:
         "reward": reward.mean,
         "outcomes": list(reward.outcomes),
         "n": reward.n,
+        "low": None if label.interval is None else label.interval[0],
+        "high": None if label.interval is None else label.interval[1],
         "exact": reward.exact,
         "before": None if before is None else before.mean,
         "source": label.action.source.value,
         "pricing_policy": reward.policy,
         "strategy": label.strategy,
         "iteration": label.iteration,
+        "node": label.node,
+        "in_rollout": label.in_rollout,
+        "committed": label.committed,
     }
     return with_tools(row, label.prompt)
 
@@ -90,11 +98,14 @@ def _label_features(tools: bool) -> Any:
         "reward": number,
         "outcomes": several(number),
         "n": count,
+        "low": number,
+        "high": number,
         "exact": value("bool"),
         "before": number,
     }
-    names = ("source", "pricing_policy", "strategy")
-    columns |= {**dict.fromkeys(names, text), "iteration": count, **tools_type(tools)}
+    columns |= dict.fromkeys(("source", "pricing_policy", "strategy", "node"), text)
+    columns |= dict.fromkeys(("in_rollout", "committed"), value("bool"))
+    columns |= {"iteration": count, **tools_type(tools)}
     return features(columns)
 
 

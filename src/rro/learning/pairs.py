@@ -21,18 +21,15 @@ from rro.learning.row_files import messages_type, tools_type, with_tools, write_
 from rro.types import Message, PairKind, PreferencePair, ProcessReward, Source
 
 _SIDES = ("prompt", "chosen", "rejected")
-_COLUMNS = ("task", "step", "kind", "strategy", "iteration", "credibility", "gap")
+_COLUMNS = ("task", "step", "kind", "strategy", "iteration", "credibility", "gap", "committed")
+_REWARD = ("reward", "outcomes", "n", "exact", "pricing_policy", "predicted", "weight")
 _KNOWN = frozenset(
     (
         *_SIDES,
         *_COLUMNS,
         "tools",
         *(f"{side}_{column}" for side in _SIDES for column in ("sources", "token_ids")),
-        *(
-            f"{side}_{column}"
-            for side in _SIDES[1:]
-            for column in ("reward", "outcomes", "n", "exact", "pricing_policy")
-        ),
+        *(f"{side}_{column}" for side in _SIDES[1:] for column in _REWARD),
     )
 )
 
@@ -51,6 +48,8 @@ def to_row(pair: PreferencePair) -> dict[str, Any]:
         row[f"{side}_n"] = reward.n
         row[f"{side}_exact"] = reward.exact
         row[f"{side}_pricing_policy"] = reward.policy
+        row[f"{side}_predicted"] = reward.predicted
+        row[f"{side}_weight"] = reward.weight
     for side in _SIDES:
         turns: tuple[Message, ...] = getattr(pair, side)
         row[f"{side}_sources"] = [message.source.value for message in turns]
@@ -71,6 +70,7 @@ class _Columns:
     iteration: Annotated[int, Ge(0)] = 0
     credibility: Annotated[float, Ge(0), Le(1)] | None = None
     gap: float | None = None
+    committed: bool | None = None
 
 
 def from_row(row: Any, place: str = "pair") -> PreferencePair:
@@ -116,14 +116,14 @@ def _reward(row: Mapping[str, Any], side: str, default: float, place: str) -> Pr
     mean = row.get(f"{side}_reward")
     outcomes = row.get(f"{side}_outcomes") or [default if mean is None else mean]
     policy, exact = row.get(f"{side}_pricing_policy"), row.get(f"{side}_exact")
-    reward = from_plain(
-        ProcessReward, {"outcomes": outcomes, "policy": policy or "", "exact": exact or False}
-    )
+    given = {"outcomes": outcomes, "policy": policy or "", "exact": exact or False}
+    given |= {"predicted": row.get(f"{side}_predicted"), "weight": row.get(f"{side}_weight") or 0.0}
+    reward = from_plain(ProcessReward, given)
     for name, value in (("reward", reward.mean), ("n", reward.n)):
-        given = row.get(f"{side}_{name}")
-        if given is not None and given != value:
+        said = row.get(f"{side}_{name}")
+        if said is not None and said != value:
             raise DataError(
-                f"{place}: {side}_{name} is {given!r}, but {side}_outcomes say {value}: correct one"
+                f"{place}: {side}_{name} is {said!r}, but {side}_outcomes say {value}: correct one"
             )
     return reward
 
@@ -160,7 +160,7 @@ def features(tools: bool) -> Any:
     from datasets import Features, List, Value
 
     text, number, count = Value("string"), Value("float64"), Value("int64")
-    kinds = (text, count, text, text, count, number, number)
+    kinds = (text, count, text, text, count, number, number, Value("bool"))
     columns: dict[str, Any] = dict(zip(_COLUMNS, kinds, strict=True))
     for side in _SIDES:
         columns[side] = messages_type(tools)
@@ -169,6 +169,7 @@ def features(tools: bool) -> Any:
     for side in _SIDES[1:]:
         columns |= {f"{side}_reward": number, f"{side}_outcomes": List(number), f"{side}_n": count}
         columns |= {f"{side}_exact": Value("bool"), f"{side}_pricing_policy": text}
+        columns |= {f"{side}_predicted": number, f"{side}_weight": number}
     return Features({**columns, **tools_type(tools)})
 
 

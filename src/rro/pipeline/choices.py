@@ -75,6 +75,12 @@ class Chosen:
             success_reward=benchmark.success_reward,
             one_policy=section.pricing == "policy" and section.proposal_temperature is None,
         )
+        modelled = section.pricing in ("prm", "mixed")
+        if modelled and not getattr(self.strategy.factory, "estimates", True):
+            raise UsageError(
+                f'explore.pricing = "{section.pricing}" is for strategies that estimate single '
+                f"actions, such as rro and fixed, and {section.strategy} has none estimated"
+            )
         options = parse_options(section, self.strategy, "explore")
         strategy: Strategy = self.strategy.make(options, context)
         return strategy

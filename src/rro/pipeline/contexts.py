@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rro.codec import total_usage
+from rro.exploration.predictions import Predictor
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.base import Strategy
 from rro.learning.base import TrainingContext
@@ -15,13 +16,18 @@ from rro.types import Usage
 
 def spent(run: Run, iteration: int) -> Usage:
     """What earlier processes of this run spent on an exploration."""
-    kinds = ("candidate", "rollout", "episode")
+    kinds = ("candidate", "rollout", "episode", "prediction")
     records = (record for kind in kinds for record in run.journal.records(kind, f"{iteration}/"))
     return total_usage(records)
 
 
 def exploration_context(
-    run: Run, explorer: Policy, pricer: Policy, iteration: int, strategy: Strategy
+    run: Run,
+    explorer: Policy,
+    pricer: Policy,
+    iteration: int,
+    strategy: Strategy,
+    predictor: Predictor | None = None,
 ) -> ExplorationContext:
     """What samplers share: candidates at the recipe's temperature for them, or the strategy's."""
     temperature = run.config.explore.proposal_temperature
@@ -38,6 +44,7 @@ def exploration_context(
         run.limits,
         run.config.seed,
         iteration,
+        predictor=predictor,
     )
 
 

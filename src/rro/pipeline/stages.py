@@ -37,6 +37,7 @@ from rro.pipeline.contexts import exploration_context, spent, training_context
 from rro.pipeline.evaluation import evaluate_run
 from rro.pipeline.explored import explored_trees, finished, fitted_credit, tasks_of
 from rro.pipeline.extension import begin_extension, last_extension
+from rro.pipeline.reward_model import open_predictor
 from rro.pipeline.rounds import (
     CLOSING,
     closing_label,
@@ -200,7 +201,9 @@ def _grow_trees(
     ):
         progress.before = spent(run, iteration)
         budget = Budget(limits, progress.before, progress.spend)
-        context = exploration_context(run, policies.explorer, policies.pricer, iteration, strategy)
+        acting_policies = policies.explorer, policies.pricer
+        predictor = open_predictor(config)
+        context = exploration_context(run, *acting_policies, iteration, strategy, predictor)
         figures = RunningFigures(track)
 
         def observe(tree: Tree) -> str:

@@ -38,6 +38,7 @@ class AdaptiveExploration(Strategy):
     context: StrategyContext = StrategyContext()
 
     name = "adaptive"
+    estimates = False
     plays_episodes = False
     credit = "credible_pairs"
     endings = 0.3

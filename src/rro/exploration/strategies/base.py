@@ -56,12 +56,13 @@ class Strategy(ABC):
 
     The class attributes are what a recipe need not say: what the strategy `needs` ("experts"),
     which credit and learner suit its trees, the temperature of its candidates (None: the policy's),
-    DPO's `endings`, and whether it plays whole episodes (`Sampler.play`), which some credits
-    need."""
+    DPO's `endings`, whether it plays whole episodes (`Sampler.play`), which some credits need, and
+    whether it has actions estimated (`Sampler.estimate`), which a process reward model can do."""
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     plays_episodes: ClassVar[bool] = True
+    estimates: ClassVar[bool] = True
     credit: ClassVar[str] = "pairs"
     learner: ClassVar[str] = "dpo"
     proposal_temperature: ClassVar[float | None] = None

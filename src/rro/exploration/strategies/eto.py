@@ -14,6 +14,7 @@ class TrajectoryExploration(Strategy):
     credit are a simplified version; the method `eto` sets what the authors' program does."""
 
     name = "eto"
+    estimates = False
     needs = frozenset({"experts"})
     credit = "outcome_pairs"
 

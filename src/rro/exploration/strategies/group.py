@@ -59,6 +59,7 @@ class Group(Strategy):
     context: StrategyContext = StrategyContext()
 
     name = "group"
+    estimates = False
     plays_episodes = False
     credit = "anchor_advantages"
     learner = "policy_gradient"

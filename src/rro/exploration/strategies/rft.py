@@ -17,6 +17,7 @@ class RejectionSampling(Strategy):
     """Episodes per task."""
 
     name = "rft"
+    estimates = False
     credit = "demonstrations"
     learner = "sft"
 

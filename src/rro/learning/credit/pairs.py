@@ -83,6 +83,7 @@ def step_pair(
         strategy=context.strategy,
         kind=kind,
         iteration=context.iteration,
+        committed=chosen.committed,
     )
 
 

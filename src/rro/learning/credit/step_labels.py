@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rro.exploration.tree import Tree, gap
+from rro.exploration.tree import Node, Tree, gap
 from rro.exploration.visits import PlayedRollout, played_rollouts
 from rro.learning.credit.advantages import by_state
 from rro.learning.credit.base import Credit, CreditContext
@@ -64,7 +66,27 @@ class StepLabels(Credit):
             label=label,
             strategy=self.context.strategy,
             iteration=self.context.iteration,
+            node=step.node.id,
+            in_rollout=step.in_rollout,
+            committed=step.node.committed and not step.in_rollout,
+            interval=interval(step.reward, self.context.reward_range),
         )
+
+
+def interval(reward: ProcessReward, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Wilson's 95 % score interval for a mean of outcomes within `bounds` (JASA 22, 1927); a point
+    where the reward is exact.
+
+    Right for outcomes at the two bounds, too wide for those between, whose variance is smaller. It
+    is never a point, however alike the outcomes are, and holds for a single one too."""
+    if reward.exact:
+        return reward.mean, reward.mean
+    lowest, width = bounds[0], bounds[1] - bounds[0]
+    share, n, z = (reward.mean - lowest) / width, reward.n, NormalDist().inv_cdf(0.975)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(max(0.0, share * (1 - share)) / n + (z / (2 * n)) ** 2)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return lowest + low * width, lowest + high * width
 
 
 @dataclass(frozen=True)
@@ -77,14 +99,17 @@ class _Step:
     number: int
     reward: ProcessReward
     before: ProcessReward | None
+    node: Node
     before_is_same: bool = False
+    in_rollout: bool = False
 
 
 def _of_candidates(tree: Tree) -> Iterator[_Step]:
     for node in tree.root.walk():
         if node.parent is not None and node.estimate is not None:
             before = node.parent.estimate
-            yield _Step(node.parent.history(), node.action, node.depth, node.estimate, before)
+            history = node.parent.history()
+            yield _Step(history, node.action, node.depth, node.estimate, before, node)
 
 
 def _of_rollouts(tree: Tree) -> Iterator[_Step]:
@@ -104,7 +129,9 @@ def _of_rollouts(tree: Tree) -> Iterator[_Step]:
                 each.node.depth + at + 1,
                 _reward(outcomes, each, exact=at + 1 == len(each.steps)),
                 _reward(before, each),
+                each.node,
                 before.keys() == outcomes.keys(),
+                in_rollout=True,
             )
             history += [step.action, *step.replies()]
 

@@ -1,0 +1,135 @@
+"""The commands that put what a run trained to other uses: serve-policy and train-prm."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rro.cli.commands import Parsers, add_command, begin
+from rro.errors import UsageError, printable
+
+
+def add_commands(commands: Parsers) -> None:
+    """Add serve-policy and train-prm to the command line."""
+    _add_train(commands)
+    serve = add_command(
+        commands,
+        "serve-policy",
+        _serve,
+        "answer agents from a run's policy, as an OpenAI-compatible endpoint, and record it",
+        "rro serve-policy runs/one --record calls.jsonl",
+    )
+    serve.add_argument("run", metavar="RUN", type=Path, help="a run folder")
+    serve.add_argument("--policy", metavar="LABEL", help="sft, rro-1, ... (default: the last)")
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
+    serve.add_argument("--port", type=int, default=8001, help="default: 8001; 0: any free one")
+    serve.add_argument(
+        "--record", type=Path, metavar="FILE", help="append each call there, as a line of JSON"
+    )
+    serve.add_argument(
+        "--obey",
+        action="store_true",
+        help="draw at the temperature and top_p that a client asks for, not at the run's",
+    )
+    serve.add_argument("--in-flight", type=int, default=256, help="calls at once (default: 256)")
+    serve.add_argument(
+        "--seconds", type=float, default=300.0, help="the longest call (default: 300)"
+    )
+    serve.add_argument(
+        "--trust-run-folder",
+        action="store_true",
+        help="run the code that a run folder of somebody else names",
+    )
+
+
+def _add_train(commands: Parsers) -> None:
+    train = add_command(
+        commands,
+        "train-prm",
+        _train,
+        "train a process reward model on what a run explored, and say what it is worth",
+        "rro train-prm runs/one",
+    )
+    train.add_argument("run", metavar="RUN", type=Path, help="a run folder that has explored")
+    train.add_argument("--iteration", type=int, default=1, help="which round (default: 1)")
+    train.add_argument(
+        "--labels",
+        choices=("mc", "td"),
+        default="mc",
+        help="the trees' process rewards, or lambda-returns of single rollouts (default: mc)",
+    )
+    train.add_argument(
+        "--trust",
+        type=float,
+        default=0.9,
+        metavar="LAMBDA",
+        help="of td: how far outcomes are trusted against the model's own values (default: 0.9)",
+    )
+    train.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="default: RUN/checkpoints/prm-ITERATION"
+    )
+    train.add_argument(
+        "--trust-run-folder",
+        action="store_true",
+        help="run the code that a run folder of somebody else names",
+    )
+
+
+def _train(options: argparse.Namespace) -> None:
+    if not 0 <= options.trust <= 1:
+        raise UsageError("--trust is from 0 to 1")
+    begin("opening", options.run)
+
+    from rro.pipeline.reward_model import train_reward_model
+    from rro.pipeline.run import open_run
+    from rro.runs.folder import RunFolder
+
+    folder = RunFolder.open(options.run, trust=options.trust_run_folder)
+    with open_run(folder) as run:
+        found = train_reward_model(
+            run, options.iteration, options.labels, options.trust, options.out
+        )
+    print("predicted  seen   actions")
+    for predicted, seen, count in found["bins"]:
+        print(f"{predicted:9.3f}  {seen:.3f}  {count:7}")
+    print(
+        f"mean squared error {found['error']:.4f} on tasks that it did not learn from "
+        f"({found['tasks']} tasks, {found['actions']:,} actions; one constant: "
+        f"{found['spread']:.4f}), as of {found['outcomes']:.1f} outcomes"
+    )
+    print(printable(found["checkpoint"]))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    if options.in_flight < 1 or options.seconds <= 0 or not 0 <= options.port < 1 << 16:
+        raise UsageError("--in-flight is at least 1, --seconds above 0, --port from 0 to 65535")
+    begin("opening", options.run)
+
+    import asyncio
+
+    from rro.pipeline.publishing import last_round
+    from rro.pipeline.rounds import taught
+    from rro.pipeline.run import open_run
+    from rro.pipeline.weights import open_policy
+    from rro.runs.folder import RunFolder
+    from rro.serving.server import PolicyServer, ServerLimits, append_to
+
+    folder = RunFolder.open(options.run, trust=options.trust_run_folder)
+    with open_run(folder) as run, append_to(options.record) as write:
+        policy = open_policy(run, options.policy or run.label(taught(run, last_round(run))))
+        limits = ServerLimits(in_flight=options.in_flight, seconds=options.seconds)
+        try:
+            server = PolicyServer(
+                policy,
+                run.params,
+                host=options.host,
+                port=options.port,
+                seed=run.config.seed,
+                obey=options.obey,
+                limits=limits,
+                write=write,
+            )
+            print(f"serving {policy.name} at {server.url()}", flush=True)
+            server.serve()
+        finally:
+            asyncio.run(policy.close())

@@ -1,0 +1,120 @@
+"""A process reward model: a language model with a head that says what an action is worth
+(Transformers' own token classification, one label), read at the action's last token.
+
+Does not know where labels come from (rro.learning.reward_model)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rro.codec import from_plain
+from rro.errors import DataError
+from rro.files import write_file
+from rro.models.chat import ChatFormat
+from rro.models.loading import no_progress_bars, resolve_device
+from rro.types import Message
+
+FILE = "process_rewards.json"
+"""Beside the weights: a `Scale`, and what was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How the head's number becomes a process reward: lowest + width * sigmoid(slope * x + offset),
+    and how far it can be trusted: `error`, the mean squared error on tasks that it did not learn
+    from, and `noise`, the variance of a single outcome after an action."""
+
+    lowest: float
+    width: float
+    slope: float
+    offset: float
+    error: float
+    noise: float
+
+    @property
+    def weight(self) -> float:
+        """How many outcomes the model is worth: as many as have the same error. 0: it says no more
+        than nothing at all."""
+        return self.noise / self.error if self.error > 0 else 0.0
+
+    def value(self, score: float | Tensor) -> Any:
+        """The process reward of a number of the head."""
+        scaled = torch.as_tensor(score) * self.slope + self.offset
+        return self.lowest + self.width * torch.sigmoid(scaled)
+
+
+class ProcessRewardModel:
+    """Scores actions. `chat` encodes conversations as the policy does."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.chat = ChatFormat(tokenizer)
+
+    @classmethod
+    def on(cls, checkpoint: Path, device: str = "auto") -> ProcessRewardModel:
+        """The model of a folder; where it is a policy's, with a new head."""
+        from transformers import AutoModelForTokenClassification, AutoTokenizer
+        from transformers.utils import logging
+
+        shown = logging.get_verbosity()
+        logging.set_verbosity_error()  # that the head is new
+        try:
+            with no_progress_bars():
+                model = AutoModelForTokenClassification.from_pretrained(
+                    checkpoint, num_labels=1, dtype=torch.float32
+                )
+        finally:
+            logging.set_verbosity(shown)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        return cls(model.to(resolve_device(device)), tokenizer)
+
+    @property
+    def head(self) -> Any:
+        """The linear layer."""
+        return self.model.score
+
+    def features(self, messages: Sequence[Message]) -> Tensor:
+        """What the head sees at the last token of each assistant message: shape (messages,
+        width)."""
+        places = [
+            len(self.chat.encode(messages[: number + 1], add_generation_prompt=False).ids) - 1
+            for number, message in enumerate(messages)
+            if message.role == "assistant"
+        ]
+        ids = self.chat.encode(messages, add_generation_prompt=False).ids
+        with torch.inference_mode():
+            inputs = torch.tensor([ids], device=self.model.device)
+            hidden: Tensor = self.model.base_model(input_ids=inputs).last_hidden_state
+            return hidden[0, places].float().cpu()
+
+    def score(self, messages: Sequence[Message]) -> tuple[float, int]:
+        """The head's number for the last message, an assistant's, and how many tokens it read."""
+        ids = self.chat.encode(messages, add_generation_prompt=False).ids
+        with torch.inference_mode():
+            inputs = torch.tensor([ids], device=self.model.device)
+            return float(self.model(input_ids=inputs).logits[0, -1, 0]), len(ids)
+
+    def save(self, folder: Path, scale: Scale, measured: dict[str, Any]) -> None:
+        """Write weights, tokenizer, scale and what was measured."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        record = {"scale": asdict(scale), "measured": measured}
+        write_file(folder / FILE, json.dumps(record, indent=1) + "\n")
+
+
+def read_scale(folder: Path) -> Scale:
+    """The scale of a trained process reward model. Raises DataError where there is none."""
+    try:
+        record = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return from_plain(Scale, record["scale"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{folder}: no process reward model there; train one with rro train-prm"
+        ) from None

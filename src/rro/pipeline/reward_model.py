@@ -1,0 +1,103 @@
+"""A run's process reward model: trained on what the run explored, and opened to estimate actions in
+an exploration."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from rro.config import Config
+from rro.errors import UsageError
+from rro.exploration.predictions import Predictor
+from rro.files import publish
+from rro.pipeline.choices import Choices
+from rro.pipeline.explored import explored_trees
+from rro.pipeline.run import Run
+from rro.pipeline.weights import weights_after
+from rro.types import Message, Usage
+
+log = logging.getLogger(__name__)
+
+Labels = Literal["mc", "td"]
+
+
+def train_reward_model(
+    run: Run,
+    iteration: int = 1,
+    labels: Labels = "mc",
+    trust: float = 0.9,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """Fit a head on the weights that explored in `iteration` to what its trees say, and write the
+    model to `output` (default: `RUN/checkpoints/prm-ITERATION`). `labels`: the trees' Monte-Carlo
+    process rewards, or lambda-returns with lambda = `trust`. Returns what it is worth on tasks that
+    it did not learn from. Raises UsageError where nothing is explored, or the folder is taken."""
+    from rro.learning.reward_model import Learning, features_of, labels_of, train_head
+    from rro.models.process_rewards import ProcessRewardModel
+
+    output = output or run.folder.checkpoint(f"prm-{iteration}")
+    if output.exists():
+        raise UsageError(f"{output} exists already: remove it, or name another folder")
+    start, choices = weights_after(run, iteration - 1), Choices(run)
+    if start is None:
+        raise UsageError(
+            f"{run.folder.path}: no checkpoint explored; a process reward model has "
+            "the weights of one"
+        )
+    trees = explored_trees(run, choices, iteration)
+    found = labels_of(trees, choices.credit_context(iteration))
+    log.info("%d actions and %d rollouts", len(found.actions), len(found.rollouts))
+    model = ProcessRewardModel.on(start, run.config.model.device)
+    learning = Learning(found, features_of(model, found.actions))
+    trained = train_head(learning, labels, trust, run.config.seed)
+    trained.head.put_into(model.head)
+    measured = {
+        "labels": labels,
+        "trust": trust if labels == "td" else None,
+        "penalty": trained.penalty,
+        **asdict(trained.worth),
+        "outcomes": trained.worth.outcomes,
+        "policy": f"{run.config.name}/{run.label(iteration - 1)}",
+    }
+    partial = output.with_name(f"{output.name}.partial")
+    model.save(partial, trained.scale, measured)
+    publish(partial, output)
+    return {"checkpoint": str(output), **measured}
+
+
+class _Predictor:
+    """A process reward model that answers one conversation at a time, in a thread of its own."""
+
+    def __init__(self, folder: Path, device: str, beside: bool) -> None:
+        from rro.models.process_rewards import ProcessRewardModel, read_scale
+
+        self._scale, self.beside = read_scale(folder), beside
+        self._model, self._lock = ProcessRewardModel.on(folder, device), threading.Lock()
+        self.name, self.weight = f"prm {folder.name}", self._scale.weight
+
+    async def value(self, messages: Sequence[Message]) -> tuple[float, Usage]:
+        return await asyncio.to_thread(self._value, messages)
+
+    def _value(self, messages: Sequence[Message]) -> tuple[float, Usage]:
+        with self._lock:
+            score, tokens = self._model.score(messages)
+        return float(self._scale.value(score)), Usage(prompt_tokens=tokens)
+
+
+def open_predictor(config: Config) -> Predictor | None:
+    """The process reward model that a recipe estimates actions with; None where it rolls out.
+    Raises UsageError where it names none, DataError where there is none."""
+    section = config.explore
+    if section.pricing not in ("prm", "mixed"):
+        return None
+    if section.reward_model is None:
+        raise UsageError(
+            f'explore.pricing = "{section.pricing}" needs explore.reward_model, the folder of a '
+            "process reward model: train one with rro train-prm"
+        )
+    return _Predictor(section.reward_model, config.model.device, section.pricing == "mixed")

@@ -1,0 +1,220 @@
+"""What agents asked and what the policy answered, by conversation: token ids and log-probabilities
+of every answer.
+
+A conversation is what a client names, or else what continues one: a call whose messages begin with
+those of an earlier call and its answer. Where an earlier answer comes back, it is the recorded
+message, with the tokens that were sampled, so later prompts and the training see exactly those.
+Knows neither HTTP nor policies."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+
+from rro.codec import from_plain, to_plain
+from rro.errors import RroError, UsageError
+from rro.jsonl import strict_json
+from rro.types import Completion, Message, SamplingParams, Source, WeightedEpisode
+
+Key = bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of an agent: its messages, the answer, its log-probabilities, and how it was drawn
+    by which policy."""
+
+    messages: tuple[Message, ...]
+    answer: Message
+    logprobs: tuple[float, ...] | None
+    params: SamplingParams
+    policy: str
+    finish: str
+
+    def continues(self, earlier: Call) -> bool:
+        """Whether its messages begin with those of `earlier` and its answer."""
+        start = (*earlier.messages, earlier.answer)
+        return self.messages[: len(start)] == start
+
+
+@dataclass(slots=True)
+class Conversation:
+    """The calls under one id, in the order of their answers. An agent may follow several threads in
+    one: a call that continues none begins another."""
+
+    id: str
+    calls: list[Call] = field(default_factory=list)
+
+    def threads(self) -> list[Call]:
+        """The last call of each thread."""
+        return [
+            call
+            for number, call in enumerate(self.calls)
+            if not any(later.continues(call) for later in self.calls[number + 1 :])
+        ]
+
+    def episodes(self, task: str, advantage: float, reward: float) -> list[WeightedEpisode]:
+        """Each thread with `advantage` at every answer of the policy, each answer once: what a
+        policy gradient learns from. None for what the policy did not say."""
+        known = {id(call.answer): call.logprobs for call in self.calls}
+        rows, used = list[WeightedEpisode](), set[int]()
+        for call in self.threads():
+            messages = (*call.messages, call.answer)
+            own = [id(message) in known and id(message) not in used for message in messages]
+            used |= {id(message) for message in messages}
+            rows.append(
+                WeightedEpisode(
+                    task=task,
+                    messages=messages,
+                    advantages=tuple(advantage if mine else None for mine in own),
+                    reward=reward,
+                    success=False,
+                    logprobs=tuple(
+                        known[id(message)] if mine else None
+                        for message, mine in zip(messages, own, strict=True)
+                    ),
+                )
+            )
+        return rows
+
+
+def _keys(messages: Sequence[Message]) -> Iterator[Key]:
+    """After each message, what it and those before it say."""
+    digest = blake2b(digest_size=16)
+    for message in messages:
+        calls = [[call.name, call.arguments] for call in message.tool_calls]
+        said = [message.role, message.content, calls, message.tools]
+        digest.update(json.dumps(said).encode())
+        yield digest.digest()
+
+
+class Conversations:
+    """The conversations of a server. Thread-safe.
+
+    At most `most` are kept in memory; the oldest are forgotten. `most_calls` limits the calls of
+    one. `write` is given each call as a line of JSON."""
+
+    def __init__(
+        self, most: int = 10_000, most_calls: int = 500, write: Callable[[str], None] | None = None
+    ) -> None:
+        self._most, self._most_calls, self._write = most, most_calls, write
+        self._kept: OrderedDict[str, Conversation] = OrderedDict()
+        # Conversation ids that can go on from a key, and the recorded answer with which it ends.
+        self._open: dict[Key, list[str]] = {}
+        self._answers: dict[tuple[str, Key], Message] = {}
+        self._lock, self._unnamed = threading.Lock(), 0
+
+    def begin(self, name: str, messages: Sequence[Message]) -> tuple[str, tuple[Message, ...]]:
+        """The conversation that a call belongs to, by `name`, or where that is empty by its
+        messages; and the messages with the recorded answers in place of those that came back.
+        Raises UsageError where the conversation has too many calls."""
+        keys = list(_keys(messages))
+        with self._lock:
+            if not name:
+                name = self._continued(keys) or self._new_name()
+            conversation = self._kept.get(name)
+            if conversation is None:
+                conversation = self._kept[name] = Conversation(name)
+                self._forget_oldest()
+            self._kept.move_to_end(name)
+            if len(conversation.calls) >= self._most_calls:
+                raise UsageError(f"conversation {name} has {self._most_calls} calls already")
+            found = (self._answers.get((name, key)) for key in keys)
+            return name, tuple(
+                known or message for message, known in zip(messages, found, strict=True)
+            )
+
+    def add(
+        self,
+        name: str,
+        messages: tuple[Message, ...],
+        completion: Completion,
+        params: SamplingParams,
+    ) -> None:
+        """Record an answer; one of a conversation that is forgotten is only written."""
+        call = Call(
+            messages,
+            replace(completion.message, source=Source.POLICY),
+            completion.logprobs,
+            params,
+            completion.policy,
+            completion.finish,
+        )
+        *_, key = _keys((*messages, call.answer))
+        with self._lock:
+            if self._write is not None:
+                line = {"conversation": name, **to_plain(call)}
+                self._write(json.dumps(line) + "\n")
+            conversation = self._kept.get(name)
+            if conversation is not None:
+                conversation.calls.append(call)
+                self._answers[name, key] = call.answer
+                self._open.setdefault(key, []).append(name)
+
+    def get(self, name: str) -> Conversation:
+        """A conversation. Raises RroError where there is none."""
+        with self._lock:
+            if name not in self._kept:
+                raise RroError(f"no conversation {name!r}")
+            return self._kept[name]
+
+    def take(self) -> dict[str, Conversation]:
+        """All conversations by id, in the order of their last calls; they are forgotten here."""
+        with self._lock:
+            taken = dict(self._kept)
+            self._kept.clear()
+            self._open.clear()
+            self._answers.clear()
+            return taken
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def _continued(self, keys: Sequence[Key]) -> str:
+        """The conversation that these messages continue; empty where there is none. Where several
+        came to the same place, they take turns."""
+        for key in reversed(keys):
+            names = [name for name in self._open.get(key, ()) if name in self._kept]
+            if names:
+                self._open[key].remove(names[0])
+                self._open[key].append(names[0])
+                return names[0]
+        return ""
+
+    def _new_name(self) -> str:
+        self._unnamed += 1
+        return f"unnamed-{self._unnamed}"
+
+    def _forget_oldest(self) -> None:
+        while len(self._kept) > self._most:
+            name, _ = self._kept.popitem(last=False)
+            self._answers = {at: said for at, said in self._answers.items() if at[0] != name}
+            for key in [key for key, names in self._open.items() if name in names]:
+                self._open[key].remove(name)
+
+
+def read_recorded(lines: Iterator[str]) -> dict[str, Conversation]:
+    """Conversations from the lines that a server wrote. Raises ValueError for a damaged one."""
+    found = dict[str, Conversation]()
+    for line in lines:
+        record: dict[str, Any] = strict_json(line)
+        name = record.pop("conversation")
+        call = from_plain(Call, record)
+        conversation = found.setdefault(name, Conversation(name))
+        conversation.calls.append(_relinked(call, conversation.calls))
+    return found
+
+
+def _relinked(call: Call, earlier: Sequence[Call]) -> Call:
+    """The call with the same objects as answers that the earlier calls have."""
+    messages = list(call.messages)
+    for before in earlier:
+        place = len(before.messages)
+        if len(messages) > place and messages[place] == before.answer and call.continues(before):
+            messages[place] = before.answer
+    return replace(call, messages=tuple(messages))

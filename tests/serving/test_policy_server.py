@@ -1,0 +1,275 @@
+"""A policy behind an OpenAI-compatible address, asked by OpenAI's own client."""
+
+import asyncio
+import json
+import socket
+import threading
+
+import httpx2
+import openai
+import pytest
+from tiny_model import WORDS, make_tiny
+
+from rro.errors import UsageError
+from rro.policies.local.policy import TransformersPolicy
+from rro.policies.scripted import ScriptedPolicy
+from rro.serving.conversations import read_recorded
+from rro.serving.credit import group_rows
+from rro.serving.server import PolicyServer, ServerLimits, append_to
+from rro.tool_calls import tool_calls
+from rro.types import Message, SamplingParams
+
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "description": "Adds.",
+            "parameters": {
+                "type": "object",
+                "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+                "required": ["a", "b"],
+            },
+        },
+    }
+]
+
+
+def echo(messages, rng):
+    return f"{len(messages)} {messages[-1].content} {rng.random():.3f}"
+
+
+def adder(messages, rng):
+    """Calls the tool once, then says what came back."""
+    if messages[-1].role == "tool":
+        return f"it is {messages[-1].content}"
+    assert json.loads(messages[0].tools) == TOOLS
+    calls = tool_calls([("add", {"a": 2, "b": 3}, None)])
+    return Message("assistant", "", tool_calls=calls)
+
+
+@pytest.fixture
+def served():
+    """Starts servers and gives clients of theirs."""
+    servers = []
+
+    def start(script=echo, name="", **options):
+        server = PolicyServer(ScriptedPolicy(script, "run/sft"), **options).__enter__()
+        servers.append(server)
+        return server, client_of(server, name)
+
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+def client_of(server, name=""):
+    return openai.OpenAI(base_url=server.url(name), api_key="none", max_retries=0)
+
+
+def ask(client, *turns, **options):
+    messages = [{"role": "user", "content": turns[0]}]
+    for number, turn in enumerate(turns[1:]):
+        messages.append({"role": ("assistant", "user")[number % 2], "content": turn})
+    return client.chat.completions.create(model="any", messages=messages, **options)
+
+
+def agent(client, question):
+    """A small agent with a tool, written as for any endpoint of this kind."""
+    messages = [{"role": "user", "content": question}]
+    while True:
+        answer = client.chat.completions.create(model="m", messages=messages, tools=TOOLS)
+        said = answer.choices[0].message
+        messages.append(said)
+        if not said.tool_calls:
+            return said.content
+        for call in said.tool_calls:
+            values = json.loads(call.function.arguments)
+            content = str(values["a"] + values["b"])
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
+
+
+def test_an_agent_with_tools_is_answered_and_its_calls_are_one_conversation(served):
+    server, client = served(adder, "sum/0")
+    assert agent(client, "2 + 3?") == "it is 5"
+    (conversation,) = server.conversations.take().values()
+    assert conversation.id == "sum/0"
+    first, second = conversation.calls
+    assert second.continues(first)
+    assert second.messages[1] is first.answer
+    assert conversation.threads() == [second]
+
+
+def test_a_conversation_is_named_by_address_header_or_user_or_known_by_its_messages(served):
+    server, client = served()
+    ask(client_of(server, "by/address"), "x")
+    ask(client, "x", extra_headers={"X-Conversation-Id": "header"})
+    ask(client, "x", user="user")
+    said = ask(client, "x").choices[0].message.content
+    ask(client, "x", said, "more")
+    again = ask(client, "x").choices[0].message.content
+    ask(client, "x", again, "more")
+    assert {name: len(c.calls) for name, c in server.conversations.take().items()} == {
+        "by/address": 1,
+        "header": 1,
+        "user": 1,
+        "unnamed-1": 2,
+        "unnamed-2": 2,
+    }
+
+
+def test_a_stream_says_the_same_as_a_whole_answer(served):
+    _, client = served(adder)
+    whole = client.chat.completions.create(
+        model="m", messages=[{"role": "user", "content": "?"}], tools=TOOLS
+    )
+    with client.chat.completions.stream(
+        model="m",
+        messages=[{"role": "user", "content": "?"}],
+        tools=TOOLS,
+        stream_options={"include_usage": True},
+    ) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].finish_reason == whole.choices[0].finish_reason == "tool_calls"
+    (one,), (two,) = (c.choices[0].message.tool_calls for c in (whole, final))
+    assert (one.id, one.function.name) == (two.id, two.function.name)
+    assert json.loads(one.function.arguments) == json.loads(two.function.arguments)
+    assert final.usage == whole.usage
+
+
+def test_answers_are_drawn_as_the_server_says_unless_it_obeys():
+    drawn = []
+
+    class Watching(ScriptedPolicy):
+        async def sample(self, messages, n, params, seed):
+            drawn.append(params)
+            return await super().sample(messages, n, params, seed)
+
+    for obey in (False, True):
+        params = SamplingParams(temperature=0.7, max_new_tokens=50)
+        with PolicyServer(Watching(echo), params, obey=obey) as server:
+            ask(client_of(server), "x", temperature=0, max_tokens=9, stop=["\n"])
+            ask(client_of(server), "x", max_completion_tokens=99)
+    first, second, third, fourth = drawn
+    assert (first.temperature, first.max_new_tokens, first.stop) == (0.7, 9, ("\n",))
+    assert (second.temperature, second.max_new_tokens, second.stop) == (0.7, 50, ())
+    assert (third.temperature, fourth.temperature) == (0.0, 0.7)
+    assert all(params.logprobs for params in drawn)
+
+
+def test_several_answers(served):
+    server, client = served()
+    answer = ask(client, "x", n=3)
+    assert len({choice.message.content for choice in answer.choices}) == 3
+    assert len(server.conversations.take()["unnamed-1"].threads()) == 3
+    assert client.models.list().data[0].id == "run/sft"
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({}, "messages must be a list"),
+        ({"messages": [{"role": "user", "content": "x"}], "n": 99}, "n is 99"),
+        ({"messages": [{"role": "user", "content": "x"}], "n": "2"}, "n must be a number"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "message 1: the role 'king'"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "nothing to answer"),
+        (
+            {"messages": [{"role": "tool", "content": "x", "tool_call_id": "q"}]},
+            "no tool was called",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "must be text"),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "tools: a tool must be"),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "tool_choice": "required"},
+            "tool_choice",
+        ),
+        ({"messages": [{"role": "user", "content": "x"}], "logprobs": True}, "logprobs"),
+        ([1], "a JSON object"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_refused_with_a_sentence(served, body, sentence):
+    server, _ = served()
+    answer = httpx2.post(f"{server.url()}/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]["message"]
+
+
+def test_bounds(served):
+    limits = ServerLimits(body=500, in_flight=1, conversations=2, calls=2)
+    server, client = served(limits=limits)
+    with pytest.raises(openai.APIStatusError) as error:
+        ask(client, "x" * 600)
+    assert error.value.status_code == 413
+    for number in range(5):
+        ask(client, "x", user=f"u{number}")
+    assert list(server.conversations.take()) == ["u3", "u4"]
+    ask(client, "x", user="u")
+    ask(client, "x", user="u")
+    with pytest.raises(openai.BadRequestError, match="2 calls already"):
+        ask(client, "x", user="u")
+
+
+def test_calls_in_flight_and_their_time_are_bounded():
+    class Waiting(ScriptedPolicy):
+        async def sample(self, messages, n, params, seed):
+            waiting.set()
+            await asyncio.sleep(60)
+
+    waiting, found = threading.Event(), []
+
+    def first():
+        with pytest.raises(openai.APIStatusError) as error:
+            ask(client_of(server), "x")
+        found.append(error.value.status_code)
+
+    limits = ServerLimits(in_flight=1, seconds=1.0)
+    with PolicyServer(Waiting(echo), limits=limits) as server:
+        thread = threading.Thread(target=first)
+        thread.start()
+        assert waiting.wait(20)
+        with pytest.raises(openai.RateLimitError):
+            ask(client_of(server), "x")
+        thread.join()
+    assert found == [504]
+
+
+def test_a_page_of_another_site_cannot_ask(served):
+    server, _ = served()
+    body, address = json.dumps({"messages": [{"role": "user", "content": "x"}]}), server.url()
+    plain = httpx2.post(
+        f"{address}/chat/completions", content=body, headers={"Content-Type": "text/plain"}
+    )
+    assert plain.status_code == 400
+    other = httpx2.get(f"{address}/models", headers={"Host": "evil.example"})
+    assert other.status_code == 400
+
+
+def test_a_port_that_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1, port {port}"):
+            PolicyServer(ScriptedPolicy(echo), port=port)
+
+
+def test_a_real_policys_tokens_are_kept_through_a_conversation(tmp_path):
+    model, tokenizer = make_tiny(tmp_path / "model")
+    policy = TransformersPolicy(model, tokenizer, "tiny")
+    record = tmp_path / "calls.jsonl"
+    params = SamplingParams(max_new_tokens=6)
+    with append_to(record) as write, PolicyServer(policy, params, write=write) as server:
+        for score in range(2):
+            client = client_of(server, f"t/{score}")
+            said = ask(client, WORDS[0]).choices[0].message.content
+            ask(client, WORDS[0], said, WORDS[1])
+        taken = server.conversations.take()
+    asyncio.run(policy.close())
+    for conversation in (taken["t/0"], taken["t/1"]):
+        first, second = conversation.calls
+        assert second.messages[1].token_ids == first.answer.token_ids
+        assert len(first.logprobs) == len(first.answer.token_ids)
+    rows = group_rows({"t": [(taken["t/0"], 0.0), (taken["t/1"], 1.0)]}, scale="none")
+    assert [row.advantages for row in rows] == [(None, -0.5, None, -0.5), (None, 0.5, None, 0.5)]
+    assert rows[1].logprobs[1] == taken["t/1"].calls[0].logprobs
+    with record.open() as lines:
+        again = read_recorded(lines)
+    assert group_rows({"t": [(again["t/0"], 0.0), (again["t/1"], 1.0)]}, scale="none") == rows
