@@ -4,7 +4,7 @@ that it did not see.
 Two ways to make labels: the Monte-Carlo process rewards of the trees (Math-Shepherd, arXiv
 2312.08935), or lambda-returns over single rollouts, which lean on the model's own values
 (TD with generalised advantages, AgentPRM, arXiv 2511.08325). The policy's own weights stay as they
-are: features are computed once, and the head is fitted to convergence."""
+are: features are computed once, and the head alone is fitted."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from rro.types import Message
 
 Text = tuple[str, ...]
 """A history and its last action, as texts."""
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+PENALTIES = (1e-4, 1e-3, 1e-2)
 """Of the head's squared weights; chosen by cross-validation over tasks."""
-SWEEPS = 8
+SWEEPS = 5
 """How often lambda-returns are computed anew."""
 FOLDS = 4
 
@@ -150,11 +150,11 @@ class Head:
 
 def fit_head(features: Tensor, targets: Tensor, weights: Tensor, penalty: float) -> Head:
     """Logistic regression on targets in [0, 1] by weighted cross-entropy with an L2 penalty on
-    standardised features, to convergence (L-BFGS)."""
+    standardised features, by L-BFGS."""
     mean, scale = features.mean(0), features.std(0) + 1e-6
     inputs, share = ((features - mean) / scale).double(), (weights / weights.sum()).double()
     beta = torch.zeros(features.shape[1] + 1, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS([beta], max_iter=200, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS([beta], max_iter=60, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         solver.zero_grad()

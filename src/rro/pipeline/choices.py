@@ -81,6 +81,11 @@ class Chosen:
                 f'explore.pricing = "{section.pricing}" is for strategies that estimate single '
                 f"actions, such as rro and fixed, and {section.strategy} has none estimated"
             )
+        if modelled and section.reward_model is None:
+            raise UsageError(
+                f'explore.pricing = "{section.pricing}" needs explore.reward_model, the folder of '
+                "a process reward model: train one with rro train-prm"
+            )
         options = parse_options(section, self.strategy, "explore")
         strategy: Strategy = self.strategy.make(options, context)
         return strategy

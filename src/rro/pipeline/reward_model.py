@@ -91,13 +91,8 @@ class _Predictor:
 
 def open_predictor(config: Config) -> Predictor | None:
     """The process reward model that a recipe estimates actions with; None where it rolls out.
-    Raises UsageError where it names none, DataError where there is none."""
+    Raises DataError where there is none in the folder that it names."""
     section = config.explore
-    if section.pricing not in ("prm", "mixed"):
+    if section.pricing not in ("prm", "mixed") or section.reward_model is None:
         return None
-    if section.reward_model is None:
-        raise UsageError(
-            f'explore.pricing = "{section.pricing}" needs explore.reward_model, the folder of a '
-            "process reward model: train one with rro train-prm"
-        )
     return _Predictor(section.reward_model, config.model.device, section.pricing == "mixed")

@@ -191,7 +191,7 @@ def _row_at(lines: BinaryIO, place: int) -> Record:
     return row
 
 
-_PARTS_AFTER_TASK = {"task": 0, "candidate": 1, "rollout": 2, "episode": 2}
+_PARTS_AFTER_TASK = {"task": 0, "candidate": 1, "prediction": 1, "rollout": 2, "episode": 2}
 
 
 def _exploration(kind: str, key: str) -> Exploration | None:

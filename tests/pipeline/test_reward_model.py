@@ -1,0 +1,112 @@
+"""A process reward model trained on a run, and another run that estimates with it."""
+
+import json
+
+import doors
+import pytest
+
+from rro.cli.main import main
+from rro.config import parse_config
+from rro.errors import DataError, UsageError
+from rro.learning.pairs import read_pairs
+from rro.models.process_rewards import read_scale
+from rro.pipeline import stages
+from rro.pipeline.choices import Choices
+from rro.pipeline.explored import explored_trees
+from rro.pipeline.run import open_run
+from rro.plugins import ENVIRONMENTS
+from rro.runs.folder import RunFolder
+
+SIZES = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "layers": 2,
+    "vocabulary": 300,
+    "context": 128,
+}
+
+
+def made(folder, **settings):
+    if "doors-scored" not in ENVIRONMENTS.names():
+        ENVIRONMENTS.register("doors-scored", doors.open_doors)
+    config = {
+        "name": "scored",
+        "threads": 1,
+        "environment": {"name": "doors-scored"},
+        "policy": {"max_new_tokens": 8},
+        "experts": {"episodes": 100, "noise": 0.5},
+        "sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16},
+        "explore": {"tasks": 12, "strategy": "rro", "rollouts": 2, "candidates": 3},
+        **settings,
+    }
+    return RunFolder.create(parse_config(config, "test"), folder)
+
+
+@pytest.fixture(scope="module")
+def explored(tmp_path_factory):
+    folder = made(tmp_path_factory.mktemp("runs") / "one", model={"tiny": SIZES})
+    with open_run(folder) as run:
+        stages.sft(run)
+        stages.explore(run, 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scorer(explored):
+    assert main(["train-prm", str(explored.path)]) == 0
+    return explored.checkpoint("prm-1")
+
+
+def test_a_model_says_what_it_is_worth(explored, scorer, capsys):
+    scale = read_scale(scorer)
+    assert scale.weight > 0
+    record = json.loads((scorer / "process_rewards.json").read_text())["measured"]
+    assert record["tasks"] == 12
+    assert record["labels"] == "mc"
+    assert main(["train-prm", str(explored.path)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    other = explored.checkpoint("td")
+    words = ["train-prm", str(explored.path), "--labels", "td", "--out", str(other)]
+    assert main(words) == 0
+    assert read_scale(other) != scale
+
+
+@pytest.mark.parametrize("pricing", ["prm", "mixed"])
+def test_an_exploration_estimates_with_it(explored, scorer, tmp_path, pricing):
+    explore = {"tasks": 4, "strategy": "fixed", "rollouts": 2, "candidates": 3}
+    explore |= {"pricing": pricing, "reward_model": str(scorer)}
+    model = {"name": str(explored.checkpoint("sft"))}
+    folder = made(tmp_path / "run", model=model, sft="none", explore=explore)
+    with open_run(folder) as run:
+        stages.explore(run, 1)
+        trees = list(explored_trees(run, Choices(run), 1))
+    nodes = [node for tree in trees for node in tree.root.walk() if node.parent is not None]
+    opened = [node.estimate for node in nodes if node.stop is None]
+    assert opened
+    if pricing == "prm":
+        assert {estimate.policy for estimate in opened} == {"prm prm-1"}
+        assert not any(node.rollouts for node in nodes)
+    else:
+        assert {estimate.weight for estimate in opened} == {read_scale(scorer).weight}
+        assert all(0 <= estimate.predicted <= 1 for estimate in opened)
+    assert main(["report", str(folder.path)]) == 0
+    for pair in read_pairs(folder.pairs(1)):
+        assert pair.chosen_reward.mean > pair.rejected_reward.mean
+
+
+def test_what_does_not_fit_is_refused(explored, tmp_path):
+    model = {"name": str(explored.checkpoint("sft"))}
+    for number, (explore, error, sentence) in enumerate(
+        (
+            ({"strategy": "group", "pricing": "prm"}, UsageError, "group has none estimated"),
+            ({"strategy": "rro", "pricing": "prm"}, UsageError, "needs explore.reward_model"),
+            (
+                {"strategy": "rro", "pricing": "mixed", "reward_model": str(tmp_path)},
+                DataError,
+                "train one with rro train-prm",
+            ),
+        )
+    ):
+        folder = made(tmp_path / f"run{number}", model=model, sft="none", explore=explore)
+        with open_run(folder) as run, pytest.raises(error, match=sentence):
+            stages.explore(run, 1)

@@ -1,0 +1,43 @@
+"""The program of docs/agents.md, as it stands there, with fewer rounds."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import doors
+import pytest
+
+import rro
+
+PAGE = Path(__file__).parents[2] / "docs" / "agents.md"
+SIZES = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "layers": 2,
+    "vocabulary": 300,
+    "context": 128,
+}
+
+
+@pytest.mark.slow
+def test_the_policy_of_an_agent_that_is_not_ours_learns(tmp_path):
+    bench = doors.open_doors()
+    shown = rro.play_experts(bench, bench.tasks("train")[:100], noise=0.4)
+    model = rro.make_model(shown, tmp_path / "model", **SIZES)
+    settings = {"epochs": 12, "learning_rate": 6e-3, "batch_size": 16}
+    rro.train(shown, model, tmp_path / "base", **settings)
+    (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    program = program.replace("range(1, 17)", "range(1, 5)")
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    scores = [float(score) for score in re.findall(r"mean score (\d\.\d+)", done.stdout)]
+    assert len(scores) == 4
+    assert scores[-1] > scores[0] + 0.1
