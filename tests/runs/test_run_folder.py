@@ -1,6 +1,7 @@
 """What a run calls its trained policies: known from the folder alone."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,19 @@ def test_a_name_that_can_be_no_folders_is_refused(
     with pytest.raises(UsageError, match=r"own_strategies:Lost: '../elsewhere' has a slash"):
         made(tmp_path, monkeypatch, "explore.strategy=own_strategies:Lost")
     assert not (tmp_path / "run").exists()
+
+
+def test_of_runs_that_start_in_one_folder_at_once_one_goes_on(tmp_path: Path) -> None:
+    def start(seed: int) -> int | None:
+        config = parse_config({"environment": {"name": "webshop"}, "seed": seed}, "recipe")
+        try:
+            return RunFolder.create(config, tmp_path / "run").config.seed
+        except UsageError as error:
+            assert "holds a run already" in str(error)
+            return None
+
+    with ThreadPoolExecutor(16) as pool:
+        started = [seed for seed in pool.map(start, range(16)) if seed is not None]
+    run = RunFolder.open(tmp_path / "run")
+    assert started == [run.config.seed]
+    assert run.trusted

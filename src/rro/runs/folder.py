@@ -3,9 +3,12 @@ the file names."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +51,10 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             text = dump_toml(config)
-            _sign(path, text)
-            write_file(path / "config.toml", text)
+            with _alone(path):
+                ensure_free(path)
+                _sign(path, text)
+                write_file(path / "config.toml", text)
         except OSError as error:
             raise UsageError(f"{path}: cannot make the run folder: {error.strerror}") from None
         return cls(path, config, trusted=True)
@@ -159,6 +164,18 @@ def _labelled(config: Config) -> Config:
         raise UsageError(f"the name of strategy {name}: {error}") from None
     explore = config.explore.model_copy(update={"label": label})
     return config.model_copy(update={"explore": explore})
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is here; where the file system has locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def ensure_free(path: Path) -> None:
