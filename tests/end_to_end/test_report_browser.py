@@ -8,10 +8,20 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from fakes import TreeBenchmark, explore, make_context
-from report_toys import HOSTILE, TREE, Long, hostile_trees, make_rounds, make_run, speaker
+from report_toys import (
+    HOSTILE,
+    TREE,
+    Long,
+    Wordy,
+    hostile_trees,
+    make_rounds,
+    make_run,
+    speaker,
+)
 
 from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.scripted import ScriptedPolicy
@@ -171,6 +181,25 @@ def test_a_task_opens_as_a_tree_and_a_node_shows_what_was_said(open_page, toy):
     assert "process reward" in details.text_content()
     assert details.locator(".message.agent pre").first.text_content() in ("a", "b", "c")
     assert page.locator("[role=treeitem][aria-selected=true]").count() == 1
+
+
+class Telling(Wordy):
+    """Says more than the agent sees."""
+
+    def step(self, action):
+        info = {"moves": len(self.path), "found": HOSTILE[0], "seen": ["a", 1]}
+        return replace(super().step(action), info=info)
+
+
+def test_what_the_agent_does_not_see_stands_below_the_observation(open_page, tmp_path):
+    page = open_page(written(tmp_path / "report.html", {"task/1": TREE}, environment=Telling))
+    page.goto(f"file://{tmp_path / 'report.html'}#task=task%2F1&node=0.0")
+    said = page.locator("#details .info").first
+    said.wait_for()
+    shown = f'moves: 0 found: {HOSTILE[0]} seen: ["a",1] '
+    assert said.text_content() == shown
+    page.goto(f"file://{tmp_path / 'report.html'}#task=task%2F1&node=0")
+    assert page.locator("#details > .info").count() == 0
 
 
 def test_rollouts_are_folded_and_open(open_page, toy):
