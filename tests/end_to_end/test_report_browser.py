@@ -3,6 +3,7 @@ view`."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -27,6 +28,7 @@ from rro.exploration.strategies.rising import RisingExploration
 from rro.policies.scripted import ScriptedPolicy
 from rro.report import page as pages
 from rro.report.gather import Gatherer
+from rro.report.results_page import results_head
 from rro.report.viewer import make_server
 from rro.runs.journal import Journal
 
@@ -67,7 +69,7 @@ def open_page(browser):
     asked of a network."""
     wrong, contexts = [], []
 
-    def opened(target, **options):
+    def opened(target, ready="nav a", **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
@@ -86,7 +88,7 @@ def open_page(browser):
             lambda request: None if _belongs(request.url, home) else wrong.append(request.url),
         )
         page.goto(address)
-        page.wait_for_selector("nav a")
+        page.wait_for_selector(ready)
         return page
 
     yield opened
@@ -129,6 +131,7 @@ def test_the_overview_has_every_figure(open_page, toy):
     headings = page.locator("figure h3").all_text_contents()
     assert headings == [
         "Reward before and after",
+        "Steps, invalid actions, cut-off episodes",
         "Gain over the first policy",
         "From tasks to pairs: iteration 1",
         "Candidates per step",
@@ -146,11 +149,14 @@ def test_rounds_are_curves_and_nodes_show_their_advantage(open_page, tmp_path):
         report = pages.write_report(*gatherer.whole(), tmp_path / "report.html")
     page = open_page(report)
     headings = page.locator("figure h3").all_text_contents()
-    assert headings[2:6] == ["Reward by round", "Loss", "Entropy", "Clipped share of tokens"]
-    assert [heading for heading in headings if heading.startswith("From tasks")] == [
-        "From tasks to pairs: iteration 1",
-        "From tasks to pairs: iteration 4",
+    assert headings[3:7] == ["Reward by round", "Loss", "Entropy", "Clipped share of tokens"]
+    # whole episodes: no pairs, no candidates of steps, nothing that rises
+    assert headings[7:] == [
+        "From tasks to rollouts: iteration 1",
+        "From tasks to rollouts: iteration 4",
+        "What exploration cost so far",
     ]
+    assert "pair" not in page.locator("main").text_content()
     assert "1 round taught nothing" in page.locator("figure", has_text="Entropy").text_content()
     ticks = page.locator("figure", has_text="Clipped share").locator("svg text").all_text_contents()
     assert len(set(ticks)) == len(ticks), "small figures are not all rounded to 0"
@@ -316,6 +322,87 @@ def test_a_pair_is_shown_side_by_side_with_its_difference(open_page, toy):
     page.wait_for_selector(".sides")
 
 
+def test_episodes_of_two_policies_stand_side_by_side(open_page, toy):
+    page = open_page(toy)
+    page.get_by_role("link", name="Episodes").click()
+    page.wait_for_selector(".plays")
+    assert tasks(page).count() == 20
+    left, right = (page.get_by_label(f"episode on the {side}") for side in ("left", "right"))
+    assert (left.input_value(), right.input_value()) == ("sft sampled 0", "rro-1 sampled 0")
+    for task in tasks(page).all():
+        task.click()
+        name = task.locator(".name").text_content()
+        page.wait_for_function(
+            "name => document.querySelector('#work h2').textContent === name", arg=name
+        )
+        actions = page.locator(".plays .turn").all()
+        said = [turn.locator(".agent pre").all_text_contents() for turn in actions]
+        for turn, ours, other in zip(actions[::2], said[::2], said[1::2], strict=True):
+            differs = "differs" in turn.get_attribute("class")
+            # nothing to mark where an episode has ended
+            assert differs == (bool(ours) and ours != other)
+    right.select_option("sft sampled 0")
+    page.wait_for_function("() => !document.querySelector('.turn.differs')")
+    assert "right=sft" in page.url
+    assert open_page(page.url).locator(".turn.differs").count() == 0
+    page.get_by_label("from the first policy to the last").select_option("better")
+    better = tasks(page)
+    assert 0 < better.count() < 20
+    for task in better.all():
+        before, after = map(float, task.locator(".chip").all_text_contents())
+        assert after > before
+
+
+def test_training_has_a_curve_for_what_was_logged(open_page, tmp_path):
+    run = elsewhere(make_run, tmp_path / "run", {"task/0": TREE})
+    records = [
+        {"iteration": 1, "stage": "dpo", "step": step, "loss": 1 / step, "learning_rate": 1e-4}
+        | {"logps/chosen": -step, "logps/rejected": -2 * step, "own_figure": step}
+        for step in (1, 2, 3)
+    ]
+    run.metrics.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    with Gatherer([run.path]) as gatherer:
+        report = pages.write_report(*gatherer.whole(), tmp_path / "report.html")
+    page = open_page(f"file://{report}#view=training")
+    assert page.locator("figure h3").all_text_contents() == [
+        "Loss",
+        "Learning rate",
+        "Log-probabilities",
+        "own figure",
+    ]
+    chart = page.locator("figure", has_text="Log-probabilities")
+    assert chart.locator(".legend span").all_text_contents() == [" logps/chosen", " logps/rejected"]
+    chart.get_by_text("numbers").click()
+    assert "-6" in chart.locator("table").text_content()
+
+
+def test_a_table_of_results_is_a_page(open_page, tmp_path):
+    interval = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 20}
+    row = {"environment": "shop", "policy": "last", "seeds": 2, "sampled_reward": interval}
+    curve = {"seed": 1, "played": [[0, 0.3], [900, 0.4]], "evaluated": [[0, "sampled", 0.3]]}
+    methods = ("pairs", HOSTILE[1])
+    table = {
+        "plan": {"methods": dict.fromkeys(methods)},
+        "settings": {f"shop {name}": [HOSTILE[0]] for name in methods},
+        "missing": [HOSTILE[7]],
+        "rows": [{**row, "method": name, "seconds": 3.5} for name in methods],
+        "curves": {"shop": {name: [curve] for name in methods}},
+    }
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(table))
+    report = pages.write_report(results_head(file), [], tmp_path / "results.html")
+    page = open_page(report, ready="figure")
+    headings = page.locator("figure h3").all_text_contents()
+    assert headings == ["sampled reward", "Reward while exploring", "Table", "What learning cost"]
+    assert HOSTILE[1] in page.locator("main").text_content()
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.evaluate("window.owned") is None
+    assert page.locator("img, [onload], [onerror]").count() == 0
+    narrow = open_page(report, ready="figure", viewport={"width": 320, "height": 640})
+    assert narrow.evaluate("document.documentElement.scrollWidth") == 320
+
+
 def test_words_that_differ_are_marked_and_others_are_not(open_page, toy):
     page = open_page(toy)
     compared = page.evaluate("compare('so I choose the red tent', 'so I buy the red one tent')")
@@ -344,6 +431,11 @@ def test_hostile_text_stays_text(open_page, tmp_path):
     for task in tasks(page).all():
         task.click()
         page.wait_for_selector(".sides")
+    page.get_by_role("link", name="Episodes").click()
+    page.wait_for_selector(".plays")
+    for task in tasks(page).all():
+        task.click()
+        page.wait_for_selector(".plays")
     page.get_by_role("link", name="Trees").click()
     said = "".join(page.locator("button.task .name").all_text_contents())
     assert all(text.partition("\x00")[0] in said for text in HOSTILE)
@@ -382,10 +474,11 @@ def test_500_tasks_open_in_two_seconds(open_page, many):
     )  # 2 s on a machine that is idle
 
 
-@pytest.mark.parametrize("view", ["overview", "trees", "pairs"])
+@pytest.mark.parametrize("view", ["overview", "trees", "pairs", "episodes"])
 def test_a_narrow_screen_has_nothing_beyond_its_edge(open_page, many, view):
     page = open_page(f"file://{many}#view={view}", viewport={"width": 320, "height": 640})
-    page.wait_for_selector({"overview": "figure", "trees": "[role=tree]", "pairs": ".sides"}[view])
+    ready = {"trees": "[role=tree]", "pairs": ".sides", "episodes": ".plays"}
+    page.wait_for_selector(ready.get(view, "figure"))
     assert page.evaluate("document.documentElement.scrollWidth") == 320
     chart = page.locator("figure > svg").first
     if view == "overview":
@@ -395,9 +488,9 @@ def test_a_narrow_screen_has_nothing_beyond_its_edge(open_page, many, view):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_stand_out_from_their_ground(open_page, toy, scheme):
     """Contrast of at least 4.5 (WCAG AA) for every text on the page, in both schemes."""
-    for view in ("overview", "trees", "pairs"):
+    for view in ("overview", "trees", "pairs", "episodes"):
         page = open_page(f"file://{toy}#view={view}", color_scheme=scheme)
-        page.wait_for_selector("figure, [role=tree], .sides")
+        page.wait_for_selector("figure, [role=tree], .sides, .plays")
         assert page.evaluate(CONTRAST) == []
 
 

@@ -259,7 +259,8 @@ def test_several_runs_are_compared_by_task(tmp_path, toy):
 def test_a_chunk_is_closed_when_it_is_full(toy, monkeypatch):
     monkeypatch.setattr("rro.report.pack.CHUNK_CHARACTERS", 20)
     head, chunks = gathered(toy.path)
-    assert len(chunks) == len(FOREST)
+    # one for each tree, and one for the episodes of each evaluated task
+    assert len(chunks) == 2 * len(FOREST)
     assert len(list(trees(head, chunks))) == len(FOREST)
 
 

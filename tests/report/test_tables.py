@@ -30,7 +30,7 @@ def toy(tmp_path_factory):
 class Bench:
     """What collect_results asks of a benchmark."""
 
-    success_reward = 0.9
+    success_reward, reward_range = 0.9, (0.0, 1.0)
 
     def provenance(self):
         return {"trees": 12}

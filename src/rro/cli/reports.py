@@ -40,7 +40,13 @@ def _add_report(commands: Parsers) -> None:
         "write the report page: overview, trees, pairs; opens from disk",
         "rro report runs/rro runs/fixed --plots figures",
     )
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    report.add_argument("runs", nargs="*", type=Path, metavar="RUN")
+    report.add_argument(
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="instead of runs: the page of a table, benchmarks.results' results.json",
+    )
     report.add_argument(
         "--out", type=Path, metavar="FILE|FOLDER", help="output (default: RUN/report.html)"
     )
@@ -70,6 +76,10 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    if options.results:
+        return _report_results(options)
+    if not options.runs:
+        raise UsageError("name a run folder, or a table of results with --results FILE")
     _begin(options.runs)
 
     from rro.report.gather import Gatherer
@@ -86,6 +96,19 @@ def _report(options: argparse.Namespace) -> None:
         write_plots(head, options.plots)
         write_tables(head, options.plots)
         print(options.plots)
+
+
+def _report_results(options: argparse.Namespace) -> None:
+    """Raises UsageError where runs or plots are asked for, too."""
+    if options.runs or options.plots:
+        raise UsageError("--results makes a page of its own: leave out the runs and --plots")
+    begin("reading", options.results)
+
+    from rro.report.page import write_report
+    from rro.report.results_page import results_head
+
+    head = results_head(options.results)
+    print(write_report(head, [], options.out or options.results.with_suffix(".html")))
 
 
 def _view(options: argparse.Namespace) -> None:

@@ -16,7 +16,10 @@ from rro.policies.base import Policy
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
 from rro.seeds import derive_seed
-from rro.types import SamplingParams, StopReason, Task
+from rro.types import SamplingParams, StopReason, Task, Trajectory
+
+OPENING = "opening"
+"""The kind of the records that hold an evaluated task's first messages."""
 
 
 async def evaluate(
@@ -36,7 +39,7 @@ async def evaluate(
     kind: str = "evaluation",
 ) -> Counter[str]:
     """Play `episodes` per task into the journal, under `label` and `mode`, as records of a `kind`;
-    those that it holds already are not repeated.
+    those that it holds already are not repeated. How each task begins is a record of its own.
 
     A failed episode is not journalled: it is missing (never a reward of 0), and is played again
     when this is called again. Returns how many failed, by the class of the error. Seeds depend on
@@ -60,6 +63,7 @@ async def evaluate(
             )
             trajectory = await attempt_episode(play, limits.retries)
             if trajectory.stop is not StopReason.FAILED:
+                _keep_opening(trajectory, journal)
                 journal.append(kind, key, to_plain(replace(trajectory, opening=())))
             else:
                 error = str(trajectory.error).partition(":")[0]
@@ -70,3 +74,10 @@ async def evaluate(
 
     await for_each(jobs, work, min(concurrency, len(tasks) * episodes))
     return failed
+
+
+def _keep_opening(episode: Trajectory, journal: Journal) -> None:
+    """Journal once how a task begins: all its episodes begin alike."""
+    if (OPENING, episode.task) not in journal:
+        messages = [to_plain(message) for message in episode.opening]
+        journal.append(OPENING, episode.task, {"messages": messages})

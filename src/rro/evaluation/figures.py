@@ -5,6 +5,7 @@ episodes are run, and nothing of run folders."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from rro.errors import DataError, RroError
 from rro.evaluation.statistics import Interval, PairedDifference, Values, task_mean
 from rro.runs.journal import Journal
 from rro.types import FINITE, StopReason, Usage
+
+ANY_REWARD = (-math.inf, math.inf)
+"""The range of rewards that are not known to have one."""
 
 # (checkpoint, mode) -> task -> the rewards of its episodes
 Rewards = Mapping[tuple[str, str], Values]
@@ -118,21 +122,23 @@ def evaluation_of(
     resamples: int,
     seed: int,
     success_reward: float | None = None,
+    reward_range: tuple[float, float] = ANY_REWARD,
     expected: int | None = None,
 ) -> Evaluation:
     """The figures of at least one finished episode. A reward of `success_reward` or more is a
-    success; of `expected` episodes, those that are not in `totals` failed."""
+    success; rewards are within `reward_range`; of `expected` episodes, those that are not in
+    `totals` failed."""
     success = None
     if success_reward is not None:
         successes = {
             task: [float(reward >= success_reward) for reward in values]
             for task, values in totals.rewards.items()
         }
-        success = task_mean(successes, resamples, seed)
+        success = task_mean(successes, resamples, seed).within(0.0, 1.0)
     return Evaluation(
         label=label,
         mode=mode,
-        reward=task_mean(totals.rewards, resamples, seed),
+        reward=task_mean(totals.rewards, resamples, seed).within(*reward_range),
         success=success,
         steps=totals.steps / totals.episodes,
         invalid_actions=totals.invalid / totals.episodes,
@@ -151,6 +157,7 @@ def journalled_evaluation(
     *,
     expected: int,
     success_reward: float,
+    reward_range: tuple[float, float] = ANY_REWARD,
     resamples: int,
     seed: int,
     kind: str = "evaluation",
@@ -174,5 +181,6 @@ def journalled_evaluation(
         resamples=resamples,
         seed=seed,
         success_reward=success_reward,
+        reward_range=reward_range,
         expected=expected,
     )

@@ -4,6 +4,7 @@ in docs/data-formats.md."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -11,16 +12,54 @@ from pathlib import Path
 from typing import Any
 
 from rro import __version__
+from rro.codec import first_problem, from_plain, to_plain
 from rro.config import Config
 from rro.environments.base import Benchmark
 from rro.errors import DataError
 from rro.evaluation.compare import to_first_policy
-from rro.evaluation.figures import journalled_evaluation
+from rro.evaluation.figures import ANY_REWARD, journalled_evaluation
 from rro.runs.folder import stage_records
 from rro.runs.journal import Journal
 
+# The journal's record of which rewards are possible.
+_SCALE = ("rewards", "scale")
+
 EPISODES = {"test": "evaluation", "validation": "validation"}
 """The kind of the journal's records of evaluated episodes, by split."""
+
+
+@dataclass(frozen=True)
+class RewardScale:
+    """Which rewards are possible (`low` to `high`), and from which on one is a success. None: not
+    known, or without an end."""
+
+    low: float | None = None
+    high: float | None = None
+    success: float | None = None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """From the lowest to the highest reward."""
+        low, high = ANY_REWARD
+        return low if self.low is None else self.low, high if self.high is None else self.high
+
+
+def keep_scale(journal: Journal, benchmark: Benchmark) -> None:
+    """Journal the scale of a benchmark's rewards, once: what reads the run opens no environment."""
+    if _SCALE not in journal:
+        low, high = (end if math.isfinite(end) else None for end in benchmark.reward_range)
+        scale = RewardScale(low, high, benchmark.success_reward)
+        journal.append(*_SCALE, to_plain(scale))
+
+
+def kept_scale(journal: Journal) -> RewardScale:
+    """What `keep_scale` has journalled; without it nothing is known. Raises DataError where the
+    record is damaged."""
+    record = journal.get(*_SCALE)
+    try:
+        return from_plain(RewardScale, record) if record else RewardScale()
+    except ValueError as error:
+        raise DataError(f"{journal.place(*_SCALE)}: damaged: {first_problem(error)}") from None
 
 
 def collect_results(
@@ -44,6 +83,7 @@ def collect_results(
             mode,
             expected=episodes,
             success_reward=benchmark.success_reward,
+            reward_range=benchmark.reward_range,
             resamples=resamples,
             seed=seed,
             kind=EPISODES[split],

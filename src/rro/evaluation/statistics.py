@@ -51,6 +51,13 @@ class Interval:
     high: float
     n: int
 
+    def within(self, lowest: float, highest: float) -> Interval:
+        """The same where no value can be below `lowest` or above `highest`: no end is either. An
+        interval without ends keeps none; one whose mean is not possible is unchanged."""
+        if self.low == -math.inf or not lowest <= self.mean <= highest:
+            return self
+        return Interval(self.mean, max(self.low, lowest), min(self.high, highest), self.n)
+
     def plain(self) -> dict[str, float | int | None]:
         """The form that JSON files hold. JSON has no infinity: an unbounded end is null."""
         low, high = (end if math.isfinite(end) else None for end in (self.low, self.high))

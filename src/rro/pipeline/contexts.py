@@ -58,5 +58,5 @@ def training_context(run: Run, iteration: int = 0) -> TrainingContext:
         iteration=iteration,
         temperature=config.policy.temperature or 1.0,
         report_to=config.report_to,
-        observe=lambda metric: run.folder.write_metric(dict(metric)),
+        observe=lambda metric: run.folder.write_metric({"iteration": iteration, **metric}),
     )

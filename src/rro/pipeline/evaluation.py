@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from rro.evaluation.evaluate import evaluate
-from rro.evaluation.results import EPISODES, collect_results
+from rro.evaluation.results import EPISODES, collect_results, keep_scale
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.records import read_trees
@@ -62,6 +62,7 @@ def _tasks(run: Run, split: str) -> Sequence[Task]:
 def _evaluate_policy(run: Run, label: str, split: str) -> dict[str, Any]:
     single_process("evaluate")
     config, word, tasks = run.config.evaluate, WORDS[split], _tasks(run, split)
+    keep_scale(run.journal, run.benchmark)
     with closing(Policies(run, label, f"{word}-{label}")) as policies:
         policy = policies.explorer
         for mode, params, episodes in run.modes():

@@ -19,6 +19,7 @@ from typing import Any
 
 from rro.config import BudgetConfig
 from rro.errors import RroError, UsageError
+from rro.evaluation.results import keep_scale
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.metrics import RunningFigures
@@ -200,6 +201,7 @@ def _grow_trees(
         run.folder.pairs_so_far(iteration).open("w", encoding="utf-8") as so_far,
     ):
         progress.before = spent(run, iteration)
+        keep_scale(run.journal, run.benchmark)
         budget = Budget(limits, progress.before, progress.spend)
         acting_policies = policies.explorer, policies.pricer
         predictor = open_predictor(config)

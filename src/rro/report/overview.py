@@ -2,8 +2,7 @@
 on as well as after.
 
 The figures of an evaluation are those of results.json. While it is missing or older than the
-journal, they are computed from the journal by the same function (rro.evaluation.figures); success
-is then unknown, as only the benchmark knows which reward is one."""
+journal, they are computed from the journal by the same function (rro.evaluation.figures)."""
 
 from __future__ import annotations
 
@@ -15,11 +14,12 @@ from rro.config import dump_toml
 from rro.errors import DataError
 from rro.evaluation.compare import to_first_policy, to_first_run
 from rro.evaluation.figures import EpisodeTotals, Rewards, evaluation_of
-from rro.evaluation.results import load_results
+from rro.evaluation.results import RewardScale, load_results
 from rro.evaluation.statistics import task_mean
 from rro.exploration.trend import rising_share_by_stage
 from rro.report.rounds import rounds_of
 from rro.report.source import RunSource
+from rro.report.training import trainings_of
 from rro.report.trees import USAGE
 from rro.runs.folder import START, RunFolder
 
@@ -59,9 +59,10 @@ def run_figures(
     """Everything that the overview shows of one run; `summaries` are the figures that
     `rro.report.trees.build` returns."""
     config, stages, results = source.folder.config, source.stages(), _results(source)
+    scale = source.scale()
     resamples, seed = config.evaluate.bootstrap, config.seed
     groups = [
-        _group(name, [summary for summary in summaries if summary["group"] == name], seed)
+        _group(name, [summary for summary in summaries if summary["group"] == name], seed, scale)
         for name in dict.fromkeys(summary["group"] for summary in summaries)
     ]
     figures = {
@@ -76,8 +77,9 @@ def run_figures(
         "config": dump_toml(config),
         "stages": [_stage(name, record) for name, record in stages.items()],
         "groups": groups,
-        "rounds": rounds_of(stages, groups, summaries, seed),
-        "evaluations": _evaluations(evaluations, results, resamples, seed),
+        "rounds": rounds_of(stages, groups, summaries, seed, scale),
+        "trainings": trainings_of(source.folder.metrics),
+        "evaluations": _evaluations(evaluations, results, resamples, seed, scale),
         "differences": [
             difference.plain()
             for difference in to_first_policy(evaluations.rewards, resamples, seed)
@@ -116,7 +118,9 @@ def _stage(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _group(name: str, summaries: Sequence[Summary], seed: int) -> dict[str, Any]:
+def _group(
+    name: str, summaries: Sequence[Summary], seed: int, scale: RewardScale
+) -> dict[str, Any]:
     """Figures of one iteration's exploration, or of one trend analysis."""
     finished = [summary for summary in summaries if summary["finished"]]
     drawn = Counter(count for summary in finished for count in summary["per_step"])
@@ -125,13 +129,14 @@ def _group(name: str, summaries: Sequence[Summary], seed: int) -> dict[str, Any]
         "tasks": len(summaries),
         "finished": len(finished),
         "steps": sum(len(summary["line"]) for summary in finished),
+        "rose": sum(summary["rose"] for summary in summaries),
         "candidates": sum(summary["candidates"] for summary in summaries),
         "rollouts": sum(summary["rollouts"] for summary in summaries),
         "pairs": sum(summary["pairs"] for summary in summaries),
         "usage": [sum(summary["usage"][i] for summary in summaries) for i in range(len(USAGE))],
         "per_step": sorted(drawn.items()),
         "rising": _rising(finished),
-        "along": _along(finished, seed),
+        "along": _along(finished, seed, scale),
     }
 
 
@@ -143,7 +148,7 @@ def _rising(finished: Sequence[Summary]) -> list[list[int]]:
     return [[stage.rising, stage.steps] for stage in stages]
 
 
-def _along(finished: Sequence[Summary], seed: int) -> list[dict[str, Any]]:
+def _along(finished: Sequence[Summary], seed: int, scale: RewardScale) -> list[dict[str, Any]]:
     """Mean process reward after step t, over the chosen trajectories that have t steps; t = 0 is
     the start."""
     lines = [[summary["start_reward"], *summary["line"]] for summary in finished]
@@ -155,12 +160,17 @@ def _along(finished: Sequence[Summary], seed: int) -> list[dict[str, Any]]:
             if len(line) > step and line[step] is not None
         }
         if at:
-            points.append({"step": step, **task_mean(at, _RESAMPLES, seed).plain()})
+            mean = task_mean(at, _RESAMPLES, seed).within(*scale.range)
+            points.append({"step": step, **mean.plain()})
     return points
 
 
 def _evaluations(
-    evaluations: Evaluations, results: Mapping[str, Any], resamples: int, seed: int
+    evaluations: Evaluations,
+    results: Mapping[str, Any],
+    resamples: int,
+    seed: int,
+    scale: RewardScale,
 ) -> list[dict[str, Any]]:
     """The rows of results.json, where it has all episodes that the journal has; else the same from
     the journal."""
@@ -169,7 +179,15 @@ def _evaluations(
     for (label, mode), totals in evaluations.totals.items():
         row = known.get((label, mode))
         if row is None or row["episodes"] != totals.episodes:
-            row = evaluation_of(totals, label, mode, resamples=resamples, seed=seed).plain()
+            row = evaluation_of(
+                totals,
+                label,
+                mode,
+                resamples=resamples,
+                seed=seed,
+                success_reward=scale.success,
+                reward_range=scale.range,
+            ).plain()
         rows.append({name: row.get(name) for name in _SHOWN})
     return rows
 

@@ -49,6 +49,29 @@ class Chunk:
         return pack({"strings": list(self._numbers), "tasks": self._tasks})
 
 
+class Chunks:
+    """Tasks in chunks that are closed when they are full."""
+
+    def __init__(self) -> None:
+        self._done, self._chunk = list[str](), Chunk()
+
+    def intern(self, text: str) -> int:
+        """The text's number in the table of strings that the next task goes with."""
+        return self._chunk.intern(text)
+
+    def add(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Add a task; returns the name of its `chunk`, and its `place` there."""
+        at = {"chunk": str(len(self._done)), "place": self._chunk.add(task)}
+        if self._chunk.is_full:
+            self._done.append(self._chunk.packed())
+            self._chunk = Chunk()
+        return at
+
+    def packed(self) -> list[str]:
+        """All of them as compact texts."""
+        return self._done if self._chunk.is_empty else [*self._done, self._chunk.packed()]
+
+
 def pack(data: Any) -> str:
     """Base64 of deflated JSON. Raises ValueError for a number that JSON cannot hold (NaN,
     infinity): the page could not read it."""

@@ -22,7 +22,10 @@ from rro.report.pack import pack
 # Of one file; a larger report becomes a folder.
 MOST_BYTES = 5_000_000
 # The order matters.
-_SCRIPTS = ("dom", "data", "charts", "rounds", "overview", "list", "tree", "pairs", "app")
+_SCRIPTS = (
+    *("dom", "data", "charts", "rounds", "overview", "list", "tree", "pairs", "episodes"),
+    *("training", "results", "app"),
+)
 
 
 def write_report(head: dict[str, Any], chunks: Sequence[str], out: Path) -> Path:

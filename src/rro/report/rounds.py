@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rro.evaluation.results import RewardScale
 from rro.evaluation.statistics import task_mean
 from rro.report.trees import USAGE
 
@@ -30,7 +31,11 @@ Record = Mapping[str, Any]
 
 
 def rounds_of(
-    stages: Mapping[str, Record], groups: Sequence[Record], summaries: Sequence[Record], seed: int
+    stages: Mapping[str, Record],
+    groups: Sequence[Record],
+    summaries: Sequence[Record],
+    seed: int,
+    scale: RewardScale,
 ) -> list[dict[str, Any]]:
     """One entry for each round that has begun to explore, in order.
 
@@ -47,7 +52,7 @@ def rounds_of(
             {
                 "round": int(group["name"]),
                 "generated": generated,
-                "reward": _played(group["name"], summaries, seed),
+                "reward": _played(group["name"], summaries, seed, scale),
                 "figures": {name: logged[name] for name in FIGURES if name in logged},
                 "skipped": bool(record.get("skipped")),
             }
@@ -59,10 +64,14 @@ def _iterations(groups: Sequence[Record]) -> list[Record]:
     return [group for group in groups if group["name"].isdecimal()]
 
 
-def _played(name: str, summaries: Sequence[Record], seed: int) -> dict[str, Any] | None:
+def _played(
+    name: str, summaries: Sequence[Record], seed: int, scale: RewardScale
+) -> dict[str, Any] | None:
     outcomes = {
         str(number): summary["outcomes"]
         for number, summary in enumerate(summaries)
         if summary["group"] == name and summary["outcomes"]
     }
-    return task_mean(outcomes, _RESAMPLES, seed).plain() if outcomes else None
+    if not outcomes:
+        return None
+    return task_mean(outcomes, _RESAMPLES, seed).within(*scale.range).plain()

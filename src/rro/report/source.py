@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from rro.codec import first_problem, from_plain
 from rro.errors import DataError
-from rro.exploration.records import TaskRecords, build_tree
+from rro.evaluation.evaluate import OPENING
+from rro.evaluation.results import RewardScale, kept_scale
+from rro.exploration.records import TaskRecords, build_tree, read_rollout
 from rro.exploration.tree import Tree
 from rro.report.credit import Advantages, RunCredit
 from rro.runs.folder import RunFolder, stage_records
 from rro.runs.journal import Journal
-from rro.types import Task
+from rro.types import Message, Task, Trajectory
 
 
 class Exploration(NamedTuple):
@@ -33,12 +36,24 @@ Record = dict[str, Any]
 @dataclass
 class Explored:
     """One task's exploration so far: its tree, the record of the finished task (None while it is
-    under way), the rows of its pairs, and the advantages of its messages."""
+    under way), the rows of its pairs, the advantages of its messages, and which rewards are
+    possible."""
 
     tree: Tree
     end: Mapping[str, Any] | None
     pairs: list[Record]
     advantages: Advantages
+    scale: RewardScale
+
+
+class Play(NamedTuple):
+    """One evaluated episode: the policy's checkpoint, the mode, and its number among those of the
+    same policy, mode and task."""
+
+    label: str
+    mode: str
+    number: int
+    episode: Trajectory
 
 
 class RunSource:
@@ -52,6 +67,7 @@ class RunSource:
         self._journal: Journal | None = None
         self._explorations: dict[Exploration, list[tuple[str, str]]] = {}
         self._evaluations: list[str] = []
+        self._played: dict[str, list[str]] = {}
         self._pairs, self._credit = PairRows(self.folder), RunCredit(self.folder)
         self._seen = 0
         self.refresh()
@@ -68,6 +84,7 @@ class RunSource:
             self._seen += 1
             if kind == "evaluation":
                 self._evaluations.append(key)
+                self._played.setdefault(key.split("/", 2)[2].rpartition("/")[0], []).append(key)
             elif exploration := _exploration(kind, key):
                 self._explorations.setdefault(exploration, []).append((kind, key))
         self._pairs.refresh({exploration.group for exploration in self._explorations})
@@ -94,13 +111,45 @@ class RunSource:
         tree = build_tree(records, Task(exploration.task), self.folder.journal)
         credited = exploration.group.isdecimal() and records.end is not None
         advantages = self._credit.advantages(tree) if credited else Advantages()
-        return Explored(tree, records.end, self._pairs.of(exploration), advantages)
+        return Explored(tree, records.end, self._pairs.of(exploration), advantages, self.scale())
 
     def evaluations(self, start: int = 0) -> Iterator[tuple[str, str, Record]]:
         """(checkpoint, mode, episode) of each evaluated episode, from number `start` on."""
         for key in self._evaluations[start:]:
             label, mode, _ = key.split("/", 2)
             yield label, mode, self._get("evaluation", key)
+
+    def played(self) -> dict[str, int]:
+        """The tasks that were evaluated, and how many episodes each has, in the journal's order."""
+        return {task: len(keys) for task, keys in self._played.items()}
+
+    def opening(self, task: str) -> list[Message]:
+        """The first messages of an evaluated task; empty where they are not journalled."""
+        assert self._journal is not None
+        record = self._journal.get(OPENING, task)
+        try:
+            return [from_plain(Message, row) for row in record["messages"]] if record else []
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{self.place(OPENING, task)}: damaged record") from None
+
+    def plays(self, task: str) -> list[Play]:
+        """The evaluated episodes of a task."""
+        plays = []
+        for key in self._played[task]:
+            label, mode, _ = key.split("/", 2)
+            number = int(key.rpartition("/")[2])
+            record = self._get("evaluation", key)
+            try:
+                episode = read_rollout(record, ())
+            except ValueError as error:
+                place = self.place("evaluation", key)
+                raise DataError(f"{place}: damaged record ({first_problem(error)})") from None
+            plays.append(Play(label, mode, number, episode))
+        return plays
+
+    def scale(self) -> RewardScale:
+        """Which rewards are possible."""
+        return kept_scale(self._journal) if self._journal else RewardScale()
 
     def stages(self) -> dict[str, Record]:
         """The finished stages, by name."""

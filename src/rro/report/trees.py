@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rro.evaluation.results import RewardScale
 from rro.evaluation.statistics import outcome_interval
 from rro.exploration.tree import Node, Tree
 from rro.report.credit import Advantages
@@ -28,7 +29,8 @@ USAGE = (
     "cost",
     "thought_tokens",
 )
-_SNIPPET = 240  # characters of the instruction that the list of tasks shows and searches
+SNIPPET = 240
+"""Characters of the instruction that lists of tasks show and search."""
 
 
 @dataclass
@@ -56,10 +58,8 @@ def build(exploration: Exploration, explored: Explored, intern: Intern) -> TaskV
         "cut": end.get("cut", False),
         "seconds": end.get("seconds"),
         "opening": [[message.role, intern(message.text)] for message in tree.root.opening],
-        "nodes": [
-            _node(node, numbers, sides, explored.advantages, intern) for node in nodes.values()
-        ],
-        "episodes": _rollouts(tree.episodes, explored.advantages, intern),
+        "nodes": [_node(node, numbers, sides, explored, intern) for node in nodes.values()],
+        "episodes": rollouts_of(tree.episodes, explored.advantages, intern),
         "pairs": pairs,
         "usage": _usage(usage),
     }
@@ -75,11 +75,11 @@ def _mean(rollouts: Iterable[Trajectory]) -> ProcessReward | None:
     return ProcessReward(rewards, kept[0].policy) if kept else None
 
 
-def _estimate(reward: ProcessReward | None) -> dict[str, Any] | None:
+def _estimate(reward: ProcessReward | None, scale: RewardScale) -> dict[str, Any] | None:
     if reward is None:
         return None
     return {
-        **outcome_interval(reward).plain(),
+        **outcome_interval(reward).within(*scale.range).plain(),
         "exact": reward.exact,
         "policy": reward.policy,
         "outcomes": list(reward.outcomes),
@@ -90,21 +90,22 @@ def _node(
     node: Node,
     numbers: Mapping[str, int],
     sides: Mapping[str, set[str]],
-    advantages: Advantages,
+    explored: Explored,
     intern: Intern,
 ) -> dict[str, Any]:
+    advantages = explored.advantages
     data: dict[str, Any] = {
         "id": node.id,
         "parent": -1 if node.parent is None else numbers[node.parent.id],
-        "estimate": _estimate(node.estimate),
+        "estimate": _estimate(node.estimate, explored.scale),
         "sides": sorted(sides.get(node.id, ())),
-        "rollouts": _rollouts(node.rollouts, advantages, intern),
+        "rollouts": rollouts_of(node.rollouts, advantages, intern),
     }
     if node.step is not None:
         data["step"] = _step(node.step, advantages.of_node(node), intern)
         data |= {"policy": node.policy, "stop": node.stop, "reward": node.reward}
     if node.episodes and node.parent is not None:
-        data["episodes"] = _rollouts(node.episodes, advantages, intern)
+        data["episodes"] = rollouts_of(node.episodes, advantages, intern)
     if node.recycled:
         data["recycled"] = True
     elif node.parent is not None:
@@ -114,9 +115,10 @@ def _node(
     return data
 
 
-def _rollouts(
+def rollouts_of(
     rollouts: Mapping[int, Trajectory], advantages: Advantages, intern: Intern
 ) -> list[dict[str, Any]]:
+    """Whole or partial episodes, by number."""
     return [
         {
             "number": number,
@@ -209,7 +211,7 @@ def _listed(
     return {
         "group": exploration.group,
         "id": exploration.task,
-        "text": root.opening[-1].content[:_SNIPPET] if root.opening else "",
+        "text": root.opening[-1].content[:SNIPPET] if root.opening else "",
         "finished": explored.end is not None,
         "start": root.estimate.mean if root.estimate else None,
         "line": _line(explored.tree),
@@ -239,6 +241,7 @@ def _figures(exploration: Exploration, explored: Explored, usage: Usage) -> dict
         ],
         "per_step": tree.candidates_per_step(),
         "candidates": len(nodes) - 1,
+        "rose": sum(bool(node.rose) for node in nodes),
         "rollouts": sum(len(node.rollouts) + len(node.episodes) for node in nodes),
         "pairs": len(explored.pairs),
         "usage": _usage(usage),

@@ -1,6 +1,14 @@
 // Navigation (the part of the address after #), keys, and drawing.
 
-const VIEWS = { overview: "Overview", trees: "Trees", pairs: "Pairs" };
+const VIEWS = {
+  overview: "Overview",
+  training: "Training",
+  trees: "Trees",
+  pairs: "Pairs",
+  episodes: "Episodes",
+};
+// views without a list of tasks, and what draws them
+const PAGES = { overview: () => showOverview(main), training: () => showTraining(main) };
 const POLL = 3000; // milliseconds between requests to `rro view`; longer where it answers slowly
 const NONCE = document.currentScript.nonce;
 let head = null; // the overview and the list of tasks, see rro.report.gather
@@ -45,8 +53,20 @@ function goTo(entry) {
   go({ run: entry.run, group: entry.group, task: entry.id, node: undefined, pair: undefined });
 }
 
+/** The page of a table of results has one view. */
+function drawResults() {
+  const name = head.results.name;
+  document.getElementById("title").textContent = name;
+  document.title = `${name} · rro`;
+  document.getElementById("status").textContent = `made ${head.made.slice(0, 16)} by rro ${head.rro}`;
+  main.replaceChildren();
+  main.className = "overview";
+  showResults(main);
+}
+
 /** Draw the current address; keeps the list's scroll position, focus, and half-typed filters. */
 async function draw() {
+  if (head.results) return drawResults();
   readAddress();
   document
     .getElementById("views")
@@ -70,24 +90,26 @@ async function draw() {
         "candidate",
       )} so far, at ${head.made.slice(11)}`
     : `made ${head.made.slice(0, 16)} by rro ${head.rro}`;
-  if (place.view === "overview") {
+  if (place.view in PAGES) {
     main.replaceChildren();
     main.className = "overview";
-    showOverview(main);
-    return;
+    return PAGES[place.view]();
   }
-  if (main.className !== "browser") {
+  const episodes = place.view === "episodes",
+    kind = episodes ? "browser episodes" : "browser";
+  if (main.className !== kind) {
     main.replaceChildren(
       el(
         "aside",
         { id: "side", "aria-label": "Tasks" },
-        filterForm(filterChanged),
+        episodes ? playedForm(() => drawEpisodes().catch(complain)) : filterForm(filterChanged),
         el("div", { id: "list" }),
       ),
       el("div", { id: "work" }),
     );
-    main.className = "browser";
+    main.className = kind;
   }
+  if (episodes) return drawEpisodes();
   drawList(place.task !== opened?.entry.id);
   await drawTask();
 }
@@ -202,7 +224,9 @@ function pairParts(task) {
       el(
         "p",
         { class: "empty" },
-        "This task has no pair: no candidate was worse than a chosen one.",
+        head.tasks.some((entry) => entry.run === task.entry.run && entry.pairs)
+          ? "This task has no pair: no candidate was worse than a chosen one."
+          : "This run has no pairs: it learns from something else than comparisons.",
       ),
     ];
   const chosen = Math.min(Number(place.pair) || 0, task.pairs.length - 1);
@@ -218,15 +242,17 @@ function keys(event) {
     event.altKey
   )
     return;
-  if (event.key === "/" && place.view !== "overview") {
+  if (event.key === "/" && !(place.view in PAGES)) {
     event.preventDefault();
     document.getElementById("filter-text").focus();
-  } else if ((event.key === "n" || event.key === "p") && place.view !== "overview") {
-    const entries = fitting(),
-      at = entries.indexOf(opened?.entry ?? null);
-    const next =
-      entries[Math.min(Math.max(at + (event.key === "n" ? 1 : -1), 0), entries.length - 1)];
-    if (next) goTo(next);
+  } else if ((event.key === "n" || event.key === "p") && !(place.view in PAGES)) {
+    const buttons = [...document.querySelectorAll("#list button")],
+      // without an address the first task is shown
+      at = Math.max(
+        buttons.findIndex((button) => button.hasAttribute("aria-current")),
+        0,
+      );
+    buttons[Math.min(Math.max(at + (event.key === "n" ? 1 : -1), 0), buttons.length - 1)]?.click();
   }
 }
 

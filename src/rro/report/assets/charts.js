@@ -168,8 +168,41 @@ function bars(rows, most) {
   );
 }
 
-/** Curves with whiskers: [{points: [{x, mean, low, high}]}]; `label` says what x is. */
-function curves(series, [low, high], label, fromZero = true) {
+/** Several figures of the same rows beside each other, each with bars on a scale of its own:
+ * rows are [{label, series, values}], columns [{name, most, text}], `text` of a value. */
+function barColumns(rows, columns) {
+  const width = chartWidth(),
+    left = labelRoom(rows, width) * 0.8,
+    room = (width - left) / columns.length,
+    height = rows.length * 24 + 30;
+  const names = columns.map((column, i) =>
+    svg("text", { x: left + i * room, y: 14, class: "soft" }, column.name),
+  );
+  const lines = rows.map((row, j) => {
+    const y = 24 + j * 24;
+    const drawn = columns.map((column, i) => {
+      const value = row.values[i] ?? 0,
+        length = Math.max((value / (column.most || 1)) * (room - 58), value ? 1 : 0);
+      return [
+        svg("rect", {
+          x: left + i * room,
+          y,
+          width: length,
+          height: 16,
+          rx: 2,
+          fill: SERIES[(row.series ?? 0) % SERIES.length],
+        }),
+        svg("text", { x: left + i * room + length + 4, y: y + 13 }, column.text(value)),
+      ];
+    });
+    return [svg("text", { x: left - 10, y: y + 13, "text-anchor": "end" }, row.label), drawn];
+  });
+  return svg("svg", { width, height, viewBox: `0 0 ${width} ${height}` }, names, lines);
+}
+
+/** Curves with whiskers: [{points: [{x, mean, low, high}]}]; `label` says what x is. Without
+ * `marks`, for many points, only the lines. */
+function curves(series, [low, high], label, fromZero = true, marks = true) {
   const width = chartWidth(),
     height = 240,
     left = 52,
@@ -190,7 +223,7 @@ function curves(series, [low, high], label, fromZero = true) {
   );
   const drawn = series.map((line, i) => {
     const colour = SERIES[i % SERIES.length],
-      shift = (i - (series.length - 1) / 2) * 4;
+      shift = marks ? (i - (series.length - 1) / 2) * 4 : 0;
     const path = line.points
       .map((point, j) => `${j ? "L" : "M"}${x(point.x) + shift} ${y(point.mean)}`)
       .join("");
@@ -215,7 +248,9 @@ function curves(series, [low, high], label, fromZero = true) {
             "stroke-opacity": 0.6,
           }),
         ),
-      line.points.map((point) => mark(i, x(point.x) + shift, y(point.mean))),
+      (marks ? line.points : line.points.slice(-1)).map((point) =>
+        mark(i, x(point.x) + shift, y(point.mean)),
+      ),
     ];
   });
   const name = svg(

@@ -21,6 +21,8 @@ function showOverview(main) {
       "section",
       { "aria-label": "Figures", class: "figures" },
       rewardFigure(),
+      successFigure(),
+      conductFigure(),
       differenceFigure(),
       betweenFigure(),
       costCurveFigure(),
@@ -107,14 +109,67 @@ function runLabel(run, text) {
   return head.runs.length > 1 ? `${run.name} ${text}` : text;
 }
 
-function rewardFigure() {
-  const rows = head.runs.flatMap((run, series) =>
+/** Every evaluated policy and mode of every run. */
+function evaluated() {
+  return head.runs.flatMap((run, series) =>
     run.evaluations.map((row) => ({
       ...row,
       series,
       name: runLabel(run, `${row.label} ${row.mode}`),
     })),
   );
+}
+
+/** How many episodes ended before the agent ended them: too many steps, or a full context. */
+function cutOff(row) {
+  return (row.stops.step_limit ?? 0) + (row.stops.context_overflow ?? 0);
+}
+
+function successFigure() {
+  const rows = evaluated().filter((row) => row.success);
+  if (!rows.length) return null;
+  return figure(
+    "Success before and after",
+    "Share of the episodes whose reward counts as a success; intervals as above.",
+    intervals(
+      rows.map((row) => ({ label: row.name, series: row.series, ...row.success })),
+      [0, 1],
+    ),
+    ["policy", "success"],
+    rows.map((row) => [row.name, interval(row.success)]),
+  );
+}
+
+function conductFigure() {
+  const rows = evaluated().map((row) => ({
+    ...row,
+    label: row.name,
+    values: [row.steps, row.invalid_actions, cutOff(row) / row.episodes],
+  }));
+  if (!rows.length) return null;
+  const most = (i) => Math.max(...rows.map((row) => row.values[i]));
+  const share = (value) => `${Math.round(100 * value)} %`;
+  return figure(
+    "Steps, invalid actions, cut-off episodes",
+    "Means per episode. An episode is cut off when its steps or its context are used up.",
+    barColumns(rows, [
+      { name: "steps", most: most(0), text: (value) => number(value, 1) },
+      { name: "invalid actions", most: most(1), text: (value) => number(value, 2) },
+      { name: "cut off", most: 1, text: share },
+    ]),
+    ["policy", "steps", "invalid actions", "cut off", "episodes"],
+    rows.map((row) => [
+      row.name,
+      number(row.steps, 2),
+      number(row.invalid_actions, 3),
+      number(cutOff(row)),
+      row.episodes,
+    ]),
+  );
+}
+
+function rewardFigure() {
+  const rows = evaluated();
   if (!rows.length) return null;
   const low = Math.min(0, ...rows.map((row) => row.reward.low ?? row.reward.mean)),
     high = Math.max(1, ...rows.map((row) => row.reward.high ?? row.reward.mean));
@@ -126,12 +181,10 @@ function rewardFigure() {
       rows.map((row) => ({ label: row.name, series: row.series, ...row.reward })),
       [low, high],
     ),
-    ["policy", "reward", "success", "steps", "episodes"],
+    ["policy", "reward", "episodes"],
     rows.map((row) => [
       row.name,
       interval(row.reward),
-      row.success ? interval(row.success) : "",
-      number(row.steps, 1),
       row.failed ? `${row.episodes} (${row.failed} failed)` : row.episodes,
     ]),
   );
@@ -201,7 +254,7 @@ function costCurveFigure() {
   ];
   return figure(
     "Reward against cost",
-    `${mode} episodes; each curve begins with the SFT policy, one point per iteration.`,
+    `${mode} episodes; each curve begins with the policy before exploration, one point per iteration.`,
     curves(series, range, "policy calls of exploration"),
     ["run and policy", "policy calls", "reward"],
     series.flatMap((curve) =>
@@ -217,20 +270,29 @@ function costCurveFigure() {
 
 function funnelFigures(groups) {
   return groups.filter((group) => group.candidates).map((group) => {
-    const rows = ["tasks", "steps", "candidates", "pairs"].map((name) => [name, group[name]]);
+    const chosen = group.steps > 0; // strategies over whole episodes choose no steps
+    const end = group.pairs ? "pairs" : "rollouts";
+    const names = chosen ? ["tasks", "steps", "candidates", end] : ["tasks", "candidates", end];
+    const rows = names.map((name) => [name, group[name]]);
     const under =
       group.finished < group.tasks
         ? `${group.tasks - group.finished} of the tasks are in progress. `
         : "";
     return figure(
-      `From tasks to pairs: ${group.label}`,
-      `${under}Steps of the chosen trajectories, and the candidates drawn for them.`,
+      `From tasks to ${end}: ${group.label}`,
+      under +
+        (chosen
+          ? "Steps of the chosen trajectories, and the candidates drawn for them."
+          : "Candidates are the steps of rollouts after which others begin."),
       bars(
         rows.map(([label, value]) => ({ label, value, text: number(value), series: 0 })),
         Math.max(...rows.map(([, value]) => value), 1),
       ),
       ["", "count"],
-      [...rows.map(([name, value]) => [name, number(value)]), ["rollouts", number(group.rollouts)]],
+      [
+        ...rows.map(([name, value]) => [name, number(value)]),
+        end === "rollouts" ? [] : ["rollouts", number(group.rollouts)],
+      ].filter((row) => row.length),
     );
   });
 }
@@ -250,7 +312,9 @@ function perStepFigure(groups) {
   });
   return figure(
     "Candidates per step",
-    "How many had to be drawn before one rose, or the limit was reached.",
+    drawn.some((group) => group.rose)
+      ? "How many had to be drawn before one rose, or the limit was reached."
+      : "How many were drawn before one was chosen.",
     bars(rows, Math.max(...rows.map((row) => row.value))),
     ["drawn", "steps"],
     rows.map((row) => [row.label, row.times]),
@@ -259,7 +323,7 @@ function perStepFigure(groups) {
 }
 
 function risingFigure(groups) {
-  const known = groups.filter((group) => group.rising.some(([, steps]) => steps));
+  const known = groups.filter((group) => group.rising.some(([rising]) => rising));
   if (!known.length) return null;
   const names = ["first", "middle", "last"];
   const rows = names.flatMap((name, third) =>
@@ -301,10 +365,11 @@ function alongFigure(groups) {
 
 function costFigure(groups) {
   if (!groups.length) return null;
+  const paired = groups.some((group) => group.pairs);
   const rows = groups.map((group) => [
     group.label,
     ...group.usage.map((value) => number(value, 1)),
-    group.pairs ? number(group.usage[0] / group.pairs, 1) : "",
+    ...(paired ? [group.pairs ? number(group.usage[0] / group.pairs, 1) : ""] : []),
   ]);
   return el(
     "figure",
@@ -319,6 +384,13 @@ function costFigure(groups) {
         `Seconds of concurrent work add up; prices in ${head.runs[0].currency}, from the recipe.`,
       ),
     ),
-    table(["", ...head.usage.map((name) => name.replace("_", " ")), "policy calls per pair"], rows),
+    table(
+      [
+        "",
+        ...head.usage.map((name) => name.replace("_", " ")),
+        ...(paired ? ["policy calls per pair"] : []),
+      ],
+      rows,
+    ),
   );
 }

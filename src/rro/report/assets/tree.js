@@ -191,12 +191,19 @@ function estimateText(estimate) {
   return `${figures}${spread}${policy}`;
 }
 
+/** Whether anything rose in a run: other strategies choose by other rules. */
+function hasRisen(run) {
+  return head.runs[run].groups.some((group) => group.rose);
+}
+
 function decision(task, node) {
   if (!task.finished) return "this task is in progress";
   const before = node.parent >= 0 ? task.nodes[node.parent].estimate : null;
   if (node.rose) return `chosen: it rose${before ? ` above ${number(before.mean)}` : ""}`;
   if (node.committed)
-    return "chosen, though it did not rise: the best of its step, or the expert's";
+    return hasRisen(task.entry.run)
+      ? "chosen, though it did not rise: the best of its step, or the expert's"
+      : "chosen";
   return node.parent < 0 ? "the start of the task" : "considered, not chosen";
 }
 
