@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 
+# Engines that list tasks and find gold paths, so that no episode loses its own for that.
+_FINDERS = 2
+
+
 class ScienceWorldBenchmark(Benchmark):
     """The tasks, as the engine divides them, and the engines that all episodes share.
 
@@ -42,7 +46,8 @@ class ScienceWorldBenchmark(Benchmark):
     def __init__(self, options: ScienceWorldOptions) -> None:
         check_installed()
         self.options = options
-        self.engines = Engines(options.engines, partial(Engine, options.timeout))
+        start = partial(Engine, options.timeout)
+        self.engines, self._finders = Engines(options.engines, start), Engines(_FINDERS, start)
         self._variations: dict[str, dict[str, list[int]]] | None = None
         self._gold: dict[tuple[str, int], list[str]] = {}
         self._lock = threading.Lock()
@@ -87,7 +92,7 @@ class ScienceWorldBenchmark(Benchmark):
         with self._lock:
             if (kind, variation) in self._gold:
                 return self._gold[kind, variation]
-        with self.engines.lend(None) as engine:
+        with self._finders.lend(None) as engine:
             path = engine.gold(kind, variation, self.options.simplifications)
         with self._lock:
             self._gold[kind, variation] = path
@@ -104,7 +109,7 @@ class ScienceWorldBenchmark(Benchmark):
     def _chosen(self) -> dict[str, dict[str, list[int]]]:
         """Each task type's variations by split."""
         if self._variations is None:
-            with self.engines.lend(None) as engine:
+            with self._finders.lend(None) as engine:
                 self._variations = engine.variations()
         everything = self._variations
         for name in self.options.tasks:

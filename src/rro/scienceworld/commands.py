@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from rro.errors import UsageError
+
 
 def add_commands(groups: Mapping[str, Any]) -> None:
     """Add a parser to the group `verify` of the command line."""
@@ -25,5 +27,7 @@ def _verify(options: argparse.Namespace) -> int:
     from rro.scienceworld import ScienceWorldOptions
     from rro.scienceworld.verify import run_verify
 
+    if options.episodes < 1:
+        raise UsageError(f"--episodes must be at least 1, not {options.episodes}")
     chosen = ScienceWorldOptions(tasks=options.tasks)
     return 0 if run_verify(chosen, options.episodes, options.split) else 1

@@ -20,8 +20,8 @@ class ScienceWorldOptions(Section):
     variations: int | None = Field(None, ge=1)
     """At most so many variations of each task type in each split. Default: all."""
     simplifications: str = "easy"
-    """Names of simplifications with commas between them, or `easy`, what the paper's experiments
-    use; empty for none."""
+    """Names of simplifications with commas between them, or `easy`, the default of the authors'
+    agents; empty for none."""
     move_limit: int = Field(100, ge=1)
     """Simulated moves after which an episode ends, as the engine counts them: looking costs none,
     waiting more than one."""
