@@ -215,11 +215,11 @@ def in_http_date(seconds: float) -> str:
 
 
 @contextmanager
-def serving(**changes: Any):
-    """Serve on loopback; yields the Behaviour, whose base_url is set."""
+def serving(port: int = 0, **changes: Any):
+    """Serve on loopback (port 0: any that is free); yields the Behaviour, whose base_url is set."""
     behaviour = Behaviour(**changes)
     handler = type("Handler", (_Handler,), {"behaviour": behaviour})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
     thread = threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True

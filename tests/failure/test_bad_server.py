@@ -354,3 +354,33 @@ def test_a_run_is_resumed_when_its_server_is_back(tmp_path, monkeypatch):
             stage = journal.get("stage", "explore-1")
             assert (stage["tasks"], stage["failed_tasks"]) == (3, 0)
             assert [record["token_ids"] for record in journal.records("policy")] == [False, False]
+
+
+def test_a_run_waits_for_a_server_that_is_gone_and_says_so(caplog):
+    with serving() as server:
+        policy = opened(server, retries=40)
+        [before] = asyncio.run(policy.sample(ASK, 1, PARAMS, 1))
+    # its threads still hold connections
+    faulty(server, policy, "drop")
+    address = server.base_url
+
+    async def body():
+        waiting = asyncio.ensure_future(policy.sample(ASK, 1, PARAMS, 1))
+        while "cannot be reached" not in caplog.text and not waiting.done():
+            await asyncio.sleep(0.01)
+        with serving(port=int(address.rpartition(":")[2].partition("/")[0])):
+            [after] = await waiting
+        await policy.close()
+        return after
+
+    assert asyncio.run(body()).message == before.message
+    assert "answers again" in caplog.text
+
+
+def test_a_server_that_does_not_come_back_ends_the_run():
+    with serving() as server:
+        policy = opened(server, outage=0.4, retries=40)
+        asyncio.run(policy.sample(ASK, 1, PARAMS, 1))
+    faulty(server, policy, "drop")
+    with pytest.raises(RroError, match=r"could not be reached for 0.4 s .* resume the run"):
+        sample(policy)

@@ -98,8 +98,6 @@ def as_lines(status: Mapping[str, Any]) -> Iterator[str]:
     yield f"{status['run']}: {status['state']}"
     if now:
         yield f"now       {now['text']}"
-        if now.get("waiting"):
-            yield f"waiting   {now['waiting']}"
         age = time.time() - now["time"]
         yield f"told      {age:.0f} s ago by process {now['process']} on {now['host']}"
     calls, tokens = usage.get("policy_calls", 0), usage.get("generated_tokens", 0)

@@ -26,6 +26,7 @@ from rro.policies.api.backoff import (
     backoff,
     parse_retry_after,
 )
+from rro.policies.api.outage import UNREACHABLE, Outage
 from rro.policies.api.secret import Secret
 from rro.policies.api.settings import OpenAIConfig
 from rro.policies.api.transport import BodyError, Response, exchange, make_client
@@ -60,6 +61,7 @@ class ApiClient:
         self.settings, self.url = settings, settings.base_url.rstrip("/")
         self.failures: Counter[str] = Counter()
         self.requests = self.given_up = 0
+        self._outage = Outage(self.url, settings.outage)
         self.limit = AdaptiveLimit(settings.concurrency)
         # by model and dialect, the fields of requests that the server does not accept
         self.left_out: dict[str, set[str]] = {}
@@ -92,8 +94,7 @@ class ApiClient:
         retries = self.settings.retries if retries is None else retries
         for attempt in range(retries + 1):
             try:
-                async with self.limit.slot(patience):
-                    return _read(await self._send(path, body, most_bytes), read)
+                return await self._reached(path, body, read, most_bytes, patience)
             except TransientError as error:
                 self.failures[error.kind] += 1
                 log.debug("%s%s, attempt %d: %s", self.url, path, attempt + 1, error)
@@ -104,6 +105,24 @@ class ApiClient:
                         f"{self.url} did not answer in {attempt + 1} attempts: {error}"
                     ) from None
         raise AssertionError("unreachable")
+
+    async def _reached(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None,
+        read: Callable[[Any], T],
+        most_bytes: int,
+        patience: Patience,
+    ) -> T:
+        """One attempt, after the end of an outage if there is one."""
+        while True:
+            try:
+                async with self.limit.slot(patience):
+                    return _read(await self._send(path, body, most_bytes), read)
+            except TransientError as error:
+                if error.kind != UNREACHABLE or not self._outage.counts:
+                    raise
+                await self._outage.wait(str(error))
 
     def account(self) -> str:
         """One sentence: how many requests there were, what failed, and what was left out."""
@@ -154,6 +173,9 @@ class ApiClient:
         try:
             # of the whole request: a server may also send slowly
             response = await exchange(self._client, url, body, seconds, most_bytes)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            text = self.secret.clean(f"{type(error).__name__}: {error}")
+            raise TransientError(UNREACHABLE, text) from None
         except (TimeoutError, httpx2.TimeoutException):
             text = f"no answer within {seconds:g} s"
             raise TransientError("time-out", text, overload=True) from None
@@ -162,6 +184,7 @@ class ApiClient:
         except (httpx2.TransportError, httpx2.InvalidURL) as error:
             text = self.secret.clean(f"{type(error).__name__}: {error}")
             raise TransientError("connection", text) from None
+        self._outage.over()
         if response.status // 100 != 2:
             raise self._failure(response)
         try:

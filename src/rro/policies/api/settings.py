@@ -34,6 +34,10 @@ class OpenAIConfig(Section):
     """Seconds that a request may wait in all between its attempts, also because the server asks for
     a pause, before its rollout counts as failed."""
 
+    outage: float = Field(3600.0, ge=0)
+    """Seconds for which a run waits where the server was there and can no longer be reached. Then
+    the run ends, to be resumed. 0: it does not wait, and counts it as a failed attempt."""
+
     @field_validator("base_url")
     @classmethod
     def _without_secrets(cls, url: str) -> str:

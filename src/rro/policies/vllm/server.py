@@ -100,6 +100,8 @@ class VllmServer:
             concurrency=concurrency,
             timeout=1800.0,
             retries=2,
+            # one that ends does not come back
+            outage=0,
         )
 
     def load(self, adapter: Path) -> None:
