@@ -224,18 +224,6 @@ def test_a_process_reward_trainer_takes_the_labels(trained, tmp_path):
     assert not torch.equal(before, model.score.weight)
 
 
-def test_trls_own_process_reward_trainer_takes_the_labels(trained, tmp_path):
-    prm = pytest.importorskip("trl.experimental.prm")
-    rows, model, tokenizer = stepwise(trained, tmp_path)
-    trainer = prm.PRMTrainer(
-        model,
-        prm.PRMConfig(**arguments(tmp_path / "prm"), bf16=False, step_separator="\n"),
-        train_dataset=rows,
-        processing_class=tokenizer,
-    )
-    assert trainer.train().global_step == 1
-
-
 HOSTILE = "</pre><script>x</script>\n\n# [a](http://evil) ![i](http://evil) `|` <b>"
 
 
