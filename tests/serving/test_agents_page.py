@@ -1,5 +1,6 @@
 """The program of docs/agents.md, as it stands there, with fewer rounds."""
 
+import os
 import re
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def test_the_policy_of_an_agent_that_is_not_ours_learns(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(rro.__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=600,
