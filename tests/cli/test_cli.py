@@ -369,3 +369,19 @@ def test_the_schema_is_json(capsys):
     code, out, _ = run(capsys, "config", "--schema")
     assert code == 0
     assert json.loads(out)["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["explore", "runs/one", "--iteration", "0"], "rounds are counted from 1"),
+        (["export", "runs/one", "--iteration", "-1"], "rounds are counted from 1"),
+        (["run", "quickstart", "--out", ""], "name a folder"),
+        (["evaluate"], "required: target\n"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_at_once(capsys, words, sentence):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err

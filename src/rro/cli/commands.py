@@ -54,6 +54,13 @@ def folder_named(text: str) -> Path:
     return Path(text)
 
 
+def round_number(text: str) -> int:
+    """A round that an option names, counted from 1."""
+    if not text.isdecimal() or not int(text[:9]):
+        raise argparse.ArgumentTypeError("rounds are counted from 1")
+    return int(text[:9])
+
+
 def begin(doing: str, *targets: object) -> None:
     """Tell what a command does first, before the imports that take it seconds."""
     log.info("%s %s ...", doing, ", ".join(map(str, targets)))

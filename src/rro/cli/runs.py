@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rro import stopping
-from rro.cli.commands import NO_RECIPE, Parsers, add_command, add_overrides, begin, folder_named
+from rro.cli.commands import (
+    NO_RECIPE,
+    Parsers,
+    add_command,
+    add_overrides,
+    begin,
+    folder_named,
+    round_number,
+)
 from rro.errors import UsageError, printable
 from rro.processes import rank, wait_for_all, world_size
 
@@ -84,7 +92,7 @@ def _add_export(commands: Parsers) -> None:
         help="all that was explored, as: step labels, preference pairs, trajectories with tokens, "
         "conversations for trace viewers, or a data set and a model of the Hub with their cards",
     )
-    export.add_argument("--iteration", type=int, help="which round (default: all)")
+    export.add_argument("--iteration", type=round_number, help="which round (default: all)")
     export.add_argument(
         "--out",
         type=Path,
@@ -168,7 +176,9 @@ def _add_stage(commands: Parsers, name: str) -> None:
             "--validation", action="store_true", help="on the validation tasks, not the test tasks"
         )
     if name in ("explore", "optimise"):
-        stage.add_argument("--iteration", type=int, default=1, help="which round (default: 1)")
+        stage.add_argument(
+            "--iteration", type=round_number, default=1, help="which round (default: 1)"
+        )
     if name == "explore":
         stage.add_argument(
             "--tasks",
