@@ -42,6 +42,8 @@ def listening(seconds: float | None = None) -> Iterator[None]:
         return
     _requested.clear()
     before = {kind: signal.signal(kind, _stop) for kind in (signal.SIGTERM, signal.SIGALRM)}
+    # a script's shell starts what it puts into the background deaf to Ctrl-C
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, seconds or 0.0)
     try:
         yield

@@ -27,8 +27,8 @@ def rro(*arguments):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
         stderr=subprocess.PIPE,
         text=True,
-        # what a shell starts in the background is deaf to Ctrl-C, which ends an exploration
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        # as a script's shell starts what it puts into the background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
 
 
