@@ -17,7 +17,7 @@ CONVERTER := .gguf-converter
 SMALLEST := environment.options.sample.products=12 experts.episodes=150 sft.epochs=3 policy.replicas=1 \
   explore.strategy=rro explore.tasks=12 explore.rollouts=2 explore.candidates=3 dpo.epochs=1 evaluate.tasks=8
 
-.PHONY: help install smollm2 vllm gguf-converter quickstart test test-slow check docs wheel gpu-kit gpu format grammar constraints clean
+.PHONY: help install smollm2 textworld vllm gguf-converter quickstart test test-slow check docs wheel gpu-kit gpu format grammar constraints clean
 
 help:
 	@echo "make quickstart    install, then SFT, exploration, DPO and evaluation on a sample shop"
@@ -28,6 +28,7 @@ help:
 	@echo "make wheel         the wheel, in dist, tried in a fresh environment outside the repository"
 	@echo "make gpu-kit       what a machine with a GPU and no network lacks, in build/gpu-kit; there: make gpu OUT=FOLDER"
 	@echo "make install       only install, into .venv (make smollm2: with SmolLM2-135M-Instruct's weights)"
+	@echo "make textworld     TextWorld into .venv, for its tests; needs a C compiler"
 	@echo "make vllm          vLLM in .venv-vllm, for policy.vllm.python and its slow tests"
 	@echo "make gguf-converter  llama.cpp's converter in .gguf-converter, for checkpoints as GGUF files"
 	@echo "make clean         remove .venv, .venv-vllm, .gguf-converter and caches"
@@ -35,6 +36,9 @@ help:
 install: $(INSTALLED)
 
 smollm2: $(WEIGHTS)
+
+textworld: $(INSTALLED)
+	$(PIP) -q -e ".[textworld]"
 
 vllm: $(SERVING)
 
