@@ -159,7 +159,10 @@ def test_a_single_problem_is_one_sentence(tmp_path):
         ("explore.tasks=true", "explore.tasks must be a whole number of at least 1, not true"),
         ("dpo.learning_rate=inf", "dpo.learning_rate must be a number above 0, not inf"),
         ("policy.top_p=2", "policy.top_p must be a number above 0 and at most 1, not 2"),
-        ("explore.pricing=sf", "must be one of policy, sft, not 'sf' (did you mean sft?)"),
+        (
+            "explore.pricing=sf",
+            "must be one of policy, sft, prm, mixed, not 'sf' (did you mean sft?)",
+        ),
         ("explore.adaptve.prior=1", "unknown key explore.adaptve: did you mean adaptive?"),
         ("explore.adaptive.first=0", "explore.adaptive.first must be a whole number"),
         ("modules=3", "modules must be a list of paths, not 3"),
