@@ -136,6 +136,7 @@ def test_share_of_rising_steps_is_reported(finished):
         assert any(share is not None for share in stage["rising_share_by_stage"])
 
 
+@pytest.mark.slow
 def test_stages_one_by_one_with_the_model_in_two_processes_give_the_same_pairs(finished, tmp_path):
     folder, _, results = finished
     out = tmp_path / "staged"

@@ -84,6 +84,7 @@ def rro(folder, *arguments):
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_a_module_beside_the_recipe_is_found_from_elsewhere(tmp_path):
     mine, elsewhere, run = tmp_path / "mine", tmp_path / "elsewhere", tmp_path / "run"
     mine.mkdir()

@@ -17,6 +17,7 @@ from fakes import policy_context
 from rro.config import parse_config
 from rro.errors import RroError, UsageError
 from rro.pipeline import weights
+from rro.policies.scripted import ScriptedPolicy
 from rro.policies.vllm import server_pool
 from rro.policies.vllm.guard.rro_guard import RequireKey
 from rro.policies.vllm.options import ServedWeights
@@ -311,9 +312,15 @@ def test_a_run_serves_its_own_checkpoints(tmp_path, monkeypatch, lora, start):
     )
     folder = RunFolder(tmp_path, config)
     run = SimpleNamespace(config=config, folder=folder, is_done=lambda stage: stage == "sft")
-    monkeypatch.setattr(
-        "rro.policies.vllm.policy.open_vllm", lambda *given: SimpleNamespace(given=given)
-    )
+
+    class Opened(ScriptedPolicy):
+        """A policy that knows how it was opened."""
+
+        def __init__(self, *given):
+            super().__init__(lambda messages, rng: "")
+            self.given = given
+
+    monkeypatch.setattr("rro.policies.vllm.policy.open_vllm", Opened)
     options, context = weights.open_policy(run, "rro-1").given
     assert options == VllmConfig()
     assert context.find_weights() == tmp_path / "checkpoints" / "rro-1"
