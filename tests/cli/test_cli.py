@@ -158,6 +158,30 @@ def test_a_run_folder_takes_no_settings(capsys, tmp_path):
     assert "neither settings" in refused(capsys, "explore", tmp_path, "seed=3")
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("run", "RECIPE"), ("--stop-after", "9")),
+        (("check", "RECIPE"), ()),
+        (("quickstart",), ("--seed", "1")),
+        (("sft", "RECIPE", "seed=1"), ()),
+        (("explore", "RECIPE"), ("--iteration", "1")),
+        (("evaluate", "RECIPE"), ("--validation",)),
+        (("sweep", "RECIPE", "seed=1,2"), ("--trials", "1")),
+        (("config", "RECIPE"), ()),
+        (("play", "RECIPE"), ("--split", "test")),
+        (("serve-env", "RECIPE"), ("--port", "0")),
+    ],
+)
+def test_settings_stand_before_and_after_options(capsys, recipe, tmp_path, before, after):
+    out = ("--out", tmp_path / "out") if before[0] not in ("config", "play", "serve-env") else ()
+    words = [recipe if word == "RECIPE" else word for word in before]
+    key = "explore.nonsense=1"
+    assert "explore.nonsense" in refused(capsys, *words, *out, *after, key)
+    assert "explore.nonsense" in refused(capsys, *words, key, *out, *after)
+    assert "explore.nonsense" in refused(capsys, *words, "dpo.epochs=2", *out, key, *after)
+
+
 def test_exploring_before_sft_says_what_to_run(capsys, recipe, tmp_path):
     options = ["environment.options.catalogue=sample"]
     assert "run rro sft first" in refused(

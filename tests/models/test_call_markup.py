@@ -136,6 +136,27 @@ def read(reader, text):
             [("f", '{"a": 1}'), ("g", "{}")],
         ),
         (read_llama, 'I see {"name": "f", "parameters"', "I see", [(UNNAMED, None)]),
+        (
+            read_hermes,
+            '{"name": "", "name": ["find"], "arguments": {}}',
+            '{"name": "", "name": ["find"], "arguments": {}}',
+            [],
+        ),
+        (
+            read_mistral,
+            '[TOOL_CALLS][{"name": "f"}, 1]',
+            "",
+            [("f", "{}"), (UNNAMED, "None: 1")],
+        ),
+        *(
+            (read_lfm, f"<|tool_call_start|>[find({given})]<|tool_call_end|>", "", [named])
+            for given, named in {
+                "page={1}": ("find", '{"page": "{1}"}'),
+                "page=b'x'": ("find", '{"page": "b\'x\'"}'),
+                "page={[1]: 2}": ("find", '{"page": "{[1]: 2}"}'),
+                "**page": (UNNAMED, None),
+            }.items()
+        ),
     ],
 )
 def test_calls_are_read(reader, text, content, expected):
@@ -179,13 +200,23 @@ def test_whatever_a_model_writes_is_read_without_an_error(reader, text):
         "[TOOL_CALLS]" + "[" * 200_000,
         "<tool_call><function=f>" + "<parameter=a>" * 20_000,
         '<tool_call>{"name": "f", "arguments": {"a": ' + "9" * 100_000 + "}}</tool_call>",
+        "<tool_call>" + "<arg_key>" * 50_000,
+        "<tool_call>" + "<arg_key>a</arg_key>" * 20_000,
+        "<tool_call>" + "<function=" * 50_000,
+        "<tool_call><function=f>" + "<parameter=" * 50_000,
+        "to=functions.a" * 30_000,
+        "to=functions." + "a" * 400_000,
+        "[TOOL_CALLS]f" + " " * 400_000,
+        "[TOOL_CALLS][" + "1," * 5_000 + "1]",
+        "<|tool_call_start|>f(" + ")" * 100_000 + "<|tool_call_end|>",
     ],
 )
 def test_long_and_deep_texts_are_read_in_linear_time(text):
     started = time.process_time()
     for _, reader in READERS:
         _, found = reader(text, [SCHEMA])
-        assert all(call.values() is not None or True for call in tool_calls(found))
+        calls = tool_calls(found)
+        assert sum(len(call.arguments) for call in calls) < 5 * len(text)
     assert time.process_time() - started < 20
 
 

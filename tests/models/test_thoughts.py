@@ -3,7 +3,13 @@
 import pytest
 
 from rro.errors import UsageError
-from rro.models.thoughts import MARKS, ThoughtLimits, ThoughtReader, split_thought
+from rro.models.thoughts import (
+    MARKS,
+    ThoughtLimits,
+    ThoughtReader,
+    split_thought,
+    without_marks,
+)
 from rro.types import SamplingParams
 
 THINK = MARKS[-1]
@@ -73,3 +79,12 @@ def test_a_model_that_does_not_think_has_answers_alone():
     reader = ThoughtReader("{{ messages }}", TOKENS, "toy")
     assert reader.split("<think>", "<think>a</think>b") is None
     assert reader.limits("", SamplingParams(max_answer_tokens=3)).allowed([1, 7]) == 3
+
+
+def test_marks_inside_one_another_leave_no_mark():
+    marks = MARKS[-1]
+    assert without_marks("<think>a</think>b", marks) == "ab"
+    for text in ("<th<think>ink>a</th</think>ink>", "<" + "<think>" * 3 + "think>", "<think" * 9):
+        left = without_marks(text, marks)
+        assert marks.opening not in left
+        assert marks.closing not in left

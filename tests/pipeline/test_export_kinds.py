@@ -230,6 +230,8 @@ HOSTILE = "</pre><script>x</script>\n\n# [a](http://evil) ![i](http://evil) `|` 
 def test_a_card_escapes_what_agents_and_environments_say():
     shown = inline(HOSTILE)
     assert not set("<>[]!`|#\n") & set(shown.replace("&#", ""))
+    assert "://" not in shown
+    assert "www." not in inline("see WWW.evil.example and www.evil.example").lower()
 
 
 def test_the_hubs_cards_say_how_it_came_about(trained, capsys):

@@ -55,6 +55,25 @@ def test_a_run_that_no_process_works_on_is_stopped_or_finished(folder, capsys):
     assert json.loads(capsys.readouterr().out)["state"] == "finished"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "[]",
+        "5",
+        '{"text": "x"}',
+        '{"text": 5, "host": "h", "time": 1, "process": 1}',
+        '{"text": "x", "host": "h", "time": 1e999, "process": 1}',
+        '{"text": "x", "host": "h", "time": 1, "process": 1, "usage": {"cost": "x"}}',
+    ],
+)
+def test_a_damaged_status_tells_nothing(folder, capsys, written):
+    with Journal(folder.journal):
+        folder.status.write_text(written)
+        assert main(["status", str(folder.path)]) == 0
+    assert "running" in capsys.readouterr().out
+
+
 def test_a_run_that_has_not_begun_is_a_users_mistake(folder, capsys):
     assert main(["status", str(folder.path)]) == 2
     assert "no journal there" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+from dataclasses import replace
 
 import httpx2
 import openai
@@ -109,13 +110,98 @@ def test_a_conversation_is_named_by_address_header_or_user_or_known_by_its_messa
     ask(client, "x", said, "more")
     again = ask(client, "x").choices[0].message.content
     ask(client, "x", again, "more")
-    assert {name: len(c.calls) for name, c in server.conversations.take().items()} == {
-        "by/address": 1,
-        "header": 1,
-        "user": 1,
-        "unnamed-1": 2,
-        "unnamed-2": 2,
-    }
+    calls = {name: len(c.calls) for name, c in server.conversations.take().items()}
+    unnamed = [name for name in calls if name.startswith("unnamed-")]
+    assert [calls.pop(name) for name in unnamed] == [2, 2]
+    assert calls == {"by/address": 1, "header": 1, "user": 1}
+
+
+def test_two_servers_name_conversations_apart(served):
+    names = set()
+    for _ in range(2):
+        server, client = served()
+        ask(client, "x")
+        names |= {*server.conversations.take()}
+    assert len(names) == 2
+
+
+def test_what_is_forgotten_is_continued_no_more(served):
+    server, client = served(limits=ServerLimits(conversations=1))
+    said = ask(client, "x").choices[0].message.content
+    first = ask(client, "x", said, "y").conversation
+    ask(client, "z")
+    assert ask(client, "x", said, "y").conversation != first
+    assert len(server.conversations) == 1
+
+
+def test_a_message_in_parts_is_one_text(served):
+    _, client = served()
+    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    answer = client.chat.completions.create(
+        model="m", messages=[{"role": "user", "content": parts}]
+    )
+    assert answer.choices[0].message.content.startswith("1 one two ")
+
+
+def test_an_answer_that_ends_inside_a_thought_was_cut(served):
+    class Thinking(ScriptedPolicy):
+        async def sample(self, messages, n, params, seed):
+            drawn = await super().sample(messages, n, params, seed)
+            return [replace(each, finish="thought") for each in drawn]
+
+    with PolicyServer(Thinking(echo)) as server:
+        assert ask(client_of(server), "x").choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("text/plain; as=application/json", 400),
+        ("multipart/form-data; boundary=json", 400),
+        ("", 400),
+        ("Application/JSON; charset=utf-8", 200),
+    ],
+)
+def test_a_page_in_a_browser_cannot_send_a_call(served, kind, status):
+    server, _ = served()
+    body = json.dumps({"messages": [{"role": "user", "content": "x"}]})
+    answer = httpx2.post(
+        f"{server.url()}/chat/completions", content=body, headers={"Content-Type": kind}
+    )
+    assert answer.status_code == status
+
+
+X = {"messages": [{"role": "user", "content": "x"}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({**X, "stop": 5}, "stop must be"),
+        ({**X, "stop": {"a": 1}}, "stop must be"),
+        ({**X, "tools": 5}, "tools must be a list"),
+        ({**X, "temperature": 10**400}, "temperature is too large"),
+        ({**X, "seed": 10**40}, "seed is too large"),
+        ({**X, "n": 10**4000}, "n is too large"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "role must be a text"),
+        ({"messages": [{"role": "user", "content": {}}]}, "content must be text"),
+        ({**X, "response_format": {"type": "y" * 10**6}}, "response_format"),
+    ],
+)
+def test_an_odd_body_gets_one_short_sentence(served, body, sentence):
+    server, _ = served()
+    answer = httpx2.post(f"{server.url()}/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]["message"]
+    assert len(answer.text) < 500
+
+
+def test_a_name_that_is_half_a_character_is_answered(served):
+    server, _ = served()
+    body = json.dumps({**X, "user": "\ud800"})
+    headers = {"Content-Type": "application/json"}
+    answer = httpx2.post(f"{server.url()}/chat/completions", content=body, headers=headers)
+    assert answer.json()["conversation"] == "?"
 
 
 def test_a_stream_says_the_same_as_a_whole_answer(served):
@@ -161,7 +247,8 @@ def test_several_answers(served):
     server, client = served()
     answer = ask(client, "x", n=3)
     assert len({choice.message.content for choice in answer.choices}) == 3
-    assert len(server.conversations.take()["unnamed-1"].threads()) == 3
+    (conversation,) = server.conversations.take().values()
+    assert len(conversation.threads()) == 3
     assert client.models.list().data[0].id == "run/sft"
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 log = logging.getLogger(__name__)
@@ -17,6 +17,32 @@ Function = Callable[[argparse.Namespace], int | None]
 
 NO_RECIPE = Path(os.devnull)
 """A recipe that sets nothing."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Takes settings before, between and after options, as `rro run NAME --out X seed=1`; argparse
+    by itself stops at the first option that stands between them. A command that has commands of its
+    own takes none."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._mixes = True
+
+    def add_subparsers(self, **options: Any) -> Any:
+        """As argparse does."""
+        self._mixes = False
+        return super().add_subparsers(**options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does."""
+        if not self._mixes:
+            return super().parse_known_args(args, namespace)
+        # What follows parses twice, each time by this method.
+        self._mixes = False
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixes = True
 
 
 def add_command(

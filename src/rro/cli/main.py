@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from rro import __version__
 from rro.cli import data, recipes, reports, runs, serving, sweeps, upkeep
+from rro.cli.commands import CommandParser
 from rro.errors import PluginError, RroError, describe, place_of, printable
 
 # Commands that benchmarks add to.
@@ -61,7 +62,7 @@ def _failed(sentence: str, code: int) -> int:
 
 def _parser(guests: bool) -> argparse.ArgumentParser:
     """`guests`: whether benchmarks add their own commands, which imports them."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="rro",
         description="Reward Rising Optimization: train LLM agents step by step.",
         epilog="example: rro quickstart; rro COMMAND --help describes a command",

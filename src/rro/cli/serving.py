@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rro.cli.commands import Parsers, add_command, begin
+from rro.cli.commands import Parsers, add_command, begin, round_number
 from rro.errors import UsageError, printable
 
 
@@ -51,7 +51,7 @@ def _add_train(commands: Parsers) -> None:
         "rro train-prm runs/one",
     )
     train.add_argument("run", metavar="RUN", type=Path, help="a run folder that has explored")
-    train.add_argument("--iteration", type=int, default=1, help="which round (default: 1)")
+    train.add_argument("--iteration", type=round_number, default=1, help="which round (default: 1)")
     train.add_argument(
         "--labels",
         choices=("mc", "td"),

@@ -21,17 +21,22 @@ Reader = Callable[[str, Sequence[Mapping[str, Any]]], tuple[str, list[Call]]]
 
 _DECODER = json.JSONDecoder()
 _BREAK = re.compile(r"[\s;,]*")
-_FUNCTION = re.compile(r"<function=([^>\n]*)>")
-_PARAMETER = re.compile(r"<parameter=([^>\n]*)>")
-_ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|\Z)", re.DOTALL)
+# None of these goes back over what it has read, so that a long text costs time in proportion.
+_FUNCTION = re.compile(r"<function=([^<>\n]*+)>")
+_PARAMETER = re.compile(r"<parameter=([^<>\n]*+)>")
+_ARGUMENT = re.compile(
+    r"<arg_key>((?:(?!</?arg_key>).)*+)</arg_key>\s*+<arg_value>(.*?)(?:</arg_value>|\Z)", re.DOTALL
+)
 _BARE, _MOST_BARE = re.compile(r'\{\s*"name"\s*:\s*"'), 16
 _GIVEN = ("arguments", "parameters")
 _FENCE = re.compile(r"```\w*\s*\Z")
-_LOOSE = re.compile(r"\s*\[?\s*([\w.-]+)\((.*)\)\s*\]?\s*", re.DOTALL)
-_KEYWORD = re.compile(r"(?:^|,)\s*(\w+)=")
-_KEY = re.compile(r"([{,]\s*)([\w.-]+)\s*:")
-_TO = re.compile(r"to=functions\.([\w.-]+)[^{]*?<\|message\|>")
-_NAMED = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*(?:\[CALL_ID\]([A-Za-z0-9]*))?(?:\[ARGS\])?\s*(?=\{)")
+_LOOSE = re.compile(r"\s*+\[?\s*+([\w.-]++)\((.*)\)\s*+\]?\s*+", re.DOTALL)
+_KEYWORD = re.compile(r"(?:^|,)\s*+(\w++)=")
+_KEY = re.compile(r"([{,]\s*+)([\w.-]++)\s*+:")
+_TO = re.compile(r"to=functions\.([\w.-]++)(?:(?!to=functions\.)[^{])*?<\|message\|>")
+_NAMED = re.compile(
+    r"\s*+([A-Za-z0-9_.-]++)\s*+(?:\[CALL_ID\]([A-Za-z0-9]*+))?(?:\[ARGS\])?\s*+(?=\{)"
+)
 
 
 def read_hermes(text: str, tools: Sequence[Mapping[str, Any]]) -> tuple[str, list[Call]]:
@@ -44,14 +49,14 @@ def read_hermes(text: str, tools: Sequence[Mapping[str, Any]]) -> tuple[str, lis
 
 def read_bare(text: str, tools: Sequence[Mapping[str, Any]]) -> tuple[str, list[Call]]:
     """JSON that calls one of the tools, in a fence or not, as small models write it."""
-    names = {tool.get("function", tool).get("name") for tool in tools}
+    called = [tool.get("function", tool).get("name") for tool in tools]
     calls, end, content = list[Call](), 0, text
     for start in islice(_BARE.finditer(text), _MOST_BARE):
         value, length = _value(text[start.start() :]) if start.start() >= end else (None, 0)
         if (
             length
             and isinstance(value, dict)
-            and value.get("name") in names
+            and value.get("name") in called
             and {*_GIVEN} & {*value}
         ):
             content = content if calls else text[: start.start()]
@@ -76,7 +81,7 @@ def read_mistral(text: str, tools: Sequence[Mapping[str, Any]]) -> tuple[str, li
         if named and end:
             calls.append((named[1], value, named[2]))
         elif isinstance(value, list) and value:
-            calls += [_object(each, part) for each in value]
+            calls += [_object(each, repr(each)) for each in value]
         else:
             calls.append(_object(value, part))
     return content.strip(), calls
@@ -144,7 +149,7 @@ def _python_calls(block: str) -> list[Call]:
             for call in given
             if isinstance(call, ast.Call)
         ] or [(None, block, None)]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         return [_loose_call(block)]
 
 
@@ -154,6 +159,8 @@ def _loose_call(block: str) -> Call:
     if named is None:
         return None, block, None
     keys = list(_KEYWORD.finditer(named[2]))
+    if not keys:
+        return None, block, None
     ends = [*(key.start() for key in keys[1:]), len(named[2])]
     arguments = {}
     for key, end in zip(keys, ends, strict=True):

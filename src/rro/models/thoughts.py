@@ -5,6 +5,7 @@ prompt may hold the first mark already. Knows texts and the ids of marks, no con
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -61,10 +62,11 @@ def _answer(text: str, marks: Marks) -> str:
 
 
 def without_marks(text: str, marks: Marks) -> str:
-    """A text in which no template finds a thought."""
-    for mark in filter(None, marks):
-        text = text.replace(mark, "")
-    return text
+    """A text in which no template finds a thought: marks that stand inside one another, too."""
+    pattern = "|".join(re.escape(mark) for mark in marks if mark)
+    once = re.sub(pattern, "", text)
+    # What is left may make a new mark, but not across a space: no mark has one.
+    return once if not re.search(pattern, once) else re.sub(pattern, " ", text)
 
 
 @dataclass(frozen=True, slots=True)

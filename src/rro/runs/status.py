@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import socket
 import time
@@ -65,11 +66,24 @@ def read_status(folder: RunFolder) -> dict[str, Any]:
 
 
 def _now(file: Path) -> dict[str, Any]:
+    """What the run's process last wrote; empty where that is nothing, or damaged."""
     try:
         told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        _check(told)
+    except (OSError, TypeError, ValueError, LookupError, AttributeError, RecursionError):
         return {}
     return told
+
+
+def _check(told: dict[str, Any]) -> None:
+    """Raises where it does not have what is read of it."""
+    for key in ("text", "host"):
+        str.strip(told[key])
+    numbers = [told["time"], told["process"], told.get("cost_left") or 0]
+    for part in ("usage", "failures"):
+        numbers += (told.get(part) or {}).values()
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError("a number is not finite")
 
 
 def _total(parts: Any) -> dict[str, float]:

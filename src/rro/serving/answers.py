@@ -9,7 +9,7 @@ from typing import Any
 
 from rro.types import Completion, Message
 
-_FINISH = {"stop": "stop", "length": "length", "context": "length"}
+_FINISH = {"stop": "stop", "length": "length", "context": "length", "thought": "length"}
 
 
 def chat_answer(completions: Sequence[Completion], name: str, model: str) -> dict[str, Any]:

@@ -9,8 +9,9 @@ Knows neither HTTP nor policies."""
 from __future__ import annotations
 
 import json
+import secrets
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -106,8 +107,10 @@ class Conversations:
         self._kept: OrderedDict[str, Conversation] = OrderedDict()
         # Conversation ids that can go on from a key, and the recorded answer with which it ends.
         self._open: dict[Key, list[str]] = {}
-        self._answers: dict[tuple[str, Key], Message] = {}
+        self._answers: defaultdict[str, dict[Key, Message]] = defaultdict(dict)
         self._lock, self._unnamed = threading.Lock(), 0
+        # Nobody can guess it, and it differs in each server that appends to the same file.
+        self._prefix = f"unnamed-{secrets.token_hex(8)}"
 
     def begin(self, name: str, messages: Sequence[Message]) -> tuple[str, tuple[Message, ...]]:
         """The conversation that a call belongs to, by `name`, or where that is empty by its
@@ -124,7 +127,8 @@ class Conversations:
             self._kept.move_to_end(name)
             if len(conversation.calls) >= self._most_calls:
                 raise UsageError(f"conversation {name} has {self._most_calls} calls already")
-            found = (self._answers.get((name, key)) for key in keys)
+            answers = self._answers.get(name, {})
+            found = (answers.get(key) for key in keys)
             return name, tuple(
                 known or message for message, known in zip(messages, found, strict=True)
             )
@@ -153,8 +157,9 @@ class Conversations:
             conversation = self._kept.get(name)
             if conversation is not None:
                 conversation.calls.append(call)
-                self._answers[name, key] = call.answer
-                self._open.setdefault(key, []).append(name)
+                if key not in self._answers[name]:
+                    self._open.setdefault(key, []).append(name)
+                self._answers[name][key] = call.answer
 
     def get(self, name: str) -> Conversation:
         """A conversation. Raises RroError where there is none."""
@@ -179,23 +184,22 @@ class Conversations:
         """The conversation that these messages continue; empty where there is none. Where several
         came to the same place, they take turns."""
         for key in reversed(keys):
-            names = [name for name in self._open.get(key, ()) if name in self._kept]
-            if names:
-                self._open[key].remove(names[0])
-                self._open[key].append(names[0])
-                return names[0]
+            if names := self._open.get(key):
+                names.append(names.pop(0))
+                return names[-1]
         return ""
 
     def _new_name(self) -> str:
         self._unnamed += 1
-        return f"unnamed-{self._unnamed}"
+        return f"{self._prefix}-{self._unnamed}"
 
     def _forget_oldest(self) -> None:
         while len(self._kept) > self._most:
             name, _ = self._kept.popitem(last=False)
-            self._answers = {at: said for at, said in self._answers.items() if at[0] != name}
-            for key in [key for key, names in self._open.items() if name in names]:
+            for key in self._answers.pop(name, {}):
                 self._open[key].remove(name)
+                if not self._open[key]:
+                    del self._open[key]
 
 
 def read_recorded(lines: Iterator[str]) -> dict[str, Conversation]:

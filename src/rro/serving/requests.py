@@ -5,15 +5,17 @@ ignored. Knows neither conversations nor HTTP."""
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rro.errors import UsageError
 from rro.tool_calls import tool_calls, tools_text
-from rro.types import Message, SamplingParams, ToolCall
+from rro.types import Message, SamplingParams, ToolCall, storable
 
 MOST_MESSAGES = 1000
+LARGEST = 2**63 - 1
 _ROLES = {"system": "system", "developer": "system", "user": "user"}
 # Settings that change nothing where they have one of these values.
 _ONLY: Mapping[str, tuple[Any, ...]] = {
@@ -51,7 +53,7 @@ def read_request(
         raise UsageError("the body must be a JSON object")
     for key, values in _ONLY.items():
         if body.get(key) is not None and body[key] not in values:
-            raise UsageError(f"{key} {body[key]!r} is not supported: leave it out")
+            raise UsageError(f"{key} {reprlib.repr(body[key])} is not supported: leave it out")
     n = _number(body, "n", 1, int)
     if not 1 <= n <= most_answers:
         raise UsageError(f"n is {n}: at least 1, at most {most_answers}")
@@ -63,16 +65,20 @@ def read_request(
         n=n,
         params=_params(body, defaults, obey),
         seed=_number(body, "seed", None, int),
-        user=str(body.get("user") or ""),
+        user=storable(str(body.get("user") or "")),
         stream=bool(body.get("stream")),
         stream_usage=bool(stream_options.get("include_usage")),
     )
 
 
 def _params(body: Mapping[str, Any], defaults: SamplingParams, obey: bool) -> SamplingParams:
-    stop = body.get("stop") or ()
-    stop = (stop,) if isinstance(stop, str) else tuple(stop)
-    if len(stop) > 16 or not all(isinstance(text, str) and text for text in stop):
+    stop = body.get("stop") or []
+    stop = [stop] if isinstance(stop, str) else stop
+    if (
+        not isinstance(stop, list)
+        or len(stop) > 16
+        or not all(isinstance(text, str) and text for text in stop)
+    ):
         raise UsageError("stop must be a text, or at most 16 of them")
     limits = [
         _number(body, key, defaults.max_new_tokens, int)
@@ -85,7 +91,7 @@ def _params(body: Mapping[str, Any], defaults: SamplingParams, obey: bool) -> Sa
     top_p = _number(body, "top_p", defaults.top_p, float)
     if not 0 <= temperature <= 10 or not 0 < top_p <= 1:
         raise UsageError("temperature must be from 0 to 10, top_p above 0 and at most 1")
-    params = replace(defaults, max_new_tokens=longest, stop=stop, logprobs=True)
+    params = replace(defaults, max_new_tokens=longest, stop=tuple(stop), logprobs=True)
     return replace(params, temperature=temperature, top_p=top_p) if obey else params
 
 
@@ -95,16 +101,20 @@ def _number(body: Mapping[str, Any], key: str, default: Any, kind: type[Any]) ->
         return default
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         raise UsageError(f"{key} must be a number")
+    if abs(value) > LARGEST:
+        raise UsageError(f"{key} is too large")
     return kind(value)
 
 
 def _with_tools(messages: tuple[Message, ...], body: Mapping[str, Any]) -> tuple[Message, ...]:
     tools = body.get("tools") or []
+    if not isinstance(tools, list):
+        raise UsageError("tools must be a list")
     if not tools or body.get("tool_choice") == "none":
         return messages
     try:
         return replace(messages[0], tools=tools_text(tools)), *messages[1:]
-    except (ValueError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"tools: {error}") from None
 
 
@@ -126,6 +136,8 @@ def _message(turn: Any, place: str, calls: Mapping[str, str]) -> Message:
     if not isinstance(turn, Mapping):
         raise UsageError(f"{place}: must be an object with role and content")
     role, text = turn.get("role"), _text(turn.get("content"), place)
+    if not isinstance(role, str):
+        raise UsageError(f"{place}: its role must be a text")
     if role in _ROLES:
         return Message(_ROLES[role], text)  # type: ignore[arg-type]
     if role == "assistant":
@@ -135,18 +147,18 @@ def _message(turn: Any, place: str, calls: Mapping[str, str]) -> Message:
         if id_ not in calls:
             raise UsageError(f"{place}: no tool was called with the id {id_[:80]!r}")
         return Message("tool", text, tool_call_id=id_, name=calls[id_])
-    raise UsageError(f"{place}: the role {str(role)[:80]!r} is unknown")
+    raise UsageError(f"{place}: the role {role[:80]!r} is unknown")
 
 
 def _text(content: Any, place: str) -> str:
     texts = list[str]()
-    parts: list[Any] = content if isinstance(content, list) else [content or ""]
+    parts = content if isinstance(content, list) else [] if content is None else [content]
     for part in parts:
         whole = isinstance(part, Mapping) and part.get("type") == "text"
         text = part.get("text") if whole else part
         if not isinstance(text, str):
             raise UsageError(f"{place}: its content must be text, or parts of the type text")
-        texts.append(part)
+        texts.append(text)
     return "".join(texts)
 
 

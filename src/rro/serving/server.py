@@ -156,8 +156,9 @@ class PolicyServer:
     async def _answer(self, request: Any) -> Any:
         from starlette.responses import JSONResponse, StreamingResponse
 
-        if "json" not in request.headers.get("content-type", ""):
-            # what a page in a browser can send to this machine unasked
+        kind = request.headers.get("content-type", "").partition(";")[0]
+        if kind.strip().lower() != "application/json":
+            # A page in a browser can send any other type to this machine unasked.
             raise UsageError("the Content-Type must be application/json")
         body = await _body(request, self.limits.body)
         asked = read_request(body, self.params, self.limits.answers, self._obey)
