@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from rro.config import Config, Section, dump_toml, load_config
 from rro.config.names import FolderName
 from rro.config.packaged import find_recipe
 from rro.errors import RroError, UsageError
-from rro.pipeline.sweep import Sweep, run_sweep, trial_config
+from rro.pipeline.sweep import Sweep, check_settings, finished_sweep, run_sweep, trial_config
 from rro.pipeline.sweep_space import as_text, parse_space
 from rro.pipeline.trial import run_trial, shared_start, start_folder
 
@@ -90,6 +89,8 @@ def read_plan(file: Path) -> Plan:
         plan = Plan.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{file}: not a text in UTF-8: save it as one") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{file}: not TOML: {error}") from None
     except ValidationError as error:
@@ -194,10 +195,7 @@ class Comparison:
             return ()
         trial = Trial(environment, name, self.plan.tuning.seed, swept)
         folder = self.sweep_folder(trial)
-        if not (folder / "sweep.json").exists():
-            raise RroError(f"{folder}: this sweep was not run yet")
-        trials, starts = self.plan.tuning.trials, self.starts(trial)
-        best = run_sweep(self.sweep(trial), folder, trials, starts).best
+        best = finished_sweep(self.sweep(trial), folder, self.plan.tuning.trials).best
         if best is None:
             raise RroError(f"{folder}: every trial of the sweep failed")
         return tuple(f"{key}={as_text(value)}" for key, value in best.values.items())
@@ -243,13 +241,15 @@ def run_all(comparison: Comparison, workers: int) -> list[Trial]:
 
 
 def _swept(comparison: Comparison, trial: Trial) -> bool:
-    """Whether a sweep has all its trials."""
-    file = comparison.sweep_folder(trial) / "sweep.json"
-    if not file.exists():
+    """Whether a sweep has all its trials. Raises UsageError where its folder holds another."""
+    folder, trials = comparison.sweep_folder(trial), comparison.plan.tuning.trials
+    try:
+        finished_sweep(comparison.sweep(trial), folder, trials)
+    except UsageError:
+        raise
+    except RroError:
         return False
-    space = parse_space(comparison.settings(trial))
-    wanted = min(comparison.plan.tuning.trials, space.size or comparison.plan.tuning.trials)
-    return len(json.loads(file.read_text(encoding="utf-8"))["trials"]) >= wanted
+    return True
 
 
 def _start(comparison: Comparison, trial: Trial, stage: str) -> None:
@@ -282,6 +282,10 @@ def main(words: Sequence[str] | None = None) -> int:
     from benchmarks.results_table import write
 
     try:
+        if options.workers < 1:
+            raise UsageError(f"--workers {options.workers}: at least 1")
+        if options.out.exists() and not options.out.is_dir():
+            raise UsageError(f"--out {options.out}: a file: name a folder")
         comparison = Comparison(read_plan(options.file), options.file, options.out)
         if options.one:
             stage, environment, method, seed, *chosen = options.one
@@ -291,7 +295,7 @@ def main(words: Sequence[str] | None = None) -> int:
             for method in comparison.plan.methods:
                 comparison.config(Trial(environment, method, 0))
         for swept in comparison.sweeps():
-            comparison.tuning_start(swept)
+            check_settings(comparison.sweep(swept))
         trials = (
             list(comparison.trials()) if options.table else run_all(comparison, options.workers)
         )

@@ -49,8 +49,12 @@ class Finished:
 
 
 def finished(folder: Path) -> Finished:
-    """Read a trial's run folder."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    """Read a trial's run folder. Raises RroError where its results are damaged."""
+    file = folder / "results.json"
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RroError(f"{file} is damaged: delete it, and the same command writes it") from None
     rows, stages = results["evaluations"], results["stages"]
     labels = list(dict.fromkeys(row["label"] for row in rows))
     closing = next((label for label in labels if label.endswith("-closing")), None)

@@ -12,6 +12,7 @@ from rro.errors import UsageError
 from rro.evaluation.results import LearningCost, learning_cost
 from rro.evaluation.statistics import crossed_difference, crossed_mean
 from rro.report.table_forms import markdown
+from rro.runs.journal import Journal
 
 HERE = Path(__file__).parent
 PLAN = """
@@ -54,7 +55,16 @@ def test_a_file_that_is_wrong_is_told_with_its_place(tmp_path, old, new, problem
 
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
-    [("dpo.epochs=2", "dpo.epoch=2", "dpo.epoch"), ("quickstart", "quickstar", "quickstar")],
+    [
+        ("dpo.epochs=2", "dpo.epoch=2", "dpo.epoch"),
+        ("quickstart", "quickstar", "quickstar"),
+        ("[methods.two]", '[methods.two]\nsweep = ["dpo.beta=0.1,-1"]', "dpo.beta"),
+        (
+            "[methods.two]",
+            '[tuning]\nmetric = "test.reward"\n[methods.two]\nsweep = ["dpo.beta=0.1,1"]',
+            "test tasks",
+        ),
+    ],
 )
 def test_a_setting_that_does_not_fit_is_told_before_anything_runs(
     tmp_path, capsys, old, new, problem
@@ -63,6 +73,38 @@ def test_a_setting_that_does_not_fit_is_told_before_anything_runs(
     assert main([str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out")]) == 2
     assert problem in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_words_and_files_that_are_wrong_get_a_sentence(tmp_path, capsys):
+    (tmp_path / "latin.toml").write_bytes(b"seeds = [1] # \xe9")
+    (tmp_path / "plan.toml").write_text(PLAN)
+    for file, out, more, problem in (
+        ("latin.toml", "out", (), "not a text in UTF-8"),
+        ("plan.toml", "latin.toml", (), "name a folder"),
+        ("plan.toml", "out", ("--workers", "0"), "at least 1"),
+    ):
+        assert main([str(tmp_path / file), "--out", str(tmp_path / out), *more]) == 2
+        assert problem in capsys.readouterr().err
+    [trial, *_] = comparison(tmp_path).trials()
+    folder = comparison(tmp_path).folder(trial)
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text("{")
+    assert main([str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out"), "--table"]) == 1
+    assert "results.json is damaged" in capsys.readouterr().err
+
+
+def test_a_table_runs_no_trial_of_a_sweep_that_was_cut_off(tmp_path, capsys):
+    text = PLAN.replace('settings = ["dpo.epochs=2"]', 'sweep = ["dpo.epochs=1,2"]')
+    found = comparison(tmp_path, text.replace("[methods.one]", "[tuning]\nseed = 9\n[methods.one]"))
+    [trial] = found.sweeps()
+    folder = found.sweep_folder(trial)
+    folder.mkdir(parents=True)
+    with Journal(folder / "journal.jsonl") as journal:
+        journal.append("sweep", "sweep", {**found.sweep(trial).record(), "trials": 6})
+    (folder / "sweep.json").write_text('{"trials": []}')
+    assert main([str(found.file), "--out", str(found.out), "--table"]) == 1
+    assert "0 of 2 trials of the sweep ended" in capsys.readouterr().err
+    assert not list(folder.glob("trial-*"))
 
 
 def test_later_settings_win_and_other_settings_have_another_folder(tmp_path):

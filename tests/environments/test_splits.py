@@ -98,6 +98,14 @@ def test_validation_tasks_that_are_learned_from_or_tested_on_are_refused(train, 
         validation_tasks(benchmark, section)
 
 
+@pytest.mark.parametrize("train", ["test", "test[:1]"])
+def test_test_tasks_are_not_learned_from_while_settings_are_chosen(train):
+    benchmark = TaskList("counting", object, {"train": TASKS, "test": [Task("x"), Task("y")]})
+    section = EnvironmentConfig(name="counting", train_split=train)
+    with pytest.raises(UsageError, match=r"train_split: .* of the 2 tasks of 'test'"):
+        validation_tasks(benchmark, section)
+
+
 def test_few_train_tasks_leave_none_for_validation():
     benchmark = TaskList("counting", object, {"train": TASKS[:4], "test": [Task("x")]})
     with pytest.raises(UsageError, match=r"validation_split: .* has no tasks"):

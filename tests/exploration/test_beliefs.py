@@ -56,6 +56,18 @@ def test_equal_values_are_no_order():
     assert (tied.above(0, 1), tied.above(1, 0), tied.gap(0, 1)) == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize("prior", [Prior.fixed(), None], ids=["fixed", "fitted"])
+def test_any_number_of_outcomes_and_of_siblings_has_an_order(prior):
+    many = [Evidence(60_000.0, 40_000.0), Evidence(40_000.0, 60_000.0)]
+    posterior = (prior or Prior.fitted([many, many])).posterior(many)
+    assert (posterior.above(0, 1), posterior.above(1, 0)) == (1.0, 0.0)
+    assert abs(posterior.gap(0, 1) - 0.2) < CELL
+    # as the centre may be anywhere, 300 ends of the same value make equality as good as sure
+    ends = [*[Evidence(exact=0.5)] * 300, Evidence(1, 0)]
+    last = (prior or Prior.fitted([ends])).posterior(ends)
+    assert 0 <= last.above(300, 0) <= 1
+
+
 def test_known_values_are_compared_as_they_are():
     seen = [*(Evidence(exact=value) for value in (0.8, 0.301, 0.3)), Evidence(2, 0)]
     posterior = Prior.fitted([]).posterior(seen)

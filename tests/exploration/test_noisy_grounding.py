@@ -112,6 +112,13 @@ def test_statement_6_an_unbiased_independent_threshold(tree, n, threshold_rollou
     assert rises >= spread(candidates(tree))[1] / (2 * 2)  # B - A = 2
 
 
+@pytest.mark.parametrize("mean", [F(1, 10), F(1, 2), F(9, 10)])
+def test_statement_6_is_attained_by_two_points(mean):
+    drawn = [(mean, F(1)), (1 - mean, F(-1))]
+    rises = sum(p * chance(drawn, theta.__lt__) for p, theta in drawn)
+    assert rises == spread(drawn)[1] / (2 * 2)
+
+
 @settings(max_examples=40, deadline=None)
 @given(trees(low=-1), st.integers(1, 3))
 def test_statement_7_false_rises(tree, n):
@@ -126,6 +133,16 @@ def test_statement_7_false_rises(tree, n):
             assert rises <= math.exp(-n * (worse_by / 2) ** 2) + 1e-12
             shortfall += float(p * rises) * worse_by
     assert shortfall <= 2 / math.sqrt(2 * math.e * n)
+
+
+@settings(max_examples=40, deadline=None)
+@given(trees(low=-1), st.integers(1, 3))
+def test_equal_candidates_rise_falsely_at_most_half_of_the_time(tree, n):
+    """A candidate that is worth what the state is, as its estimate has the threshold's law."""
+    drawn = [(q, x) for x, q in estimates(tree, n).items()]
+    rises = sum(q * chance(drawn, theta.__lt__) for q, theta in drawn)
+    ties = sum(q * chance(drawn, theta.__eq__) for q, theta in drawn)
+    assert rises == (1 - ties) / 2
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,8 +7,10 @@ import pytest
 
 from rro.cli.main import main
 from rro.config import load_config
-from rro.errors import UsageError
+from rro.errors import DataError, UsageError
 from rro.pipeline.check import new_run
+from rro.pipeline.run import open_run
+from rro.runs.folder import RunFolder
 
 DOORS = Path(__file__).parents[1] / "end_to_end" / "doors.toml"
 SMALL = ("sft.epochs=1", "experts.episodes=16", "evaluate.episodes=1", "evaluate.trend_tasks=0")
@@ -43,6 +45,27 @@ def test_a_policy_that_has_learned_the_validation_tasks_is_not_measured_on_them(
     assert main(["sft", str(DOORS), *SMALL, "--out", run]) == 0
     assert main(["evaluate", run, "--validation"]) == 2
     assert "environment.train_split=train-without-validation" in capsys.readouterr().err
+
+
+def test_an_experts_file_teaches_no_validation_task(tmp_path, capsys):
+    experts, rows = tmp_path / "experts.jsonl", []
+    for number in (3, 130, 150):  # validation is 128 to 159
+        turns = [("user", "Which door?"), ("assistant", f"Door {number}")]
+        messages = [{"role": role, "content": content} for role, content in turns]
+        rows.append(json.dumps({"id": f"doors-{number}", "messages": messages}))
+    experts.write_text("\n".join(rows))
+    run, words = tmp_path / "run", [APART, f"experts.file={experts}"]
+    with open_run(*new_run(load_config(DOORS, words), run, "sft")) as opened:
+        assert [talk[1].text for talk in opened.demonstrations()] == ["Door 3"]
+    experts.write_text(rows[1])
+    with (
+        open_run(RunFolder.open(run), None) as opened,
+        pytest.raises(DataError, match="every row is of a validation task"),
+    ):
+        opened.demonstrations()
+    run = tmp_path / "all"
+    with open_run(*new_run(load_config(DOORS, words[1:]), run, "sft")) as opened:
+        assert len(opened.demonstrations()) == 1
 
 
 def test_a_recipe_that_measures_both_is_checked_before_it_starts(tmp_path):

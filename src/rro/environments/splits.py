@@ -45,26 +45,52 @@ def held_back(train: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
 
 
 def validation_tasks(benchmark: Benchmark, section: EnvironmentConfig) -> Sequence[Task]:
-    """The validation tasks of a recipe. Raises UsageError where there are none, or one of them is
-    learned from or tested on."""
+    """The validation tasks of a recipe. Raises UsageError where there are none, where one of them
+    is learned from or tested on, and where a test task is learned from."""
     tasks, name = tasks_of(benchmark, section.validation_split), section.validation_split
     if not tasks:
         raise UsageError(
             f"environment.validation_split: the split {name!r} of {section.name} has no tasks"
         )
-    ids = {task.id for task in tasks}
-    for key in ("train_split", "test_split"):
-        split = getattr(section, key)
-        shared = sum(task.id in ids for task in tasks_of(benchmark, split))
-        if shared:
-            fix = f"train_split={WITHOUT_VALIDATION}"
-            if key == "test_split":
-                fix = f"validation_split={VALIDATION}"
+    validation, train, test = (
+        {task.id for task in part}
+        for part in (
+            tasks,
+            tasks_of(benchmark, section.train_split),
+            tasks_of(benchmark, section.test_split),
+        )
+    )
+    apart = f"environment.train_split={WITHOUT_VALIDATION}"
+    for key, found, others, what, fix in (
+        ("train_split", train, validation, f"{name!r}, which settings are chosen by", apart),
+        (
+            *("test_split", test, validation, f"{name!r}, which settings are chosen by"),
+            f"environment.validation_split={VALIDATION}",
+        ),
+        (
+            "train_split",
+            train,
+            test,
+            f"{section.test_split!r}, which policies are tested on",
+            apart,
+        ),
+    ):
+        if found & others:
             raise UsageError(
-                f"environment.{key}: the split {split!r} has {shared} of the {len(ids)} tasks of "
-                f"{name!r}, which settings are chosen by: set environment.{fix}"
+                f"environment.{key}: the split {getattr(section, key)!r} has {len(found & others)} "
+                f"of the {len(others)} tasks of {what}: set {fix}"
             )
     return tasks
+
+
+def held_back_ids(benchmark: Benchmark, section: EnvironmentConfig) -> set[str]:
+    """The ids of validation tasks that are no train tasks; an experts' file must not teach them."""
+    try:
+        tasks = tasks_of(benchmark, section.validation_split)
+    except UsageError:  # the benchmark has no such split
+        return set()
+    train = {task.id for task in tasks_of(benchmark, section.train_split)}
+    return {task.id for task in tasks} - train
 
 
 def _named(benchmark: Benchmark, split: str) -> Sequence[Task]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betainc, expit
+from scipy.special import betainc, expit, xlog1py, xlogy
 
 from rro.errors import UsageError
 from rro.types import ProcessReward
@@ -61,8 +61,9 @@ class Evidence:
         if self.exact is not None:
             known: Array = np.eye(len(_VALUES))[round(self.exact * (len(_VALUES) - 1))]
             return known
-        likelihood: Array = _VALUES**self.successes * (1 - _VALUES) ** self.failures
-        likelihood /= likelihood.max()
+        # as logarithms: after a thousand outcomes every likelihood is too small for a float
+        logarithm = xlogy(self.successes, _VALUES) + xlog1py(self.failures, -_VALUES)
+        likelihood: Array = np.exp(logarithm - logarithm.max())
         return likelihood
 
 
@@ -134,7 +135,7 @@ class Prior:
     def posterior(self, siblings: Sequence[Evidence]) -> Posterior:
         """What is believed of the actions of one state after what was seen of all of them."""
         prior = self.ending if _ends(siblings) else self.going_on
-        scatter = prior * _evidence(siblings)
+        scatter = _weighed(prior, siblings)
         return Posterior(siblings, scatter / scatter.sum())
 
 
@@ -166,13 +167,12 @@ def _ends(siblings: Sequence[Evidence]) -> bool:
     return any(sibling.exact is not None for sibling in siblings)
 
 
-def _evidence(siblings: Sequence[Evidence]) -> Array:
-    """P(what was seen | firmness, centre), up to a factor."""
-    evidence = np.ones(_TABLE.shape[:2])
+def _weighed(scatter: Array, siblings: Sequence[Evidence]) -> Array:
+    """Probabilities by firmness and centre times those of what was seen there, up to a factor."""
     for sibling in siblings:
-        evidence *= _TABLE @ sibling.likelihood()
-        evidence /= evidence.max()
-    return evidence
+        scatter = scatter * (_TABLE @ sibling.likelihood())
+        scatter /= scatter.max()
+    return scatter
 
 
 def _fit(states: Sequence[Sequence[Evidence]]) -> Array:
@@ -183,7 +183,7 @@ def _fit(states: Sequence[Sequence[Evidence]]) -> Array:
     start /= start.sum()
     firmness, centers = np.full(len(FIRMNESS), 1 / len(FIRMNESS)), start
     if states:
-        evidence = np.array([_evidence(state) for state in states])
+        evidence = np.array([_weighed(np.ones(_TABLE.shape[:2]), state) for state in states])
         for _ in range(_SWEEPS):
             scatter = evidence * firmness[:, None] * centers
             scatter /= scatter.sum((1, 2), keepdims=True)

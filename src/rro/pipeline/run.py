@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from rro.config import Config
 from rro.environments.base import Benchmark
 from rro.environments.registry import open_environment
-from rro.environments.splits import tasks_of, validation_tasks
+from rro.environments.splits import held_back_ids, tasks_of, validation_tasks
 from rro.episodes.experts import (
     Conversation,
     check_tools,
@@ -26,6 +27,7 @@ from rro.episodes.experts import (
     write_conversations,
 )
 from rro.episodes.loop import Limits
+from rro.errors import DataError
 from rro.evaluation.results import EPISODES
 from rro.plugins import search_in
 from rro.policies.base import Policy
@@ -102,12 +104,25 @@ class Run:
         """What SFT learns from."""
         file, count = self.config.experts.file, self.config.experts.episodes
         if file is not None:
-            rows = read_conversations(file)[:count]
+            rows = self._taught(file)[:count]
             check_tools(file, rows, self.benchmark, self.train_tasks[0])
             return [conversation for _, conversation in rows]
         if rank() == 0:
             write_conversations(self.scripted, self.folder.experts)
         return [episode.messages() for episode in self.scripted]
+
+    def _taught(self, file: Path) -> list[tuple[str, Conversation]]:
+        """The rows of an experts' file, without those of validation tasks."""
+        rows, held = (
+            read_conversations(file),
+            held_back_ids(self.benchmark, self.config.environment),
+        )
+        kept = [row for row in rows if row[0] not in held]
+        if len(kept) < len(rows):
+            log.warning("%s: %d rows of validation tasks are left out", file, len(rows) - len(kept))
+        if not kept:
+            raise DataError(f"{file}: every row is of a validation task: add rows of train tasks")
+        return kept
 
     def expert_episodes(self) -> dict[str, Trajectory]:
         """Expert episodes by task, for the strategies that walk along them."""

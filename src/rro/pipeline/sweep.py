@@ -140,16 +140,13 @@ def run_sweep(sweep: Sweep, folder: Path, trials: int, starts: Path | None = Non
     if trials < 1:
         raise UsageError(f"--trials {trials}: at least 1")
     metric, space, record = parse_metric(sweep.metric), parse_space(sweep.settings), sweep.record()
-    _check(sweep, space, metric, folder)
+    _check(sweep, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / "journal.jsonl") as journal:
-        known = journal.get("sweep", "sweep")
-        if known is None:
+        if not _is_known(journal, record, folder):
             journal.append("sweep", "sweep", {**record, "trials": trials})
-        elif {key: known[key] for key in record} != record:
-            raise UsageError(f"{folder} holds another sweep, or its recipe has changed since")
         report = Report(folder, sweep.metric, space, _ended(journal))
-        count = min(trials, space.size or trials)
+        count = space.most(trials)
         if count < trials:
             log.info("there are only %d combinations", count)
         starts = starts or folder / "sft"
@@ -157,6 +154,26 @@ def run_sweep(sweep: Sweep, folder: Path, trials: int, starts: Path | None = Non
             report = latest
             write_file(folder / "sweep.json", json.dumps(report.plain(), indent=1) + "\n")
     return report
+
+
+def finished_sweep(sweep: Sweep, folder: Path, trials: int) -> Report:
+    """What a sweep of so many trials came to; runs none. Raises UsageError where the folder holds
+    another sweep, RroError where trials are missing."""
+    space, ended = parse_space(sweep.settings), list[Trial]()
+    if (folder / "journal.jsonl").is_file():
+        with Journal(folder / "journal.jsonl", read_only=True) as journal:
+            ended = _ended(journal) if _is_known(journal, sweep.record(), folder) else []
+    if len(ended) < space.most(trials):
+        raise RroError(f"{folder}: {len(ended)} of {space.most(trials)} trials of the sweep ended")
+    return Report(folder, sweep.metric, space, ended)
+
+
+def _is_known(journal: Journal, record: dict[str, Any], folder: Path) -> bool:
+    """Whether the journal holds this sweep, not none yet."""
+    known = journal.get("sweep", "sweep")
+    if known is not None and {key: known[key] for key in record} != record:
+        raise UsageError(f"{folder} holds another sweep, or its recipe has changed since")
+    return known is not None
 
 
 def read_sweep(folder: Path) -> tuple[Sweep, int]:
@@ -248,12 +265,19 @@ def trial_config(recipe: Path, overrides: Sequence[str]) -> Config:
     return config
 
 
-def _check(sweep: Sweep, space: Space, metric: Metric, folder: Path) -> None:
-    """Check every value before the first trial, and what a trial needs with the first values."""
+def check_settings(sweep: Sweep) -> Config:
+    """Read the metric and every value; returns the configuration of the first values. Raises
+    UsageError for what does not fit."""
+    metric, space = parse_metric(sweep.metric), parse_space(sweep.settings)
     configs = [trial_config(sweep.recipe, overrides) for overrides in space.corners()]
-    config = configs[0]
-    if metric.mode == "greedy" and not config.evaluate.greedy:
+    if metric.mode == "greedy" and not configs[0].evaluate.greedy:
         raise UsageError(f"--metric {sweep.metric} needs evaluate.greedy=true")
+    return configs[0]
+
+
+def _check(sweep: Sweep, folder: Path) -> None:
+    """Check every value before the first trial, and what a trial needs with the first values."""
+    config = check_settings(sweep)
     environment = Opened(config)
     ensure_ready(config, folder / "trial", "sft", environment)
     validation_tasks(environment.benchmark, config.environment)

@@ -73,6 +73,10 @@ class Space:
         sizes = [dimension.size for dimension in self.dimensions]
         return None if None in sizes else math.prod(size for size in sizes if size)
 
+    def most(self, trials: int) -> int:
+        """`trials`, but no more than there are combinations."""
+        return min(trials, self.size or trials)
+
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
         """The settings of a trial with these values of the dimensions."""
         return [*self.fixed, *(f"{key}={as_text(value)}" for key, value in values.items())]
