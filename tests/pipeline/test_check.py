@@ -36,6 +36,11 @@ def test_a_run_that_can_start(tmp_path):
         ("model", {"model": {"chat_template": "none.jinja"}}, "none.jinja: no such file"),
         ("learner", {"credit": {"name": "demonstrations"}}, "takes pairs, but credit"),
         (
+            "learner",
+            {"explore": {"strategy": "rro", "pricing": "prm", "reward_model": "none"}},
+            "none: no process reward model there",
+        ),
+        (
             "policy",
             {"policy": {"backend": "vllm", "vllm": {"python": "no/python"}}},
             "no interpreter",

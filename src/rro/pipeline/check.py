@@ -181,6 +181,10 @@ def _learning(config: Config, benchmark: Benchmark) -> str:
     chosen = Chosen(config)
     strategy = chosen.made_strategy(benchmark, {})
     credit_of(strategy, section=config.credit)
+    if config.explore.pricing in ("prm", "mixed") and config.explore.reward_model is not None:
+        from rro.models.process_rewards import read_scale
+
+        read_scale(config.explore.reward_model)
     return f"{chosen.made_learner(strategy).name} of {chosen.credit.name}"
 
 
