@@ -247,7 +247,8 @@ def test_a_run_of_rounds_starts_one_server(python, tmp_path):
     config = parse_config({**ROUNDS, "policy": policy}, "test")
     folder = RunFolder.create(config, tmp_path / "run")
     assert main(["run", "--resume", str(folder.path)]) == 0
-    assert [log.name for log in folder.logs.iterdir()] == ["vllm-rounds-sft.log"]
+    logs = sorted(log.name for log in folder.logs.iterdir())
+    assert logs == ["rro.log", "vllm-rounds-sft.log"]
     with Journal(folder.journal, read_only=True) as journal:
         acting = [record["policy"] for record in journal.records("policy")]
         acted = {record["policy"] for record in journal.records("rollout", "2/")}
