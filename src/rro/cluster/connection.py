@@ -4,6 +4,7 @@ uses what Ray does not document. Ray is imported when it is needed."""
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import os
 from typing import Any
@@ -64,9 +65,8 @@ def leaving_nodes() -> set[str]:
 
 @functools.cache
 def _directory_at(address: str) -> Any:
-    from ray._raylet import GcsClient
-
-    return GcsClient(address=address)
+    # compiled, and its stub does not name the class
+    return importlib.import_module("ray._raylet").GcsClient(address=address)
 
 
 def _directory() -> Any:
