@@ -47,14 +47,14 @@ gguf-converter: $(CONVERTER)
 quickstart: $(INSTALLED)
 	$(BIN)/rro quickstart
 
-# A file's tests stay together, as they share what is expensive to make.
+# A file's tests stay together, as they share what is expensive to make. Slow tests wait for servers and processes.
 PARALLEL := -n 2 --dist loadfile
 
 test: $(INSTALLED) $(WEIGHTS)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(INSTALLED) $(WEIGHTS)
-	$(BIN)/python -m pytest -m slow --timeout=1200 $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest -m slow --timeout=1200 $(PARALLEL) -n 3 $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
