@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,9 @@ SIZE = {"hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2, "kv
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     ray = pytest.importorskip("ray")
+    path = os.pathsep.join(filter(None, sys.path))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", path)
     ray.init(
         address="local",
         num_cpus=4,
@@ -36,6 +41,7 @@ def cluster():
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
+    patch.undo()
     yield
     ray.shutdown()
 

@@ -7,6 +7,7 @@ import functools
 import importlib
 import logging
 import os
+import sys
 from typing import Any
 
 from rro.config import RayConfig
@@ -30,9 +31,14 @@ def connect(settings: RayConfig) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # without an address, Ray would join whatever cluster this machine ran last
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
-    local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    more: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    # by itself Ray hands on the working directory alone, and modules may be beside the recipe
+    paths = [path for path in sys.path if path]
+    more["job_config"] = importlib.import_module("ray.job_config").JobConfig(
+        _py_driver_sys_path=paths
+    )
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **local)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **more)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"no Ray cluster at {address}: {reason}") from None
