@@ -173,7 +173,8 @@ def grow(shape: Shape, seed: int) -> Place:
         if shape.jump and rng.random() < shape.jump:
             better += 5.0
         index = len(known)
-        known.append((None, better))  # type: ignore[arg-type]  # its place in line: deeper calls add to other layers
+        # Its place in line: deeper calls add to other layers.
+        known.append((None, better))  # type: ignore[arg-type]
         made = place(step, better)
         known[index] = (made, better)
         return made

@@ -21,6 +21,7 @@ from rro.config import Config, parse_config
 from rro.evaluation.evaluate import evaluate
 from rro.exploration.strategies.group import Group
 from rro.exploration.strategies.rising import RisingExploration
+from rro.jsonl import storable
 from rro.learning.pairs import to_row, write_pairs
 from rro.policies.scripted import ScriptedPolicy
 from rro.report.gather import Gatherer
@@ -28,7 +29,7 @@ from rro.report.pack import unpack
 from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
-from rro.types import SamplingParams, storable
+from rro.types import SamplingParams
 
 TREE = {
     "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},

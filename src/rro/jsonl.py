@@ -36,6 +36,12 @@ def strict_json(text: bytes | str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def storable(text: str) -> str:
+    """`text` with lone surrogates replaced. A server's JSON may hold them; UTF-8 files, Parquet and
+    tokenisers cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rro.jsonl import storable
 from rro.seeds import derive_seed
-from rro.types import Message, ToolCall, storable
+from rro.types import Message, ToolCall
 
 UNNAMED = "invalid"
 """The name of a call whose own name is none: no tool has it."""

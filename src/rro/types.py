@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from rro.jsonl import strict_json
+from rro.jsonl import storable, strict_json
 
 Count = Annotated[int, Ge(0)]
 # How rro.codec reads the records that hold rewards and costs: NaN and infinity are refused.
@@ -46,12 +46,6 @@ class StopReason(StrEnum):
     CONTEXT = "context_overflow"
     # Network, memory, crash or timeout: the reward is missing, not 0.
     FAILED = "failed"
-
-
-def storable(text: str) -> str:
-    """`text` with lone surrogates replaced. A server's JSON may hold them; UTF-8 files, Parquet and
-    tokenisers cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,8 +148,9 @@ def finish(process: multiprocessing.Process) -> int:
 
 
 def said(process: multiprocessing.Process) -> str:
-    """What an ended process printed."""
-    return _printed(process.pid).read_text(errors="replace")
+    """What an ended process printed; nothing where it was killed before it could open its file."""
+    file = _printed(process.pid)
+    return file.read_text(errors="replace") if file.exists() else ""
 
 
 def outcome(run: Path) -> object:

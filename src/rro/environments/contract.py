@@ -13,7 +13,8 @@ from rro.environments.coroutines import settled
 from rro.environments.info import plain_info
 from rro.environments.tools import declare
 from rro.errors import UsageError
-from rro.types import Message, Step, StepResult, Task, storable
+from rro.jsonl import storable
+from rro.types import Message, Step, StepResult, Task
 
 LONGEST_OBSERVATION = 200_000
 """Default of `environment.max_observation`, in characters."""

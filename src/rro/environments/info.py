@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rro.types import storable
+from rro.jsonl import storable
 
 # Fields of a step that are kept, and characters of each as JSON.
 MOST_FIELDS = 40

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rro.errors import UsageError
+from rro.jsonl import storable
 from rro.tool_calls import tool_calls, tools_text
-from rro.types import Message, SamplingParams, ToolCall, storable
+from rro.types import Message, SamplingParams, ToolCall
 
 MOST_MESSAGES = 1000
 LARGEST = 2**63 - 1

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rro.errors import PolicyError
+from rro.jsonl import storable
 from rro.models.call_markup import read_bare
 from rro.models.chat import ChatFormat
 from rro.models.stop_strings import cut_at_stop
 from rro.models.thoughts import ThoughtLimits
 from rro.policies.api.backoff import TransientError
 from rro.tool_calls import tool_calls
-from rro.types import Message, SamplingParams, ToolCall, Usage, storable
+from rro.types import Message, SamplingParams, ToolCall, Usage
 
 # Switches off what servers do to the distribution by default (llama.cpp: top_k 40 and min_p 0.05;
 # vLLM: what the model's generation_config.json says). Requests leave out those of OPTIONAL that a
