@@ -61,8 +61,7 @@ def read(path: Path) -> Read:
         choices = Choices(run)
         context: CreditContext = choices.credit_context(1)
         trees = list(explored_trees(run, choices, 1))
-        weights = weights_after(run, 0)
-    assert weights is not None
+        model = ProcessRewardModel.on(run.config.model, weights_after(run, 0))
     found = labels_of(trees, context)
     credit = StepLabels(label="success", rollouts=False, context=context)
     candidates = [row for tree in trees for row in credit.rows(tree)]
@@ -72,7 +71,6 @@ def read(path: Path) -> Read:
             spent = sum(run.usage.generated_tokens for run in node.rollouts.values())
             tokens["start" if node.parent is None else "rollouts"] += spent
             tokens["candidates"] += node.cost.generated_tokens
-    model = ProcessRewardModel.on(weights)
     return Read(Learning(found, features_of(model, found.actions)), candidates, tokens)
 
 

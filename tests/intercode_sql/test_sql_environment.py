@@ -157,6 +157,8 @@ def test_options(folder):
         "How many customers are there?"
     ]
     assert opened(reward="iou").provenance()["reward"] == "iou"
+    assert opened().provenance()["license"].startswith("CC-BY-SA-4.0")
+    assert opened(questions="sample").provenance()["license"] == "Apache-2.0"
     whole, fair = (opened(exclude_test_golds=flag) for flag in (False, True))
     assert [task.id for task in whole.tasks("train")] == ["dev-2", "dev-3", "dev-5", "dev-6"]
     assert [task.id for task in fair.tasks("train")] == ["dev-2", "dev-3", "dev-6"]

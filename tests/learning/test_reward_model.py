@@ -91,6 +91,12 @@ def test_labels_are_those_of_the_trees():
     assert all(text in found.actions for r in found.rollouts for text in r.actions)
 
 
+def test_equal_outcomes_are_refused():
+    tree = tree_of(rollout([("x", "s1"), ("y", "")], 0.0), rollout([("z", "")], 0.0))
+    with pytest.raises(DataError, match="every outcome is 0"):
+        labels_of([tree], CreditContext())
+
+
 def test_few_tasks_are_refused():
     learning, _ = made(tasks=3)
     with pytest.raises(DataError, match="3 tasks: 4 are needed"):

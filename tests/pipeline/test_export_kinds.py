@@ -258,6 +258,24 @@ def test_the_hubs_cards_say_how_it_came_about(trained, capsys):
     assert "input_ids" in table.column_names
 
 
+class Licensed(TreeBenchmark):
+    def provenance(self):
+        return {"license": "CC-BY-4.0, of its makers", "version": "3"}
+
+
+def test_a_card_names_the_licence_of_the_data_or_says_that_it_is_not_known(tmp_path):
+    trees = {"t": {"a": {"x": 1.0, "y": 0.0}}}
+    for benchmark, licence in (
+        (Licensed(trees), "CC-BY-4.0, of its makers"),
+        (TreeBenchmark(trees), "not stated: find out before you publish"),
+    ):
+        folder = make_run(tmp_path / type(benchmark).__name__, trees)
+        with open_run(folder, benchmark) as run:
+            card = (export_hub(run) / "dataset" / "README.md").read_text()
+        assert f"| the environment&#39;s data | {licence} |" in card
+        assert card.count("CC-BY") == licence.count("CC-BY")
+
+
 def test_hostile_texts_do_not_leave_their_block(tmp_path):
     tree = {"a": {HOSTILE.split()[0]: 1.0, "y": 0.0}}
     folder = make_run(tmp_path / "run", {"t": tree})

@@ -4,6 +4,7 @@ import json
 
 import doors
 import pytest
+from safetensors.torch import load_file
 
 from rro.cli.main import main
 from rro.config import parse_config
@@ -71,6 +72,34 @@ def test_a_model_says_what_it_is_worth(explored, scorer, capsys):
     assert read_scale(other) != scale
 
 
+def test_all_weights_are_trained(explored, scorer, capsys):
+    whole = explored.checkpoint("whole")
+    words = ["train-prm", str(explored.path), "--weights", "all", "--out", str(whole)]
+    assert main([*words, "--labels", "td"]) == 2
+    assert main([*words, "--epochs", "0"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert main([*words, "--epochs", "1"]) == 0
+    record = json.loads((whole / "process_rewards.json").read_text())["measured"]
+    assert record["tuning"]["epochs"] == 1
+    assert record["tasks"] == 12
+    policy, head, tuned = (
+        load_file(folder / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
+        for folder in (explored.checkpoint("sft"), scorer, whole)
+    )
+    assert policy.equal(head)
+    assert not policy.equal(tuned)
+
+
+def test_a_base_model_has_one_too(explored, tmp_path):
+    explore = {"tasks": 6, "strategy": "fixed", "rollouts": 2, "candidates": 2}
+    model = {"name": str(explored.checkpoint("sft"))}
+    folder = made(tmp_path / "run", model=model, sft="none", explore=explore)
+    with open_run(folder) as run:
+        stages.explore(run, 1)
+    assert main(["train-prm", str(folder.path)]) == 0
+    assert read_scale(folder.checkpoint("prm-1")).noise > 0
+
+
 @pytest.mark.parametrize("pricing", ["prm", "mixed"])
 def test_an_exploration_estimates_with_it(explored, scorer, tmp_path, pricing):
     explore = {"tasks": 4, "strategy": "fixed", "rollouts": 2, "candidates": 3}
@@ -99,6 +128,7 @@ def test_what_does_not_fit_is_refused(explored, tmp_path):
     for number, (explore, error, sentence) in enumerate(
         (
             ({"strategy": "group", "pricing": "prm"}, UsageError, "group has none estimated"),
+            ({"strategy": "adaptive", "pricing": "mixed"}, UsageError, "adaptive has none estimat"),
             ({"strategy": "rro", "pricing": "prm"}, UsageError, "needs explore.reward_model"),
             (
                 {"strategy": "rro", "pricing": "mixed", "reward_model": str(tmp_path)},

@@ -49,6 +49,13 @@ def test_splits_are_the_engine_s_own():
     assert tasks_of(everything, "train-without-validation") == train
 
 
+def test_provenance_names_the_engine_and_its_licence(benchmark):
+    known = benchmark.provenance()
+    assert known["license"] == "Apache-2.0"
+    assert known["tasks"] == KINDS
+    assert known["scienceworld"]
+
+
 def test_task_types_and_variations_can_be_chosen(benchmark):
     assert {task.data[0] for task in benchmark.tasks("test")} == set(KINDS)
     few = opened(variations=2)

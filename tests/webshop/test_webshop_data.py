@@ -36,6 +36,7 @@ def test_fetched_from_a_folder_it_opens(source, tmp_path, monkeypatch):
     shop = open_webshop(WebShopOptions())
     assert len(shop.catalogue.products) == 60
     assert set(shop.provenance()["files"]) == set(FILES)
+    assert "no commercial use" in shop.provenance()["license"]
 
 
 def test_fetching_again_changes_nothing(source, tmp_path):

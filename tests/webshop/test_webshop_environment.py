@@ -429,6 +429,7 @@ def test_provenance_tells_shops_apart():
         return dict(open_webshop(WebShopOptions(catalogue="sample", **options)).provenance())
 
     assert origin()["goal_count"] == 960
+    assert origin()["license"] == "Apache-2.0"
     assert origin() == origin()
     assert origin(sample_seed=1)["sample_sha256"] != origin()["sample_sha256"]
     assert origin(price_seed=5)["price_seed"] == 5

@@ -73,7 +73,8 @@ class ReasoningGymBenchmark(Benchmark):
         return Question(self)
 
     def provenance(self) -> Mapping[str, Any]:
-        return {"reasoning_gym": version("reasoning-gym"), **self.options.model_dump(mode="json")}
+        options = self.options.model_dump(mode="json")
+        return {"reasoning_gym": version("reasoning-gym"), "license": "Apache-2.0", **options}
 
     def _create(self, size: int) -> Any:
         factory = self._package.factory

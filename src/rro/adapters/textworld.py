@@ -104,7 +104,9 @@ class TextWorldBenchmark(Benchmark):
         return ScriptedPolicy(answer, "expert", Source.EXPERT)
 
     def provenance(self) -> Mapping[str, Any]:
-        return {"textworld": version("textworld"), **self.options.model_dump(mode="json")}
+        options = self.options.model_dump(mode="json")
+        # of the texts that TextWorld's grammars generate
+        return {"textworld": version("textworld"), "license": "MIT", **options}
 
     @functools.cache  # noqa: B019, a benchmark lives as long as its process
     def _walkthrough(self, file: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from rro.cli.commands import Parsers, add_command, begin, round_number
@@ -66,6 +67,16 @@ def _add_train(commands: Parsers) -> None:
         help="of td: how far outcomes are trusted against the model's own values (default: 0.9)",
     )
     train.add_argument(
+        "--weights",
+        choices=("head", "all"),
+        default="head",
+        help="train a head on the policy's weights, or all weights, with mc (default: head)",
+    )
+    train.add_argument("--epochs", type=float, default=2.0, help="of all weights (default: 2)")
+    train.add_argument(
+        "--learning-rate", type=float, default=1e-4, help="of all weights (default: 1e-4)"
+    )
+    train.add_argument(
         "--out", type=Path, metavar="FOLDER", help="default: RUN/checkpoints/prm-ITERATION"
     )
     train.add_argument(
@@ -78,16 +89,23 @@ def _add_train(commands: Parsers) -> None:
 def _train(options: argparse.Namespace) -> None:
     if not 0 <= options.trust <= 1:
         raise UsageError("--trust is from 0 to 1")
+    if options.weights == "all" and options.labels == "td":
+        raise UsageError("--weights all takes --labels mc: lambda-returns train a head alone")
+    if not (0 < options.epochs < math.inf and 0 < options.learning_rate < math.inf):
+        raise UsageError("--epochs and --learning-rate are above 0")
     begin("opening", options.run)
 
+    from rro.learning.reward_model_trainer import FineTuning
     from rro.pipeline.reward_model import train_reward_model
     from rro.pipeline.run import open_run
     from rro.runs.folder import RunFolder
 
     folder = RunFolder.open(options.run, trust=options.trust_run_folder)
+    whole = options.weights == "all"
+    tuning = FineTuning(options.epochs, options.learning_rate) if whole else None
     with open_run(folder) as run:
         found = train_reward_model(
-            run, options.iteration, options.labels, options.trust, options.out
+            run, options.iteration, options.labels, options.trust, options.out, tuning
         )
     print("predicted  seen   actions")
     for predicted, seen, count in found["bins"]:

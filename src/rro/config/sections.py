@@ -284,7 +284,8 @@ class ExploreConfig(PluginSection):
     pricing: Literal["policy", "sft", "prm", "mixed"] = "policy"
     """How actions are estimated: by rollouts of the policy that explores, or of the SFT policy
     (IPR), which is the base model in a run without SFT; by a process reward model alone; or by both
-    mixed, where the model counts as much as so many outcomes as have its error."""
+    mixed, where the model counts as much as so many outcomes as have its error. `prm` and `mixed`
+    are for strategies that have single actions estimated: `rro`, `fixed`, `ipr`."""
     reward_model: Path | None = None
     """The folder of the process reward model (`rro train-prm`), for `pricing = "prm"` and
     `"mixed"`."""

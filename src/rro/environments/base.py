@@ -123,7 +123,8 @@ class Benchmark(ABC):
         )
 
     def provenance(self) -> Mapping[str, Any]:
-        """What decides tasks and rewards beyond the code (data hashes, seeds), for the records."""
+        """What decides tasks and rewards beyond the code (data hashes, seeds), for the records, and
+        as "license" that of the data, for the cards of exports."""
         return {}
 
 

@@ -52,6 +52,11 @@ __all__ = [
     "open_intercode_sql",
 ]
 
+LICENCE = "CC-BY-SA-4.0, that of Spider"
+"""Of the questions and databases: those of Spider's development set."""
+SAMPLE_LICENCE = "Apache-2.0"
+"""Of the generated databases: rro's."""
+
 
 class IntercodeSqlBenchmark(Benchmark):
     """The tasks by split, and the engine that all episodes share.
@@ -114,7 +119,7 @@ class IntercodeSqlBenchmark(Benchmark):
         return SqlExpert(self.all_tasks[task.data], noise, seed, tools=self._tools)
 
     def provenance(self) -> Mapping[str, Any]:
-        """Hashes of the data, the engine's name and version, and the kind of reward."""
+        """Hashes of the data and their licence, the engine's name and version, the reward."""
         return {
             **self._provenance,
             "engine": self.engine.name,
@@ -139,14 +144,14 @@ def open_intercode_sql(options: IntercodeSqlOptions) -> IntercodeSqlBenchmark:
     engine = open_engine(options.engine, folder, options.cache, options.allow_writer)
     splits = read_splits(folder, len(tasks)) or split_tasks(valid_tasks(folder, tasks))
     hashes = {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in HASHES}
-    return _benchmark(options, engine, tasks, splits, {"files": hashes})
+    return _benchmark(options, engine, tasks, splits, {"files": hashes, "license": LICENCE})
 
 
 def _open_sample(options: IntercodeSqlOptions) -> IntercodeSqlBenchmark:
     seed, size = options.sample_seed, options.sample
     databases = sample_databases(seed, size)
     dump = write_dump(databases, cache_folder(options.cache))
-    made = {"sample_seed": seed, **size.model_dump(), "dump": dump.stem}
+    made = {"sample_seed": seed, **size.model_dump(), "dump": dump.stem, "license": SAMPLE_LICENCE}
     engine = SqliteEngine(dump, options.cache)
     return _benchmark(options, engine, *sample_tasks(databases, seed, size), made)
 

@@ -4,12 +4,13 @@ that it did not see.
 Two ways to make labels: the Monte-Carlo process rewards of the trees (Math-Shepherd, arXiv
 2312.08935), or lambda-returns over single rollouts, which lean on the model's own values
 (TD with generalised advantages, AgentPRM, arXiv 2511.08325). The policy's own weights stay as they
-are: features are computed once, and the head alone is fitted."""
+are: features are computed once, and the head alone is fitted (`reward_model_trainer` trains all
+weights)."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import variance
 from typing import Any, Literal
@@ -96,7 +97,8 @@ def text_of(messages: Sequence[Message]) -> Text:
 
 
 def labels_of(trees: Iterable[Tree], context: CreditContext) -> Labels:
-    """The actions and rollouts of trees. Raises DataError where there are none."""
+    """The actions and rollouts of trees. Raises DataError where there are none, or every outcome is
+    the same."""
     credit, actions, rollouts = StepLabels(label="success", context=context), {}, list[Rollout]()
     for tree in trees:
         for row in credit.rows(tree):
@@ -112,22 +114,40 @@ def labels_of(trees: Iterable[Tree], context: CreditContext) -> Labels:
             rollouts.append(Rollout(tuple(taken), played.outcome))
     if not actions:
         raise DataError("the trees have no action with an outcome: explore with rollouts first")
+    outcomes = {outcome for action in actions.values() for outcome in action.outcomes}
+    if len(outcomes) == 1:
+        raise DataError(
+            f"every outcome is {outcomes.pop():g}: a process reward model has nothing to learn from"
+        )
     return Labels(actions, tuple(rollouts), context.reward_range)
+
+
+def conversations(
+    actions: Mapping[Text, Action],
+) -> Iterator[tuple[tuple[Message, ...], list[Text | None]]]:
+    """The fewest conversations that hold all actions, the longest first; with each, the actions
+    that its assistant messages are, None for those that have no label or came before."""
+    seen = set[Text]()
+    for action in sorted(actions.values(), key=lambda one: -len(one.messages)):
+        if text_of(action.messages) in seen:
+            continue
+        own = list[Text | None]()
+        for number, message in enumerate(action.messages):
+            if message.role == "assistant":
+                text = text_of(action.messages[: number + 1])
+                own.append(text if text in actions and text not in seen else None)
+        seen.update(text for text in own if text is not None)
+        yield action.messages, own
 
 
 def features_of(model: ProcessRewardModel, actions: Mapping[Text, Action]) -> dict[Text, Tensor]:
     """What the head sees of each action. One forward pass serves all actions of a conversation."""
-    found = dict[Text, Tensor]()
-    for action in sorted(actions.values(), key=lambda one: -len(one.messages)):
-        if text_of(action.messages) in found:
-            continue
-        rows = iter(model.features(action.messages))
-        for number, message in enumerate(action.messages):
-            if message.role == "assistant":
-                row, text = next(rows), text_of(action.messages[: number + 1])
-                if text in actions:
-                    found.setdefault(text, row)
-    return found
+    return {
+        text: row
+        for messages, texts in conversations(actions)
+        for text, row in zip(texts, model.features(messages), strict=True)
+        if text is not None
+    }
 
 
 @dataclass(frozen=True)
@@ -264,7 +284,9 @@ class Learning:
         return float(fitted.weight[0]), fitted.bias
 
     def folds(self, count: int, seed: int) -> list[list[str]]:
-        """The tasks in `count` parts of about the same size."""
+        """The tasks in `count` parts of about the same size. Raises DataError for fewer tasks."""
+        if len(self.tasks) < count:
+            raise DataError(f"{len(self.tasks)} tasks: {count} are needed to hold some out")
         order = sorted(self.tasks, key=lambda task: derive_seed(seed, "fold", task))
         return [order[number::count] for number in range(count)]
 
@@ -311,8 +333,6 @@ def train_head(
     """The head for these labels: its penalty, its calibration and its worth by leaving tasks out,
     then fitted to all. Raises DataError for fewer tasks than folds."""
     folds = learning.folds(FOLDS, seed)
-    if not all(folds):
-        raise DataError(f"{len(learning.tasks)} tasks: {FOLDS} are needed to hold some out")
     tried = dict[float, tuple[float, dict[str, Head]]]()
     for penalty in PENALTIES:
         heads = dict[str, Head]()
@@ -321,7 +341,16 @@ def train_head(
             heads |= dict.fromkeys(fold, head)
         tried[penalty] = (learning.worth(heads).error, heads)
     penalty = min(tried, key=lambda value: tried[value][0])
-    heads = tried[penalty][1]
+    scale, worth = calibrate(learning, folds, tried[penalty][1])
+    head = learning.fit(learning.tasks, kind, trust, penalty)
+    return Trained(head, scale, worth, penalty)
+
+
+def calibrate(
+    learning: Learning, folds: Sequence[Sequence[str]], heads: Mapping[str, Head]
+) -> tuple[Scale, Worth]:
+    """The scale of heads, each given for the tasks of a fold that it did not learn from, and what
+    they are worth."""
     plain = Scale(learning.lowest, learning.width, 1.0, 0.0, 0.0, 0.0)
     scales = dict[str, Scale]()
     for number, fold in enumerate(folds):
@@ -334,5 +363,4 @@ def train_head(
     pairs = [learning.calibrated(heads[fold[0]], fold) for fold in folds]
     slope, offset = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
     scale = replace(plain, slope=slope, offset=offset, error=worth.error, noise=worth.noise)
-    head = learning.fit(learning.tasks, kind, trust, penalty)
-    return Trained(head, scale, worth, penalty)
+    return scale, worth

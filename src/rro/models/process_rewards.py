@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from rro.codec import from_plain
+from rro.config import ModelConfig
 from rro.errors import DataError
 from rro.files import write_file
 from rro.models.chat import ChatFormat
-from rro.models.loading import no_progress_bars, resolve_device
+from rro.models.loading import load_model, no_progress_bars, resolve_device
 from rro.types import Message
 
 FILE = "process_rewards.json"
@@ -58,37 +61,46 @@ class ProcessRewardModel:
         self.chat = ChatFormat(tokenizer)
 
     @classmethod
-    def on(cls, checkpoint: Path, device: str = "auto") -> ProcessRewardModel:
-        """The model of a folder; where it is a policy's, with a new head."""
-        from transformers import AutoModelForTokenClassification, AutoTokenizer
-        from transformers.utils import logging
+    def on(cls, config: ModelConfig, checkpoint: Path | None) -> ProcessRewardModel:
+        """A policy's weights, as `load_model` finds them, with a new head. Raises UsageError where
+        there are none."""
+        wanted = config.model_copy(update={"dtype": "float32"})
+        policy, tokenizer = load_model(wanted, checkpoint, train=False)
+        settings = deepcopy(policy.config)
+        settings.num_labels = 1
+        with torch.device("meta"):  # the head alone is new
+            model = AutoModelForTokenClassification.from_config(settings)
+        setattr(model, model.base_model_prefix, policy.base_model)
+        found = cls(model, tokenizer)
+        found.head.to_empty(device=policy.device).reset_parameters()
+        return found
 
-        shown = logging.get_verbosity()
-        logging.set_verbosity_error()  # that the head is new
-        try:
-            with no_progress_bars():
-                model = AutoModelForTokenClassification.from_pretrained(
-                    checkpoint, num_labels=1, dtype=torch.float32
-                )
-        finally:
-            logging.set_verbosity(shown)
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-        return cls(model.to(resolve_device(device)), tokenizer)
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> ProcessRewardModel:
+        """The model that `save` wrote."""
+        with no_progress_bars():
+            model = AutoModelForTokenClassification.from_pretrained(folder, dtype=torch.float32)
+        return cls(model.to(resolve_device(device)), AutoTokenizer.from_pretrained(folder))
 
     @property
     def head(self) -> Any:
         """The linear layer."""
-        return self.model.score
+        return next(part for part in self.model.children() if isinstance(part, torch.nn.Linear))
 
-    def features(self, messages: Sequence[Message]) -> Tensor:
-        """What the head sees at the last token of each assistant message: shape (messages,
-        width)."""
+    def encode(self, messages: Sequence[Message]) -> tuple[tuple[int, ...], list[int]]:
+        """A conversation's token ids, and where each assistant message has its last one."""
+        ids = self.chat.encode(messages, add_generation_prompt=False).ids
         places = [
             len(self.chat.encode(messages[: number + 1], add_generation_prompt=False).ids) - 1
             for number, message in enumerate(messages)
             if message.role == "assistant"
         ]
-        ids = self.chat.encode(messages, add_generation_prompt=False).ids
+        return tuple(ids), places
+
+    def features(self, messages: Sequence[Message]) -> Tensor:
+        """What the head sees at the last token of each assistant message: shape (messages,
+        width)."""
+        ids, places = self.encode(messages)
         with torch.inference_mode():
             inputs = torch.tensor([ids], device=self.model.device)
             hidden: Tensor = self.model.base_model(input_ids=inputs).last_hidden_state

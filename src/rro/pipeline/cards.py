@@ -145,7 +145,11 @@ def _origin(facts: Facts) -> list[str]:
     config, cost = facts.config, learning_cost(facts.stages)
     rows = [
         ("environment", config.environment.name),
-        *((f"environment: {key}", value) for key, value in sorted(facts.environment.items())),
+        *(
+            (f"environment: {key}", value)
+            for key, value in sorted(facts.environment.items())
+            if key != "license"
+        ),
         ("model", config.model.name),
         *((f"policy: {key}", value) for key, value in sorted(facts.policy.items())),
         ("method", config.method or "none named"),

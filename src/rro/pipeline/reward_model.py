@@ -8,8 +8,9 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rro.config import Config
 from rro.errors import UsageError
@@ -20,6 +21,9 @@ from rro.pipeline.explored import explored_trees
 from rro.pipeline.run import Run
 from rro.pipeline.weights import weights_after
 from rro.types import Message, Usage
+
+if TYPE_CHECKING:
+    from rro.learning.reward_model_trainer import FineTuning
 
 log = logging.getLogger(__name__)
 
@@ -32,41 +36,47 @@ def train_reward_model(
     labels: Labels = "mc",
     trust: float = 0.9,
     output: Path | None = None,
+    tuning: FineTuning | None = None,
 ) -> dict[str, Any]:
     """Fit a head on the weights that explored in `iteration` to what its trees say, and write the
     model to `output` (default: `RUN/checkpoints/prm-ITERATION`). `labels`: the trees' Monte-Carlo
-    process rewards, or lambda-returns with lambda = `trust`. Returns what it is worth on tasks that
-    it did not learn from. Raises UsageError where nothing is explored, or the folder is taken."""
+    process rewards, or lambda-returns with lambda = `trust`. With `tuning` all weights are trained,
+    to Monte-Carlo process rewards. Returns what the model is worth on tasks that it did not learn
+    from. Raises UsageError where nothing is explored, or the folder is taken."""
     from rro.learning.reward_model import Learning, features_of, labels_of, train_head
+    from rro.learning.reward_model_trainer import train_all_weights
     from rro.models.process_rewards import ProcessRewardModel
 
     output = output or run.folder.checkpoint(f"prm-{iteration}")
     if output.exists():
         raise UsageError(f"{output} exists already: remove it, or name another folder")
     start, choices = weights_after(run, iteration - 1), Choices(run)
-    if start is None:
-        raise UsageError(
-            f"{run.folder.path}: no checkpoint explored; a process reward model has "
-            "the weights of one"
-        )
     trees = explored_trees(run, choices, iteration)
     found = labels_of(trees, choices.credit_context(iteration))
     log.info("%d actions and %d rollouts", len(found.actions), len(found.rollouts))
-    model = ProcessRewardModel.on(start, run.config.model.device)
-    learning = Learning(found, features_of(model, found.actions))
-    trained = train_head(learning, labels, trust, run.config.seed)
-    trained.head.put_into(model.head)
+    make, seed = partial(ProcessRewardModel.on, run.config.model, start), run.config.seed
+    made: dict[str, Any]
+    if tuning is not None:
+        model, scale, worth = train_all_weights(make, found, tuning, seed)
+        made = {"tuning": asdict(tuning)}
+    else:
+        model = make()
+        trained = train_head(
+            Learning(found, features_of(model, found.actions)), labels, trust, seed
+        )
+        trained.head.put_into(model.head)
+        scale, worth, made = trained.scale, trained.worth, {"penalty": trained.penalty}
     measured = {
         "labels": labels,
         "trust": trust if labels == "td" else None,
-        "penalty": trained.penalty,
-        **asdict(trained.worth),
-        "outcomes": trained.worth.outcomes,
+        **made,
+        **asdict(worth),
+        "outcomes": worth.outcomes,
         "policy": f"{run.config.name}/{run.label(iteration - 1)}",
     }
-    partial = output.with_name(f"{output.name}.partial")
-    model.save(partial, trained.scale, measured)
-    publish(partial, output)
+    partial_folder = output.with_name(f"{output.name}.partial")
+    model.save(partial_folder, scale, measured)
+    publish(partial_folder, output)
     return {"checkpoint": str(output), **measured}
 
 
@@ -77,7 +87,7 @@ class _Predictor:
         from rro.models.process_rewards import ProcessRewardModel, read_scale
 
         self._scale, self.beside = read_scale(folder), beside
-        self._model, self._lock = ProcessRewardModel.on(folder, device), threading.Lock()
+        self._model, self._lock = ProcessRewardModel.load(folder, device), threading.Lock()
         self.name, self.weight = f"prm {folder.name}", self._scale.weight
 
     async def value(self, messages: Sequence[Message]) -> tuple[float, Usage]:

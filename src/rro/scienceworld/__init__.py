@@ -99,10 +99,11 @@ class ScienceWorldBenchmark(Benchmark):
         return path
 
     def provenance(self) -> Mapping[str, Any]:
-        """The engine's version, and all options that decide tasks and rewards."""
+        """The engine's version and licence, and all options that decide tasks and rewards."""
         kept = {"tasks", "variations", "simplifications", "move_limit", "score"}
         return {
             "scienceworld": engine_version(),
+            "license": "Apache-2.0",
             **self.options.model_dump(mode="json", include=kept),
         }
 

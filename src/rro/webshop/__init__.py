@@ -38,6 +38,15 @@ __all__ = [
 ]
 
 
+LICENCE = (
+    "WebShop's own: academic and research use alone, no commercial use; not stated for the texts "
+    "of the products"
+)
+"""Of the data files: LICENSE.md of princeton-nlp/WebShop."""
+SAMPLE_LICENCE = "Apache-2.0"
+"""Of the generated shop: rro's."""
+
+
 class WebShopBenchmark(Benchmark):
     """A shop with its goals. All episodes share it read-only.
 
@@ -104,7 +113,7 @@ class WebShopBenchmark(Benchmark):
         return WebShopExpert(goal, self.catalogue[goal.asin].query, noise, seed, tools=self._tools)
 
     def provenance(self) -> Mapping[str, Any]:
-        """Hashes of the data, price seed, and kind and number of goals."""
+        """Hashes of the data and their licence, price seed, and kind and number of goals."""
         return {**self._provenance, "goals": self.goals.kind, "goal_count": len(self.goals.goals)}
 
 
@@ -118,7 +127,7 @@ def open_webshop(options: WebShopOptions) -> WebShopBenchmark:
         folder, raw, origin = None, *_sample(options.sample_seed, options.sample)
     else:
         folder = options.data or data_folder("webshop-1k")
-        raw, origin = load_raw(folder), {"files": file_hashes(folder)}
+        raw, origin = load_raw(folder), {"files": file_hashes(folder), "license": LICENCE}
     catalogue = build_catalogue(raw, options.index)
     goals = draw_goals(raw, catalogue, options.goals, options.price_seed)
     origin |= {"catalogue": options.catalogue, "price_seed": options.price_seed}
@@ -142,4 +151,5 @@ def _sample(seed: int, size: SampleOptions) -> tuple[RawCatalogue, dict[str, Any
     raw = sample_catalogue(seed, size)
     digest = hashlib.sha256(json.dumps(asdict(raw), sort_keys=True).encode()).hexdigest()
     given = size.model_dump(exclude_unset=True)
-    return raw, {"sample_seed": seed, "sample": given, "sample_sha256": digest}
+    made = {"sample_seed": seed, "sample": given, "sample_sha256": digest}
+    return raw, {**made, "license": SAMPLE_LICENCE}
