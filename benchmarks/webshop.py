@@ -22,7 +22,6 @@ from typing import Any
 
 from rro.types import Task
 from rro.webshop import WebShopBenchmark, WebShopEnvironment, WebShopOptions, open_webshop
-from rro.webshop.catalogue import load_raw
 from rro.webshop.goals import draw_goals
 from rro.webshop.pages import Pages
 
@@ -35,7 +34,7 @@ def main() -> None:
     begun = time.perf_counter()
     shop = open_webshop(WebShopOptions(data=arguments.data))
     load_seconds = time.perf_counter() - begun
-    episodes = _episodes(arguments.data, shop, _records(arguments.episodes))
+    episodes = _episodes(shop, _records(arguments.episodes))
     steps = sum(len(actions) for _, _, actions in episodes)
     queries = [record["q"] for record in _records(arguments.search)]
     cold = round(_rate(lambda: _play(episodes), steps))
@@ -81,16 +80,15 @@ def _records(file: Path) -> list[dict[str, Any]]:
 Episode = tuple[WebShopEnvironment, Task, list[tuple[str, int | None]]]
 
 
-def _episodes(data: Path, shop: WebShopBenchmark, records: list[dict[str, Any]]) -> list[Episode]:
+def _episodes(shop: WebShopBenchmark, records: list[dict[str, Any]]) -> list[Episode]:
     """Environment, task and actions (with the seeds that <r> needs) of each recording, up to a step
     that raised."""
-    raw = load_raw(data)
     environments: dict[tuple[int, bool], WebShopEnvironment] = {}
     episodes = []
     for record in records:
         key = record["seed"], record["show_attrs"]
         if key not in environments:
-            goals = draw_goals(raw, shop.catalogue, "synthetic", key[0])
+            goals = draw_goals(shop.catalogue, "synthetic", key[0])
             environments[key] = WebShopEnvironment(
                 Pages(shop.catalogue, goals, show_attributes=key[1])
             )

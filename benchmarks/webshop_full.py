@@ -1,273 +1,231 @@
-"""Search in a catalogue of WebShop's full size: `python -m benchmarks.webshop_full [--products N]
-[--folder FOLDER]`.
+"""WebShop with a catalogue of its full size: `python -m benchmarks.webshop_full FOLDER
+[--products N] [--episodes N] [--goals human]`.
 
-Generates a catalogue's texts, builds the memory-mapped index once, opens it in a fresh process, and
-prints one JSON object: seconds to build and to open, resident memory, and the time of a search at
-its median and 95th percentile. "cold" is the first pass over the queries after the files were
-dropped from the page cache, "warm" the second. Then the ranking of every query is compared between
-an index in memory and one mapped from a folder: over a part of the catalogue (--compare), or over
-the whole (--whole, several GB and as much time again).
-
-The texts are random words, made to resemble the 1000 products that WebShop ships, measured with its
-own analysis: 131 tokens a product, 18 % of them stop words, lengths log-normal, the document
-frequencies of its terms by rank (FREQUENCIES), and a vocabulary that goes on growing (here a little
-faster than theirs: 17,000 terms after 1000 products, not 12,000)."""
+Makes the files of such a catalogue (see `benchmarks.webshop_files`), puts the products and their
+search index into a mapped folder, opens that in fresh processes, first one, then two at once, plays
+scripted episodes in each, and prints one JSON object. What FOLDER has already is used again: 7 GB
+for all products. A script searches as agents do (by kind and options, attributes, or instruction),
+turns a page, opens a product, reads a section, chooses options and buys, in up to 10 steps of which
+a fifth are searches, no two alike. `resident_mb`: `all` is the resident set, `share` the
+proportional one, in which a page that two processes map counts half for each, `own` what no other
+process shares. `same_ranking`: of how many searches the 50 hits are the first of the ranking of
+all products."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from functools import cache
-from itertools import islice
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import psutil
 
-from rro.runs.progress import Progress
-from rro.webshop.index import Index, build, build_folder
+from benchmarks.webshop_files import FULL, HUMAN_GOALS, write_files
+from rro.types import Task
+from rro.webshop import WebShopBenchmark, WebShopEnvironment, WebShopOptions, open_webshop
+from rro.webshop.raw_files import load_raw
 
-FULL = 1_181_436  # products of WebShop's items_shuffle.json
-VOCABULARY = 800_000
-FREQUENCIES = {
-    1: 0.44,
-    5: 0.34,
-    10: 0.25,
-    20: 0.18,
-    50: 0.13,
-    100: 0.082,
-    200: 0.057,
-    500: 0.028,
-    1000: 0.014,
-    2000: 0.006,
-}
-TAIL_EXPONENT = 1.5  # beyond the last of them
-MEDIAN_LENGTH, LENGTH_SPREAD = 93, 0.82
-REPEATED = 0.36  # share of the words that repeat one of the same product
-BLOCK = 2_000  # products that share a random stream, so that any stretch can be made again
-STOPS = ("the", "and", "with", "for", "of", "to", "a", "in", "it", "this", "is", "are", "or", "on")
-RARE = ("★", "❤\ufe0f", "women’s", "café", "18\u202foz", "【new】")  # written with more than ASCII
+SHARED = Path(os.environ.get("RRO_SHARED", Path(__file__).parents[2] / "shared"))
+COMPARED = 200
 
 
 def main() -> None:
     arguments = _arguments()
-    if arguments.measure:
-        print(json.dumps(measure(arguments.measure, _queries(arguments))))
+    if arguments.work:
+        WORK[arguments.work](arguments)
         return
-    with tempfile.TemporaryDirectory(prefix="webshop-full-") as scratch:
-        folder = arguments.folder or Path(scratch, "index")
-        report: dict[str, Any] = {"products": arguments.products, "queries": arguments.queries}
-        if not folder.exists():
-            report["build"] = _build(folder, arguments.products)
-        report |= _measure_in_fresh_process(folder, arguments)
-        report["same_ranking"] = _compare(
-            folder if arguments.whole else Path(scratch, "part"), arguments
-        )
+    files, shop = arguments.folder / "files", arguments.folder / "shop"
+    report: dict[str, Any] = {"products": arguments.products, "goals": arguments.goals}
+    if not files.exists() and not shop.exists():
+        report["files"] = _together("files", arguments, 1)[0]
+    if not shop.exists():
+        report["shop"] = _together("shop", arguments, 1)[0]
+    report["shop_mb"] = round(sum(file.stat().st_size for file in shop.iterdir()) / 2**20)
+    for count in (1, 2):
+        report[f"processes_{count}"] = _together("play", arguments, count)
+    report["same_ranking"] = _together("compare", arguments, 1)[0]
     print(json.dumps(report, indent=2))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.webshop_full", description=__doc__)
+    parser.add_argument("folder", type=Path, help="for the files and the shop, which are kept")
+    parser.add_argument("--data", type=Path, default=SHARED / "data" / "webshop-1k")
     parser.add_argument("--products", type=int, default=FULL)
-    parser.add_argument(
-        "--folder", type=Path, help="of the index: kept, and used again if it is there"
-    )
-    parser.add_argument("--queries", type=int, default=1_000)
-    parser.add_argument(
-        "--compare", type=int, default=20_000, help="products of the comparison in memory"
-    )
-    parser.add_argument("--whole", action="store_true", help="compare over all products instead")
-    parser.add_argument(
-        "--measure", type=Path, help=argparse.SUPPRESS
-    )  # what the fresh process does
+    parser.add_argument("--episodes", type=int, default=1_000)
+    parser.add_argument("--goals", choices=["human", "synthetic"], default="human")
+    parser.add_argument("--work", choices=list(WORK), help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help="of the episodes")
     return parser.parse_args()
 
 
-def ids(products: int) -> list[str]:
-    """Distinct ids in the form of Amazon's, in no particular order."""
-    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    numbers = (np.arange(products, dtype=np.int64) * 1_299_709_211 + 7) % 36**7
-    return [
-        "B0" + "".join(digits[number // 36**place % 36] for place in range(7)) + "Q"
-        for number in numbers.tolist()
+def _together(work: str, arguments: argparse.Namespace, count: int) -> list[dict[str, Any]]:
+    """The reports of fresh processes that work at once. None ends, or looks at its memory, before
+    all have done their work."""
+    names = ("data", "products", "episodes", "goals")
+    options = [f"--{name}={getattr(arguments, name)}" for name in names]
+    command = [sys.executable, "-m", "benchmarks.webshop_full", str(arguments.folder), *options]
+    processes = [
+        subprocess.Popen(
+            [*command, f"--work={work}", f"--seed={seed}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in range(count)
     ]
+    for process in processes:
+        process.stdout.readline()
+    answers = [process.communicate("\n")[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise SystemExit(f"a process that was to do {work!r} failed")
+    return [json.loads(answer) for answer in answers]
 
 
-def texts(products: int) -> Iterator[str]:
-    """The first `products` product texts, always the same."""
-    for first in range(0, products, BLOCK):
-        yield from islice(_block(first // BLOCK), products - first)
+def _answer(report: dict[str, Any]) -> None:
+    """Print the report and the memory, once all processes have done their work."""
+    print("done", flush=True)
+    sys.stdin.readline()
+    memory = psutil.Process().memory_full_info()
+    kinds = {"all": memory.rss, "share": memory.pss, "own": memory.uss}
+    report["resident_mb"] = {name: size >> 20 for name, size in kinds.items()}
+    report["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(json.dumps(report))
 
 
-def _block(number: int) -> Iterator[str]:
-    rng = np.random.default_rng([233, number])
-    lengths = np.maximum(rng.lognormal(np.log(MEDIAN_LENGTH), LENGTH_SPREAD, BLOCK).astype(int), 4)
-    ends = np.cumsum(lengths)
-    words = np.searchsorted(_distribution(), rng.random(ends[-1]))
-    repeats = np.flatnonzero(rng.random(ends[-1]) < REPEATED)
-    owner = np.searchsorted(ends, repeats, side="right")
-    words[repeats] = words[
-        ends[owner] - 1 - (rng.random(len(repeats)) * lengths[owner]).astype(int)
-    ]
-    spelled = _vocabulary()[words]
-    spelled[rng.random(len(spelled)) < 0.12] += ","
-    return (
-        " ".join(spelled[end - length : end])
-        for length, end in zip(lengths.tolist(), ends.tolist(), strict=True)
+class Clock:
+    """Seconds since it was made, by the wall and of this process."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter(), time.process_time()
+
+    def seconds(self) -> dict[str, float]:
+        wall, own = time.perf_counter() - self._begun[0], time.process_time() - self._begun[1]
+        return {"seconds": round(wall, 2), "processor_seconds": round(own, 2)}
+
+
+def _make_files(arguments: argparse.Namespace) -> None:
+    clock, folder = Clock(), arguments.folder / "files"
+    write_files(folder, load_raw(arguments.data), arguments.products, HUMAN_GOALS)
+    megabytes = sum(file.stat().st_size for file in folder.iterdir()) >> 20
+    _answer({**clock.seconds(), "mb": megabytes})
+
+
+def _open(arguments: argparse.Namespace) -> WebShopBenchmark:
+    folder = arguments.folder
+    return open_webshop(
+        WebShopOptions(data=folder / "files", index=folder / "shop", goals=arguments.goals)
     )
 
 
-@cache
-def _vocabulary() -> npt.NDArray[np.object_]:
-    """STOPS and RARE, then words of syllables, the frequent ones short."""
-    syllables = [consonant + vowel for consonant in "bcdfgklmnprstvz" for vowel in "aeiou"]
-    words = [*STOPS, *RARE]
-    for number in range(
-        len(syllables), VOCABULARY + len(syllables)
-    ):  # one syllable alone might be a stop word
-        word = ""
-        while number >= 0:
-            number, digit = divmod(number, len(syllables))
-            word, number = syllables[digit] + word, number - 1
-        words.append(word)
-    return np.array(words, dtype=object)
+def _make_shop(arguments: argparse.Namespace) -> None:
+    clock = Clock()
+    _open(arguments)
+    _answer(clock.seconds())
 
 
-@cache
-def _distribution() -> npt.NDArray[np.float64]:
-    """Cumulative probabilities of the vocabulary: those of words by interpolation between
-    FREQUENCIES."""
-    ranks = np.arange(1, VOCABULARY + 1)
-    known = np.array(list(FREQUENCIES)), -np.log1p(-np.array(list(FREQUENCIES.values())))
-    shares = np.exp(np.interp(np.log(ranks), np.log(known[0]), np.log(known[1])))
-    tail = ranks > known[0][-1]
-    shares[tail] = known[1][-1] * (ranks[tail] / known[0][-1]) ** -TAIL_EXPONENT
-    stops, rare = np.full(len(STOPS), 0.175 / len(STOPS)), np.full(len(RARE), 0.005 / len(RARE))
-    cumulative = np.cumsum(np.concatenate([stops, rare, shares / shares.sum() * 0.82]))
-    cumulative[-1] = 1
-    return cumulative
+def _play(arguments: argparse.Namespace) -> None:
+    clock = Clock()
+    shop = _open(arguments)
+    opened, clock = clock.seconds(), Clock()
+    # It loads what analyses texts.
+    shop.catalogue.find(("first",), 0)
+    first_search = clock.seconds()
+    environment, wall, processor = shop.make(), list[float](), list[float]()
+    searches, rewards = list[int](), list[float]()
+    for task, stream in _episodes(shop, arguments):
+        environment.reset(task)
+        for action in _script(shop, environment, task, stream):
+            if action.startswith("search"):
+                searches.append(len(wall))
+            begun = time.perf_counter(), time.thread_time()
+            result = environment.act(action)
+            wall.append(time.perf_counter() - begun[0])
+            processor.append(time.thread_time() - begun[1])
+        rewards.append(result.reward)
+    _answer(
+        {
+            "open": opened,
+            "first_search": first_search,
+            "tasks": len(shop.tasks("train")),
+            "steps": len(wall),
+            "searches": len(searches),
+            "mean_reward": round(float(np.mean(rewards)), 3),
+            "steps_per_second": round(len(wall) / sum(wall)),
+            "steps_per_processor_second": round(len(wall) / sum(processor)),
+            "search_ms": _percentiles([wall[step] for step in searches]),
+            "search_processor_ms": _percentiles([processor[step] for step in searches]),
+        }
+    )
 
 
-def _queries(arguments: argparse.Namespace) -> list[str]:
-    """Searches as agents write them, for products of the catalogue: a few of their words, a title's
-    worth, or a whole instruction of rare and common ones. Lengths as in recorded searches: 2-4
-    terms, 14 terms, 22 terms."""
-    rng = np.random.default_rng(11)
-    common = _vocabulary()[: len(STOPS) + len(RARE) + 150]
-    queries = []
-    for text in islice(texts(arguments.products), arguments.queries):
-        words = text.replace(",", "").split()
-        kind = rng.choice(["words", "title", "instruction"], p=[0.4, 0.3, 0.3])
-        if kind == "words":
-            chosen = list(rng.choice(words, rng.integers(2, 5)))
-        elif kind == "title":
-            chosen = words[:16]
-        else:
-            chosen = [*rng.choice(words, 14), *rng.choice(common, 12)]
-        queries.append(" ".join(chosen))
-    return queries
+def _episodes(
+    shop: WebShopBenchmark, arguments: argparse.Namespace
+) -> Iterator[tuple[Task, random.Random]]:
+    stream = random.Random(arguments.seed)
+    tasks = shop.tasks("train")
+    for place in stream.sample(range(len(tasks)), min(arguments.episodes, len(tasks))):
+        yield tasks[place], random.Random(f"{arguments.seed} {place}")
 
 
-def _build(folder: Path, products: int) -> dict[str, Any]:
-    begun = time.perf_counter(), time.process_time()
-    with Progress("building the index", products, "products") as progress:
-        build_folder(folder, ids(products), _counted(texts(products), progress))
-    return {
-        "seconds": round(time.perf_counter() - begun[0], 1),
-        "processor_seconds": round(time.process_time() - begun[1], 1),
-        "peak_resident_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "folder_mb": round(sum(file.stat().st_size for file in folder.iterdir()) / 2**20),
-    }
+def _script(
+    shop: WebShopBenchmark, environment: WebShopEnvironment, task: Task, stream: random.Random
+) -> Iterator[str]:
+    """The actions of an episode."""
+    goal = shop.goals.goals[task.data]
+    kind, wish = shop.catalogue[goal.asin].query, goal.instruction.split(", and price")[0]
+    options, attributes = " ".join(goal.option_values()), " ".join(goal.attributes)
+    ways = [f"{kind} {options}", f"{attributes} {kind} {options}", wish]
+    for keywords in stream.sample(ways, stream.choice((1, 2))):
+        yield f"search[{keywords}]"
+        if stream.random() < 0.3:
+            yield "click[next >]"
+        shown = [asin for asin in environment.page.clickables.values() if asin]
+        if not shown:
+            continue
+        yield f"click[{stream.choice(shown)}]"
+        if stream.random() < 0.5:
+            yield f"click[{stream.choice(('description', 'features'))}]"
+            yield "click[< prev]"
+    clickables = environment.page.clickables
+    for name in list(dict.fromkeys(filter(None, clickables.values())))[:3]:
+        values = [value for value, option in clickables.items() if option == name]
+        yield f"click[{stream.choice(values)}]"
+    yield "click[buy now]"
 
 
-def _counted(items: Iterator[str], progress: Progress) -> Iterator[str]:
-    for item in items:
-        yield item
-        progress.advance()
+def _percentiles(seconds: list[float]) -> dict[str, float]:
+    milliseconds = 1000 * np.array(seconds)
+    found = {f"p{at}": round(float(np.percentile(milliseconds, at)), 2) for at in (50, 95, 100)}
+    return {"mean": round(float(milliseconds.mean()), 2), **found}
 
 
-def _measure_in_fresh_process(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    for file in folder.iterdir():  # out of the page cache, as after a restart of the machine
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    options = [f"--{name}={getattr(arguments, name)}" for name in ("products", "queries")]
-    command = [sys.executable, "-m", "benchmarks.webshop_full", f"--measure={folder}", *options]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return dict(json.loads(answer.stdout))
+def _compare(arguments: argparse.Namespace) -> None:
+    shop, equal = _open(arguments), 0
+    index, environment = shop.catalogue.index, shop.make()
+    queries = list[str]()
+    for task, stream in _episodes(shop, arguments):
+        environment.reset(task)
+        queries.append(next(_script(shop, environment, task, stream))[7:-1])
+    for query in queries[:COMPARED]:
+        equal += index.search(query) == index.search(query, len(shop.catalogue.products))[:50]
+    _answer({"searches": len(queries[:COMPARED]), "equal": equal})
 
 
-def measure(folder: Path, queries: Sequence[str]) -> dict[str, Any]:
-    """Open the index and search: seconds, milliseconds a search, and resident megabytes of this
-    process by kind. Those before opening are the interpreter's, the libraries', and of the
-    vocabulary that the queries were made from."""
-    before = _resident()
-    begun = time.perf_counter()
-    index = Index.open(folder)
-    opened = time.perf_counter()
-    index.search(queries[0])
-    first = time.perf_counter() - opened
-    after_open = _resident()
-    passes = {name: _milliseconds(index, queries) for name in ("cold", "warm")}
-    after = _resident()
-    return {
-        "terms": len(index.arrays["term_offsets"]) - 1,
-        "postings": len(index.arrays["docs"]),
-        "open_seconds": round(opened - begun, 4),
-        "first_search_seconds": round(first, 3),
-        "search_ms": passes,
-        "resident_mb": {
-            "before_opening": before,
-            "after_first_search": after_open,
-            "after_all_searches": after,
-        },
-    }
-
-
-def _milliseconds(index: Index, queries: Sequence[str]) -> dict[str, dict[str, float]]:
-    """A search's wall time and, as other work on the machine adds to that, its processor time."""
-    wall, processor = [], []
-    for query in queries:
-        begun = time.perf_counter(), time.thread_time()
-        index.search(query)
-        wall.append(1000 * (time.perf_counter() - begun[0]))
-        processor.append(1000 * (time.thread_time() - begun[1]))
-    kinds = {"wall": wall, "processor": processor}
-    return {
-        kind: {f"p{at}": round(float(np.percentile(times, at)), 2) for at in (50, 95, 100)}
-        for kind, times in kinds.items()
-    }
-
-
-def _resident() -> dict[str, int]:
-    """Resident megabytes: "file" is mapped from files (the index, libraries) and given back when
-    memory runs short."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    sizes = {
-        name: int(lines[key].split()[0]) >> 10
-        for name, key in (("all", "VmRSS"), ("file", "RssFile"))
-    }
-    return {**sizes, "anonymous": int(lines["RssAnon"].split()[0]) >> 10}
-
-
-def _compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Every query's hits and scores, in memory and mapped; `folder` is built if it is not there."""
-    products = arguments.products if arguments.whole else min(arguments.compare, arguments.products)
-    if not folder.exists():
-        build_folder(folder, ids(products), texts(products), run_tokens=500_000)
-    mapped, memory = Index.open(folder), build(ids(products), texts(products))
-    queries = _queries(arguments)
-    equal = sum(mapped.search(query) == memory.search(query) for query in queries)
-    return {"products": products, "queries": len(queries), "equal": equal}
-
+WORK: dict[str, Callable[[argparse.Namespace], None]] = {
+    "files": _make_files,
+    "shop": _make_shop,
+    "play": _play,
+    "compare": _compare,
+}
 
 if __name__ == "__main__":
     main()

@@ -3,8 +3,10 @@ learn."""
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Sequence
+import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,20 @@ def train_dpo(
 ) -> TrainingReport:
     """Train by DPO with the options in `config.dpo`."""
     return Dpo(config.dpo).train(pairs, start, reference, output, toy_context(config, observe))
+
+
+def train_both(base: Path, folder: Path, kill: int = 0) -> None:
+    """SFT, in which the process kills itself after step `kill`, then DPO."""
+    sft, dpo = {"save_steps": 5, "micro_batch": 2}, {"micro_batch": 2, "sft_weight": 0.5}
+    config = toy_config(sft=sft, dpo=dpo)
+
+    def observe(record: Mapping[str, Any]) -> None:
+        if record["step"] == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train_sft(config, [toy_conversation(n) for n in range(48)], base, folder / "sft", observe)
+    pairs = [toy_pair(n) for n in range(16)]
+    train_dpo(config, pairs, folder / "sft", base, folder / "dpo")
 
 
 def toy_options(**options: Any) -> PolicyGradientConfig:

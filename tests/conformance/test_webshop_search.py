@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from rro.webshop.catalogue import load_raw, parse_products
 from rro.webshop.index import Index, build, build_folder, reported_scores
+from rro.webshop.products import parse_products
+from rro.webshop.raw_files import load_raw
 
 
 @pytest.fixture(scope="module")

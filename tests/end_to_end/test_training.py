@@ -18,6 +18,7 @@ from train_toys import (
     toy_config,
     toy_conversation,
     toy_pair,
+    train_both,
     train_dpo,
     train_sft,
 )
@@ -231,19 +232,13 @@ def test_tuned_model_gives_the_answers_it_learned(base, tmp_path):
 
 
 SCRIPT = """
-import os, sys
+import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from peft import PeftModel
-from train_toys import toy_config, toy_conversation, toy_pair, train_dpo, train_sft
-base, folder, kill = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
-sft, dpo = {"save_steps": 5, "micro_batch": 2}, {"micro_batch": 2, "sft_weight": 0.5}
-config = toy_config(sft=sft, dpo=dpo)
-observe = lambda record: os.kill(os.getpid(), 9) if record["step"] == kill else None
-train_sft(config, [toy_conversation(n) for n in range(48)], base, folder / "sft", observe)
-train_dpo(config, [toy_pair(n) for n in range(16)], folder / "sft", base, folder / "dpo")
+from train_toys import train_both
+train_both(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
 """
 
 
@@ -274,22 +269,20 @@ def run_script(launcher, base, folder, kill=0):
 
 
 @pytest.mark.slow
-def test_kill_9_and_two_processes(base, tmp_path):
-    """A real process is killed and started again; two processes get the same weights as one, up to
-    rounding."""
-    launchers = {
-        "one": [],
-        "two": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
-    }
-    for name, launcher in launchers.items():
-        status, _ = run_script(launcher, base, tmp_path / name, kill=12)
-        assert status == (1 if launcher else -signal.SIGKILL)
+def test_kill_9_and_another_number_of_processes(base, tmp_path):
+    """Real processes are killed, and as many others go on from their checkpoint: the weights are
+    those of one process that nothing disturbed, up to rounding."""
+    train_both(base, tmp_path / "undisturbed")
+    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, before, after in (("grown", [], two), ("shrunk", two, [])):
+        status, _ = run_script(before, base, tmp_path / name, kill=12)
+        assert status == (1 if before else -signal.SIGKILL)
         assert not (tmp_path / name / "sft").exists()
-        status, errors = run_script(launcher, base, tmp_path / name)
+        status, errors = run_script(after, base, tmp_path / name)
         assert status == 0, errors
         report = json.loads((tmp_path / name / "sft" / "training.json").read_text(encoding="utf-8"))
         assert report["resumed_from"] == 10
-    for name in ("sft", "dpo"):
-        one, two = state(tmp_path / "one" / name), state(tmp_path / "two" / name)
-        for key in one:
-            torch.testing.assert_close(one[key], two[key], atol=1e-4, rtol=1e-3)
+        for learner in ("sft", "dpo"):
+            expected = state(tmp_path / "undisturbed" / learner)
+            for key, weights in state(tmp_path / name / learner).items():
+                torch.testing.assert_close(weights, expected[key], atol=1e-4, rtol=1e-3)

@@ -1,13 +1,15 @@
 """The folders of a training: complete or absent, resumable, never silently another training's."""
 
 import errno
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import DistributedType
 from safetensors import SafetensorError
 
 from rro.errors import RroError, UsageError
-from rro.learning.loop import clear_errors
+from rro.learning.loop import clear_errors, refuse_sharded
 from rro.learning.workspace import Workspace
 
 
@@ -81,3 +83,18 @@ def test_other_errors_pass(tmp_path):
         clear_errors("dpo", Workspace(tmp_path / "out", "a")),
     ):
         raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage", "refused"),
+    [("FSDP", None, "FSDP"), ("DEEPSPEED", 3, "ZeRO stage 3"), ("DEEPSPEED", 2, None)],
+)
+def test_weights_that_no_process_has_whole_are_refused(kind, stage, refused):
+    plugin = stage and SimpleNamespace(zero_stage=stage)
+    state = SimpleNamespace(deepspeed_plugin=plugin)
+    accelerator = SimpleNamespace(distributed_type=DistributedType[kind], state=state)
+    if refused is None:
+        refuse_sharded(accelerator)
+        return
+    with pytest.raises(UsageError, match=f"{refused} divides the weights .* stage 2"):
+        refuse_sharded(accelerator)

@@ -5,18 +5,19 @@ import json
 import pytest
 
 from rro.errors import DataError
+from rro.webshop import raw_files
 from rro.webshop.analysis import QueryError
-from rro.webshop.catalogue import (
+from rro.webshop.catalogue import Catalogue, build_catalogue, open_catalogue
+from rro.webshop.products import parse_products
+from rro.webshop.raw_files import (
     COLOR_FILE,
     HUMAN_FILE,
     ITEM_FILES,
     NOUN_FILE,
-    Catalogue,
+    Entries,
     RawCatalogue,
-    build_catalogue,
     file_hashes,
     load_raw,
-    parse_products,
 )
 
 FILES = (*ITEM_FILES[0], HUMAN_FILE, NOUN_FILE, COLOR_FILE)
@@ -128,7 +129,7 @@ def test_special_keywords():
             raw_of(entry("A1"), entry("A2", category="garden", query="red hose"), entry("A3"))
         )
     )
-    shop = Catalogue(products, [], NoIndex([(2, 1.0)]))
+    shop = Catalogue.of(products, index=NoIndex([(2, 1.0)]))
     assert shop.find(("<c>", "kitchen"), 0) == (0, 2)
     assert shop.find(("<c>", "nothing", "kitchen"), 0) == ()
     assert shop.find(("<q>", "red", "hose"), 0) == (1,)
@@ -141,9 +142,8 @@ def test_special_keywords():
 
 
 def test_random_products_are_decided_by_the_seed():
-    shop = Catalogue(
-        tuple(parse_products(raw_of(*(entry(f"A{n}") for n in range(99))))), [], NoIndex()
-    )
+    products = parse_products(raw_of(*(entry(f"A{n}") for n in range(99))))
+    shop = Catalogue.of(products, index=NoIndex())
     assert shop.find(("<r>",), 1) == shop.find(("<r>", "anything"), 1)
     assert shop.find(("<r>",), 1) != shop.find(("<r>",), 2)
     assert len(set(shop.find(("<r>",), 1))) == 50
@@ -155,12 +155,51 @@ def test_an_index_is_built_where_none_is_given():
     assert shop["A2"].title == "Red Hose"
 
 
-def test_an_index_is_kept_in_a_folder(tmp_path):
-    raw = raw_of(entry("A1"), entry("A2", name="Red Hose"))
-    for _ in range(2):  # built, then opened
-        assert build_catalogue(raw, tmp_path / "index").find(("hose",), 0) == (1,)
-    with pytest.raises(DataError, match="another catalogue"):
-        build_catalogue(raw_of(entry("A1")), tmp_path / "index")
+def test_a_catalogue_in_a_folder_is_the_one_in_memory(tmp_path):
+    raw = raw_of(
+        entry("A1", name="Café \ud800", customization_options={"Color": [{"value": "Red"}]}),
+        entry("A2", name="Red Hose", pricing="$9.99 - $12.50", query="é", category="\ud800"),
+        attributes={"A2": {"instruction": "hose", "instruction_attributes": ["x"]}},
+    )
+    # Lone surrogates may stand in what is shown, but not in what is searched.
+    raw.products[0]["name"] = "Café"
+    raw.products[0]["product_category"] = "\ud800"
+    memory, built = build_catalogue(raw), build_catalogue(raw, tmp_path / "shop", {"of": "tests"})
+    for shop in (built, open_catalogue(tmp_path / "shop")):
+        assert list(shop.products) == list(memory.products) == list(parse_products(raw))
+        assert shop.products[-1] == shop["A2"] == shop.products[1:][0]
+        for keywords in (("hose",), ("<c>", "kitchen"), ("<q>", "é"), ("<q>", "kettles")):
+            assert shop.find(keywords, 0) == memory.find(keywords, 0)
+        assert shop.find(("<q>", "é"), 0) == (1,)
+        assert list(shop.asins) == ["A1", "A2"]
+        assert shop.origin == {"of": "tests"}
+        with pytest.raises(KeyError):
+            shop.position("A3")
+    with pytest.raises(DataError, match="exists already"):
+        build_catalogue(raw, tmp_path / "shop")
+    with pytest.raises(DataError, match="has no search index"):
+        open_catalogue(tmp_path)
+
+
+def test_entries_are_read_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_files, "CHUNK", 7)
+    file, entries = tmp_path / "items.json", [entry(), {}, {"a": [1, {"b": "\u203a ]["}]}]
+    for text in (json.dumps(entries), json.dumps(entries, indent=2, ensure_ascii=False)):
+        file.write_text(f"\n {text} \n", encoding="utf-8")
+        # Each iteration reads anew.
+        assert list(Entries(file)) == list(Entries(file)) == entries
+    file.write_text(" [ ] ")
+    assert list(Entries(file)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[", "[{}", "[{},", "[{} {}]", "[{},,{}]", "[,{}]", "[{},]", "[{}]x", '[{"a": }]'],
+)
+def test_what_is_no_array_of_entries_is_refused(tmp_path, text):
+    (tmp_path / "items.json").write_text(text)
+    with pytest.raises(DataError, match=r"items.json cannot be read .*: fetch it again"):
+        list(Entries(tmp_path / "items.json"))
 
 
 def write_folder(folder, **changes):
@@ -171,7 +210,7 @@ def write_folder(folder, **changes):
 
 def test_a_folder_is_read_and_hashed(tmp_path):
     write_folder(tmp_path)
-    assert load_raw(tmp_path).products == [entry()]
+    assert list(load_raw(tmp_path).products) == [entry()]
     assert set(file_hashes(tmp_path)) == set(FILES)
     before = file_hashes(tmp_path)
     write_folder(tmp_path, **{COLOR_FILE: ["red"]})
@@ -189,7 +228,7 @@ def test_a_broken_folder_says_which_file(tmp_path):
         load_raw(tmp_path)
     write_folder(tmp_path, **{FILES[0]: '[{"asin": "A1", "na'})
     with pytest.raises(DataError, match=f"{FILES[0]} cannot be read"):
-        load_raw(tmp_path)
+        build_catalogue(load_raw(tmp_path))
     write_folder(tmp_path, **{HUMAN_FILE: []})
     with pytest.raises(DataError, match=f"{HUMAN_FILE} contains a JSON list"):
         load_raw(tmp_path)

@@ -8,8 +8,8 @@ import pytest
 from rro.environments.data_sets import fetch
 from rro.errors import DataError, UsageError
 from rro.webshop import WebShopOptions, data, open_webshop
-from rro.webshop.catalogue import COLOR_FILE, HUMAN_FILE, ITEM_FILES, NOUN_FILE
 from rro.webshop.data import color_words
+from rro.webshop.raw_files import COLOR_FILE, HUMAN_FILE, ITEM_FILES, NOUN_FILE
 from rro.webshop.sample import sample_catalogue
 
 FILES = (*ITEM_FILES[0], HUMAN_FILE, COLOR_FILE, NOUN_FILE)
@@ -37,6 +37,34 @@ def test_fetched_from_a_folder_it_opens(source, tmp_path, monkeypatch):
     assert len(shop.catalogue.products) == 60
     assert set(shop.provenance()["files"]) == set(FILES)
     assert "no commercial use" in shop.provenance()["license"]
+
+
+def test_a_mapped_shop_is_the_one_in_memory(source, tmp_path):
+    options = WebShopOptions(data=source)
+    mapped = WebShopOptions(data=source, index=tmp_path / "shop")
+    memory, built, opened = map(open_webshop, (options, mapped, mapped))
+    for shop in (built, opened):
+        assert list(shop.catalogue.products) == list(memory.catalogue.products)
+        assert list(shop.goals.goals) == list(memory.goals.goals)
+        assert shop.goals.prices == memory.goals.prices
+        assert shop.provenance() == memory.provenance()
+        for split in ("train", "test"):
+            assert list(shop.tasks(split)) == list(memory.tasks(split))
+    # The files are needed no more, but those of another catalogue are noticed.
+    (source / ITEM_FILES[0][0]).unlink()
+    assert open_webshop(mapped).tasks("test")[-1:][0].id == memory.tasks("test")[-1].id
+    (source / NOUN_FILE).write_text("{}")
+    with pytest.raises(DataError, match="products of another catalogue"):
+        open_webshop(mapped)
+
+
+def test_a_mapped_sample_is_that_sample(tmp_path):
+    options = WebShopOptions(catalogue="sample", index=tmp_path / "shop")
+    built, opened = open_webshop(options), open_webshop(options)
+    assert opened.provenance() == built.provenance()
+    assert list(opened.goals.goals) == list(built.goals.goals)
+    with pytest.raises(DataError, match="products of another catalogue"):
+        open_webshop(options.model_copy(update={"sample_seed": 1}))
 
 
 def test_fetching_again_changes_nothing(source, tmp_path):

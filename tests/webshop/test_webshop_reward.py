@@ -2,8 +2,9 @@
 
 import pytest
 
-from rro.webshop.catalogue import Catalogue, Product
+from rro.webshop.catalogue import Catalogue
 from rro.webshop.goals import Goal
+from rro.webshop.products import Product
 from rro.webshop.reward import purchase_reward
 
 BASE = {
@@ -29,7 +30,7 @@ def product(asin="A1", **changes):
 def worth(bought, goal=GOAL, price=20.0, options=(), wanted=None, colors=("ash", "red")):
     wanted = wanted or product()
     products = [wanted] if bought.asin == wanted.asin else [wanted, bought]
-    return purchase_reward(Catalogue(products, colors, index=None), bought, goal, price, options)
+    return purchase_reward(Catalogue.of(products, colors), bought, goal, price, options)
 
 
 def test_a_perfect_purchase_without_options():

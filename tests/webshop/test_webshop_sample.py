@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rro.environments.registry import open_benchmark
 from rro.errors import UsageError
 from rro.webshop import SampleOptions, WebShopBenchmark, WebShopOptions, open_webshop
-from rro.webshop.catalogue import parse_products
+from rro.webshop.products import parse_products
 from rro.webshop.reward import purchase_reward
 from rro.webshop.sample import MAX_PRODUCTS, OPTIONS, STYLES, sample_catalogue
 

@@ -10,7 +10,7 @@ import pytest
 from rro.errors import DataError
 from rro.types import Task
 from rro.webshop import WebShopOptions, open_webshop
-from rro.webshop.catalogue import COLOR_FILE, HUMAN_FILE, ITEM_FILES, NOUN_FILE
+from rro.webshop.raw_files import COLOR_FILE, HUMAN_FILE, ITEM_FILES, NOUN_FILE
 from rro.webshop.sample import sample_catalogue
 from rro.webshop.verify import run_verify, verify
 

@@ -12,11 +12,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from accelerate import DistributedType
 from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from rro.errors import RroError
+from rro.errors import RroError, UsageError
 from rro.learning.base import Observe, RowCounts, TrainingReport
 from rro.learning.workspace import Workspace
 from rro.models.loading import no_progress_bars
@@ -36,7 +37,9 @@ def fit(
     """Train, from the last checkpoint if there is one, and put the result at the workspace's
     output. `section` is that of the learner's settings in a recipe (default: `stage`).
 
-    Raises RroError if the loss is no longer finite, or the disk or the GPU's memory is full."""
+    Raises RroError if the loss is no longer finite, or the disk or the GPU's memory is full, and
+    UsageError if no process has the whole weights (see `refuse_sharded`)."""
+    refuse_sharded(trainer.accelerator)
     checkpoint, section = work.last_checkpoint(), section or stage
     resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     steps = math.ceil(trainer.args.num_train_epochs * trainer.row_order.steps)
@@ -67,6 +70,18 @@ def fit(
         )
         _save(trainer, work, report)
     return report
+
+
+def refuse_sharded(accelerator: Any) -> None:
+    """Raise UsageError where the launcher has divided the weights among the processes, because the
+    main process writes those that it has."""
+    plugin = accelerator.state.deepspeed_plugin
+    fsdp = accelerator.distributed_type == DistributedType.FSDP
+    if fsdp or (plugin is not None and plugin.zero_stage == 3):
+        raise UsageError(
+            f"{'FSDP' if fsdp else 'ZeRO stage 3'} divides the weights among the processes, and "
+            "rro writes whole ones: launch with ZeRO stage 2, or without a plug-in"
+        )
 
 
 def progress_bar(name: str, total: int, unit: str) -> AbstractContextManager[Progress | None]:

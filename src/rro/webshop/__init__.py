@@ -10,13 +10,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 from rro.environments.base import Agent, Benchmark
-from rro.environments.data_sets import data_folder
-from rro.errors import UsageError
+from rro.environments.data_sets import data_folder, data_root
+from rro.errors import DataError, UsageError
 from rro.types import Message, Task
-from rro.webshop.catalogue import Catalogue, RawCatalogue, build_catalogue, file_hashes, load_raw
+from rro.webshop.catalogue import Catalogue, build_catalogue, open_catalogue
 from rro.webshop.environment import (
     INSTRUCTION,
     TOOL_INSTRUCTION,
@@ -27,6 +28,7 @@ from rro.webshop.expert import WebShopExpert
 from rro.webshop.goals import GoalSet, draw_goals, split_goals
 from rro.webshop.options import WebShopOptions
 from rro.webshop.pages import Pages
+from rro.webshop.raw_files import catalogue_files, file_hashes, load_raw
 from rro.webshop.sample import SampleOptions, sample_catalogue
 
 __all__ = [
@@ -45,6 +47,25 @@ LICENCE = (
 """Of the data files: LICENSE.md of princeton-nlp/WebShop."""
 SAMPLE_LICENCE = "Apache-2.0"
 """Of the generated shop: rro's."""
+
+
+class GoalTasks(Sequence[Task]):
+    """The tasks of some goals, each made when it is asked for."""
+
+    def __init__(self, kind: str, goals: Sequence[int]) -> None:
+        self._kind, self._goals = kind, goals
+
+    def __len__(self) -> int:
+        return len(self._goals)
+
+    @overload
+    def __getitem__(self, place: int) -> Task: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Task]: ...
+    def __getitem__(self, place: int | slice) -> Task | Sequence[Task]:
+        if isinstance(place, slice):
+            return GoalTasks(self._kind, self._goals[place])
+        return Task(f"{self._kind}-{self._goals[place]}", self._goals[place])
 
 
 class WebShopBenchmark(Benchmark):
@@ -90,7 +111,7 @@ class WebShopBenchmark(Benchmark):
             raise UsageError(
                 f"webshop has no split {split!r}: choose one of {', '.join(self._splits)}"
             )
-        return [Task(f"{self.goals.kind}-{index}", index) for index in self._splits[split]]
+        return GoalTasks(self.goals.kind, self._splits[split])
 
     def make(self) -> WebShopEnvironment:
         """A new environment on this shop."""
@@ -123,14 +144,14 @@ def open_webshop(options: WebShopOptions) -> WebShopBenchmark:
     Raises DataError if the data folder is missing or its files are not WebShop's, or if the
     catalogue has no goals of the requested kind.
     """
-    if options.catalogue == "sample":
-        folder, raw, origin = None, *_sample(options.sample_seed, options.sample)
-    else:
-        folder = options.data or data_folder("webshop-1k")
-        raw, origin = load_raw(folder), {"files": file_hashes(folder), "license": LICENCE}
-    catalogue = build_catalogue(raw, options.index)
-    goals = draw_goals(raw, catalogue, options.goals, options.price_seed)
-    origin |= {"catalogue": options.catalogue, "price_seed": options.price_seed}
+    folder, catalogue = (_sample if options.catalogue == "sample" else _from_files)(options)
+    goals = draw_goals(catalogue, options.goals, options.price_seed)
+    origin = {
+        **catalogue.origin,
+        "catalogue": options.catalogue,
+        "price_seed": options.price_seed,
+        "license": SAMPLE_LICENCE if options.catalogue == "sample" else LICENCE,
+    }
     if options.reward != "score":
         origin["reward"] = options.reward
     if options.tools:
@@ -146,10 +167,36 @@ def open_webshop(options: WebShopOptions) -> WebShopBenchmark:
     )
 
 
-def _sample(seed: int, size: SampleOptions) -> tuple[RawCatalogue, dict[str, Any]]:
-    """The generated shop and its provenance."""
-    raw = sample_catalogue(seed, size)
+def _from_files(options: WebShopOptions) -> tuple[Path, Catalogue]:
+    """The data folder, and its catalogue. A mapped one that is there is not made anew: of the data
+    files that are still there only the sizes are looked at."""
+    if options.index is None or not options.index.exists():
+        folder = options.data or data_folder("webshop-1k")
+        origin = {"files": file_hashes(folder)}
+        sizes = {file.name: file.stat().st_size for file in catalogue_files(folder)}
+        return folder, build_catalogue(load_raw(folder), options.index, origin, sizes)
+    folder, catalogue = options.data or data_root() / "webshop-1k", open_catalogue(options.index)
+    for name, size in catalogue.file_sizes.items():
+        if (folder / name).exists() and (folder / name).stat().st_size != size:
+            raise _another(options.index)
+    return folder, catalogue
+
+
+def _sample(options: WebShopOptions) -> tuple[None, Catalogue]:
+    """The generated shop."""
+    raw = sample_catalogue(options.sample_seed, options.sample)
     digest = hashlib.sha256(json.dumps(asdict(raw), sort_keys=True).encode()).hexdigest()
-    given = size.model_dump(exclude_unset=True)
-    made = {"sample_seed": seed, "sample": given, "sample_sha256": digest}
-    return raw, {**made, "license": SAMPLE_LICENCE}
+    given = options.sample.model_dump(exclude_unset=True)
+    origin = {"sample_seed": options.sample_seed, "sample": given, "sample_sha256": digest}
+    if options.index is None or not options.index.exists():
+        return None, build_catalogue(raw, options.index, origin)
+    catalogue = open_catalogue(options.index)
+    if catalogue.origin != origin:
+        raise _another(options.index)
+    return None, catalogue
+
+
+def _another(index: Path) -> DataError:
+    return DataError(
+        f"{index} has the products of another catalogue: name another folder, or delete it"
+    )

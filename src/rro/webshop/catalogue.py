@@ -1,83 +1,45 @@
-"""The products: reads WebShop's data files into immutable records with a search over them.
+"""The catalogue: the products, in index order, and the ways to find them.
 
-File formats and their quirks follow web_agent_site/engine/engine.py of princeton-nlp/WebShop at
-64fa2a5. Knows nothing of goals, drawn prices, pages or agents. All episodes share a catalogue
-read-only.
+It only sees arrays, so that a catalogue in memory and one mapped from a folder share all code;
+processes that map the same folder share its memory. A product is decoded when it is asked for.
+Knows nothing of drawn prices, pages or agents. All episodes share a catalogue read-only.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import random
-import re
-from collections import defaultdict
+import sys
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
-from rro.errors import DataError, reason_of
+import numpy as np
+
 from rro.webshop.analysis import QueryError, has_surrogates
+from rro.webshop.index import HEADER, Index, add_index
+from rro.webshop.index_store import (
+    Array,
+    MemoryStore,
+    Store,
+    StringTable,
+    new_folder,
+    open_folder,
+    put,
+)
+from rro.webshop.products import Product, parse_products
+from rro.webshop.raw_files import RawCatalogue
 
 # Most products that a search returns.
 HITS = 50
-# Rollouts from the same state repeat each other's searches.
-CACHED_SEARCHES = 8192
-ITEM_FILES = (
-    ("items_shuffle_1000.json", "items_ins_v2_1000.json"),
-    ("items_shuffle.json", "items_ins_v2.json"),
-)
-HUMAN_FILE, NOUN_FILE, COLOR_FILE = "items_human_ins.json", "title_nouns.json", "color_words.json"
-
-
-@dataclass(frozen=True)
-class RawCatalogue:
-    """WebShop's files, parsed but otherwise unchanged. Dictionaries are keyed by product id
-    (ASIN)."""
-
-    products: list[dict[str, Any]]
-    """Entries of items_shuffle*.json, in index order."""
-    attributes: dict[str, Any]
-    """items_ins_v2*.json: "attributes" and, for a product with a synthetic instruction,
-    "instruction" and "instruction_attributes"."""
-    human: dict[str, Any]
-    """items_human_ins.json: a list of "instruction", "instruction_attributes" and
-    "instruction_options" for each product."""
-    nouns: dict[str, list[str]]
-    """Lower-cased NOUN and PROPN tokens of each title, in order."""
-    colors: list[str]
-    """Colour words by which the reward normalises options, in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A product as the shop displays and scores it.
-
-    `prices` holds one amount in dollars, or the two ends of a range from which each price seed
-    draws one. `options` are (name, values) in file order. `nouns` are those of the title.
-    """
-
-    asin: str
-    title: str
-    description: str
-    bullets: tuple[str, ...]
-    prices: tuple[float, ...]
-    price_tag: str
-    options: tuple[tuple[str, tuple[str, ...]], ...]
-    attributes: tuple[str, ...]
-    category: str
-    query: str
-    product_category: str
-    nouns: tuple[str, ...]
-
-    def text(self) -> str:
-        """The text that the search indexes."""
-        options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in self.options)
-        first_bullet = self.bullets[0] if self.bullets else ""
-        return " ".join((self.title, self.description, first_bullet, options)).lower()
+# Rollouts from the same state repeat each other's searches, and open the same products.
+CACHED_SEARCHES, CACHED_PRODUCTS = 8192, 16384
+# As in the original.
+SHUFFLE_SEED = 233
+_HEADER = {**HEADER, "format": "rro webshop catalogue"}
 
 
 class SearchIndex(Protocol):
@@ -88,23 +50,86 @@ class SearchIndex(Protocol):
         ...
 
 
-class Catalogue:
-    """The products, in index order, and the ways to find them. `ranked` is the text search, with a
-    cache: it takes a query and returns positions, best first."""
+class Products(Sequence[Product]):
+    """The products by position."""
 
-    def __init__(
-        self, products: Sequence[Product], colors: Sequence[str], index: SearchIndex
-    ) -> None:
-        self.products = tuple(products)
-        self.colors = tuple(colors)
-        self.index = index
-        self.position = {product.asin: number for number, product in enumerate(self.products)}
-        self._by_category = _grouped(product.category for product in self.products)
-        self._by_query = _grouped(product.query for product in self.products)
+    def __init__(self, rows: StringTable) -> None:
+        self._rows = rows
+        self._product = lru_cache(CACHED_PRODUCTS)(lambda at: Product.from_row(rows[at]))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, position: int) -> Product: ...
+    @overload
+    def __getitem__(self, position: slice) -> Sequence[Product]: ...
+    def __getitem__(self, position: int | slice) -> Product | Sequence[Product]:
+        if isinstance(position, slice):
+            return [self[at] for at in range(len(self))[position]]
+        return self._product(position if position >= 0 else position + len(self))
+
+    def __iter__(self) -> Iterator[Product]:
+        return map(Product.from_row, self._rows)
+
+
+class Groups(Mapping[str, Sequence[int]]):
+    """The positions of the products with a certain value, such as those of a category."""
+
+    def __init__(self, name: str, arrays: Mapping[str, Array]) -> None:
+        self._values = StringTable.named(name, arrays)
+        self._starts, self._places = arrays[f"{name}_starts"], arrays[f"{name}_places"]
+
+    def __getitem__(self, value: str) -> tuple[int, ...]:
+        number = self._values.find(_encoded(value))
+        if number is None:
+            raise KeyError(value)
+        return tuple(self._places[self._starts[number] : self._starts[number + 1]].tolist())
+
+    def __iter__(self) -> Iterator[str]:
+        return (value.decode("utf-8", "surrogatepass") for value in self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class Catalogue:
+    """The products, in index order, and the ways to find them.
+
+    `ranked` is the text search, with a cache: it takes a query and returns positions, best first.
+    `position` takes a product's id and raises KeyError if there is none with it. `colors` and
+    `human` are those of the files, `origin` describes them for the run folder; `file_sizes` has
+    their bytes by name.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], index: SearchIndex) -> None:
+        """`arrays` are those of a folder that `build_catalogue` made, by name."""
+        self.arrays, self.index = arrays, index
+        self.products = Products(StringTable.named("product", arrays))
+        facts = json.loads(arrays["facts"].tobytes())
+        self.colors: Sequence[str] = facts["colors"]
+        self.human: Mapping[str, Any] = facts.get("human") or {}
+        self.origin: Mapping[str, Any] = facts.get("origin") or {}
+        self.file_sizes: Mapping[str, int] = facts.get("file_sizes") or {}
+        self.asins = Groups("asin", arrays)
+        self._by_category, self._by_query = Groups("category", arrays), Groups("query", arrays)
         self.ranked = lru_cache(CACHED_SEARCHES)(self._ranked)
+        self.position = lru_cache(CACHED_PRODUCTS)(self._position)
+
+    @classmethod
+    def of(
+        cls, products: Iterable[Product], colors: Sequence[str] = (), index: Any = None
+    ) -> Catalogue:
+        """These products in memory, with a search of one's own."""
+        store = MemoryStore()
+        _add_products(store, products, {"colors": list(colors)})
+        return cls(store.arrays, index)
+
+    def _position(self, asin: str) -> int:
+        return self.asins[asin][0]
 
     def __getitem__(self, asin: str) -> Product:
-        return self.products[self.position[asin]]
+        return self.products[self.position(asin)]
 
     def find(self, keywords: tuple[str, ...], random_seed: int) -> tuple[int, ...]:
         """Positions of the products that a search finds, best first.
@@ -122,161 +147,86 @@ class Catalogue:
             case ("<a>", *_) | ("<c>",):
                 raise QueryError(f"the original fails on {keywords[0]}")
             case ("<c>", category, *_):
-                return self._by_category.get(category.strip(), ())
+                return tuple(self._by_category.get(category.strip(), ()))
             case ("<q>", *query):
-                return self._by_query.get(" ".join(query).strip(), ())
+                return tuple(self._by_query.get(" ".join(query).strip(), ()))
         return self.ranked(" ".join(keywords))
 
     def _ranked(self, query: str) -> tuple[int, ...]:
         return tuple(position for position, _ in self.index.search(query, HITS))
 
 
-def _grouped(keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    groups: dict[str, list[int]] = defaultdict(list)
-    for position, key in enumerate(keys):
-        groups[key].append(position)
-    return {key: tuple(positions) for key, positions in groups.items()}
+def build_catalogue(
+    raw: RawCatalogue,
+    folder: Path | None = None,
+    origin: Mapping[str, Any] | None = None,
+    file_sizes: Mapping[str, int] | None = None,
+) -> Catalogue:
+    """Parse the products of `raw` and index them, in memory or in a new `folder`, which is mapped.
+    `origin` and `file_sizes` are kept (see `Catalogue`).
 
-
-def build_catalogue(raw: RawCatalogue, index: Path | None = None) -> Catalogue:
-    """Parse the products of `raw` and index them, in memory or in the folder `index`.
-
-    An index that is already in the folder is opened. Raises DataError for an entry that is not a
-    WebShop product, or for the index of another catalogue.
+    Raises DataError for an entry that is not a WebShop product, and if the folder exists.
     """
-    from rro.webshop.index import Index, build, build_folder
-
-    products = list(parse_products(raw))
-    ids, texts = [product.asin for product in products], (product.text() for product in products)
-    if index is None:
-        return Catalogue(products, raw.colors, build(ids, texts))
-    opened = Index.open(index) if index.exists() else build_folder(index, ids, texts)
-    if not opened.has_ids(ids):
-        raise DataError(
-            f"{index} is the search index of another catalogue: name another folder, or delete it"
-        )
-    return Catalogue(products, raw.colors, opened)
+    facts = {"colors": raw.colors, "human": raw.human, "origin": origin, "file_sizes": file_sizes}
+    if folder is None:
+        store = MemoryStore()
+        _fill(store, raw, facts)
+        return Catalogue(store.arrays, Index(store.arrays))
+    with new_folder(folder, _HEADER) as new:
+        _fill(new, raw, facts)
+    return open_catalogue(folder)
 
 
-def parse_products(raw: RawCatalogue) -> Iterator[Product]:
-    """The products that WebShop keeps: of entries with the same id the first, and none whose id is
-    "nan" or has more than 10 characters. Raises DataError that names the entry."""
-    seen: set[str] = set()
-    for number, entry in enumerate(raw.products):
-        try:
-            asin = entry["asin"]
-            if asin == "nan" or len(asin) > 10 or asin in seen:
-                continue
-            seen.add(asin)
-            yield _product(entry, raw.attributes.get(asin, {}), raw.nouns[asin])
-        except KeyError as error:
-            if "asin" in entry and error.args == (entry["asin"],):
-                raise DataError(
-                    f"{NOUN_FILE} has no entry for product {asin}: tag the titles again"
-                ) from None
-            raise DataError(f"products: entry {number} has no key {error}") from None
-        except (TypeError, AttributeError, ValueError, LookupError, InvalidOperation) as error:
-            raise DataError(
-                f"products: entry {number} is not a WebShop product ({error!r})"
-            ) from None
+def open_catalogue(folder: Path) -> Catalogue:
+    """Map the catalogue that `build_catalogue` put into a folder. Raises DataError if the folder
+    has none, or a damaged one, or one of another version."""
+    arrays = open_folder(folder, _HEADER)
+    return Catalogue(arrays, Index(arrays))
 
 
-def _product(
-    entry: Mapping[str, Any], attributes: Mapping[str, Any], nouns: Sequence[str]
-) -> Product:
-    prices, tag = _prices(entry.get("pricing"))
-    bullets = entry["small_description"]
-    return Product(
-        asin=entry["asin"],
-        title=_text(entry["name"]),
-        description=_text(entry["full_description"]),
-        bullets=tuple(map(_text, bullets)) if isinstance(bullets, list) else (_text(bullets),),
-        prices=prices,
-        price_tag=tag,
-        options=_options(entry["customization_options"]),
-        attributes=tuple(map(_text, attributes.get("attributes", ["DUMMY_ATTR"]))),
-        category=_text(entry["category"]),
-        query=_text(entry["query"]).lower().strip(),
-        product_category=_text(entry["product_category"]),
-        nouns=tuple(nouns),
-    )
+def _fill(store: Store, raw: RawCatalogue, facts: Mapping[str, Any]) -> None:
+    asins = _add_products(store, parse_products(raw), facts)
+    rows = StringTable.named("product", store.arrays)
+    add_index(store, asins, (Product.from_row(row).text() for row in rows))
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r}")
-    return value
+def _add_products(
+    store: Store, products: Iterable[Product], facts: Mapping[str, Any]
+) -> Sequence[str]:
+    """Put all arrays but those of the search into `store`. Returns the products' ids."""
+    columns: dict[str, list[str]] = {"asin": [], "category": [], "query": []}
+    low, high, goals = array("d"), array("d"), array("q", [0])
+
+    def rows() -> Iterator[bytes]:
+        for product in products:
+            for name, values in columns.items():
+                values.append(sys.intern(getattr(product, name)))
+            low.append(product.prices[0])
+            high.append(product.prices[1] if len(product.prices) > 1 else math.nan)
+            choices = math.prod(len(values) for _, values in product.options)
+            goals.append(goals[-1] + (0 if product.instruction is None else choices))
+            yield product.row()
+
+    store.table("product", rows())
+    for name, values in columns.items():
+        _add_groups(store, name, values)
+    order = list(range(goals[-1]))
+    random.Random(SHUFFLE_SEED).shuffle(order)
+    put(store, "price_low", np.array(low))
+    put(store, "price_high", np.array(high))
+    put(store, "goal_starts", np.array(goals))
+    put(store, "goal_order", np.array(order, np.int32))
+    put(store, "facts", np.frombuffer(json.dumps(facts).encode(), np.uint8))
+    return columns["asin"]
 
 
-def _prices(pricing: str | None) -> tuple[tuple[float, ...], str]:
-    """Amounts in dollars (at most two), and how the shop displays them."""
-    if not pricing:
-        return (100.0,), "$100.0"
-    prices = tuple(float(Decimal(re.sub(r"[^\d.]", "", part))) for part in pricing.split("$")[1:])
-    if len(prices) == 1:
-        return prices, f"${prices[0]}"
-    return prices[:2], f"${prices[0]} to ${prices[1]}"
+def _add_groups(store: Store, name: str, values: Sequence[str]) -> None:
+    places = sorted(range(len(values)), key=values.__getitem__)
+    new = [n for n, at in enumerate(places) if n == 0 or values[at] != values[places[n - 1]]]
+    store.table(name, (_encoded(values[places[n]]) for n in new))
+    put(store, f"{name}_starts", np.array([*new, len(places)], np.int32))
+    put(store, f"{name}_places", np.array(places, np.int32))
 
 
-def _options(
-    customization: Mapping[str, Any] | str | None,
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    if not isinstance(customization, Mapping):
-        return ()
-    # Of names that differ only in case, the last one's values take the first one's place.
-    options: dict[str, tuple[str, ...]] = {}
-    for name, values in customization.items():
-        if values is not None:
-            options[name.lower()] = tuple(
-                value["value"].strip().replace("/", " | ").lower() for value in values
-            )
-    return tuple(options.items())
-
-
-def catalogue_files(folder: Path) -> list[Path]:
-    """The files of a data folder: products, attributes, human instructions, nouns, colours.
-
-    If the folder has both catalogues, the small one is taken. Raises DataError that names the
-    missing files.
-    """
-    items, attributes = next(
-        (pair for pair in ITEM_FILES if (folder / pair[0]).exists()), ITEM_FILES[0]
-    )
-    files = [folder / name for name in (items, attributes, HUMAN_FILE, NOUN_FILE, COLOR_FILE)]
-    missing = [file.name for file in files if not file.exists()]
-    if missing:
-        raise DataError(
-            f"{folder} is not a WebShop data folder: {', '.join(missing)} missing; "
-            "run rro data fetch webshop-1k (or webshop, the full catalogue)"
-        )
-    return files
-
-
-def load_raw(folder: Path) -> RawCatalogue:
-    """Read a data folder. Raises DataError that names the file if one is missing, damaged or of
-    another form."""
-    kinds = (list, dict, dict, dict, list)
-    return RawCatalogue(
-        *(_read(file, kind) for file, kind in zip(catalogue_files(folder), kinds, strict=True))
-    )
-
-
-def _read(file: Path, kind: type) -> Any:
-    try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({reason_of(error)}): fetch it again") from None
-    if not isinstance(value, kind):
-        raise DataError(
-            f"{file} contains a JSON {type(value).__name__}; WebShop's file is a {kind.__name__}"
-        )
-    return value
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of each data file by name."""
-    hashes = {}
-    for file in catalogue_files(folder):
-        with file.open("rb") as stream:
-            hashes[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return hashes
+def _encoded(value: str) -> bytes:
+    return value.encode("utf-8", "surrogatepass")

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import ast
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rro.environments.data_sets import DataSet, download
 from rro.errors import DataError
 from rro.runs.progress import Progress
-from rro.webshop.catalogue import (
+from rro.webshop.products import parse_products
+from rro.webshop.raw_files import (
     COLOR_FILE,
     HUMAN_FILE,
     ITEM_FILES,
     NOUN_FILE,
+    Entries,
     load_raw,
-    parse_products,
 )
 
 HUB_DATA_SET = "YWZBrandon/webshop-data"
@@ -38,7 +40,7 @@ def _webshop(items: str, attributes: str) -> DataSet:
         if file == COLOR_FILE:
             _write_json(folder / file, color_words(download(COLOR_URL).decode("utf-8")))
         elif file == NOUN_FILE:
-            _write_json(folder / file, title_nouns(json.loads((folder / items).read_bytes())))
+            _write_json(folder / file, title_nouns(Entries(folder / items)))
         else:
             _download_from_hub(file, folder)
 
@@ -65,7 +67,7 @@ def color_words(source_text: str) -> list[str]:
     )
 
 
-def title_nouns(products: list[dict[str, Any]]) -> dict[str, list[str]]:
+def title_nouns(products: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
     """Lower-cased common and proper nouns of each title, by product id.
 
     Some rewards depend on the tagging; the recordings were made with the model of spaCy 3.6. Raises
@@ -81,12 +83,10 @@ def title_nouns(products: list[dict[str, Any]]) -> dict[str, list[str]]:
             f"{SPACY_MODEL}, and fetch again; or fetch --from a folder that has {NOUN_FILE}"
         ) from None
     nouns = {}
-    titles = tagger.pipe(str(product["name"]) for product in products)
-    with Progress("tagging titles", len(products), "titles") as progress:
-        for product, title in zip(products, titles, strict=True):
-            nouns[product["asin"]] = [
-                token.text.lower() for token in title if token.pos_ in ("NOUN", "PROPN")
-            ]
+    titles = ((str(product["name"]), product["asin"]) for product in products)
+    with Progress("tagging titles", None, "titles") as progress:
+        for title, asin in tagger.pipe(titles, as_tuples=True):
+            nouns[asin] = [token.text.lower() for token in title if token.pos_ in ("NOUN", "PROPN")]
             progress.advance()
     return nouns
 

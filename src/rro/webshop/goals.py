@@ -12,19 +12,22 @@ import bisect
 import itertools
 import json
 import random
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from rro.errors import DataError
-from rro.webshop.catalogue import Catalogue, Product, RawCatalogue
+from rro.webshop.catalogue import SHUFFLE_SEED, Catalogue
 
 GoalKind = Literal["synthetic", "human"]
+CACHED_GOALS = 16384
 # As in the original.
-SHUFFLE_SEED = 233
 NO_LIMIT = 1_000_000
 PRICE_STEPS = [10.0 * step for step in range(1, 100)]
 TEST_GOALS, TEST_SHARE = 500, 0.2
@@ -35,8 +38,7 @@ class Goal:
     """What to buy.
 
     `options` are values in human goals and (name, value) tuples in synthetic ones; the reward
-    treats the two differently. `price_limit` is in dollars. `weight` is the goal's share when the
-    original draws a goal at random.
+    treats the two differently. `price_limit` is in dollars.
     """
 
     asin: str
@@ -44,25 +46,94 @@ class Goal:
     attributes: tuple[str, ...]
     options: tuple[str | tuple[str, str], ...]
     price_limit: float
-    weight: float = 1.0
 
     def option_values(self) -> tuple[str, ...]:
         """The values to click, in order."""
         return tuple(option if isinstance(option, str) else option[1] for option in self.options)
 
 
+class Prices(Mapping[str, float]):
+    """The price of every product in dollars, by product id."""
+
+    def __init__(self, catalogue: Catalogue, values: array[float]) -> None:
+        """`values` are by position."""
+        self._catalogue, self.values_by_position = catalogue, values
+
+    def __getitem__(self, asin: str) -> float:
+        return self.values_by_position[self._catalogue.position(asin)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._catalogue.asins)
+
+    def __len__(self) -> int:
+        return len(self.values_by_position)
+
+
+class SyntheticGoals(Sequence[Goal]):
+    """A goal for every combination of a product's option values, shuffled; each is made when it is
+    asked for. `limits` are the products' price limits by position."""
+
+    def __init__(self, catalogue: Catalogue, limits: array[float]) -> None:
+        self._products, self._limits = catalogue.products, limits
+        self._starts, self._order = (
+            catalogue.arrays[name] for name in ("goal_starts", "goal_order")
+        )
+        self._goal = lru_cache(CACHED_GOALS)(self._made)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Goal: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Goal]: ...
+    def __getitem__(self, index: int | slice) -> Goal | Sequence[Goal]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        return self._goal(index if index >= 0 else index + len(self))
+
+    def _made(self, index: int) -> Goal:
+        number = int(self._order[index])
+        position = int(np.searchsorted(self._starts, number, "right")) - 1
+        product, limit = self._products[position], self._limits[position]
+        rest, options = number - int(self._starts[position]), list[tuple[str, str]]()
+        # The last option's value changes first.
+        for name, values in sorted(product.options, reverse=True):
+            rest, place = divmod(rest, len(values))
+            options.insert(0, (name, values[place]))
+        wish = ", and ".join(f"{name}: {value}" for name, value in options)
+        text = f"{product.instruction}{' with ' if wish else ''}{wish}{limit_wording(limit)}"
+        wanted = product.instruction_attributes
+        return Goal(product.asin, text, wanted, tuple(options), limit)
+
+
 @dataclass(frozen=True)
 class GoalSet:
     """The shuffled goals, and the price of every product in dollars, by product id, as drawn from
-    one seed."""
+    one seed. `recorded_weights` replace those that would be computed."""
 
     kind: GoalKind
-    goals: tuple[Goal, ...]
+    goals: Sequence[Goal]
     prices: Mapping[str, float]
+    recorded_weights: Sequence[float] | None = None
+
+    @cached_property
+    def weights(self) -> Sequence[float]:
+        """Each goal's share when the original draws one at random. Those of synthetic goals make
+        rare attributes as likely as common ones."""
+        if self.recorded_weights is not None:
+            return self.recorded_weights
+        if self.kind == "human":
+            return [1.0] * len(self.goals)
+        count = Counter(attribute for goal in self.goals for attribute in goal.attributes)
+        return [
+            sum(1.0 / count[name] for name in goal.attributes) / max(1, len(goal.attributes))
+            for goal in self.goals
+        ]
 
     @cached_property
     def _cumulative(self) -> list[float]:
-        return [0.0, *itertools.accumulate(goal.weight for goal in self.goals)]
+        return [0.0, *itertools.accumulate(self.weights)]
 
     def draw(self, stream: random.Random) -> int:
         """Draw the index of a goal, as the original does if it is given none.
@@ -74,81 +145,74 @@ class GoalSet:
         return min(bisect.bisect(self._cumulative, position), len(self.goals) - 1)
 
 
-def draw_goals(raw: RawCatalogue, catalogue: Catalogue, kind: GoalKind, price_seed: int) -> GoalSet:
+def draw_goals(catalogue: Catalogue, kind: GoalKind, price_seed: int) -> GoalSet:
     """All goals of a kind, with the prices and limits that the original draws right after
     `random.seed(price_seed)`.
 
     Raises DataError if there are none, or if the instructions do not have WebShop's form.
     """
     stream = random.Random(price_seed)
-    prices = {product.asin: _price(product, stream) for product in catalogue.products}
-    make = _human if kind == "human" else _synthetic
+    prices = _prices(catalogue, stream)
     try:
-        goals = list(make(raw, catalogue, prices, stream))
+        goals = (
+            _human(catalogue, prices, stream)
+            if kind == "human"
+            else SyntheticGoals(catalogue, _limits(catalogue, prices, stream))
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"the {kind} instructions do not have WebShop's form: {error!r}") from None
     if not goals:
         raise DataError(f"the catalogue has no product with a {kind} instruction")
-    if kind == "synthetic":
-        goals = _weighted(goals)
-    random.Random(SHUFFLE_SEED).shuffle(goals)
-    return GoalSet(kind, tuple(goals), prices)
+    return GoalSet(kind, goals, Prices(catalogue, prices))
 
 
-def _price(product: Product, stream: random.Random) -> float:
-    return product.prices[0] if len(product.prices) == 1 else stream.uniform(*product.prices)
+def _prices(catalogue: Catalogue, stream: random.Random) -> array[float]:
+    """The price of each product by position. That of a range is drawn."""
+    low, high = catalogue.arrays["price_low"], catalogue.arrays["price_high"]
+    prices = array("d", low.tobytes())
+    for position in np.flatnonzero(~np.isnan(high)).tolist():
+        prices[position] = stream.uniform(prices[position], float(high[position]))
+    return prices
 
 
-def _limit(price: float, stream: random.Random) -> tuple[float, str]:
-    """A price limit above `price`, and its wording in the instruction."""
-    above = [step for step in PRICE_STEPS if step > price][:4]
-    if len(above) < 2:
-        return NO_LIMIT, ""
-    limit = max(stream.sample(above, 2))
-    return limit, f", and price lower than {limit:.2f} dollars"
+def _limits(catalogue: Catalogue, prices: Sequence[float], stream: random.Random) -> array[float]:
+    """The price limit of each product that has synthetic goals, which share it, by position."""
+    limits = array("d", bytes(8 * len(prices)))
+    for position in np.flatnonzero(np.diff(catalogue.arrays["goal_starts"])).tolist():
+        limits[position] = price_limit(prices[position], stream)
+    return limits
 
 
-def _synthetic(
-    raw: RawCatalogue, catalogue: Catalogue, prices: Mapping[str, float], stream: random.Random
-) -> Iterator[Goal]:
-    """A goal for every combination of a product's option values. They share one price limit."""
-    for product in catalogue.products:
-        source = raw.attributes.get(product.asin, {})
-        if source.get("instruction") is None:
-            continue
-        limit, limit_text = _limit(prices[product.asin], stream)
-        attributes = tuple(source["instruction_attributes"])
-        names = sorted(product.options)
-        for values in itertools.product(*(values for _, values in names)):
-            options = tuple((name, value) for (name, _), value in zip(names, values, strict=True))
-            wish = ", and ".join(f"{name}: {value}" for name, value in options)
-            text = f"{source['instruction']}{' with ' if wish else ''}{wish}{limit_text}"
-            yield Goal(product.asin, text, attributes, options, limit)
+def price_limit(price: float, stream: random.Random) -> float:
+    """Draw a price limit above `price`: the larger of two of the next four multiples of 10, or
+    NO_LIMIT where fewer than two are left."""
+    first = bisect.bisect(PRICE_STEPS, price)
+    above = PRICE_STEPS[first : first + 4]
+    return max(stream.sample(above, 2)) if len(above) > 1 else NO_LIMIT
+
+
+def limit_wording(limit: float) -> str:
+    """The end of an instruction with that price limit."""
+    return "" if limit == NO_LIMIT else f", and price lower than {limit:.2f} dollars"
 
 
 def _human(
-    raw: RawCatalogue, catalogue: Catalogue, prices: Mapping[str, float], stream: random.Random
-) -> Iterator[Goal]:
-    """A goal for every written instruction that has attributes. For the others no limit is
-    drawn."""
-    for product in catalogue.products:
-        for source in raw.human.get(product.asin, ()):
+    catalogue: Catalogue, prices: Sequence[float], stream: random.Random
+) -> tuple[Goal, ...]:
+    """A goal for every written instruction that has attributes, shuffled. For the others no limit
+    is drawn."""
+    goals = []
+    known = [asin for asin in catalogue.human if asin in catalogue.asins]
+    for asin in sorted(known, key=catalogue.position):
+        for source in catalogue.human[asin]:
             attributes = tuple(source["instruction_attributes"])
             if not attributes:
                 continue
-            limit, limit_text = _limit(prices[product.asin], stream)
-            text = source["instruction"].strip(".") + limit_text
-            yield Goal(product.asin, text, attributes, tuple(source["instruction_options"]), limit)
-
-
-def _weighted(goals: Sequence[Goal]) -> list[Goal]:
-    """Weights that make rare attributes as likely as common ones."""
-    count = Counter(attribute for goal in goals for attribute in goal.attributes)
-    return [
-        replace(goal, weight=sum(1.0 / count[name] for name in names) / max(1, len(names)))
-        for goal in goals
-        for names in [goal.attributes]
-    ]
+            limit = price_limit(prices[catalogue.position(asin)], stream)
+            text = source["instruction"].strip(".") + limit_wording(limit)
+            goals.append(Goal(asin, text, attributes, tuple(source["instruction_options"]), limit))
+    random.Random(SHUFFLE_SEED).shuffle(goals)
+    return tuple(goals)
 
 
 def with_state(drawn: GoalSet, state: Mapping[str, Any], where: str) -> GoalSet:
@@ -162,7 +226,7 @@ def with_state(drawn: GoalSet, state: Mapping[str, Any], where: str) -> GoalSet:
             f"{where}: {len(recorded)} goals, but the catalogue has {len(drawn.goals)} "
             f"{drawn.kind} ones"
         )
-    goals = []
+    goals, weights = [], []
     for index, (goal, entry) in enumerate(zip(drawn.goals, recorded, strict=True)):
         if entry["asin"] != goal.asin:
             raise DataError(
@@ -173,13 +237,13 @@ def with_state(drawn: GoalSet, state: Mapping[str, Any], where: str) -> GoalSet:
                 goal,
                 instruction=entry["instruction_text"],
                 price_limit=entry["price_upper"],
-                weight=entry.get("weight", goal.weight),
             )
         )
-    return GoalSet(drawn.kind, tuple(goals), state["product_prices"])
+        weights.append(entry["weight"] if "weight" in entry else drawn.weights[index])
+    return GoalSet(drawn.kind, tuple(goals), state["product_prices"], weights)
 
 
-def split_goals(goals: GoalSet, folder: Path | None = None) -> dict[str, tuple[int, ...]]:
+def split_goals(goals: GoalSet, folder: Path | None = None) -> dict[str, Sequence[int]]:
     """Indices of the goals by split: "train", "test" and "all".
 
     Test is the first fifth, but at most 500 goals; train is the rest. So of the 6910 synthetic
@@ -189,16 +253,16 @@ def split_goals(goals: GoalSet, folder: Path | None = None) -> dict[str, tuple[i
     """
     total = len(goals.goals)
     tested = min(TEST_GOALS, int(total * TEST_SHARE))
-    splits = {"train": tuple(range(tested, total)), "test": tuple(range(tested))}
+    splits: dict[str, Sequence[int]] = {"train": range(tested, total), "test": range(tested)}
     if goals.kind == "human" and folder is not None and (folder / "splits.json").exists():
         splits = _read_splits(folder / "splits.json", total)
-    return {**splits, "all": tuple(range(total))}
+    return {**splits, "all": range(total)}
 
 
-def _read_splits(file: Path, total: int) -> dict[str, tuple[int, ...]]:
+def _read_splits(file: Path, total: int) -> dict[str, Sequence[int]]:
     try:
         lists = json.loads(file.read_bytes())
-        splits = {name: tuple(lists[name]) for name in ("train", "test")}
+        splits: dict[str, Sequence[int]] = {name: tuple(lists[name]) for name in ("train", "test")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f'{file}: expected {{"train": [indices], "test": [indices]}} ({error!r})'

@@ -19,10 +19,9 @@ from __future__ import annotations
 
 import heapq
 import math
-import shutil
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import repeat
@@ -33,7 +32,15 @@ import numpy as np
 
 from rro.errors import DataError
 from rro.webshop.analysis import analyze, query_terms
-from rro.webshop.index_store import Array, MemoryStore, Store, StringTable, new_folder, open_folder
+from rro.webshop.index_store import (
+    Array,
+    MemoryStore,
+    Store,
+    StringTable,
+    new_folder,
+    open_folder,
+    put,
+)
 
 # Anserini's defaults, which WebShop uses.
 K1, B = np.float32(0.9), np.float32(0.4)
@@ -43,20 +50,114 @@ HEADER = {"format": "rro webshop index", "version": 1, "k1": float(K1), "b": flo
 
 # Tokens inverted at a time, in about 200 MB of memory.
 RUN_TOKENS = 4_000_000
-# Up to so many postings of a query are summed in one pass, which is faster for small catalogues.
-FEW_POSTINGS = 1 << 16
-_BLOCK = 1 << 10
+# In a catalogue of up to so many documents it is faster to score them all.
+SMALL = 1 << 14
+# So many postings are merged at a time.
+GROUP = 1 << 12
+# More than what float32 arithmetic loses, as a share.
+SLACK = 1e-6
 # Lucene's byte: values below this are lengths; the others encode length minus 24 as a float with 4
 # bits of mantissa, up to 2^31.
 _EXACT = 24
 
 
 class Postings(NamedTuple):
-    """The documents that contain a term, ascending, with their denominators, and the term's idf."""
+    """The documents that contain a term, ascending, with their denominators; the term's idf; the
+    greatest denominator."""
 
     docs: Array
     denominators: Array
     idf: np.float32
+    greatest: np.float32
+
+
+class Match(NamedTuple):
+    """A term of a query: its weight, and where it stands."""
+
+    weight: np.float32
+    postings: Postings
+
+    def all_gains(self) -> Array:
+        """What the term adds to the score of each document that contains it."""
+        return self.weight - self.weight / self.postings.denominators
+
+    def most(self) -> float:
+        """An upper bound of that."""
+        return float(self.weight) * (1 - 1 / float(self.postings.greatest)) * (1 + SLACK)
+
+    def gains(self, docs: Array) -> Array:
+        """What the term adds to the scores of `docs`, which are ascending."""
+        all_docs, denominators = self.postings.docs, self.postings.denominators
+        places = np.searchsorted(all_docs, docs)
+        places[places == len(all_docs)] = 0
+        gains = self.weight - self.weight / denominators[places]
+        gains[all_docs[places] != docs] = 0
+        return gains
+
+
+def candidates(matched: Sequence[Match], k: int) -> Array:
+    """Documents, ascending, among which are the best `k` (Turtle and Flood 1995, "MaxScore").
+
+    The terms are taken from the rarest on, until a document that has none of them can no longer be
+    among the best. The others are only looked up for the documents that still can.
+    """
+    waiting = sorted(matched, key=lambda match: len(match.postings.docs), reverse=True)
+    rest, floor = sum(match.most() for match in waiting), 0.0
+    docs, sums = np.empty(0, np.int32), np.empty(0)
+    while waiting and rest >= floor:
+        group = [waiting.pop()]
+        postings = len(group[0].postings.docs)
+        while waiting and postings + len(waiting[-1].postings.docs) <= max(len(docs), GROUP):
+            group.append(waiting.pop())
+            postings += len(group[-1].postings.docs)
+        docs, sums = _merged_sums(
+            [docs, *(match.postings.docs for match in group)],
+            [sums, *(match.all_gains() for match in group)],
+        )
+        rest -= sum(match.most() for match in group)
+        floor = _floor(sums, k)
+    while waiting:
+        kept = sums + rest >= floor
+        docs, sums = docs[kept], sums[kept]
+        match = waiting.pop()
+        sums += match.gains(docs)
+        rest -= match.most()
+        floor = _floor(sums, k)
+    return docs[sums >= floor]
+
+
+def _all_sums(matched: Sequence[Match], documents: int) -> Array:
+    """Every document's score as float64, the terms added in the order of the query."""
+    docs = np.concatenate([match.postings.docs for match in matched])
+    denominators = np.concatenate([match.postings.denominators for match in matched])
+    lengths = [len(match.postings.docs) for match in matched]
+    weights = np.repeat(np.array([match.weight for match in matched], np.float32), lengths)
+    return np.bincount(docs, weights - weights / denominators, minlength=documents)
+
+
+def _sums(matched: Sequence[Match], docs: Array) -> Array:
+    """The same sums of `docs` alone."""
+    sums = np.zeros(len(docs))
+    for match in matched:
+        sums += match.gains(docs)
+    return sums
+
+
+def _merged_sums(docs: Sequence[Array], sums: Sequence[Array]) -> tuple[Array, Array]:
+    """The distinct documents of ascending sequences, ascending, with the sum of what belongs to
+    each."""
+    every = np.concatenate(docs)
+    order = np.argsort(every, kind="stable")
+    every = every[order]
+    new = np.flatnonzero(np.concatenate([[True], every[1:] != every[:-1]]))
+    return every[new], np.add.reduceat(np.concatenate(sums)[order], new)
+
+
+def _floor(sums: Array, k: int) -> float:
+    """The `k`-th highest sum, less what may be lost by rounding; 0 if there are fewer."""
+    if len(sums) < k:
+        return 0.0
+    return float(np.partition(sums, len(sums) - k)[len(sums) - k]) * (1 - SLACK)
 
 
 class Index:
@@ -67,8 +168,7 @@ class Index:
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self.arrays = arrays
-        self.ids = StringTable(arrays["id_blob"], arrays["id_offsets"])
-        self._terms = StringTable(arrays["term_blob"], arrays["term_offsets"])
+        self.ids, self._terms = (StringTable.named(name, arrays) for name in ("id", "term"))
         self._starts, self._idf = arrays["starts"], arrays["idf"]
         self._docs, self._denominators = arrays["docs"], arrays["denominators"]
         # The place of each document's id among all ids in ascending order.
@@ -87,17 +187,11 @@ class Index:
         cannot be written."""
         with new_folder(Path(folder), HEADER) as store:
             for name, values in self.arrays.items():
-                _put(store, name, values)
+                put(store, name, values)
 
     def __len__(self) -> int:
         """Number of documents."""
         return len(self._ranks)
-
-    def has_ids(self, ids: Sequence[str]) -> bool:
-        """Whether the index was built with these ids, in this order."""
-        blob, offsets = StringTable.pack(id.encode() for id in ids)
-        same_offsets = np.array_equal(offsets, self.arrays["id_offsets"])
-        return same_offsets and np.array_equal(blob, self.arrays["id_blob"])
 
     def search(self, query: str, k: int = 50) -> list[tuple[int, float]]:
         """The best `k` documents as (number, score), best first.
@@ -106,55 +200,32 @@ class Index:
         QueryError if the original engine fails on the query.
         """
         matched = [
-            (np.float32(count), postings)
+            Match(np.float32(count) * postings.idf, postings)
             for term, count in query_terms(query).items()
             if (postings := self._postings(term))
         ]
-        return self._best(self._sums(matched), k) if matched else []
+        if not matched:
+            return []
+        if len(self) <= SMALL:
+            sums = _all_sums(matched, len(self))
+            docs = np.flatnonzero(sums)
+            sums = sums[docs]
+        else:
+            docs = candidates(matched, k)
+            sums = _sums(matched, docs)
+        scores = sums.astype(np.float32)
+        # Positive floats sort as their bits do. Subtracting the rank of the id breaks ties.
+        keys = (scores.view(np.int32).astype(np.int64) << 32) - self._ranks[docs]
+        best = np.argsort(keys)[: -k - 1 : -1]
+        return list(zip(docs[best].tolist(), scores[best].tolist(), strict=True))
 
     def _look_up(self, term: str) -> Postings | None:
         number = self._terms.find(term.encode())
         if number is None:
             return None
         own = slice(int(self._starts[number]), int(self._starts[number + 1]))
-        return Postings(self._docs[own], self._denominators[own], self._idf[number])
-
-    def _sums(self, matched: Sequence[tuple[np.float32, Postings]]) -> Array:
-        """Every document's score as float64, the terms added in the order of the query."""
-        weights = [count * postings.idf for count, postings in matched]
-        lengths = [len(postings.docs) for _, postings in matched]
-        if sum(lengths) <= FEW_POSTINGS:  # the same sums
-            docs = np.concatenate([postings.docs for _, postings in matched])
-            denominators = np.concatenate([postings.denominators for _, postings in matched])
-            repeated = np.repeat(np.array(weights, np.float32), lengths)
-            return np.bincount(docs, repeated - repeated / denominators, minlength=len(self))
-        sums = np.zeros(len(self))
-        for weight, (_, postings) in zip(weights, matched, strict=True):
-            sums[postings.docs] += weight - weight / postings.denominators
-        return sums
-
-    def _best(self, sums: Array, k: int) -> list[tuple[int, float]]:
-        scores = sums.astype(np.float32)
-        # A document with a term scores above 0: a length is at most len(self) times the mean, so
-        # for up to ten million documents a denominator exceeds 1 by at least two units in the last
-        # place.
-        floor = _floor(scores, k)
-        candidates = np.flatnonzero(scores >= floor) if floor > 0 else np.flatnonzero(scores)
-        # Positive floats sort as their bits do. Subtracting the rank of the id breaks ties.
-        bits = scores[candidates].view(np.int32).astype(np.int64)
-        keys = (bits << 32) - self._ranks[candidates]
-        best = candidates[np.argsort(keys)[: -k - 1 : -1]]
-        return list(zip(best.tolist(), scores[best].tolist(), strict=True))
-
-
-def _floor(scores: Array, k: int) -> float:
-    """A score that at least `k` documents reach: the k-th highest of the blocks' maxima, or 0 if
-    there are few blocks. It saves sorting a million scores of a large catalogue."""
-    blocks = len(scores) // _BLOCK
-    if blocks < 2 * k:
-        return 0.0
-    maxima = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
-    return float(np.partition(maxima, blocks - k)[blocks - k])
+        denominators = self._denominators[own]
+        return Postings(self._docs[own], denominators, self._idf[number], denominators.max())
 
 
 def build(ids: Sequence[str], texts: Iterable[str]) -> Index:
@@ -163,7 +234,7 @@ def build(ids: Sequence[str], texts: Iterable[str]) -> Index:
     Raises DataError if no text has a term, ValueError if the numbers of ids and texts differ.
     """
     store = MemoryStore()
-    _build(store, ids, texts, RUN_TOKENS, lambda run: run)
+    add_index(store, ids, texts)
     return Index(store.arrays)
 
 
@@ -176,10 +247,7 @@ def build_folder(
     RroError if it cannot be written.
     """
     with new_folder(Path(folder), HEADER) as store:
-        runs = store.folder / "runs"
-        runs.mkdir()
-        _build(store, ids, texts, run_tokens, lambda run: run.moved_to(runs))
-        shutil.rmtree(runs)
+        add_index(store, ids, texts, run_tokens)
     return Index.open(folder)
 
 
@@ -207,31 +275,24 @@ class _Run:
         return _Run(*arrays)
 
 
-def _build(
-    store: Store,
-    ids: Sequence[str],
-    texts: Iterable[str],
-    run_tokens: int,
-    keep: Callable[[_Run], _Run],
+def add_index(
+    store: Store, ids: Sequence[str], texts: Iterable[str], run_tokens: int = RUN_TOKENS
 ) -> None:
-    runs = [keep(run) for run in _runs(iter(texts), run_tokens)]
-    documents = sum(len(run.lengths) for run in runs)
-    if documents != len(ids):
-        raise ValueError(f"{len(ids)} ids for {documents} texts")
-    if not any(run.lengths.any() for run in runs):
-        raise DataError("no product has a word that can be searched: is this the right catalogue?")
-    for name, values in zip(
-        ("id_blob", "id_offsets"), StringTable.pack(id.encode() for id in ids), strict=True
-    ):
-        _put(store, name, values)
-    ranks = np.empty(documents, np.int32)
-    ranks[sorted(range(documents), key=ids.__getitem__)] = np.arange(documents, dtype=np.int32)
-    _put(store, "ranks", ranks)
-    _merge(store, runs)
-
-
-def _put(store: Store, name: str, values: Array) -> None:
-    store.new(name, values.dtype, len(values))[:] = values
+    """Put the arrays of an index into `store`; arguments and errors as for `build_folder`."""
+    with store.scratch() as folder:
+        runs = [run.moved_to(folder) if folder else run for run in _runs(iter(texts), run_tokens)]
+        documents = sum(len(run.lengths) for run in runs)
+        if documents != len(ids):
+            raise ValueError(f"{len(ids)} ids for {documents} texts")
+        if not any(run.lengths.any() for run in runs):
+            raise DataError(
+                "no product has a word that can be searched: is this the right catalogue?"
+            )
+        store.table("id", (id.encode() for id in ids))
+        ranks = np.empty(documents, np.int32)
+        ranks[sorted(range(documents), key=ids.__getitem__)] = np.arange(documents, dtype=np.int32)
+        put(store, "ranks", ranks)
+        _merge(store, runs)
 
 
 def _runs(texts: Iterator[str], run_tokens: int) -> Iterator[_Run]:
@@ -277,16 +338,15 @@ def _inverted(texts: Iterator[str], first: int, run_tokens: int) -> _Run | None:
 
 def _merge(store: Store, runs: Sequence[_Run]) -> None:
     """Concatenate each term's postings from the runs, whose documents are in ascending order."""
-    (blob, offsets), places = _merged_terms(runs)
-    _put(store, "term_blob", blob)
-    _put(store, "term_offsets", offsets)
-    counts = np.zeros(len(offsets) - 1, np.int64)
+    terms, places = _merged_terms(runs)
+    store.table("term", terms)
+    counts = np.zeros(len(terms), np.int64)
     for run, place in zip(runs, places, strict=True):
         counts[place] += run.counts
     starts = np.concatenate([[0], np.cumsum(counts)])
     lengths = np.concatenate([run.lengths for run in runs])
-    _put(store, "starts", starts)
-    _put(store, "idf", _idf(counts, int(np.count_nonzero(lengths))))
+    put(store, "starts", starts)
+    put(store, "idf", _idf(counts, int(np.count_nonzero(lengths))))
 
     factors = _length_factors(lengths)
     docs = store.new("docs", np.int32, int(starts[-1]))
@@ -303,22 +363,17 @@ def _merge(store: Store, runs: Sequence[_Run]) -> None:
         free[place] += run.counts
 
 
-def _merged_terms(runs: Sequence[_Run]) -> tuple[tuple[Array, Array], list[Array]]:
-    """All terms in order, packed, and for each run the places of its terms among them."""
-    places = [array("q") for _ in runs]
-
-    def distinct() -> Iterator[bytes]:
-        tables = [StringTable(run.term_blob, run.term_offsets) for run in runs]
-        place, last = -1, None
-        for term, number in heapq.merge(
-            *(zip(table, repeat(number)) for number, table in enumerate(tables))
-        ):
-            if term != last:
-                place, last = place + 1, term
-                yield term
-            places[number].append(place)
-
-    return StringTable.pack(distinct()), [np.array(own, np.int64) for own in places]
+def _merged_terms(runs: Sequence[_Run]) -> tuple[list[bytes], list[Array]]:
+    """All terms in order, and for each run the places of its terms among them."""
+    places, terms = [array("q") for _ in runs], list[bytes]()
+    tables = (StringTable(run.term_blob, run.term_offsets) for run in runs)
+    for term, number in heapq.merge(
+        *(zip(table, repeat(number)) for number, table in enumerate(tables))
+    ):
+        if not terms or term != terms[-1]:
+            terms.append(term)
+        places[number].append(len(terms) - 1)
+    return terms, [np.array(own, np.int64) for own in places]
 
 
 def _idf(counts: Array, documents: int) -> Array:

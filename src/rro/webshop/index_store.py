@@ -1,8 +1,9 @@
-"""Storage of an index's arrays: in memory, or as .npy files in a folder that is mapped into memory.
+"""Storage of a catalogue's arrays: in memory, or as .npy files in a folder that is mapped into
+memory.
 
 A folder is complete or absent: it is written under a temporary name and then renamed. Its
-`schema.json` lists the files with type and length and is checked on opening. Knows nothing of terms
-or scores.
+`schema.json` lists the files with type and length and is checked on opening. Knows nothing of
+products, terms or scores.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -54,53 +56,111 @@ class StringTable:
                 high = middle
         return low if low < len(self) and self[low] == text else None
 
+    @classmethod
+    def named(cls, name: str, arrays: Mapping[str, Array]) -> Self:
+        """The table that `Store.table` put among `arrays`."""
+        return cls(arrays[f"{name}_blob"], arrays[f"{name}_offsets"])
+
     @staticmethod
     def pack(strings: Iterable[bytes]) -> tuple[Array, Array]:
         """The arrays (blob, offsets) of `strings`."""
-        blob, offsets = bytearray(), [0]
+        blob, offsets = bytearray(), array("q", [0])
         for string in strings:
             blob += string
             offsets.append(len(blob))
-        return np.frombuffer(blob, np.uint8), np.array(offsets, np.int64)
+        return np.frombuffer(blob, np.uint8), np.array(offsets)
 
 
 class Store(Protocol):
-    """Makes named arrays."""
+    """Makes named arrays, and keeps them by name in `arrays`."""
+
+    arrays: dict[str, Array]
 
     def new(self, name: str, dtype: npt.DTypeLike, length: int) -> Array:
         """A new one-dimensional array, which the caller fills."""
         ...
 
+    def table(self, name: str, strings: Iterable[bytes]) -> None:
+        """Store strings for `StringTable.named`."""
+        ...
+
+    def scratch(self) -> AbstractContextManager[Path | None]:
+        """A folder for the time of a computation; None where it has to use memory."""
+        ...
+
 
 class MemoryStore:
-    """Arrays in memory, kept by name in `arrays`."""
+    """Arrays in memory."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Array] = {}
 
     def new(self, name: str, dtype: npt.DTypeLike, length: int) -> Array:
-        """A new array in memory."""
+        """As `Store.new`."""
         self.arrays[name] = np.empty(length, dtype)
         return self.arrays[name]
 
+    def table(self, name: str, strings: Iterable[bytes]) -> None:
+        """As `Store.table`."""
+        self.arrays[f"{name}_blob"], self.arrays[f"{name}_offsets"] = StringTable.pack(strings)
+
+    def scratch(self) -> AbstractContextManager[None]:
+        """As `Store.scratch`."""
+        return nullcontext()
+
 
 class FolderStore:
-    """Arrays in .npy files of `folder`, kept by name in `arrays`."""
+    """Arrays in .npy files of `folder`. Its methods raise OSError if the disk has no room."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.arrays: dict[str, Array] = {}
 
     def new(self, name: str, dtype: npt.DTypeLike, length: int) -> Array:
-        """A new array in a file. Raises OSError if the disk has no room for it."""
-        path = self.folder / f"{name}.npy"
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=(length,))
+        """As `Store.new`."""
+        path = self._path(name)
+        mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=(length,))
         # Otherwise a full disk would kill the process at a write to the mapping.
         if hasattr(os, "posix_fallocate"):
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        self.arrays[name] = np.asarray(array)
+        self.arrays[name] = np.asarray(mapped)
         return self.arrays[name]
+
+    def table(self, name: str, strings: Iterable[bytes]) -> None:
+        """As `Store.table`; holds one string at a time."""
+        offsets, path = array("q", [0]), self._path(f"{name}_blob")
+        with path.open("w+b") as file:
+            _write_header(file, 0)
+            for string in strings:
+                file.write(string)
+                offsets.append(offsets[-1] + len(string))
+            file.seek(0)
+            # As long as before: NumPy leaves room for a greater length.
+            _write_header(file, offsets[-1])
+        self.arrays[f"{name}_blob"] = np.asarray(np.load(path, mmap_mode="r"))
+        put(self, f"{name}_offsets", np.array(offsets))
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """As `Store.scratch`."""
+        folder = self.folder / "scratch"
+        folder.mkdir()
+        yield folder
+        shutil.rmtree(folder)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
+
+
+def put(store: Store, name: str, values: Array) -> None:
+    """Store an array."""
+    store.new(name, values.dtype, len(values))[:] = values
+
+
+def _write_header(file: IO[bytes], length: int) -> None:
+    form = {"descr": "|u1", "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(file, form)
 
 
 @contextmanager

@@ -30,8 +30,8 @@ class WebShopOptions(Section):
     sample: SampleOptions = SampleOptions()
     """Size of the generated shop, if `catalogue` is `sample`."""
     index: Path | None = None
-    """Folder for the search index. It is built there once and mapped into memory afterwards.
-    Default: an index in memory, built each time."""
+    """Folder for the products and their search index. They are put there once and mapped into
+    memory afterwards, which processes share. Default: in memory, read and indexed each time."""
     results_per_page: int = Field(10, ge=1)
     """Products on a page of search results. The original shows 10."""
     reward: Literal["score", "success"] = "score"

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from rro.webshop.catalogue import Catalogue, Product
+from rro.webshop.catalogue import Catalogue
 from rro.webshop.goals import GoalSet
+from rro.webshop.products import Product
 
 SEPARATOR = " [SEP] "
 ADDRESS_NAMES = ("search_results", "item_page", "item_sub_page")
@@ -114,10 +115,10 @@ class Pages:
             case "search_results":
                 return self._results(session)
             case "item_page":
-                texts = self._texts(self.catalogue.position[session.asin])
+                texts = self._texts(self.catalogue.position(session.asin))
                 return Page(self._instruction(session) + SEPARATOR + texts.item, texts.clickables)
             case "item_sub_page":
-                texts = self._texts(self.catalogue.position[session.asin])
+                texts = self._texts(self.catalogue.position(session.asin))
                 return Page(
                     self._instruction(session) + SEPARATOR + texts.sections[session.section],
                     _SUB_CLICKABLES,

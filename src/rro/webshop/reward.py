@@ -13,8 +13,9 @@ from typing import Any
 
 from rapidfuzz import fuzz, utils
 
-from rro.webshop.catalogue import Catalogue, Product
+from rro.webshop.catalogue import Catalogue
 from rro.webshop.goals import Goal
+from rro.webshop.products import Product
 
 # thefuzz drops these characters, and no others, before it compares.
 _LATIN1 = dict.fromkeys(range(128, 256))

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from rro.config import Section
-from rro.webshop.catalogue import RawCatalogue
+from rro.webshop.raw_files import RawCatalogue
 
 KINDS: dict[str, tuple[str, ...]] = {
     "Kitchen": ("kettle", "skillet", "teapot", "mug", "ladle", "colander"),
@@ -115,10 +115,11 @@ def sample_catalogue(seed: int = 0, size: SampleOptions = DEFAULT_SIZE) -> RawCa
         for style in stream.sample(STYLES, size.styles)
     ]
     asins = [str(number) for number in stream.sample(range(100, 1000), size.products)]
-    raw = RawCatalogue([], {}, {}, {}, list(COLORS))
+    entries = list[dict[str, Any]]()
+    raw = RawCatalogue(entries, {}, {}, {}, list(COLORS))
     for asin, name in zip(asins, names[: size.products], strict=True):
-        _add(raw, asin, *name, size, stream)
-    stream.shuffle(raw.products)
+        entries.append(_add(raw, asin, *name, size, stream))
+    stream.shuffle(entries)
     return raw
 
 
@@ -130,11 +131,19 @@ def _add(
     style: str,
     size: SampleOptions,
     stream: random.Random,
-) -> None:
+) -> dict[str, Any]:
+    """A product's entry; the rest of what is known of it is put into `raw`."""
     benefit = stream.choice(BENEFITS)
     names = list(OPTIONS)[: size.options]
     options = {name: stream.sample(OPTIONS[name], size.values) for name in names}
-    entry: dict[str, Any] = {
+    raw.attributes[asin] = {
+        "attributes": [style, benefit],
+        "instruction": f"i want a {style} {kind}",
+        "instruction_attributes": [style],
+    }
+    # Styles are adjectives, so titles that share only a style have no noun in common.
+    raw.nouns[asin] = [kind]
+    return {
         "asin": asin,
         "name": f"{style} {kind}",
         "full_description": f"A {style} {kind}, {benefit}.",
@@ -147,11 +156,3 @@ def _add(
             name: [{"value": value} for value in values] for name, values in options.items()
         },
     }
-    raw.products.append(entry)
-    raw.attributes[asin] = {
-        "attributes": [style, benefit],
-        "instruction": f"i want a {style} {kind}",
-        "instruction_attributes": [style],
-    }
-    # Styles are adjectives, so titles that share only a style have no noun in common.
-    raw.nouns[asin] = [kind]

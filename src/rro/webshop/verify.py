@@ -19,10 +19,11 @@ from rro.errors import DataError
 from rro.jsonl import read_bytes, strict_json
 from rro.types import StepResult, Task
 from rro.webshop.analysis import QueryError
-from rro.webshop.catalogue import HITS, Catalogue, RawCatalogue, build_catalogue, load_raw
+from rro.webshop.catalogue import HITS, Catalogue, build_catalogue
 from rro.webshop.environment import WebShopEnvironment
 from rro.webshop.goals import GoalKind, GoalSet, draw_goals, with_state
 from rro.webshop.pages import Pages
+from rro.webshop.raw_files import load_raw
 
 
 @dataclass
@@ -48,8 +49,7 @@ def verify(
     those of other seeds are drawn. An episode counts up to the first step at which the original
     raised. Raises DataError that names file and line for a record of another form.
     """
-    raw = load_raw(data)
-    shop = Replay(raw, build_catalogue(raw))
+    shop = Replay(build_catalogue(load_raw(data)))
     for file in state:
         shop.add_state(file)
     if episodes is not None:
@@ -71,9 +71,9 @@ def run_verify(
 class Replay:
     """A shop on which recordings are replayed, and the counts so far."""
 
-    def __init__(self, raw: RawCatalogue, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue) -> None:
         self.counts = Counts()
-        self._raw, self._catalogue = raw, catalogue
+        self._catalogue = catalogue
         self._drawn: dict[tuple[GoalKind, int], GoalSet] = {}
         self._environments: dict[tuple[GoalKind, int, bool], WebShopEnvironment] = {}
         self._visited: dict[tuple[GoalKind, int, str], int] = {}
@@ -124,7 +124,7 @@ class Replay:
 
     def _goals(self, kind: GoalKind, seed: int) -> GoalSet:
         if (kind, seed) not in self._drawn:
-            self._drawn[kind, seed] = draw_goals(self._raw, self._catalogue, kind, seed)
+            self._drawn[kind, seed] = draw_goals(self._catalogue, kind, seed)
         return self._drawn[kind, seed]
 
     def _environment(self, kind: GoalKind, seed: int, show_attributes: bool) -> WebShopEnvironment:
