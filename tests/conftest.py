@@ -1,6 +1,7 @@
 """Shared fixtures. Benchmark data and recordings are not part of this repository; tests that need
 them skip."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -19,3 +20,9 @@ def shared() -> Path:
     if not (folder / "conformance").is_dir():
         pytest.skip(f"no recordings at {folder} (set RRO_SHARED)")
     return folder
+
+
+def pytest_collection_finish() -> None:
+    """The imported modules stay: without them, a collection of garbage, which each training forces,
+    takes a tenth of the time."""
+    gc.freeze()
