@@ -1,5 +1,6 @@
 """All weights of a process reward model, trained on labels that a rule gives."""
 
+import math
 import random
 from functools import partial
 
@@ -7,7 +8,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForTokenClassification
 
 from rro.config import ModelConfig, TinyConfig
-from rro.errors import DataError
+from rro.errors import DataError, RroError
 from rro.learning.reward_model import Action, Labels, text_of
 from rro.learning.reward_model_trainer import FineTuning, rows_of, train_all_weights
 from rro.models.loading import build_tiny
@@ -66,6 +67,11 @@ def test_rows_hold_each_action_once_at_its_last_token(make):
     ids, places = model.encode(longer)
     assert row["input_ids"] == list(ids)
     assert [n for n, (_, weight) in enumerate(row["labels"]) if weight] == places
+
+
+def test_a_rate_that_is_too_high_is_one_sentence(make):
+    with pytest.raises(RroError, match="lower --learning-rate"):
+        train_all_weights(make, labels(), FineTuning(learning_rate=math.inf))
 
 
 def test_few_tasks_are_refused(make):

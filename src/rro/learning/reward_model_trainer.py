@@ -4,6 +4,8 @@ Knows neither where labels come from nor how a value's error is measured (`rewar
 
 from __future__ import annotations
 
+import logging
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from rro.errors import RroError
 from rro.learning.loop import quiet
 from rro.learning.reward_model import (
     FOLDS,
@@ -29,6 +32,8 @@ from rro.learning.reward_model import (
 )
 from rro.models.process_rewards import ProcessRewardModel, Scale
 from rro.seeds import derive_seed
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,20 +51,26 @@ def train_all_weights(
     """A model of `make` trained on all actions, each weighted by its outcomes; its calibration and
     its worth by models that left tasks out: as many trainings as there are folds, and one. Raises
     DataError for fewer tasks than folds."""
-    folds = Learning(labels, {}).folds(FOLDS, seed)
+    measured = Learning(labels, held_out_scores(make, labels, options, seed))
+    same, folds = Head(torch.ones(1), 0.0), measured.folds(FOLDS, seed)
+    scale, worth = calibrate(measured, folds, dict.fromkeys(measured.tasks, same))
+    model = make()
+    fine_tune(model, labels.actions, labels.bounds, options, seed)
+    return model, scale, worth
+
+
+def held_out_scores(
+    make: Callable[[], ProcessRewardModel], labels: Labels, options: FineTuning, seed: int = 0
+) -> dict[Text, Tensor]:
+    """The number of each action by a model that did not learn from its task: shape (1,)."""
     numbers = dict[Text, Tensor]()
-    for fold in folds:
+    for fold in Learning(labels, {}).folds(FOLDS, seed):
         own = {text: action for text, action in labels.actions.items() if action.task in fold}
         others = {text: labels.actions[text] for text in labels.actions.keys() - own.keys()}
         model = make()
         fine_tune(model, others, labels.bounds, options, seed)
         numbers |= scores_of(model, own)
-    measured = Learning(labels, numbers)
-    same = Head(torch.ones(1), 0.0)
-    scale, worth = calibrate(measured, folds, dict.fromkeys(measured.tasks, same))
-    model = make()
-    fine_tune(model, labels.actions, labels.bounds, options, seed)
-    return model, scale, worth
+    return numbers
 
 
 def scores_of(model: ProcessRewardModel, actions: Mapping[Text, Action]) -> dict[Text, Tensor]:
@@ -81,7 +92,8 @@ def fine_tune(
     seed: int = 0,
 ) -> None:
     """Train all weights, in place: the sigmoid of the head's number at an action's last token is
-    the share of its mean outcome within `bounds`."""
+    the share of its mean outcome within `bounds`. Raises RroError for a loss that is not
+    finite."""
     rows, on_cpu = rows_of(model, actions, bounds), model.model.device.type == "cpu"
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -96,16 +108,22 @@ def fine_tune(
             dataloader_pin_memory=not on_cpu,
             remove_unused_columns=False,
             save_strategy="no",
+            logging_nan_inf_filter=False,
             report_to="none",
             disable_tqdm=True,
         )
-        Trainer(
+        trainer = Trainer(
             model=model.model,
             args=arguments,
             train_dataset=rows,
             data_collator=_padded,
             compute_loss_func=_loss,
-        ).train()
+        )
+        trainer.remove_callback(PrinterCallback)
+        loss = trainer.train().training_loss
+    if not math.isfinite(loss):
+        raise RroError("the loss is no longer finite: lower --learning-rate")
+    log.info("all weights on %d conversations: loss %.4f", len(rows), loss)
     model.model.eval()
 
 
