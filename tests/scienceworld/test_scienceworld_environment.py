@@ -6,11 +6,12 @@ import pytest
 from fakes import explore, finished_trees, fresh_journal, make_context
 from report_toys import steps_in_report
 
+from rro.cli.main import main
 from rro.environments.base import Forkable
 from rro.environments.registry import open_benchmark
 from rro.environments.splits import tasks_of
 from rro.episodes.loop import Limits
-from rro.errors import RestoreError, UsageError
+from rro.errors import RestoreError, RroError, UsageError
 from rro.exploration.forks import replay_checked
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.policies.scripted import ScriptedPolicy
@@ -54,6 +55,14 @@ def test_provenance_names_the_engine_and_its_licence(benchmark):
     assert known["license"] == "Apache-2.0"
     assert known["tasks"] == KINDS
     assert known["scienceworld"]
+
+
+def test_an_engine_that_does_not_answer_is_one_sentence(capsys):
+    with pytest.raises(RroError, match=r"within 0.01 s .* raise environment.options.timeout"):
+        opened(timeout=0.01).tasks("train")
+    for words in (["--timeout", "0.01"], ["--timeout", "0"], ["--episodes", "0"]):
+        assert main(["verify", "scienceworld", *words]) in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_task_types_and_variations_can_be_chosen(benchmark):

@@ -13,9 +13,9 @@ from typing import Any
 
 from rro.environments.base import Agent, Benchmark
 from rro.environments.splits import VALIDATION, WITHOUT_VALIDATION
-from rro.errors import UsageError
+from rro.errors import RroError, UsageError
 from rro.plugins import did_you_mean
-from rro.scienceworld.engine import SPLITS, Engine, check_installed, engine_version
+from rro.scienceworld.engine import SPLITS, Engine, EngineFailed, check_installed, engine_version
 from rro.scienceworld.environment import ScienceWorldEnvironment, action_text
 from rro.scienceworld.expert import GoldExpert
 from rro.scienceworld.options import ScienceWorldOptions
@@ -110,8 +110,12 @@ class ScienceWorldBenchmark(Benchmark):
     def _chosen(self) -> dict[str, dict[str, list[int]]]:
         """Each task type's variations by split."""
         if self._variations is None:
-            with self._finders.lend(None) as engine:
-                self._variations = engine.variations()
+            try:
+                with self._finders.lend(None) as engine:
+                    self._variations = engine.variations()
+            except EngineFailed as error:
+                hint = "on a busy machine, raise environment.options.timeout"
+                raise RroError(f"{error}: {hint}") from error
         everything = self._variations
         for name in self.options.tasks:
             if name not in everything:
