@@ -64,7 +64,9 @@ _FIELDS = attrgetter(*(field.name for field in fields(Product)))
 
 def _frozen(value: Any) -> Any:
     """Lists made tuples again."""
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    return tuple([_frozen(item) if isinstance(item, list) else item for item in value])
 
 
 def parse_products(raw: RawCatalogue) -> Iterator[Product]:
