@@ -51,10 +51,10 @@ quickstart: $(INSTALLED)
 PARALLEL := -n 2 --dist loadfile
 
 test: $(INSTALLED) $(WEIGHTS)
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --durations=15 $(ARGS)
 
 test-slow: $(INSTALLED) $(WEIGHTS)
-	$(BIN)/python -m pytest -m slow --timeout=1200 $(PARALLEL) -n 3 $(ARGS)
+	$(BIN)/python -m pytest -m slow --timeout=1200 $(PARALLEL) -n 3 --durations=40 $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

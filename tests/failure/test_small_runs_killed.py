@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 # To runs of one strategy, and to one run at most: 206 in all. Replicas are processes that import
 # everything anew, so that each of their runs takes long.
 SENT = dict.fromkeys(STRATEGIES, 33) | {"replicas": 8}
-ONE_RUN = 10
+ONE_RUN = 17
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +52,13 @@ def test_killed_at_random_moments(tmp_path, undisturbed, strategy):
     expected, keys = undisturbed(strategy)
     # Longer where signals come in time, shorter where the run was over: so they come at all moments
     # on a machine of any speed.
-    chance, sent, runs, seconds = random.Random(strategy), 0, 0, 4.0
+    chance, sent, runs, seconds = random.Random(strategy), 0, 0, 2.0
     while sent < SENT[strategy]:
         runs += 1
         run, here = tmp_path / f"run-{runs}", 0
         process = new_run(tmp_path, strategy, run)
         while here < ONE_RUN and interrupt(process, chance, seconds):
-            here, seconds = here + 1, seconds * 1.05
+            here, seconds = here + 1, seconds * 1.03
             assert "Traceback" not in said(process), said(process)
             if (run / "config.toml").exists():
                 process = start("run", "--resume", run)
