@@ -1,13 +1,11 @@
 """docs/plugins.md is run as it stands: each file, the recipe with all of them, the entry points."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
+import forked
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -37,12 +35,7 @@ def folder(tmp_path):
 
 def rro(folder, *words, search=()):
     """Runs a command in `folder`; `search` are folders to import from, besides rro's own."""
-    paths = os.pathsep.join([str(ROOT / "src"), *map(str, search)])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "rro", *words],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
+    return forked.rro(*words, cwd=folder, search=search)
 
 
 def pairs_of(run):

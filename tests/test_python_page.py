@@ -1,11 +1,9 @@
 """The scripts of docs/python.md run as they stand there."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -22,16 +20,7 @@ def folder(tmp_path):
 
 
 def run(script, folder):
-    paths = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    done = forked.python(script, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from fakes import explore, finished_trees, fresh_journal, make_context, pairs_of
 from report_toys import steps_in_report
 
+from rro.cli.main import main
 from rro.environments.base import Forkable, TaskList
 from rro.environments.registry import open_benchmark
 from rro.errors import UsageError
@@ -22,6 +24,10 @@ from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message
 
 openenv = pytest.importorskip("openenv.core")
+import uvicorn
+from openenv.core.env_server import Environment, create_fastapi_app
+from openenv.core.env_server.types import Action, Observation, State
+
 ROOT = Path(__file__).parents[2]
 SHOP = {
     "catalogue": "sample",
@@ -34,20 +40,19 @@ WORDS = [
     "environment.options.sample.products=12",
     "environment.options.results_per_page=3",
 ]
-# A server of OpenEnv's own kind, which is not rro's: no tasks, no snapshots, rewards at each step.
-COUNTER = """
-import sys
-import uvicorn
-from openenv.core.env_server import Environment, create_fastapi_app
-from openenv.core.env_server.types import Action, Observation, State
+
 
 class Say(Action):
     text: str
 
+
 class Seen(Observation):
     heard: str
 
+
 class Counter(Environment):
+    """Of OpenEnv's own kind, which is not rro's: no tasks, no snapshots, rewards at each step."""
+
     SUPPORTS_CONCURRENT_SESSIONS = True
 
     def reset(self, seed=None, episode_id=None, start=0, **kw):
@@ -64,13 +69,6 @@ class Counter(Environment):
     @property
     def state(self):
         return State(step_count=self.count)
-
-app = create_fastapi_app(Counter, Say, Seen, max_concurrent_envs=64)
-import socket
-listening = socket.create_server(("127.0.0.1", 0))
-print(f"serving at http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
-uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
-"""
 
 
 @contextlib.contextmanager
@@ -99,8 +97,14 @@ def shop():
 
 @pytest.fixture(scope="module")
 def counter():
-    with served("-c", COUNTER) as url:
-        yield url
+    app = create_fastapi_app(Counter, Say, Seen, max_concurrent_envs=64)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 def steps_of(environment, task, texts):
@@ -247,17 +251,10 @@ def test_no_server_is_one_sentence():
         open_benchmark("openenv", {"url": "http://127.0.0.1:9"})
 
 
-def test_a_port_that_is_taken_is_one_sentence(shop):
+def test_a_port_that_is_taken_is_one_sentence(shop, capsys):
     port = shop.rpartition(":")[2]
-    ran = subprocess.run(
-        [sys.executable, "-m", "rro", "serve-env", *WORDS, "--port", port],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-    )
-    assert ran.returncode == 2
-    assert f"cannot listen on 127.0.0.1, port {port}: " in ran.stderr
-    assert "Traceback" not in ran.stderr
+    assert main(["serve-env", *WORDS, "--port", port]) == 2
+    assert f"cannot listen on 127.0.0.1, port {port}: " in capsys.readouterr().err
 
 
 def test_threads_end(shop):

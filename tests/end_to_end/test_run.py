@@ -7,21 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 HERE = Path(__file__).parent
 
 
 def rro(*arguments, processes=1, timeout=280, **options):
-    """The command line in a process of its own, where `doors` can be imported."""
+    """The command line in a process of its own, where `doors` can be imported, or in several."""
+    if processes == 1:
+        return forked.rro(*arguments)
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
     }
-    launcher = (
-        ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)] if processes > 1 else []
-    )
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     command = [sys.executable, *launcher, "-m", "rro", *map(str, arguments)]
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=timeout, **options

@@ -1,15 +1,13 @@
-"""Whole runs of a model with some thousand parameters, each in a process that is forked from one
-where everything is imported: it takes a second or two, and can be killed at any moment."""
+"""Whole runs of a model with some thousand parameters, each in a forked process: it takes a second
+or two, and can be killed at any moment."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
-import os
-import signal
-import sys
 from pathlib import Path
+
+import forked
+from forked import Forked
 
 from rro.environments.base import Environment, TaskList
 from rro.policies.scripted import ScriptedPolicy
@@ -104,20 +102,6 @@ def open_letters():
     return TaskList("letters", Letters, {"train": tasks, "test": tasks[10:]}, 3, expert=expert)
 
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    [
-        "small_runs",
-        "rro.cli.main",
-        "rro.pipeline.stages",
-        "rro.report.tables",
-        "rro.learning.sft_trainer",
-        "rro.learning.dpo_trainer",
-        "rro.policies.local.policy",
-    ]
-)
-
-
 def recipe(folder: Path, strategy: str) -> Path:
     """The recipe of a small run with that strategy."""
     file = folder / f"{strategy}.toml"
@@ -125,32 +109,27 @@ def recipe(folder: Path, strategy: str) -> Path:
     return file
 
 
-def start(*arguments: object) -> multiprocessing.Process:
+def start(*arguments: object) -> Forked:
     """`rro` with these arguments; `said` has what it prints."""
-    words = [str(argument) for argument in arguments]
-    process = _context.Process(target=_run, args=(words,))
-    process.start()
-    return process
+    return forked.start(*arguments, search=[Path(__file__).parent])
 
 
-def new_run(folder: Path, strategy: str, out: Path) -> multiprocessing.Process:
+def new_run(folder: Path, strategy: str, out: Path) -> Forked:
     """A new run with one of STRATEGIES."""
     chosen = [] if strategy == "replicas" else [f"explore.strategy={strategy}"]
     settings = [*chosen, *STRATEGIES[strategy]]
     return start("run", recipe(folder, strategy), *settings, "--out", out)
 
 
-def finish(process: multiprocessing.Process) -> int:
+def finish(process: Forked) -> int:
     """Wait for the end; returns the exit code."""
-    process.join(300)
-    assert process.exitcode is not None
-    return process.exitcode
+    return process.ended(300).returncode
 
 
-def said(process: multiprocessing.Process) -> str:
-    """What an ended process printed; nothing where it was killed before it could open its file."""
-    file = _printed(process.pid)
-    return file.read_text(errors="replace") if file.exists() else ""
+def said(process: Forked) -> str:
+    """What an ended process printed."""
+    ended = process.ended()
+    return ended.stdout + ended.stderr
 
 
 def outcome(run: Path) -> object:
@@ -171,23 +150,3 @@ def keys(run: Path) -> list[tuple[str, str]]:
     """Kind and key of every record of the journal."""
     lines = (run / "journal.jsonl").read_text().splitlines()
     return [(record["kind"], record["key"]) for record in map(json.loads, lines)]
-
-
-def _printed(pid: int | None) -> Path:
-    return Path(os.environ.get("TMPDIR", "/tmp")) / f"rro-small-{pid}"
-
-
-def _run(words: list[str]) -> None:
-    sys.path.insert(0, str(Path(__file__).parent))
-    with _printed(os.getpid()).open("w") as file, contextlib.redirect_stderr(file):
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        from rro.cli.main import main
-
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            code = main(words)
-        except KeyboardInterrupt:  # before the command began, or after it had ended
-            code = 130
-        file.flush()
-    os._exit(code)

@@ -2,14 +2,12 @@
 if undisturbed."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
 from rro.config import Config
@@ -17,35 +15,11 @@ from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
 
 HERE = Path(__file__).parents[1] / "end_to_end"
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
-}
-
-
-def hear_ctrl_c():
-    """In the child: a shell starts what it puts in the background, a test run too, deaf to
-    SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def rro(*arguments):
-    command = [sys.executable, "-m", "rro", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_ctrl_c,
-    )
 
 
 def finish(*arguments):
-    process = rro(*arguments)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    ended = forked.rro(*arguments)
+    assert ended.returncode == 0, ended.stderr
 
 
 def comparable(folder):
@@ -73,7 +47,7 @@ def keys(folder):
 def wait_for_growth(journal, process, lines):
     """Until the journal has `lines` more than now, or the process ends."""
     start = len(journal.read_bytes().splitlines()) if journal.exists() else 0
-    while process.poll() is None:
+    while process.exitcode is None:
         if journal.exists() and len(journal.read_bytes().splitlines()) >= start + lines:
             return
         time.sleep(0.005)
@@ -84,7 +58,7 @@ def test_killed_runs_end_like_an_undisturbed_one(tmp_path):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     finish("run", HERE / "doors.toml", "--out", undisturbed)
     chance, kills = random.Random(5), 0
-    process = rro("run", HERE / "doors.toml", "--out", killed)
+    process = forked.start("run", HERE / "doors.toml", "--out", killed)
     # before the first record (training), in the middle of exploring (three times), while optimising
     # and evaluating
     for lines in (
@@ -101,13 +75,13 @@ def test_killed_runs_end_like_an_undisturbed_one(tmp_path):
             while not (killed / "checkpoints").exists():
                 time.sleep(0.01)
         time.sleep(chance.random() * 0.3)
-        if process.poll() is None:
+        if process.exitcode is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
-        process.communicate()
-        process = rro("run", "--resume", killed)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+        process.join()
+        process = forked.start("run", "--resume", killed)
+    ended = process.ended()
+    assert ended.returncode == 0, ended.stderr
     assert kills >= 4
     assert comparable(killed) == comparable(undisturbed)
     assert len(keys(killed)) == len(set(keys(killed)))
@@ -115,21 +89,20 @@ def test_killed_runs_end_like_an_undisturbed_one(tmp_path):
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path):
-    process = rro("run", HERE / "doors.toml", "sft.epochs=100", "--out", tmp_path / "run")
+    process = forked.start("run", HERE / "doors.toml", "sft.epochs=100", "--out", tmp_path / "run")
     # It trains by then: while modules are imported, Python itself may end by the signal.
-    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.poll() is None:
+    while not (tmp_path / "run" / "metrics.jsonl").exists() and process.exitcode is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "--resume" in errors
-    assert "Traceback" not in errors
+    ended = process.ended()
+    assert ended.returncode == 130, ended.stderr
+    assert "--resume" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_two_processes_cannot_work_on_one_run(tmp_path):
     RunFolder.create(Config(), tmp_path / "run")
     with Journal(tmp_path / "run" / "journal.jsonl"):
-        process = rro("run", "--resume", tmp_path / "run")
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "another process" in errors
+        ended = forked.rro("run", "--resume", tmp_path / "run")
+    assert ended.returncode == 2
+    assert "another process" in ended.stderr

@@ -4,9 +4,8 @@ import json
 import random
 import shutil
 import struct
-import subprocess
-import sys
 
+import forked
 import pytest
 import torch
 
@@ -125,14 +124,14 @@ def test_what_a_killed_conversion_left_is_removed(source, tmp_path, cache):
 
 def test_processes_may_convert_at_once(source, tmp_path, cache):
     path = write_gguf(tmp_path / "toy.gguf", *source)
-    code = (
-        "import sys; from pathlib import Path; from rro.models.gguf import gguf_folder;"
+    script = tmp_path / "convert.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from rro.models.gguf import gguf_folder\n"
         "print(gguf_folder(Path(sys.argv[1])))"
     )
-    command = [sys.executable, "-c", code, str(path)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in "12"]
-    folders = {process.communicate()[0].strip() for process in both}
-    assert [process.returncode for process in both] == [0, 0]
+    both = [forked.start(script, path, script=True) for _ in "12"]
+    assert [process.ended().returncode for process in both] == [0, 0]
+    folders = {process.ended().stdout.strip() for process in both}
     [folder] = cache.iterdir()
     assert folders == {str(folder)}
 

@@ -1,12 +1,10 @@
 """A run whose exploration gives no pairs is evaluated all the same, and can explore more tasks."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import doors
+import forked
 import pytest
 
 from rro.cli.main import main
@@ -87,6 +85,7 @@ def test_where_no_task_is_left_the_sentence_says_so(folder, capsys):
 MORTAL = """
 import os, pathlib, signal
 import doors
+import forked
 from rro.environments.base import TaskList
 
 FILE = pathlib.Path(__file__).with_name("killed")
@@ -117,8 +116,7 @@ def test_an_extension_that_was_killed_goes_on(tmp_path):
         assert main([stage, str(folder.path)]) == 0
     (tmp_path / "killed").write_text("20")
     words = ["explore", str(folder.path), "--tasks", "30", "--budget", "policy_calls=1000"]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run([sys.executable, "-m", "rro", *words], env=variables, capture_output=True)
+    ran = forked.rro(*words)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert 2 < len(tasks_of(folder)) < 30
     (tmp_path / "killed").unlink()
@@ -137,8 +135,7 @@ def test_a_budget_of_the_command_line_outlasts_a_kill(tmp_path):
     assert main(["sft", str(folder.path)]) == 0
     (tmp_path / "killed").write_text("1")
     words = ["explore", str(folder.path), "--budget", "policy_calls=1000"]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run([sys.executable, "-m", "rro", *words], env=variables, capture_output=True)
+    ran = forked.rro(*words)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     (tmp_path / "killed").unlink()
     assert main(["run", "--resume", str(folder.path)]) == 1  # one candidate a step gives no pairs
