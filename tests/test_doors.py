@@ -142,6 +142,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The model after the recipe's SFT."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "own_environment.py").write_text(Path(doors.__file__).read_text())
+    (folder / "recipe.toml").write_text(RECIPE)
+    assert main(["sft", str(folder / "recipe.toml"), "--out", str(folder / "run")]) == 0
+    return ['sft="none"', f"model.name={folder / 'run' / 'checkpoints' / 'sft'}"]
+
+
 def run(folder, *overrides):
     """Run the recipe; returns its results and its pairs."""
     out = folder / "run"
@@ -158,29 +168,30 @@ def test_an_environment(folder):
     assert {row["label"] for row in results["evaluations"]} == {"sft", "rro-1"}
 
 
-def test_a_policy(folder):
-    _, pairs = run(
-        folder, "policy.backend=own_policy:open_policy", "policy.options.doors=['red','green']"
-    )
+def test_a_policy(folder, trained):
+    options = ["policy.backend=own_policy:open_policy", "policy.options.doors=['red','green']"]
+    _, pairs = run(folder, *trained, *options)
     said = {turn["content"] for pair in pairs for turn in (*pair["chosen"], *pair["rejected"])}
     assert said == {"open red", "open green"}
 
 
-def test_a_strategy(folder):
-    results, pairs = run(folder, "explore.strategy=own_strategy:BestOf", "explore.options.drawn=4")
+def test_a_strategy(folder, trained):
+    options = ["explore.strategy=own_strategy:BestOf", "explore.options.drawn=4"]
+    results, pairs = run(folder, *trained, *options)
     assert {pair["strategy"] for pair in pairs} == {"best-of"}
     assert results["stages"]["explore-1"]["candidates_per_step"] == 4
 
 
-def test_a_credit(folder):
-    _, few = run(folder, "credit.name=own_credit:EveryOrder", "credit.options.at_most=1")
+def test_a_credit(folder, trained):
+    options = ["credit.name=own_credit:EveryOrder", "credit.options.at_most=1"]
+    _, few = run(folder, *trained, *options)
     assert 1 <= len(few) <= 6  # of six trees
     assert len({pair["task"] for pair in few}) == len(few)
 
 
-def test_a_learner(folder):
-    overrides = ["optimise.learner=own_learner:ImitateChosen", "optimise.options.epochs=2"]
-    results, pairs = run(folder, *overrides)
+def test_a_learner(folder, trained):
+    options = ["optimise.learner=own_learner:ImitateChosen", "optimise.options.epochs=2"]
+    results, pairs = run(folder, *trained, *options)
     training = results["stages"]["optimise-1"]["training"]
     assert training["stage"] == "sft"
     assert training["rows"]["used"] == len(pairs)

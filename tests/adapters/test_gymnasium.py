@@ -149,7 +149,7 @@ def test_copies_and_replay_give_the_same_trees(tmp_path):
         assert isinstance(benchmark.make(), Forkable) == (fork == "copy")
         with fresh_journal(tmp_path, f"{fork}.jsonl") as journal:
             context = make_context(benchmark, ScriptedPolicy(one_of(names)), journal)
-            strategy = FixedSizeExploration()
+            strategy = FixedSizeExploration(3, 3)
             assert explore(strategy, context) == []
             trees = finished_trees(journal)
         found.append({key: pairs_of(strategy, tree) for key, tree in trees.items()})

@@ -23,8 +23,9 @@ from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message
 
-openenv = pytest.importorskip("openenv.core")
+pytest.importorskip("openenv.core")
 import uvicorn
+from openenv import core as openenv
 from openenv.core.env_server import Environment, create_fastapi_app
 from openenv.core.env_server.types import Action, Observation, State
 

@@ -70,7 +70,7 @@ def test_results_do_not_depend_on_concurrency(tmp_path, strategy, environment):
 def test_with_failures_they_do_not_depend_on_it_either(tmp_path, number, environment):
     """By their seeds some draws fail for good, and some at the first try: same records, pairs and
     costs; same tasks missing."""
-    trees = {f"task/{number}": TREE for number in range(70)}
+    trees = {f"task/{number}": TREE for number in range(30)}
     strategy = strategies(experts(trees))[number]
 
     def fails(calls, seed):

@@ -80,7 +80,7 @@ def serving(good=lambda handler, body, tree: send(handler, tree)):
     """A server whose `answer` can be replaced after a policy is opened."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.bodies, server.answer = True, [], good
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield server
     finally:

@@ -322,7 +322,7 @@ class Hub(BaseHTTPRequestHandler):
 def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     Hub.seen = []
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     use_hub(monkeypatch, f"http://127.0.0.1:{server.server_port}")
     yield Hub
     server.shutdown()

@@ -24,33 +24,37 @@ SIZES = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A run from a model that exists."""
-    return make_folder(tmp_path)
-
-
-@pytest.fixture
-def without_sft(tmp_path):
-    """The same with `sft = "none"`."""
-    return make_folder(tmp_path, sft="none")
-
-
-def make_folder(tmp_path, **settings):
-    if "doors-here" not in ENVIRONMENTS.names():
-        ENVIRONMENTS.register("doors-here", doors.open_doors)
-    bench = doors.open_doors()
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model that exists."""
+    folder, bench = tmp_path_factory.mktemp("trained"), doors.open_doors()
     experts = ExpertsConfig(noise=0.5, episodes=100)
     shown = scripted_experts(bench, bench.tasks("train")[:100], experts, Limits(4), 0)
-    model = rro.make_model(shown, tmp_path / "model", **SIZES)
-    trained = rro.train(
-        shown, model, tmp_path / "start", epochs=6, learning_rate=6e-3, batch_size=16
-    )
+    model = rro.make_model(shown, folder / "model", **SIZES)
+    settings = {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16}
+    return rro.train(shown, model, folder / "start", **settings).checkpoint
+
+
+@pytest.fixture
+def folder(tmp_path, trained):
+    """A run from that model."""
+    return make_folder(tmp_path, trained)
+
+
+@pytest.fixture
+def without_sft(tmp_path, trained):
+    """The same with `sft = "none"`."""
+    return make_folder(tmp_path, trained, sft="none")
+
+
+def make_folder(tmp_path, model, **settings):
+    if "doors-here" not in ENVIRONMENTS.names():
+        ENVIRONMENTS.register("doors-here", doors.open_doors)
     config = {
         "name": "nosft",
         "threads": 1,
         "environment": {"name": "doors-here"},
-        "model": {"name": str(trained.checkpoint)},
+        "model": {"name": str(model)},
         "policy": {"max_new_tokens": 8},
         "experts": {"episodes": 20},
         "explore": {"tasks": 6, "strategy": "fixed", "pricing": "sft", "rollouts": 3},

@@ -224,12 +224,14 @@ def test_closing_fails_what_is_in_flight_and_ends_the_processes(weights: Path) -
             replica.pid for replica in policy.replicas
         }
 
-    check(weights, body)
+    check(weights, body, replicas=1)
 
 
-def check(weights: Path, body: Callable[[ReplicatedPolicy], Awaitable[None]]) -> None:
+def check(
+    weights: Path, body: Callable[[ReplicatedPolicy], Awaitable[None]], replicas: int = 2
+) -> None:
     async def whole() -> None:
-        policy = await asyncio.to_thread(start, weights)
+        policy = await asyncio.to_thread(start, weights, replicas)
         try:
             await body(policy)
         finally:
