@@ -88,11 +88,12 @@ def test_what_an_earlier_process_spent_counts(folder):
 
 
 def test_the_log_file_rotates_and_escapes_controls(tmp_path):
-    file, line = tmp_path / "logs" / "rro.log", "\x1b[31m" + "x" * 20_000
+    file = tmp_path / "logs" / "rro.log"
     log = logging.getLogger("rro.test")
     with log_file.logged(file):
         for _ in range(300):
-            log.warning(line)
+            log.warning("x" * 20_000)
+        log.warning("\x1b[31mxxx")
     files = sorted(path.name for path in file.parent.iterdir())
     assert files == ["rro.log", "rro.log.1"]
     assert all(path.stat().st_size <= 5_000_000 for path in file.parent.iterdir())

@@ -34,6 +34,11 @@ def benchmark():
     return opened()
 
 
+@pytest.fixture(scope="module")
+def one_task():
+    return opened(tasks=KINDS[:1], variations=1)
+
+
 def act(episode, line):
     return episode.step(Message("assistant", f"Thought: so\nAction: {line}"))
 
@@ -144,8 +149,8 @@ def test_bad_tasks_are_refused(benchmark):
         benchmark.make().reset(Task("x", ("no-such-thing", 0)))
 
 
-def test_forks_replay_and_their_steps_are_counted(tmp_path):
-    benchmark = opened(tasks=KINDS[:1], variations=1)
+def test_forks_replay_and_their_steps_are_counted(tmp_path, one_task):
+    benchmark = one_task
     assert not isinstance(benchmark.make(), Forkable)
     path = list(benchmark.gold(benchmark.tasks("train")[0]))
 
@@ -167,11 +172,10 @@ def test_forks_replay_and_their_steps_are_counted(tmp_path):
             assert rollout.usage.environment_steps == node.depth + len(rollout.steps)
 
 
-def test_the_report_shows_its_trees_and_scores(tmp_path):
-    benchmark = opened(tasks=KINDS[:1], variations=1)
+def test_the_report_shows_its_trees_and_scores(tmp_path, one_task):
     policy = ScriptedPolicy(lambda messages, rng: "Action: teleport to kitchen")
     strategy, limits = FixedSizeExploration(1, 1), Limits(2, step_timeout=300)
-    shown = steps_in_report(tmp_path / "run", benchmark, policy, strategy, limits=limits)
+    shown = steps_in_report(tmp_path / "run", one_task, policy, strategy, limits=limits)
     assert shown[0]["observation"] == "Observation: You teleport to the kitchen."
     assert shown[0]["info"] == {"score": 25, "moves": 1}
 
