@@ -106,10 +106,11 @@ def test_the_best_are_the_same_however_many_are_asked_for(large, query, monkeypa
     everything = large.search(query, len(large))
     ranked = sorted(everything, key=lambda hit: (-hit[1], large.ids[hit[0]]))
     assert everything == ranked
-    # All documents are scored, or those that may be among the best.
-    for small, group in ((1 << 30, 0), (0, 0), (0, 1 << 30)):
+    # All documents are scored exactly, or those that may be among the best.
+    for small, blocks, few in ((1 << 30, 1, 1), (0, 5_000, 5_000), (0, 100, 5_000), (0, 100, 1)):
         monkeypatch.setattr(index_module, "SMALL", small)
-        monkeypatch.setattr(index_module, "GROUP", group)
+        monkeypatch.setattr(index_module, "BLOCKS", blocks)
+        monkeypatch.setattr(index_module, "FEW", few)
         for k in (1, 2, 50, 1_000):
             assert large.search(query, k) == everything[:k]
 
@@ -118,15 +119,19 @@ words_by_rank = st.integers(0, 399).map(lambda number: f"w{int(number**2 / 400)}
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 9), st.lists(words_by_rank, min_size=1, max_size=30), st.integers(1, 60))
-def test_skipping_terms_changes_no_hit(number, words, k):
+@given(
+    *(st.integers(0, 9), st.lists(words_by_rank, min_size=1, max_size=30), st.integers(1, 60)),
+    st.sampled_from([1, 50, 5_000]),
+)
+def test_scoring_the_likely_alone_changes_no_hit(number, words, k, few):
     """Rare and common words, many more documents than are asked for."""
     index = zipf_index(number)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(index_module, "SMALL", 1 << 30)
         every = index.search(" ".join(words), k)
         patch.setattr(index_module, "SMALL", 0)
-        patch.setattr(index_module, "GROUP", 16)
+        patch.setattr(index_module, "BLOCKS", 128)
+        patch.setattr(index_module, "FEW", few)
         assert index.search(" ".join(words), k) == every
 
 

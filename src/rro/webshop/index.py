@@ -52,23 +52,23 @@ HEADER = {"format": "rro webshop index", "version": 1, "k1": float(K1), "b": flo
 RUN_TOKENS = 4_000_000
 # In a catalogue of up to so many documents it is faster to score them all.
 SMALL = 1 << 14
-# So many postings are merged at a time.
-GROUP = 1 << 12
-# More than what float32 arithmetic loses, as a share.
-SLACK = 1e-6
+# More than what sums in float32 lose, as a share.
+SLACK = 1e-4
+# The share of a query's weight whose terms are looked up for up to FEW documents alone.
+COMMON_SHARE, FEW = 0.2, 1 << 13
+# About so many blocks of documents are looked at for the best.
+BLOCKS = 1 << 12
 # Lucene's byte: values below this are lengths; the others encode length minus 24 as a float with 4
 # bits of mantissa, up to 2^31.
 _EXACT = 24
 
 
 class Postings(NamedTuple):
-    """The documents that contain a term, ascending, with their denominators; the term's idf; the
-    greatest denominator."""
+    """The documents that contain a term, ascending, with their denominators, and the term's idf."""
 
     docs: Array
     denominators: Array
     idf: np.float32
-    greatest: np.float32
 
 
 class Match(NamedTuple):
@@ -81,10 +81,6 @@ class Match(NamedTuple):
         """What the term adds to the score of each document that contains it."""
         return self.weight - self.weight / self.postings.denominators
 
-    def most(self) -> float:
-        """An upper bound of that."""
-        return float(self.weight) * (1 - 1 / float(self.postings.greatest)) * (1 + SLACK)
-
     def gains(self, docs: Array) -> Array:
         """What the term adds to the scores of `docs`, which are ascending."""
         all_docs, denominators = self.postings.docs, self.postings.denominators
@@ -93,37 +89,6 @@ class Match(NamedTuple):
         gains = self.weight - self.weight / denominators[places]
         gains[all_docs[places] != docs] = 0
         return gains
-
-
-def candidates(matched: Sequence[Match], k: int) -> Array:
-    """Documents, ascending, among which are the best `k` (Turtle and Flood 1995, "MaxScore").
-
-    The terms are taken from the rarest on, until a document that has none of them can no longer be
-    among the best. The others are only looked up for the documents that still can.
-    """
-    waiting = sorted(matched, key=lambda match: len(match.postings.docs), reverse=True)
-    rest, floor = sum(match.most() for match in waiting), 0.0
-    docs, sums = np.empty(0, np.int32), np.empty(0)
-    while waiting and rest >= floor:
-        group = [waiting.pop()]
-        postings = len(group[0].postings.docs)
-        while waiting and postings + len(waiting[-1].postings.docs) <= max(len(docs), GROUP):
-            group.append(waiting.pop())
-            postings += len(group[-1].postings.docs)
-        docs, sums = _merged_sums(
-            [docs, *(match.postings.docs for match in group)],
-            [sums, *(match.all_gains() for match in group)],
-        )
-        rest -= sum(match.most() for match in group)
-        floor = _floor(sums, k)
-    while waiting:
-        kept = sums + rest >= floor
-        docs, sums = docs[kept], sums[kept]
-        match = waiting.pop()
-        sums += match.gains(docs)
-        rest -= match.most()
-        floor = _floor(sums, k)
-    return docs[sums >= floor]
 
 
 def _all_sums(matched: Sequence[Match], documents: int) -> Array:
@@ -143,21 +108,26 @@ def _sums(matched: Sequence[Match], docs: Array) -> Array:
     return sums
 
 
-def _merged_sums(docs: Sequence[Array], sums: Sequence[Array]) -> tuple[Array, Array]:
-    """The distinct documents of ascending sequences, ascending, with the sum of what belongs to
-    each."""
-    every = np.concatenate(docs)
-    order = np.argsort(every, kind="stable")
-    every = every[order]
-    new = np.flatnonzero(np.concatenate([[True], every[1:] != every[:-1]]))
-    return every[new], np.add.reduceat(np.concatenate(sums)[order], new)
-
-
 def _floor(sums: Array, k: int) -> float:
-    """The `k`-th highest sum, less what may be lost by rounding; 0 if there are fewer."""
-    if len(sums) < k:
-        return 0.0
-    return float(np.partition(sums, len(sums) - k)[len(sums) - k]) * (1 - SLACK)
+    """A score that at least `k` documents reach: the k-th highest of the blocks' maxima. It saves
+    sorting a million scores of a large catalogue."""
+    block = max(1, len(sums) // BLOCKS)
+    maxima = sums[: len(sums) // block * block].reshape(-1, block).max(axis=1)
+    return _highest(maxima, k) if k <= len(maxima) else 0.0
+
+
+def _highest(sums: Array, k: int) -> float:
+    """The k-th highest, less what rounding may have lost."""
+    return float(np.partition(sums, -k)[-k]) * (1 - SLACK)
+
+
+def _parted(matched: Sequence[Match]) -> tuple[list[Match], list[Match]]:
+    """The terms of a query, rarest first, and the commonest of them apart, which have up to
+    COMMON_SHARE of the weight."""
+    terms = sorted(matched, key=lambda match: len(match.postings.docs))
+    weights = np.cumsum([match.weight for match in terms])
+    rare = int(np.searchsorted(weights, (1 - COMMON_SHARE) * weights[-1])) + 1
+    return terms[:rare], terms[rare:]
 
 
 class Index:
@@ -173,6 +143,8 @@ class Index:
         self._docs, self._denominators = arrays["docs"], arrays["denominators"]
         # The place of each document's id among all ids in ascending order.
         self._ranks = arrays["ranks"]
+        # Arrays of zeros, one for each search that was under way at once.
+        self._spare: list[Array] = []
         # The cached postings are views of the arrays, not copies.
         self._postings = lru_cache(maxsize=1 << 15)(self._look_up)
 
@@ -211,7 +183,7 @@ class Index:
             docs = np.flatnonzero(sums)
             sums = sums[docs]
         else:
-            docs = candidates(matched, k)
+            docs = self._candidates(matched, k)
             sums = _sums(matched, docs)
         scores = sums.astype(np.float32)
         # Positive floats sort as their bits do. Subtracting the rank of the id breaks ties.
@@ -219,13 +191,34 @@ class Index:
         best = np.argsort(keys)[: -k - 1 : -1]
         return list(zip(docs[best].tolist(), scores[best].tolist(), strict=True))
 
+    def _candidates(self, matched: Sequence[Match], k: int) -> Array:
+        """Documents, ascending, among which are the best `k`, by sums in float32.
+
+        The commonest terms add little to any score, but have most of the postings. If that little
+        cannot make up for the others but in a few documents, they are looked up for those alone.
+        """
+        sums = self._spare.pop() if self._spare else np.zeros(len(self), np.float32)
+        rare, common = _parted(matched)
+        for added, late in ((rare, common), (common, [])):
+            for match in added:
+                np.add.at(sums, match.postings.docs, match.all_gains())
+            least = _floor(sums, k) - float(sum(match.weight for match in late))
+            docs = np.flatnonzero(sums >= least if least > 0 else sums)
+            if least > 0 and len(docs) < FEW:
+                break
+        totals = sums[docs]
+        for match in late:
+            totals += match.gains(docs)
+        sums.fill(0)
+        self._spare.append(sums)
+        return docs if len(docs) <= k else docs[totals >= _highest(totals, k)]
+
     def _look_up(self, term: str) -> Postings | None:
         number = self._terms.find(term.encode())
         if number is None:
             return None
         own = slice(int(self._starts[number]), int(self._starts[number + 1]))
-        denominators = self._denominators[own]
-        return Postings(self._docs[own], denominators, self._idf[number], denominators.max())
+        return Postings(self._docs[own], self._denominators[own], self._idf[number])
 
 
 def build(ids: Sequence[str], texts: Iterable[str]) -> Index:
