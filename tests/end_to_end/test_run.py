@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import forked
 import pytest
 
 HERE = Path(__file__).parent
+# By how many times an estimate may be too high: doors are found before the step limit, and
+# messages are shorter than policy.max_new_tokens.
+FACTOR = 20
 
 
 def rro(*arguments, processes=1, timeout=280, **options):
@@ -90,6 +94,25 @@ def test_costs_add_up_to_the_journal(finished):
     )
     pairs = (folder / "pairs-1.jsonl").read_text().splitlines()
     assert len(pairs) == results["stages"]["explore-1"]["pairs"]
+
+
+def test_what_check_foretold_was_not_exceeded_and_not_far_off(finished):
+    results, told = finished[2], rro("check", HERE / "doors.toml").stdout
+
+    def most(part, unit):
+        return int(re.search(rf"{part}: .*?([\d,]+) {unit}", told)[1].replace(",", ""))
+
+    used = results["stages"]["explore-1"]["usage"]
+    for unit, taken in (
+        ("policy calls", used["policy_calls"]),
+        ("sampled tokens", used["generated_tokens"]),
+    ):
+        assert taken <= most("exploration", unit) <= FACTOR * taken
+    played = sum(row["usage"]["policy_calls"] for row in results["evaluations"])
+    assert played <= most("evaluation", "policy calls") <= FACTOR * played
+    for part, stage in (("sft", "sft"), ("dpo", "optimise-1")):
+        training = results["stages"][stage]["training"]
+        assert training["metrics"]["num_tokens"] <= most(part, "tokens trained on")
 
 
 def test_pairs_load_with_datasets_and_say_who_priced_them(finished):

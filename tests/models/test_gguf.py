@@ -13,9 +13,10 @@ from rro.cli.main import main
 from rro.config import ModelConfig, TinyConfig
 from rro.errors import UsageError
 from rro.models.chat import ChatFormat
-from rro.models.finding import find_model, model_bytes
+from rro.models.finding import find_model
 from rro.models.gguf_header import read_header
 from rro.models.loading import build_tiny, load_model
+from rro.models.sizes import model_size
 from rro.types import Message
 
 pytest.importorskip("gguf", reason="the extra gguf is not installed")
@@ -68,7 +69,7 @@ def test_a_file_is_the_model_that_was_written(source, tmp_path, cache):
     assert model.config.tie_word_embeddings
     assert model.lm_head.weight is model.model.embed_tokens.weight
     count = sum(parameter.numel() for parameter in model.parameters())
-    assert model_bytes(config) == 4 * count
+    assert model_size(config).parameters == count
     turns = [Message("user", "search it: b0912345, 12.50 €"), Message("assistant", "click[red]")]
     ours, theirs = ChatFormat(tokenizer), ChatFormat(source[1])
     assert ours.encode(turns, False) == theirs.encode(turns, False)

@@ -72,3 +72,10 @@ def test_a_recipe_that_measures_both_is_checked_before_it_starts(tmp_path):
     with pytest.raises(UsageError, match="train-without-validation"):
         new_run(load_config(DOORS, ["evaluate.validation=true"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_sampled_episodes_may_have_a_temperature_of_their_own(tmp_path):
+    words = ["policy.temperature=0.8", "evaluate.temperature=0.4"]
+    with open_run(*new_run(load_config(DOORS, words), tmp_path / "run", "sft")) as run:
+        modes = {mode: params.temperature for mode, params, _ in run.modes()}
+        assert (modes, run.params.temperature) == ({"sampled": 0.4, "greedy": 0.0}, 0.8)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from rro import __version__
-from rro.cli import data, recipes, reports, runs, serving, sweeps, upkeep
+from rro.cli import checks, data, recipes, reports, runs, serving, sweeps, upkeep
 from rro.cli.commands import CommandParser
 from rro.errors import PluginError, RroError, describe, place_of, printable
 
@@ -73,6 +73,7 @@ def _parser(guests: bool) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     runs.add_commands(commands)
+    checks.add_commands(commands)
     sweeps.add_commands(commands)
     recipes.add_commands(commands)
     reports.add_commands(commands)

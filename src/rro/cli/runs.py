@@ -60,16 +60,6 @@ def add_commands(commands: Parsers) -> None:
     for name in _STAGES:
         _add_stage(commands, name)
     _add_export(commands)
-    check = add_command(
-        commands,
-        "check",
-        _check,
-        "check a recipe without starting a run; writes nothing",
-        "rro check quickstart explore.tasks=20",
-    )
-    check.add_argument("recipe", help=RECIPE)
-    add_overrides(check)
-    check.add_argument("--out", type=folder_named, metavar="FOLDER", help=_NEW_RUN)
 
 
 def _add_export(commands: Parsers) -> None:
@@ -350,22 +340,6 @@ def _export_hub(run: Run, options: argparse.Namespace) -> None:
         return
     for address in push(run, folder, options.push, public=options.public):
         print(printable(address))
-
-
-def _check(options: argparse.Namespace) -> int:
-    begin("checking", options.recipe)
-
-    from rro.config import load_config
-    from rro.config.packaged import find_recipe
-    from rro.pipeline.check import check_run
-
-    config = load_config(find_recipe(options.recipe), options.overrides)
-    failed = False
-    for check in check_run(config, options.out or default_folder(config.name)):
-        mark = "wrong" if check.problem else "ok"
-        print(printable(f"{mark:5} {check.name}: {check.problem or check.detail}"), flush=True)
-        failed = failed or check.problem is not None
-    return UsageError.exit_code if failed else 0
 
 
 def _target(options: argparse.Namespace) -> tuple[RunFolder, Benchmark | None]:

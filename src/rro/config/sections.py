@@ -349,6 +349,8 @@ class EvaluateConfig(Section):
     """Tasks. Default: every test task."""
     episodes: int = Field(1, ge=1)
     """Sampled episodes per task."""
+    temperature: float | None = Field(None, gt=0)
+    """Temperature of the sampled episodes. Default: `policy.temperature`. verl-agent: 0.4."""
     greedy: bool = True
     """Whether one greedy episode per task is run too."""
     validation: bool = False

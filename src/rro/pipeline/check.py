@@ -22,17 +22,16 @@ from rro.environments.splits import tasks_of, validation_tasks
 from rro.episodes.experts import check_tools, read_conversations
 from rro.errors import RroError, UsageError, describe, place_of
 from rro.learning.credit.choosing import credit_of
-from rro.models.finding import find_model, model_bytes
+from rro.models.finding import find_model
+from rro.models.sizes import model_size
 from rro.pipeline.choices import Chosen
+from rro.pipeline.memory import described, disk
 from rro.pipeline.weights import UNTRAINED
 from rro.runs.folder import RunFolder, ensure_free
 from rro.runs.trackers import require
 from rro.types import Task
 
 log = logging.getLogger(__name__)
-
-# of the weights while one trains: itself, the optimiser's state and the last checkpoint
-_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -201,28 +200,19 @@ def _trackers(config: Config) -> str:
 
 
 def _disk(config: Config, folder: Path) -> str:
-    size = model_bytes(config.model)
+    size = model_size(config.model)
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if size is None:
-        return f"{_size(free)} free"
-    needed = size * (1 + _checkpoints(config) + _COPIES)
-    if needed > free:
+        return f"{described(free)} free"
+    needed = disk(config, size)
+    if needed > free and size.counted:
         raise UsageError(
-            f"{place}: {_size(free)} free, but the checkpoints of this run take about "
-            f"{_size(needed)}: make room, or choose another --out"
+            f"{place}: {described(free)} free, but the checkpoints of this run take about "
+            f"{described(needed)}: make room, or choose another --out"
         )
-    return f"{_size(free)} free, about {_size(needed)} needed"
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
-def _checkpoints(config: Config) -> int:
-    """Checkpoints of the rounds that are kept, and two on the way."""
-    rounds = config.rounds
-    return rounds.count // rounds.evaluate_every + min(2, rounds.count - 1)
+    by_name = "" if size.counted else ", by the size in the model's name"
+    return f"{described(free)} free, about {described(needed)} needed{by_name}"
 
 
 def _model(config: Config, stage: str) -> str:

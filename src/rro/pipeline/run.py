@@ -138,9 +138,12 @@ class Run:
 
     def modes(self) -> list[tuple[str, SamplingParams, int]]:
         """How policies are measured: (mode, parameters, episodes per task)."""
-        sampled = ("sampled", self.params, self.config.evaluate.episodes)
-        greedy = ("greedy", replace(self.params, temperature=0.0), 1)
-        return [sampled, greedy] if self.config.evaluate.greedy else [sampled]
+        section, params = self.config.evaluate, self.params
+        if section.temperature is not None:
+            params = replace(params, temperature=section.temperature)
+        sampled = ("sampled", params, section.episodes)
+        greedy = ("greedy", replace(params, temperature=0.0), 1)
+        return [sampled, greedy] if section.greedy else [sampled]
 
     def is_done(self, stage: str) -> bool:
         return ("stage", stage) in self.journal
