@@ -22,7 +22,7 @@ import os
 import sys
 import textwrap
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -59,7 +59,8 @@ class Plugin:
         if isinstance(hint, type) and hasattr(hint, "model_fields"):
             return hint
         try:
-            return _model_of_parameters(self.name, self.factory)
+            made = _known_model if isinstance(self.factory, Hashable) else _model_of_parameters
+            return made(self.name, self.factory)
         except Exception as error:  # pydantic's and inspect's, for what no recipe can set
             raise self._broken(error) from error
 
@@ -267,6 +268,10 @@ def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:
     return create_model(
         f"{name} options", __config__=config, __doc__=inspect.getdoc(factory), **fields
     )
+
+
+# Reading a class's source takes longer than anything else that is done with a plug-in.
+_known_model = functools.lru_cache(maxsize=256)(_model_of_parameters)
 
 
 def _takes(factory: Factory, name: str) -> bool:
