@@ -158,14 +158,14 @@ def test_forks_replay_and_their_steps_are_counted(tmp_path, one_task):
         done = sum(m.role == "assistant" and m.content != "OK" for m in messages)
         return f"Action: {rng.choice([path[min(done, len(path) - 1)], 'look around'])}"
 
-    limits, policy = Limits(3, step_timeout=300), ScriptedPolicy(script)
+    limits, policy = Limits(2, step_timeout=300), ScriptedPolicy(script)
     with fresh_journal(tmp_path) as journal:
         context = make_context(benchmark, policy, journal, limits=limits)
         assert explore(FixedSizeExploration(2, 1), context) == []
         (tree,) = finished_trees(journal).values()
     nodes = [node for node in tree.root.walk() if node.step is not None]
-    assert {node.depth for node in nodes} == {1, 2, 3}
-    assert all(node.step.info["moves"] <= 3 for node in nodes)
+    assert {node.depth for node in nodes} == {1, 2}
+    assert all(node.step.info["moves"] <= 2 for node in nodes)
     for node in nodes:
         assert node.cost.environment_steps == node.depth
         for rollout in node.rollouts.values():
