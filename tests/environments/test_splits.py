@@ -5,7 +5,7 @@ import pytest
 from rro.config import EnvironmentConfig
 from rro.environments.base import TaskList
 from rro.environments.registry import open_environment
-from rro.environments.splits import tasks_of, validation_tasks
+from rro.environments.splits import ensure_untested, tasks_of, validation_tasks
 from rro.errors import UsageError
 from rro.types import Task
 
@@ -104,6 +104,26 @@ def test_test_tasks_are_not_learned_from_while_settings_are_chosen(train):
     section = EnvironmentConfig(name="counting", train_split=train)
     with pytest.raises(UsageError, match=r"train_split: .* of the 2 tasks of 'test'"):
         validation_tasks(benchmark, section)
+
+
+@pytest.mark.parametrize("split", ["test", "test[1:]", "dev"])
+def test_validation_tasks_that_a_recipe_names_are_no_test_tasks(split):
+    splits = {"train": TASKS, "test": [Task("x"), Task("y")], "dev": [Task("z"), Task("y")]}
+    benchmark = TaskList("counting", object, splits)
+    section = EnvironmentConfig(name="counting", validation_split=split)
+    with pytest.raises(
+        UsageError, match=r"validation_split: the split '\w+.*' has . of the 2 tasks"
+    ):
+        ensure_untested(benchmark, section)
+
+
+@pytest.mark.parametrize(
+    ("validation", "test"), [("validation", "test"), ("validation", "validation"), ("dev", "test")]
+)
+def test_others_may_be(validation, test):
+    splits = {"train": TASKS, "test": [Task("x")], "dev": [Task("z")]}
+    section = EnvironmentConfig(name="counting", validation_split=validation, test_split=test)
+    ensure_untested(TaskList("counting", object, splits), section)
 
 
 def test_few_train_tasks_leave_none_for_validation():

@@ -88,7 +88,12 @@ def test_what_the_committed_action_does_gives_no_second_pair():
     candidate(root, "A", (1.0,), state="s").step = Step(act("A"), "seen a", 0.0, False, state="s")
     for _ in range(2):  # drawn twice
         candidate(root, "d", (0.0,))
-    assert sides(SiblingPairs(off_path="tree").rows(Tree(Task("t"), root))) == [(1, "a", "d")]
+    candidate(root, "c", (0.5,))
+    assert sides(SiblingPairs(off_path="no").rows(Tree(Task("t"), root))) == [(1, "a", "d")]
+    every = sides(SiblingPairs("all").rows(Tree(Task("t"), root)))
+    assert every == [(1, "a", "d"), (1, "a", "c")]
+    credible = CrediblePairs("all", max_error=0.5, off_path="no")
+    assert sides(credible.rows(Tree(Task("t"), root))) == every
 
 
 def test_actions_that_lead_to_one_state_share_their_outcomes():

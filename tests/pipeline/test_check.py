@@ -31,6 +31,11 @@ def test_a_run_that_can_start(tmp_path):
     [
         ("environment", {"environment": {"name": "webshop"}}, "rro data fetch webshop-1k"),
         ("environment", {"environment": {**SHOP, "test_split": "dev"}}, "no split 'dev'"),
+        (
+            "environment",
+            {"environment": {**SHOP, "validation_split": "test"}},
+            "set environment.validation_split=validation",
+        ),
         ("experts", {"experts": {"file": "nowhere.jsonl"}}, "nowhere.jsonl cannot be read"),
         ("model", {"model": {"name": "no-model"}}, "neither a folder nor a name on the hub"),
         ("model", {"model": {"chat_template": "none.jinja"}}, "none.jinja: no such file"),

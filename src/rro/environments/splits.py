@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 VALIDATION = "validation"
 WITHOUT_VALIDATION = "train-without-validation"
+_OWN_VALIDATION = f"environment.validation_split={VALIDATION}"
 
 _SLICE = re.compile(r"(?P<split>.+)\[(?P<start>-?\d{0,9}):(?P<stop>-?\d{0,9})\]")
 # Validation is one train task in so many, and at most so many tasks.
@@ -61,26 +62,35 @@ def validation_tasks(benchmark: Benchmark, section: EnvironmentConfig) -> Sequen
         )
     )
     apart = f"environment.train_split={WITHOUT_VALIDATION}"
-    for key, found, others, what, fix in (
-        ("train_split", train, validation, f"{name!r}, which settings are chosen by", apart),
-        (
-            *("test_split", test, validation, f"{name!r}, which settings are chosen by"),
-            f"environment.validation_split={VALIDATION}",
-        ),
-        (
-            "train_split",
-            train,
-            test,
-            f"{section.test_split!r}, which policies are tested on",
-            apart,
-        ),
-    ):
-        if found & others:
-            raise UsageError(
-                f"environment.{key}: the split {getattr(section, key)!r} has {len(found & others)} "
-                f"of the {len(others)} tasks of {what}: set {fix}"
-            )
+    chosen_by = f"{name!r}, which settings are chosen by"
+    _refuse_shared(section, "train_split", train, validation, chosen_by, apart)
+    _refuse_shared(section, "test_split", test, validation, chosen_by, _OWN_VALIDATION)
+    tested_on = f"{section.test_split!r}, which policies are tested on"
+    _refuse_shared(section, "train_split", train, test, tested_on, apart)
     return tasks
+
+
+def ensure_untested(benchmark: Benchmark, section: EnvironmentConfig) -> None:
+    """Raises UsageError where the validation split that a recipe names has test tasks, also for a
+    run that does not measure itself on it: settings would be chosen by them later."""
+    if section.validation_split == VALIDATION:
+        return
+    validation, test = (
+        {task.id for task in tasks_of(benchmark, split)}
+        for split in (section.validation_split, section.test_split)
+    )
+    tested_on = f"{section.test_split!r}, which policies are tested on"
+    _refuse_shared(section, "validation_split", validation, test, tested_on, _OWN_VALIDATION)
+
+
+def _refuse_shared(
+    section: EnvironmentConfig, key: str, found: set[str], others: set[str], what: str, fix: str
+) -> None:
+    if found & others:
+        raise UsageError(
+            f"environment.{key}: the split {getattr(section, key)!r} has {len(found & others)} "
+            f"of the {len(others)} tasks of {what}: set {fix}"
+        )
 
 
 def held_back_ids(benchmark: Benchmark, section: EnvironmentConfig) -> set[str]:

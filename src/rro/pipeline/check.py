@@ -18,7 +18,7 @@ from rro.concurrency import contained
 from rro.config import Config, parse_options
 from rro.environments.base import Benchmark
 from rro.environments.registry import open_environment
-from rro.environments.splits import tasks_of, validation_tasks
+from rro.environments.splits import ensure_untested, tasks_of, validation_tasks
 from rro.episodes.experts import check_tools, read_conversations
 from rro.errors import RroError, UsageError, describe, place_of
 from rro.learning.credit.choosing import credit_of
@@ -139,6 +139,7 @@ class Opened:
                     f"environment.{name}: the split {split!r} of {section.name} has no tasks"
                 )
             counts.append(f"{found} tasks in {split}")
+        ensure_untested(benchmark, section)
         if self._config.evaluate.validation:
             found = len(validation_tasks(benchmark, section))
             counts.append(f"{found} tasks in {section.validation_split}")

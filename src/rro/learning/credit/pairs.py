@@ -21,7 +21,7 @@ Margin = Annotated[float, Field(ge=0)]
 @dataclass(frozen=True)
 class SiblingPairs(Credit):
     """Each committed action against its siblings whose process reward is lower. Siblings without an
-    estimate, and those that do the same, give no pair."""
+    estimate, and those that do the same, give no pair; one text that was drawn twice gives one."""
 
     siblings: Siblings = "lowest"
     """Which siblings the chosen action is paired with: the one with the lowest process reward, or
@@ -40,7 +40,12 @@ class SiblingPairs(Credit):
             worse = list(lower_siblings(chosen, others, self.margin))
             if self.siblings == "lowest" and worse:
                 worse = [min(worse, key=_mean)]
-            found += [step_pair(tree, chosen, sibling, self.context) for sibling in worse]
+            each_text = {sibling.action.text: sibling for sibling in reversed(worse)}
+            found += [
+                step_pair(tree, chosen, sibling, self.context)
+                for sibling in worse
+                if each_text[sibling.action.text] is sibling
+            ]
         return found
 
 
