@@ -24,11 +24,10 @@ function beforeAfter(entry) {
 }
 
 function playedFitting() {
-  const text = wanted.text.toLowerCase();
   return head.played.filter((entry) => {
     const [before, after] = beforeAfter(entry);
     return (
-      (entry.id.toLowerCase().includes(text) || entry.text.toLowerCase().includes(text)) &&
+      isNamed(entry, wanted.text) &&
       (wanted.change === "all" ||
         (before !== null && after !== null && CHANGES[wanted.change](after - before)))
     );
@@ -76,40 +75,13 @@ function playedForm(changed) {
 }
 
 function playedList(entries, chosen, choose) {
-  return el(
-    "div",
-    { class: "tasks" },
-    el(
-      "p",
-      { class: "count", role: "status" },
-      `${plural(entries.length, "task")} of ${head.played.length}`,
-    ),
-    el(
-      "ul",
-      {},
-      entries.slice(0, MOST_LISTED).map((entry) => {
-        const [before, after] = beforeAfter(entry);
-        return el(
-          "li",
-          {},
-          el(
-            "button",
-            {
-              class: "task",
-              "aria-current": entry === chosen ? "true" : null,
-              onclick: () => choose(entry),
-            },
-            el("span", { class: "name" }, entry.id),
-            el("span", {}, chip(before, head.range), " → ", chip(after, head.range)),
-            head.runs.length > 1 ? el("span", { class: "about" }, head.runs[entry.run].name) : null,
-          ),
-        );
-      }),
-    ),
-    entries.length > MOST_LISTED
-      ? el("p", { class: "empty" }, `${entries.length - MOST_LISTED} more: narrow the search`)
-      : null,
-  );
+  return buttons(entries, head.played, chosen, choose, (entry) => {
+    const [before, after] = beforeAfter(entry);
+    return [
+      el("span", {}, chip(before, head.range), " → ", chip(after, head.range)),
+      head.runs.length > 1 ? el("span", { class: "about" }, head.runs[entry.run].name) : null,
+    ];
+  });
 }
 
 function playName(play) {

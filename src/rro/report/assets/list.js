@@ -20,16 +20,14 @@ function isFiltered() {
   return filter.step !== "" || filter.low !== "" || filter.high !== "" || filter.pairs;
 }
 
+/** Whether a task's name or instruction has the text. */
+function isNamed(entry, text) {
+  return [entry.id, entry.text].some((own) => own.toLowerCase().includes(text.toLowerCase()));
+}
+
 function taskFits(entry) {
   if (filter.group && groupOf(entry) !== filter.group) return false;
-  const text = filter.text.toLowerCase();
-  if (
-    text &&
-    !entry.id.toLowerCase().includes(text) &&
-    !entry.text.toLowerCase().includes(text) &&
-    !searched?.has(entry)
-  )
-    return false;
+  if (!isNamed(entry, filter.text) && !searched?.has(entry)) return false;
   if (!isFiltered()) return true;
   for (let i = 0; i < entry.nodes.length; i += 3) {
     const thousandths = entry.nodes[i + 1];
@@ -122,17 +120,10 @@ async function searchMessages(changed) {
   changed();
 }
 
-function taskList(entries, chosen, choose) {
-  const items = entries.slice(0, MOST_LISTED).map((entry) => {
-    const last = entry.line.at(-1) ?? entry.start;
-    const about = [
-      entry.finished ? null : "in progress",
-      entry.pairs ? plural(entry.pairs, "pair") : null,
-      `${number(entry.calls)} calls`,
-    ]
-      .filter(Boolean)
-      .join(", ");
-    return el(
+/** The tasks of a list, as buttons whose content `about` gives, below how many of `all` they are. */
+function buttons(entries, all, chosen, choose, about) {
+  const items = entries.slice(0, MOST_LISTED).map((entry) =>
+    el(
       "li",
       {},
       el(
@@ -143,25 +134,38 @@ function taskList(entries, chosen, choose) {
           onclick: () => choose(entry),
         },
         el("span", { class: "name" }, entry.id),
-        chip(last, head.range),
-        el("span", { class: "about" }, about),
-        spark([entry.start, ...entry.line], head.range),
+        about(entry),
       ),
-    );
-  });
-  const more =
-    entries.length > MOST_LISTED
-      ? el("p", { class: "empty" }, `${entries.length - MOST_LISTED} more: narrow the search`)
-      : null;
+    ),
+  );
+  const more = entries.length - MOST_LISTED;
   return el(
     "div",
     { class: "tasks" },
     el(
       "p",
       { class: "count", role: "status" },
-      `${plural(entries.length, "task")} of ${head.tasks.length}`,
+      `${plural(entries.length, "task")} of ${all.length}`,
     ),
     el("ul", {}, items),
-    more,
+    more > 0 ? el("p", { class: "empty" }, `${more} more: narrow the search`) : null,
   );
+}
+
+function taskList(entries, chosen, choose) {
+  return buttons(entries, head.tasks, chosen, choose, (entry) => {
+    const last = entry.line.at(-1) ?? entry.start;
+    const about = [
+      entry.finished ? null : "in progress",
+      entry.pairs ? plural(entry.pairs, "pair") : null,
+      `${number(entry.calls)} calls`,
+    ]
+      .filter(Boolean)
+      .join(", ");
+    return [
+      chip(last, head.range),
+      el("span", { class: "about" }, about),
+      spark([entry.start, ...entry.line], head.range),
+    ];
+  });
 }
