@@ -61,3 +61,24 @@ def test_what_a_recipe_leaves_to_its_environment_is_not_guessed(capsys, monkeypa
     assert code == 2
     assert "not counted: that takes the environment, or a recipe that sets explore.tasks" in out
     assert "memory to sample" in out
+
+
+def test_a_strategy_of_ones_own_that_fails_is_not_counted(capsys, tmp_path, monkeypatch):
+    (tmp_path / "failing_strategy.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, out = told(capsys, *SHOP, "explore.strategy=failing_strategy:Failing")
+    assert code == 0
+    assert "calls and tokens: not counted: ValueError: no luck" in out
+    assert "memory to sample" in out
+
+
+FAILING = """
+from rro.exploration.strategies.base import Strategy
+
+
+class Failing(Strategy):
+    name = "failing"
+
+    async def explore(self, sampler):
+        raise ValueError("no luck")
+"""

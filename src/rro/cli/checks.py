@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rro.cli.commands import Parsers, add_command, add_overrides, begin, folder_named
 from rro.cli.runs import RECIPE, default_folder
-from rro.errors import RroError, UsageError, printable
+from rro.errors import RroError, UsageError, describe, place_of, printable
 
 if TYPE_CHECKING:
     from rro.config import Config
@@ -77,6 +77,7 @@ def _check(options: argparse.Namespace) -> int:
 def _estimate(
     config: Config, benchmark: Benchmark | None, options: argparse.Namespace
 ) -> Iterator[str]:
+    from rro.concurrency import contained
     from rro.models.sizes import model_size
     from rro.pipeline.estimate import parts
 
@@ -85,9 +86,12 @@ def _estimate(
         if benchmark is None:
             wanted = "explore.tasks, evaluate.tasks and environment.max_steps"
             raise UsageError(f"that takes the environment, or a recipe that sets {wanted}")
-        found = parts(config, benchmark)
+        with contained():
+            found = parts(config, benchmark)
     except RroError as error:
         yield f"calls and tokens: not counted: {error}"
+    except Exception as error:  # of a strategy or credit of the user's own
+        yield f"calls and tokens: not counted: {describe(error)}{place_of(error)}"
     for part in found:
         counts = f"up to {part.trained:,} tokens trained on"
         if part.calls:
