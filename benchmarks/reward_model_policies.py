@@ -1,6 +1,6 @@
 """What a policy gains by a process reward model, at equal generated tokens, over seeds.
 
-    python -m benchmarks.reward_model_policies FOLDER --seeds 410-414
+    python -m benchmarks.reward_model_policies FOLDER --seeds 0 1 410
 
 From one SFT policy of each seed an earlier exploration is made with rollouts alone, and process
 reward models are trained on it. Then each arm explores other tasks until it has generated as many
@@ -114,14 +114,14 @@ def run_seed(comparison: Comparison, seed: int, names: Sequence[str]) -> None:
         for kind in ("mc", "td"):
             if not comparison.model(seed, kind).exists():
                 train_reward_model(run, 1, kind, output=comparison.model(seed, kind))
-    for name in names:
-        config = comparison.exploring(seed, ARMS[name], start, f"[{TASKS}:]")
-        own, joined = (comparison.folder(seed, f"{name}{end}") for end in ("", "-joined"))
-        _learn(config, own, first=name == names[0])
-        if name in PAID:
-            if not (joined / "config.toml").exists():
-                _join(config, joined, earlier, own)
-            _learn(config, joined)
+    configs = {n: comparison.exploring(seed, ARMS[n], start, f"[{TASKS}:]") for n in names}
+    for name, config in configs.items():
+        _learn(config, comparison.folder(seed, name), first=name == names[0])
+    for name in (name for name in configs if name in PAID):
+        joined = comparison.folder(seed, f"{name}-joined")
+        if not (joined / "config.toml").exists():
+            _join(configs[name], joined, earlier, comparison.folder(seed, name))
+        _learn(configs[name], joined)
 
 
 def _opened(config: Config, path: Path) -> tuple[RunFolder, Any]:
@@ -255,19 +255,17 @@ def main(words: Sequence[str] | None = None) -> int:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the runs")
-    parser.add_argument("--seeds", default="410-414", help="first-last (default: 410-414)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(410, 415)))
     parser.add_argument("--tokens", type=int, default=20_000, help="of each exploration")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of all runs")
     parser.add_argument("--table", action="store_true", help="run nothing")
     options = parser.parse_args(words)
-    low, _, high = options.seeds.partition("-")
-    seeds = range(int(low), int(high or low) + 1)
     comparison = Comparison(options.out, options.tokens, tuple(options.set))
     try:
-        for seed in () if options.table else seeds:
+        for seed in () if options.table else options.seeds:
             run_seed(comparison, seed, options.arms)
-        print(write(comparison, seeds))
+        print(write(comparison, options.seeds))
     except RroError as error:
         print(f"benchmarks.reward_model_policies: {error}", file=sys.stderr)
         return error.exit_code
