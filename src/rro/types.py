@@ -279,8 +279,7 @@ class Trajectory:
     error: str | None = None
 
     def messages(self) -> tuple[Message, ...]:
-        """The whole conversation, without the last observation of a finished episode, after which
-        no action comes."""
+        """The whole conversation, without the last observation of a finished episode."""
         turns: list[Message] = list(self.opening)
         for step in self.steps:
             turns.append(step.action)
