@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from rro.errors import DataError, RroError
 from rro.webshop import index as index_module
+from rro.webshop import scoring
 from rro.webshop.analysis import QueryError, analyze
 from rro.webshop.index import (
     Index,
@@ -109,7 +110,7 @@ def test_the_best_are_the_same_however_many_are_asked_for(large, query, monkeypa
     # All documents are scored exactly, or those that may be among the best.
     for small, blocks, few in ((1 << 30, 1, 1), (0, 5_000, 5_000), (0, 100, 5_000), (0, 100, 1)):
         monkeypatch.setattr(index_module, "SMALL", small)
-        monkeypatch.setattr(index_module, "BLOCKS", blocks)
+        monkeypatch.setattr(scoring, "BLOCKS", blocks)
         monkeypatch.setattr(index_module, "FEW", few)
         for k in (1, 2, 50, 1_000):
             assert large.search(query, k) == everything[:k]
@@ -130,7 +131,7 @@ def test_scoring_the_likely_alone_changes_no_hit(number, words, k, few):
         patch.setattr(index_module, "SMALL", 1 << 30)
         every = index.search(" ".join(words), k)
         patch.setattr(index_module, "SMALL", 0)
-        patch.setattr(index_module, "BLOCKS", 128)
+        patch.setattr(scoring, "BLOCKS", 128)
         patch.setattr(index_module, "FEW", few)
         assert index.search(" ".join(words), k) == every
 

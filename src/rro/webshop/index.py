@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
@@ -41,6 +41,7 @@ from rro.webshop.index_store import (
     open_folder,
     put,
 )
+from rro.webshop.scoring import Match, Postings, all_sums, floor, highest, parted, sums_of
 
 # Anserini's defaults, which WebShop uses.
 K1, B = np.float32(0.9), np.float32(0.4)
@@ -52,82 +53,11 @@ HEADER = {"format": "rro webshop index", "version": 1, "k1": float(K1), "b": flo
 RUN_TOKENS = 4_000_000
 # In a catalogue of up to so many documents it is faster to score them all.
 SMALL = 1 << 14
-# More than what sums in float32 lose, as a share.
-SLACK = 1e-4
-# The share of a query's weight whose terms are looked up for up to FEW documents alone.
-COMMON_SHARE, FEW = 0.2, 1 << 13
-# About so many blocks of documents are looked at for the best.
-BLOCKS = 1 << 12
+# Up to so many documents the commonest terms of a query are looked up for those alone.
+FEW = 1 << 13
 # Lucene's byte: values below this are lengths; the others encode length minus 24 as a float with 4
 # bits of mantissa, up to 2^31.
 _EXACT = 24
-
-
-class Postings(NamedTuple):
-    """The documents that contain a term, ascending, with their denominators, and the term's idf."""
-
-    docs: Array
-    denominators: Array
-    idf: np.float32
-
-
-class Match(NamedTuple):
-    """A term of a query: its weight, and where it stands."""
-
-    weight: np.float32
-    postings: Postings
-
-    def all_gains(self) -> Array:
-        """What the term adds to the score of each document that contains it."""
-        return self.weight - self.weight / self.postings.denominators
-
-    def gains(self, docs: Array) -> Array:
-        """What the term adds to the scores of `docs`, which are ascending."""
-        all_docs, denominators = self.postings.docs, self.postings.denominators
-        places = np.searchsorted(all_docs, docs)
-        places[places == len(all_docs)] = 0
-        gains = self.weight - self.weight / denominators[places]
-        gains[all_docs[places] != docs] = 0
-        return gains
-
-
-def _all_sums(matched: Sequence[Match], documents: int) -> Array:
-    """Every document's score as float64, the terms added in the order of the query."""
-    docs = np.concatenate([match.postings.docs for match in matched])
-    denominators = np.concatenate([match.postings.denominators for match in matched])
-    lengths = [len(match.postings.docs) for match in matched]
-    weights = np.repeat(np.array([match.weight for match in matched], np.float32), lengths)
-    return np.bincount(docs, weights - weights / denominators, minlength=documents)
-
-
-def _sums(matched: Sequence[Match], docs: Array) -> Array:
-    """The same sums of `docs` alone."""
-    sums = np.zeros(len(docs))
-    for match in matched:
-        sums += match.gains(docs)
-    return sums
-
-
-def _floor(sums: Array, k: int) -> float:
-    """A score that at least `k` documents reach: the k-th highest of the blocks' maxima. It saves
-    sorting a million scores of a large catalogue."""
-    block = max(1, len(sums) // BLOCKS)
-    maxima = sums[: len(sums) // block * block].reshape(-1, block).max(axis=1)
-    return _highest(maxima, k) if k <= len(maxima) else 0.0
-
-
-def _highest(sums: Array, k: int) -> float:
-    """The k-th highest, less what rounding may have lost."""
-    return float(np.partition(sums, -k)[-k]) * (1 - SLACK)
-
-
-def _parted(matched: Sequence[Match]) -> tuple[list[Match], list[Match]]:
-    """The terms of a query, rarest first, and the commonest of them apart, which have up to
-    COMMON_SHARE of the weight."""
-    terms = sorted(matched, key=lambda match: len(match.postings.docs))
-    weights = np.cumsum([match.weight for match in terms])
-    rare = int(np.searchsorted(weights, (1 - COMMON_SHARE) * weights[-1])) + 1
-    return terms[:rare], terms[rare:]
 
 
 class Index:
@@ -179,12 +109,12 @@ class Index:
         if not matched:
             return []
         if len(self) <= SMALL:
-            sums = _all_sums(matched, len(self))
+            sums = all_sums(matched, len(self))
             docs = np.flatnonzero(sums)
             sums = sums[docs]
         else:
             docs = self._candidates(matched, k)
-            sums = _sums(matched, docs)
+            sums = sums_of(matched, docs)
         scores = sums.astype(np.float32)
         # Positive floats sort as their bits do. Subtracting the rank of the id breaks ties.
         keys = (scores.view(np.int32).astype(np.int64) << 32) - self._ranks[docs]
@@ -198,11 +128,11 @@ class Index:
         cannot make up for the others but in a few documents, they are looked up for those alone.
         """
         sums = self._spare.pop() if self._spare else np.zeros(len(self), np.float32)
-        rare, common = _parted(matched)
+        rare, common = parted(matched)
         for added, late in ((rare, common), (common, [])):
             for match in added:
                 np.add.at(sums, match.postings.docs, match.all_gains())
-            least = _floor(sums, k) - float(sum(match.weight for match in late))
+            least = floor(sums, k) - float(sum(match.weight for match in late))
             docs = np.flatnonzero(sums >= least if least > 0 else sums)
             if least > 0 and len(docs) < FEW:
                 break
@@ -211,7 +141,7 @@ class Index:
             totals += match.gains(docs)
         sums.fill(0)
         self._spare.append(sums)
-        return docs if len(docs) <= k else docs[totals >= _highest(totals, k)]
+        return docs if len(docs) <= k else docs[totals >= highest(totals, k)]
 
     def _look_up(self, term: str) -> Postings | None:
         number = self._terms.find(term.encode())
