@@ -10,6 +10,8 @@ import argparse
 import logging
 import os
 import sys
+import traceback
+import warnings
 from collections.abc import Sequence
 
 from rro import __version__
@@ -35,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RroError as error:
         return _failed(str(error), error.exit_code)
     except KeyboardInterrupt as stop:
+        _let_go(stop)
         print(file=sys.stderr)
         return _failed(": ".join(filter(None, ("interrupted", str(stop)))), 130)
     except PluginError as error:
@@ -53,6 +56,18 @@ class _Printable(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+def _let_go(stop: KeyboardInterrupt) -> None:
+    """Free what an interrupt left half made, without a word: an event loop that was interrupted in
+    its constructor cannot be deleted without an error."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traceback.clear_frames(stop.__traceback__)
+    finally:
+        sys.unraisablehook = hook
 
 
 def _failed(sentence: str, code: int) -> int:
