@@ -11,6 +11,7 @@ import runpy
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,8 @@ _CONTEXT.set_forkserver_preload(
         "transformers.models.llama.modeling_llama",
     ]
 )
+# Of a process that can be sent signals, among what it printed.
+_READY = "ready"
 
 
 class Ended(NamedTuple):
@@ -54,6 +57,9 @@ class Forked:
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
+        # Before, a signal would end the server's part of it, with another exit code.
+        while self.exitcode is None and not (self._printed / _READY).exists():
+            time.sleep(0.001)
 
     @property
     def exitcode(self) -> int | None:
@@ -109,9 +115,13 @@ def _run(job: _Job, environment: dict[str, str], printed: Path) -> None:
     os.environ.update(environment)
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = _work(job)
+        (printed / _READY).touch()
+        _end(_work(job))
     except KeyboardInterrupt:  # before the command began, or after it had ended
-        code = 130
+        _end(130)
+
+
+def _end(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
