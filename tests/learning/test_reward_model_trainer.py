@@ -46,12 +46,24 @@ def test_all_weights_learn_what_words_say(make):
     model, scale, worth = train_all_weights(make, found, tuning)
     said = {word: list[float]() for word in WORDS}
     for action in found.actions.values():
-        value = float(scale.value(model.score(action.messages)[0]))
+        value = float(scale.value(model.scores([action.messages])[0][0]))
         said[action.messages[-1].text.split()[0]].append(value)
     assert min(said["red"]) > max(said["blue"])
     assert worth.error < worth.spread / 2
     assert isinstance(model.model, LlamaForTokenClassification)
     assert isinstance(model.model.config, LlamaConfig)
+
+
+def test_scores_do_not_depend_on_what_else_is_scored(make):
+    model = make()
+    short = (Message("user", "which?"), Message("assistant", "red door"))
+    longer = (*short, Message("user", "and now?"), Message("assistant", "blue"))
+    together = model.scores([short, longer, short])
+    alone = [model.scores([one])[0] for one in (short, longer, short)]
+    assert [tokens for _, tokens in together] == [tokens for _, tokens in alone]
+    assert [number for number, _ in together] == pytest.approx([number for number, _ in alone])
+    inside = model.head(model.features(longer).clone())[:, 0].tolist()
+    assert inside == pytest.approx([together[0][0], together[1][0]], abs=1e-5)
 
 
 def test_rows_hold_each_action_once_at_its_last_token(make):

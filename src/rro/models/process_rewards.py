@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from rro.codec import from_plain
@@ -106,12 +107,18 @@ class ProcessRewardModel:
             hidden: Tensor = self.model.base_model(input_ids=inputs).last_hidden_state
             return hidden[0, places].float().cpu()
 
-    def score(self, messages: Sequence[Message]) -> tuple[float, int]:
-        """The head's number for the last message, an assistant's, and how many tokens it read."""
-        ids = self.chat.encode(messages, add_generation_prompt=False).ids
+    def scores(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[float, int]]:
+        """In one forward pass, of each conversation: the head's number for its last message, an
+        assistant's, and how many tokens it has."""
+        every = [self.chat.encode(one, add_generation_prompt=False).ids for one in conversations]
+        # Padding comes after all that a token sees, so it changes nothing.
+        inputs = pad_sequence([torch.tensor(ids) for ids in every], batch_first=True)
+        last = [len(ids) - 1 for ids in every]
         with torch.inference_mode():
-            inputs = torch.tensor([ids], device=self.model.device)
-            return float(self.model(input_ids=inputs).logits[0, -1, 0]), len(ids)
+            hidden = self.model.base_model(input_ids=inputs.to(self.model.device))
+            states = hidden.last_hidden_state[range(len(every)), last]
+            numbers = self.head(states)[:, 0].tolist()
+        return [(number, len(ids)) for number, ids in zip(numbers, every, strict=True)]
 
     def save(self, folder: Path, scale: Scale, measured: dict[str, Any]) -> None:
         """Write weights, tokenizer, scale and what was measured."""

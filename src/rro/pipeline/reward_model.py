@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -80,23 +79,53 @@ def train_reward_model(
     return {"checkpoint": str(output), **measured}
 
 
+_TOGETHER = 32
+"""Conversations in one forward pass."""
+_Answer = tuple[float, Usage]
+_Asked = tuple[Sequence[Message], asyncio.Future[_Answer]]
+
+
 class _Predictor:
-    """A process reward model that answers one conversation at a time, in a thread of its own."""
+    """A process reward model that answers all who wait in one forward pass, in a thread."""
 
     def __init__(self, folder: Path, device: str, beside: bool) -> None:
         from rro.models.process_rewards import ProcessRewardModel, read_scale
 
         self._scale, self.beside = read_scale(folder), beside
-        self._model, self._lock = ProcessRewardModel.load(folder, device), threading.Lock()
+        self._model = ProcessRewardModel.load(folder, device)
         self.name, self.weight = f"prm {folder.name}", self._scale.weight
+        self._waiting = list[_Asked]()
+        self._work: asyncio.Task[None] | None = None
 
     async def value(self, messages: Sequence[Message]) -> tuple[float, Usage]:
-        return await asyncio.to_thread(self._value, messages)
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((messages, answer))
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._answer_all())
+        return await answer
 
-    def _value(self, messages: Sequence[Message]) -> tuple[float, Usage]:
-        with self._lock:
-            score, tokens = self._model.score(messages)
-        return float(self._scale.value(score)), Usage(prompt_tokens=tokens)
+    async def _answer_all(self) -> None:
+        while self._waiting:
+            asked, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
+            work = asyncio.to_thread(self._values, [one for one, _ in asked])
+            answers = await asyncio.gather(work, return_exceptions=True)
+            self._give(asked, answers[0])
+
+    def _give(self, asked: list[_Asked], answers: list[_Answer] | BaseException) -> None:
+        for number, (_, future) in enumerate(asked):
+            if future.done():  # its caller was cancelled
+                continue
+            if isinstance(answers, BaseException):
+                future.set_exception(answers)
+            else:
+                future.set_result(answers[number])
+
+    def _values(self, conversations: Sequence[Sequence[Message]]) -> list[_Answer]:
+        return [
+            # Passes of other shapes round otherwise: a value does not depend on who else waited.
+            (round(float(self._scale.value(score)), 5), Usage(prompt_tokens=tokens))
+            for score, tokens in self._model.scores(conversations)
+        ]
 
 
 def open_predictor(config: Config) -> Predictor | None:
