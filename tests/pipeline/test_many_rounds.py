@@ -122,20 +122,50 @@ def test_a_run_goes_on_where_a_round_was_cut_off(folder, tmp_path):
     assert rewards(folder) == rewards(whole)
 
 
-@pytest.mark.usefixtures("folder")
-def test_rounds_end_with_the_tokens_that_they_may_generate(tmp_path):
-    recipe = copy.deepcopy(RECIPE)
-    recipe["rounds"] |= {"count": 50, "generated_tokens": 300}
-    folder = RunFolder.create(parse_config(recipe, "test"), tmp_path / "other")
-    assert main(["run", "--resume", str(folder.path)]) == 0
+def generated_tokens(folder):
+    """Of each round, in order."""
     generated = {}
     with Journal(folder.journal, read_only=True) as journal:
         for record in journal.records("rollout"):
             number = int(str(record["key"]).partition("/")[0])
             tokens = usage_of(record).generated_tokens
             generated[number] = generated.get(number, 0) + tokens
-    *before, last = [generated[number] for number in sorted(generated)]
+    return [generated[number] for number in sorted(generated)]
+
+
+@pytest.mark.usefixtures("folder")
+def test_rounds_end_with_the_tokens_that_they_may_generate(tmp_path):
+    recipe = copy.deepcopy(RECIPE)
+    recipe["rounds"] |= {"count": 50, "generated_tokens": 300}
+    folder = RunFolder.create(parse_config(recipe, "test"), tmp_path / "other")
+    assert main(["run", "--resume", str(folder.path)]) == 0
+    *before, last = generated = generated_tokens(folder)
     assert sum(before) < 300 <= sum(before) + last
     results = json.loads(folder.results.read_text())
     last = f"group-{len(generated)}"
     assert [row["label"] for row in results["evaluations"]] == ["sft", last, f"{last}-closing"]
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("limit", [None, 300])
+def test_the_learning_rate_falls_over_the_rounds(tmp_path, limit):
+    recipe = copy.deepcopy(RECIPE)
+    recipe["rounds"] |= {"count": 3, "generated_tokens": limit}
+    recipe["credit"] = {"name": "group_advantages"}
+    options = {"learning_rate": 1e-3, "final_learning_rate": 1e-4, "imitate": 0.3, "epochs": 1}
+    recipe["optimise"] = {"learner": "policy_gradient", "policy_gradient": options}
+    recipe["closing"] = {"successes": 0}
+    folder = RunFolder.create(parse_config(recipe, "test"), tmp_path / "falls")
+    assert main(["run", "--resume", str(folder.path)]) == 0
+    generated = generated_tokens(folder)
+    behind = [
+        sum(generated[:number]) / limit if limit else number / 3 for number in range(len(generated))
+    ]
+    rates = {}
+    for line in (folder.path / "metrics.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record.get("stage") == "policy_gradient":
+            rates.setdefault(record["iteration"], record["learning_rate"])
+    assert len(rates) > 1
+    expected = [1e-3 - 9e-4 * share for share in behind]
+    assert [rates[number] for number in sorted(rates)] == pytest.approx(expected)

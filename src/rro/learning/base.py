@@ -32,6 +32,8 @@ class TrainingContext:
     """Name of the run, for trackers."""
     iteration: int = 0
     """Round of exploration and optimisation, counted from 1; 0 before the first."""
+    progress: float = 0.0
+    """How much of the run's rounds is behind it, 0 to 1."""
     temperature: float = 1.0
     """At which the policy samples. A policy gradient is that of the sampled distribution, so it
     divides the logits by it, as TRL and verl do."""

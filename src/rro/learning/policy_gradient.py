@@ -28,6 +28,9 @@ class PolicyGradientConfig(TrainingConfig):
     learning_rate: float = Field(3e-4, gt=0)
     """Peak learning rate of AdamW. 3e-4 suits a model of a million parameters; verl-agent: 1e-6
     for 1.5 billion."""
+    final_learning_rate: float | None = Field(None, ge=0)
+    """What the learning rate falls to, linearly over the rounds (over their generated tokens where
+    `rounds.generated_tokens` ends them). Default: it stays."""
     batch_size: int = Field(64, ge=1)
     """Episodes per optimiser step, about, over all processes: the episodes are divided evenly into
     the nearest whole number of steps, and those of one task stay together. A multiple of the
@@ -75,6 +78,13 @@ class PolicyGradientConfig(TrainingConfig):
     auto: for models above 50 million parameters, where it pays (docs/training.md). Only for Llama,
     Qwen2, Qwen3 and SmolLM3 without sliding windows."""
 
+    def at(self, progress: float) -> PolicyGradientConfig:
+        """The options of a round with that share of the run behind it, 0 to 1."""
+        if self.final_learning_rate is None:
+            return self
+        rate = self.learning_rate + progress * (self.final_learning_rate - self.learning_rate)
+        return self.model_copy(update={"learning_rate": rate, "final_learning_rate": None})
+
 
 class PolicyGradient:
     """Raises the probability of messages with a positive advantage and lowers that of the others,
@@ -105,4 +115,5 @@ class PolicyGradient:
         # Transformers takes seconds to import.
         from rro.learning.policy_gradient_trainer import train_policy_gradient
 
-        return train_policy_gradient(self.options, rows, start, reference, output, context)
+        options = self.options.at(context.progress)
+        return train_policy_gradient(options, rows, start, reference, output, context)

@@ -36,7 +36,7 @@ TRL_ROWS = {"max_length": None, "pad_to_multiple_of": PAD_MULTIPLE}
 """What TRL's configurations know of rows: those that are too long are left out before."""
 RECORDS = 100
 """Metrics records per training, about."""
-_NEW = frozenset({"later_beta", "later_rate", "reference", "sft_loss"})
+_NEW = frozenset({"final_learning_rate", "later_beta", "later_rate", "reference", "sft_loss"})
 
 
 def load_for_training(config: ModelConfig, checkpoint: Path | None) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rro.codec import total_usage
+from rro.codec import total_usage, usage_of
 from rro.exploration.predictions import Predictor
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.base import Strategy
@@ -48,6 +48,17 @@ def exploration_context(
     )
 
 
+def progress_before(run: Run, iteration: int) -> float:
+    """How much of the rounds is behind a round, 0 to 1: of the generated tokens that end them, or
+    of their number."""
+    rounds = run.config.rounds
+    if rounds.generated_tokens is None:
+        return min(1.0, max(0, iteration - 1) / rounds.count)
+    stages = (run.journal.get("stage", f"explore-{number}") for number in range(1, iteration))
+    generated = sum(usage_of(stage).generated_tokens for stage in stages if stage)
+    return min(1.0, generated / rounds.generated_tokens)
+
+
 def training_context(run: Run, iteration: int = 0) -> TrainingContext:
     """What a learner is told of the run; metrics go to the run folder."""
     config = run.config
@@ -56,6 +67,7 @@ def training_context(run: Run, iteration: int = 0) -> TrainingContext:
         seed=config.seed,
         run=config.name,
         iteration=iteration,
+        progress=progress_before(run, iteration),
         temperature=config.policy.temperature or 1.0,
         report_to=config.report_to,
         observe=lambda metric: run.folder.write_metric({"iteration": iteration, **metric}),
