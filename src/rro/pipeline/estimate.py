@@ -1,5 +1,5 @@
 """What a recipe takes at most, before it runs: policy calls, and tokens that are sampled and
-trained on, each with how it was reckoned (docs/reproduce.md).
+trained on, each with how it was computed (docs/reproduce.md).
 
 Knows no speed, no price and no model; for memory see `rro.pipeline.memory`."""
 
@@ -27,7 +27,7 @@ from rro.types import Task
 @dataclass(frozen=True)
 class Part:
     """A part of a run at its most: policy calls, sampled tokens, tokens trained on, and how they
-    were reckoned. Retries after failures come on top. A training has its `options`; `sides` is 2
+    were computed. Retries after failures come on top. A training has its `options`; `sides` is 2
     where its rows are pairs, and `messages` of a row carry loss at most."""
 
     name: str

@@ -1,5 +1,5 @@
 """About how much memory and disk a recipe takes, from the size of its model: the largest parts,
-each at its largest. Pure reckoning; docs/gpu.md says what each figure counts."""
+each at its largest. Pure arithmetic; docs/gpu.md says what each figure counts."""
 
 from __future__ import annotations
 
