@@ -9,10 +9,11 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ _CONTEXT.set_forkserver_preload(
         "rro.report.tables",
         "rro.learning.sft_trainer",
         "rro.learning.dpo_trainer",
+        "rro.learning.policy_gradient_trainer",
         "rro.policies.local.policy",
         "transformers.models.llama.modeling_llama",
     ]
@@ -48,11 +50,12 @@ class _Job(NamedTuple):
 
 
 class Forked:
-    """A process that runs `rro` with some arguments, or a script, with today's environment."""
+    """A process that runs `rro` with some arguments, or a script, with today's environment and more
+    `variables`."""
 
-    def __init__(self, job: _Job) -> None:
+    def __init__(self, job: _Job, variables: Mapping[str, str]) -> None:
         self._printed = Path(tempfile.mkdtemp(prefix="rro-forked-"))
-        arguments = (job, dict(os.environ), self._printed)
+        arguments = (job, {**os.environ, **variables}, self._printed)
         self._process = _CONTEXT.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         assert self._process.pid is not None
@@ -88,13 +91,17 @@ class Forked:
 
 
 def start(
-    *words: object, cwd: object = None, search: Sequence[object] = (), script: bool = False
+    *words: object,
+    cwd: object = None,
+    search: Sequence[object] = (),
+    script: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> Forked:
     """`rro` with these arguments in folder `cwd`, or the script that they begin with; modules are
     also looked for in the folders `search`."""
     texts = [str(word) for word in words]
     folders = [str(folder) for folder in search]
-    return Forked(_Job(texts, None if cwd is None else str(cwd), folders, script))
+    return Forked(_Job(texts, None if cwd is None else str(cwd), folders, script), variables or {})
 
 
 def rro(*words: object, cwd: object = None, search: Sequence[object] = ()) -> Ended:
@@ -105,6 +112,19 @@ def rro(*words: object, cwd: object = None, search: Sequence[object] = ()) -> En
 def python(*words: object, cwd: object = None) -> Ended:
     """What a script with these arguments leaves."""
     return start(*words, cwd=cwd, script=True).ended()
+
+
+def training(count: int, *words: object) -> list[Ended]:
+    """What a script leaves that begins with `words`, in `count` processes of one training, with
+    the variables that a launcher gives them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    each = [{**common, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(count)]
+    started = [
+        start(*words, script=True, variables=variables if count > 1 else None) for variables in each
+    ]
+    return [process.ended() for process in started]
 
 
 def _run(job: _Job, environment: dict[str, str], printed: Path) -> None:

@@ -131,20 +131,6 @@ def train_dpo(
     return Dpo(config.dpo).train(pairs, start, reference, output, toy_context(config, observe))
 
 
-def train_both(base: Path, folder: Path, kill: int = 0) -> None:
-    """SFT, in which the process kills itself after step `kill`, then DPO."""
-    sft, dpo = {"save_steps": 5, "micro_batch": 2}, {"micro_batch": 2, "sft_weight": 0.5}
-    config = toy_config(sft=sft, dpo=dpo)
-
-    def observe(record: Mapping[str, Any]) -> None:
-        if record["step"] == kill:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train_sft(config, [toy_conversation(n) for n in range(48)], base, folder / "sft", observe)
-    pairs = [toy_pair(n) for n in range(16)]
-    train_dpo(config, pairs, folder / "sft", base, folder / "dpo")
-
-
 def toy_options(**options: Any) -> PolicyGradientConfig:
     """Quick settings of the policy gradient in float32."""
     settings = {"batch_size": 8, "learning_rate": 1e-3, "precision": "float32", "micro_batch": 4}
@@ -188,3 +174,22 @@ def train_policy_gradient(
     """Train by policy gradient; `overrides` are sections of the configuration."""
     context = toy_context(toy_config(**overrides), observe)
     return PolicyGradient(options).train(episodes, start, reference, output, context)
+
+
+def train_toy(learner: str, base: Path, output: Path, kill: int = 0) -> None:
+    """Train by one of rro's learners, with a checkpoint after step 5; the process kills itself
+    after step `kill`."""
+    common = {"save_steps": 5, "micro_batch": 2}
+
+    def observe(record: Mapping[str, Any]) -> None:
+        if record["step"] == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    config = toy_config(sft={**common, "epochs": 2}, dpo={**common, "sft_weight": 0.5})
+    if learner == "sft":
+        train_sft(config, [toy_conversation(n) for n in range(48)], base, output, observe)
+    elif learner == "dpo":
+        train_dpo(config, [toy_pair(n) for n in range(16)], base, base, output, observe)
+    else:
+        options = toy_options(**common, epochs=3, imitate=0.5, imitate_batch=3, kl=0.1)
+        train_policy_gradient(options, toy_group(tasks=6), base, output, observe, base)

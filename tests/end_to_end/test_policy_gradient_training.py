@@ -4,11 +4,9 @@ next round takes over."""
 import json
 import math
 import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import forked
 import pytest
 import torch
 from train_toys import build_toy, toy_config, toy_episode, toy_group, toy_options
@@ -171,30 +169,17 @@ def test_lora_leaves_a_whole_model(base, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[1])
-from train_toys import toy_group, toy_options, train_policy_gradient
-base, output = Path(sys.argv[2]), Path(sys.argv[3])
-options = toy_options(micro_batch=2, imitate=0.5, imitate_batch=3, kl=0.1)
-train_policy_gradient(options, toy_group(tasks=6), base, output, reference=base)
+from train_toys import train_toy
+train_toy("policy_gradient", Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(base, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for name, prefix in {"one": [], "two": launcher}.items():
-        arguments = [tmp_path / "script.py", Path(__file__).parents[1], base, tmp_path / name]
-        done = subprocess.run(
-            [sys.executable, *prefix, *arguments],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
+    for name, count in {"one": 1, "two": 2}.items():
+        for process in forked.training(count, tmp_path / "script.py", base, tmp_path / name):
+            assert process.returncode == 0, process.stderr
     assert_close(state(tmp_path / "one"), state(tmp_path / "two"), 1e-4)
     reports = [
         json.loads((tmp_path / name / "training.json").read_text()) for name in ("one", "two")

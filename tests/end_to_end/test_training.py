@@ -4,11 +4,9 @@ after a kill."""
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import forked
 import pytest
 import torch
 from peft import PeftModel
@@ -18,9 +16,9 @@ from train_toys import (
     toy_config,
     toy_conversation,
     toy_pair,
-    train_both,
     train_dpo,
     train_sft,
+    train_toy,
 )
 
 from rro.errors import RroError, UsageError
@@ -234,55 +232,29 @@ def test_tuned_model_gives_the_answers_it_learned(base, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[1])
-from train_toys import train_both
-train_both(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+from train_toys import train_toy
+train_toy(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
 """
 
 
-def run_script(launcher, base, folder, kill=0):
-    """Returns exit status and standard error. Kills the process group if it hangs: a launcher's
-    children outlive it."""
-    script = folder.with_suffix(".py")
-    script.write_text(SCRIPT, encoding="utf-8")
-    command = [
-        sys.executable,
-        *launcher,
-        script,
-        Path(__file__).parents[1],
-        base,
-        folder,
-        str(kill),
-    ]
-    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, env=settings, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        errors = process.communicate(timeout=120)[1]
-        return process.returncode, errors
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
 @pytest.mark.slow
-def test_kill_9_and_another_number_of_processes(base, tmp_path):
-    """Real processes are killed, and as many others go on from their checkpoint: the weights are
+@pytest.mark.parametrize("learner", ["sft", "dpo", "policy_gradient"])
+def test_kill_9_and_another_number_of_processes(base, tmp_path, learner):
+    """A process is killed, and another number of them goes on from its checkpoint: the weights are
     those of one process that nothing disturbed, up to rounding."""
-    train_both(base, tmp_path / "undisturbed")
-    two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for name, before, after in (("grown", [], two), ("shrunk", two, [])):
-        status, _ = run_script(before, base, tmp_path / name, kill=12)
-        assert status == (1 if before else -signal.SIGKILL)
-        assert not (tmp_path / name / "sft").exists()
-        status, errors = run_script(after, base, tmp_path / name)
-        assert status == 0, errors
-        report = json.loads((tmp_path / name / "sft" / "training.json").read_text(encoding="utf-8"))
-        assert report["resumed_from"] == 10
-        for learner in ("sft", "dpo"):
-            expected = state(tmp_path / "undisturbed" / learner)
-            for key, weights in state(tmp_path / name / learner).items():
-                torch.testing.assert_close(weights, expected[key], atol=1e-4, rtol=1e-3)
+    (tmp_path / "train.py").write_text(SCRIPT, encoding="utf-8")
+    train_toy(learner, base, tmp_path / "undisturbed")
+    expected = state(tmp_path / "undisturbed")
+    for before, after in ((1, 2), (2, 1)):
+        output = tmp_path / f"{before}-{after}"
+        words = (tmp_path / "train.py", learner, base, output)
+        # Killed is the first; where there is another, it cannot go on alone.
+        killed = [process.returncode for process in forked.training(before, *words, 7)]
+        assert killed[0] == -signal.SIGKILL
+        assert all(killed)
+        assert not output.exists()
+        for process in forked.training(after, *words, 0):
+            assert process.returncode == 0, process.stderr
+        assert json.loads((output / "training.json").read_text())["resumed_from"] == 5
+        for key, weights in state(output).items():
+            torch.testing.assert_close(weights, expected[key], atol=1e-4, rtol=1e-3)
