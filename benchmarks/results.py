@@ -25,6 +25,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from benchmarks.command import exit_code, start
 from rro.codec import first_problem
 from rro.config import Config, Section, dump_toml, load_config
 from rro.config.names import FolderName
@@ -279,36 +280,29 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
+    return exit_code("benchmarks.results", lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> None:
     from benchmarks.results_table import write
 
-    try:
-        if options.workers < 1:
-            raise UsageError(f"--workers {options.workers}: at least 1")
-        if options.out.exists() and not options.out.is_dir():
-            raise UsageError(f"--out {options.out}: a file: name a folder")
-        comparison = Comparison(read_plan(options.file), options.file, options.out)
-        if options.one:
-            stage, environment, method, seed, *chosen = options.one
-            run_one(comparison, Trial(environment, method, int(seed), tuple(chosen)), stage)
-            return 0
-        for environment in comparison.plan.environments:
-            for method in comparison.plan.methods:
-                comparison.config(Trial(environment, method, 0))
-        for swept in comparison.sweeps():
-            check_settings(comparison.sweep(swept))
-        trials = (
-            list(comparison.trials()) if options.table else run_all(comparison, options.workers)
-        )
-        print(write(comparison, trials))
-    except RroError as error:
-        print(f"benchmarks.results: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    if options.workers < 1:
+        raise UsageError(f"--workers {options.workers}: at least 1")
+    if options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"--out {options.out}: a file: name a folder")
+    comparison = Comparison(read_plan(options.file), options.file, options.out)
+    if options.one:
+        stage, environment, method, seed, *chosen = options.one
+        run_one(comparison, Trial(environment, method, int(seed), tuple(chosen)), stage)
+        return
+    for environment in comparison.plan.environments:
+        for method in comparison.plan.methods:
+            comparison.config(Trial(environment, method, 0))
+    for swept in comparison.sweeps():
+        check_settings(comparison.sweep(swept))
+    trials = list(comparison.trials()) if options.table else run_all(comparison, options.workers)
+    print(write(comparison, trials))
 
 
 if __name__ == "__main__":
-    import logging
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("rro").setLevel(logging.INFO)
-    sys.exit(main())
+    start(main)

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.command import exit_code, start
 from rro.config import Config, load_config
 from rro.config.packaged import find_recipe
 from rro.errors import RroError
@@ -262,19 +262,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", action="store_true", help="run nothing")
     options = parser.parse_args(words)
     comparison = Comparison(options.out, options.tokens, tuple(options.set))
-    try:
+
+    def work() -> None:
         for seed in () if options.table else options.seeds:
             run_seed(comparison, seed, options.arms)
         print(write(comparison, options.seeds))
-    except RroError as error:
-        print(f"benchmarks.reward_model_policies: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+
+    return exit_code("benchmarks.reward_model_policies", work)
 
 
 if __name__ == "__main__":
-    import logging
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("rro").setLevel(logging.INFO)
-    sys.exit(main())
+    start(main)
