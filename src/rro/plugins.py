@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rro.errors import UsageError, describe, place_of
 
@@ -246,12 +246,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:
     from pydantic import ConfigDict, Field, create_model
 
-    hints, texts, fields, extra = (
-        _hints(factory),
-        _descriptions(factory),
-        dict[str, Any](),
-        "forbid",
-    )
+    hints, texts, fields = _hints(factory), _descriptions(factory), dict[str, Any]()
+    extra: Literal["allow", "forbid"] = "forbid"
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             extra = "allow"
@@ -264,7 +260,7 @@ def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:
             default = ... if parameter.default is parameter.empty else parameter.default
             hint, text = hints.get(parameter.name, Any), texts.get(parameter.name)
             fields[parameter.name] = (hint, Field(default, description=text))
-    config = ConfigDict(extra=extra, frozen=True, arbitrary_types_allowed=True)  # type: ignore[typeddict-item]
+    config = ConfigDict(extra=extra, frozen=True, arbitrary_types_allowed=True)
     return create_model(
         f"{name} options", __config__=config, __doc__=inspect.getdoc(factory), **fields
     )
@@ -281,7 +277,9 @@ def _takes(factory: Factory, name: str) -> bool:
 
 def _hints(factory: Factory) -> dict[str, Any]:
     """Type hints of its parameters; none where one cannot be resolved."""
-    owner = factory if not isinstance(factory, type) or is_dataclass(factory) else factory.__init__  # type: ignore[misc]
+    owner: Any = factory
+    if isinstance(factory, type) and not is_dataclass(factory):
+        owner = owner.__init__
     try:
         return typing.get_type_hints(owner, include_extras=True)
     except (NameError, TypeError, AttributeError):

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,10 +56,10 @@ def tracking(names: Sequence[str], folder: Path, run: str) -> Iterator[Log]:
 
     def log(figures: Figures, step: int) -> None:
         for name, (_, tracker_log) in list(trackers.items()):
-            call(name, lambda tracker_log=tracker_log: tracker_log(figures, step))  # type: ignore[misc]
+            call(name, partial(tracker_log, figures, step))
 
     for name in names:
-        call(name, lambda name=name: enter(name))  # type: ignore[misc]
+        call(name, partial(enter, name))
     try:
         yield log
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from rro.intercode_sql.embedded.numeric import bits, signed, whole
@@ -80,12 +81,16 @@ class _GroupConcat:
             # Of rows that ORDER BY does not tell apart, MySQL shows the last first.
             rows = rows[::-1]
         for place, way in reversed(list(enumerate(self.ways, 2))):
-            rows.sort(key=lambda row, place=place: _sort_key(row[place]), reverse=way == "d")  # type: ignore[misc]
+            rows.sort(key=_by_column(place), reverse=way == "d")
         return self.joint.join(row[0] for row in rows) if rows else None
 
 
 def _sort_key(value: Any) -> tuple[bool, bool, Any]:
     return value is not None, isinstance(value, str), value or 0 if value is not None else 0
+
+
+def _by_column(place: int) -> Callable[[tuple[Any, ...]], tuple[bool, bool, Any]]:
+    return lambda row: _sort_key(row[place])
 
 
 CLASSES: dict[str, type[Any]] = {

@@ -39,10 +39,11 @@ def moment(text: str) -> datetime:
     match = _DATE.match(text) or _DIGITS.match(text) if len(text) <= 100 else None
     if match is None:
         raise ValueError(text)
-    year, *parts, fraction = match.groups()
+    year, month, day, *clock, fraction = match.groups()
     century = 0 if len(year) > 2 else 2000 if int(year) < 70 else 1900
     micro = int((fraction or "").ljust(6, "0")[:6] or 0)
-    return datetime(int(year) + century, *(int(part or 0) for part in parts), micro)  # type: ignore[call-arg,arg-type]
+    hour, minute, second = (int(part or 0) for part in clock)
+    return datetime(int(year) + century, int(month), int(day), hour, minute, second, micro)
 
 
 def has_clock(text: str) -> bool:
