@@ -19,7 +19,7 @@ from typing import Any
 
 from rro.config import Config, CreditConfig
 from rro.environments.base import Benchmark, Environment
-from rro.episodes.loop import Limits
+from rro.episodes.loop import Limits, play_task
 from rro.exploration import explorer
 from rro.exploration.records import read_trees
 from rro.exploration.sampler import ExplorationContext, Sampler
@@ -31,10 +31,24 @@ from rro.policies.base import Policy, PolicyContext
 from rro.policies.scripted import ScriptedPolicy
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
-from rro.types import Completion, Message, SamplingParams, Source, StepResult, Task, Usage
+from rro.types import (
+    Completion,
+    Message,
+    SamplingParams,
+    Source,
+    StepResult,
+    Task,
+    Trajectory,
+    Usage,
+)
 
 Branch = float | Mapping[str, Any]
 Fault = Callable[[str, str], None]  # (path, action): may raise or wait; action "" is a reset
+TREE = {
+    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
+    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
+    "c": 0.5,
+}
 PROPOSE, ROLL_OUT = SamplingParams(temperature=0.5), SamplingParams(temperature=1.0)
 
 
@@ -338,3 +352,18 @@ def finished_trees(journal: Journal, prefix: str = "") -> dict[str, Tree]:
 def task_records(journal: Journal) -> dict[str, Any]:
     """Every task's record by key, without seconds."""
     return {record["key"]: timeless(record) for record in journal.records("task")}
+
+
+def expert_episode(benchmark: Benchmark, task: Task, noise: float) -> Trajectory:
+    """An episode of the benchmark's scripted expert."""
+    return asyncio.run(
+        play_task(
+            benchmark,
+            benchmark.expert(task, noise, 3),
+            task,
+            params=SamplingParams(),
+            limits=Limits(),
+            seed=5,
+            environment_seed=0,
+        )
+    )

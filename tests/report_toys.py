@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 from fakes import (
+    TREE,
     ForkableTreeEnvironment,
     TreeBenchmark,
     explore,
@@ -31,11 +32,6 @@ from rro.runs.journal import Journal
 from rro.runs.progress import Progress
 from rro.types import SamplingParams
 
-TREE = {
-    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
-    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
-    "c": 0.5,
-}
 WORDS = (
     "quiet",
     "sturdy",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakes import ForkableTreeEnvironment, TreeEnvironment, folded
+from fakes import TREE, ForkableTreeEnvironment, TreeEnvironment, folded
 
 from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.base import StrategyContext
@@ -14,11 +14,6 @@ from rro.exploration.strategies.rising import RisingExploration
 from rro.seeds import derive_seed
 from rro.types import Message, Source, Step, StopReason, Trajectory
 
-TREE = {
-    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
-    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
-    "c": 0.5,
-}
 FOREST = {f"task/{number}": TREE for number in range(12)}
 
 

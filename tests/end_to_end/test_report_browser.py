@@ -1,104 +1,13 @@
-"""The report in a real browser: Debian's Chromium through Playwright, from disk and from `rro
-view`."""
+"""The report of one toy run in a real browser: what its pages show, how they are walked, and that
+nothing foreign runs in them."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-
 import pytest
-from fakes import TreeBenchmark, explore, make_context
-from report_toys import (
-    HOSTILE,
-    TREE,
-    Long,
-    Wordy,
-    hostile_trees,
-    make_rounds,
-    make_run,
-    speaker,
-)
-
-from rro.exploration.strategies.rising import RisingExploration
-from rro.policies.scripted import ScriptedPolicy
-from rro.report import page as pages
-from rro.report.gather import Gatherer
-from rro.report.results_page import results_head
-from rro.report.viewer import make_server
-from rro.runs.journal import Journal
+from report_pages import rows, tasks, written
+from report_toys import TREE
 
 pytestmark = pytest.mark.slow
-TASKS = 500
-
-
-def elsewhere(function, *arguments, **options):
-    """In a thread of its own: Playwright has this one's event loop."""
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(function, *arguments, **options).result()
-
-
-def written(file, trees, name="run", **options):
-    """The report of a new run."""
-    run = elsewhere(make_run, file.parent / name, trees, **options)
-    with Gatherer([run.path]) as gatherer:
-        return pages.write_report(*gatherer.whole(), file)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed (pip install playwright)"
-    )
-    chromium = os.environ.get("RRO_CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium (apt-get install chromium, or set RRO_CHROMIUM)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser):
-    """Opens a file or address; at the end nothing must have gone wrong, and nothing may have been
-    asked of a network."""
-    wrong, contexts = [], []
-
-    def opened(target, ready="nav a", **options):
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.on(
-            "console",
-            lambda message: (
-                wrong.append(message.text) if message.type in ("error", "warning") else None
-            ),
-        )
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: wrong.append(dialog.message) or dialog.dismiss())
-        address = target if isinstance(target, str) else f"file://{target}"
-        home = address.split("#")[0] if address.startswith("file") else address
-        page.on(
-            "request",
-            lambda request: None if _belongs(request.url, home) else wrong.append(request.url),
-        )
-        page.goto(address)
-        page.wait_for_selector(ready)
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
-def _belongs(url, home):
-    return url.startswith((home.rpartition("/")[0], "data:,"))
 
 
 @pytest.fixture(scope="module")
@@ -107,23 +16,6 @@ def toy(tmp_path_factory):
         tmp_path_factory.mktemp("toy") / "report.html",
         {f"task/{number}": TREE for number in range(20)},
     )
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    trees = {f"task/{number}": TREE for number in range(TASKS)}
-    strategy = RisingExploration(2, 2)
-    return written(
-        tmp_path_factory.mktemp("many") / "report.html", trees, environment=Long, strategy=strategy
-    )
-
-
-def rows(page):
-    return page.get_by_role("treeitem")
-
-
-def tasks(page):
-    return page.locator("button.task")
 
 
 def test_the_overview_has_every_figure(open_page, toy):
@@ -143,34 +35,6 @@ def test_the_overview_has_every_figure(open_page, toy):
     assert page.locator("figure table").first.is_visible()
 
 
-def test_rounds_are_curves_and_nodes_show_their_advantage(open_page, tmp_path):
-    run = elsewhere(make_rounds, tmp_path / "run", {f"task/{number}": TREE for number in range(4)})
-    with Gatherer([run.path]) as gatherer:
-        report = pages.write_report(*gatherer.whole(), tmp_path / "report.html")
-    page = open_page(report)
-    headings = page.locator("figure h3").all_text_contents()
-    assert headings[3:7] == ["Reward by round", "Loss", "Entropy", "Clipped share of tokens"]
-    # whole episodes: no pairs, no candidates of steps, nothing that rises
-    assert headings[7:] == [
-        "From tasks to rollouts: iteration 1",
-        "From tasks to rollouts: iteration 4",
-        "What exploration cost so far",
-    ]
-    assert "pair" not in page.locator("main").text_content()
-    assert "1 round taught nothing" in page.locator("figure", has_text="Entropy").text_content()
-    ticks = page.locator("figure", has_text="Clipped share").locator("svg text").all_text_contents()
-    assert len(set(ticks)) == len(ticks), "small figures are not all rounded to 0"
-    page.get_by_role("link", name="Trees").click()
-    badge = page.locator(".badge.credit")
-    for task in tasks(page).all():
-        task.click()
-        page.wait_for_selector("[role=treeitem]")
-        if badge.count():
-            break
-    badge.first.click()
-    assert badge.first.text_content().removeprefix("A ") in page.locator("#details").text_content()
-
-
 def test_a_task_opens_as_a_tree_and_a_node_shows_what_was_said(open_page, toy):
     page = open_page(toy)
     page.get_by_role("link", name="Trees").click()
@@ -187,25 +51,6 @@ def test_a_task_opens_as_a_tree_and_a_node_shows_what_was_said(open_page, toy):
     assert "process reward" in details.text_content()
     assert details.locator(".message.agent pre").first.text_content() in ("a", "b", "c")
     assert page.locator("[role=treeitem][aria-selected=true]").count() == 1
-
-
-class Telling(Wordy):
-    """Says more than the agent sees."""
-
-    def step(self, action):
-        info = {"moves": len(self.path), "found": HOSTILE[0], "seen": ["a", 1]}
-        return replace(super().step(action), info=info)
-
-
-def test_what_the_agent_does_not_see_stands_below_the_observation(open_page, tmp_path):
-    page = open_page(written(tmp_path / "report.html", {"task/1": TREE}, environment=Telling))
-    page.goto(f"file://{tmp_path / 'report.html'}#task=task%2F1&node=0.0")
-    said = page.locator("#details .info").first
-    said.wait_for()
-    shown = f'moves: 0 found: {HOSTILE[0]} seen: ["a",1] '
-    assert said.text_content() == shown
-    page.goto(f"file://{tmp_path / 'report.html'}#task=task%2F1&node=0")
-    assert page.locator("#details > .info").count() == 0
 
 
 def test_rollouts_are_folded_and_open(open_page, toy):
@@ -231,15 +76,6 @@ def test_the_filter_narrows_the_list(open_page, toy):
     assert 0 < high < 20
     assert 0 < paired <= 20
     assert tasks(page).count() == 0
-
-
-def test_the_search_finds_what_stands_in_messages_alone(open_page, many):
-    page = open_page(f"file://{many}#view=trees")
-    text = page.locator("#details .message pre").last.text_content()[
-        300:360
-    ]  # the list has the first 240 characters
-    page.get_by_label("search").fill(text)
-    page.wait_for_function("() => document.querySelectorAll('button.task').length === 1")
 
 
 def test_a_filter_dims_what_does_not_fit(open_page, toy):
@@ -353,56 +189,6 @@ def test_episodes_of_two_policies_stand_side_by_side(open_page, toy):
         assert after > before
 
 
-def test_training_has_a_curve_for_what_was_logged(open_page, tmp_path):
-    run = elsewhere(make_run, tmp_path / "run", {"task/0": TREE})
-    records = [
-        {"iteration": 1, "stage": "dpo", "step": step, "loss": 1 / step, "learning_rate": 1e-4}
-        | {"logps/chosen": -step, "logps/rejected": -2 * step, "own_figure": step}
-        for step in (1, 2, 3)
-    ]
-    run.metrics.write_text("".join(f"{json.dumps(record)}\n" for record in records))
-    with Gatherer([run.path]) as gatherer:
-        report = pages.write_report(*gatherer.whole(), tmp_path / "report.html")
-    page = open_page(f"file://{report}#view=training")
-    assert page.locator("figure h3").all_text_contents() == [
-        "Loss",
-        "Learning rate",
-        "Log-probabilities",
-        "own figure",
-    ]
-    chart = page.locator("figure", has_text="Log-probabilities")
-    assert chart.locator(".legend span").all_text_contents() == [" logps/chosen", " logps/rejected"]
-    chart.get_by_text("numbers").click()
-    assert "-6" in chart.locator("table").text_content()
-
-
-def test_a_table_of_results_is_a_page(open_page, tmp_path):
-    interval = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 20}
-    row = {"environment": "shop", "policy": "last", "seeds": 2, "sampled_reward": interval}
-    curve = {"seed": 1, "played": [[0, 0.3], [900, 0.4]], "evaluated": [[0, "sampled", 0.3]]}
-    methods = ("pairs", HOSTILE[1])
-    table = {
-        "plan": {"methods": dict.fromkeys(methods)},
-        "settings": {f"shop {name}": [HOSTILE[0]] for name in methods},
-        "missing": [HOSTILE[7]],
-        "rows": [{**row, "method": name, "seconds": 3.5} for name in methods],
-        "curves": {"shop": {name: [curve] for name in methods}},
-    }
-    file = tmp_path / "results.json"
-    file.write_text(json.dumps(table))
-    report = pages.write_report(results_head(file), [], tmp_path / "results.html")
-    page = open_page(report, ready="figure")
-    headings = page.locator("figure h3").all_text_contents()
-    assert headings == ["sampled reward", "Reward while exploring", "Table", "What learning cost"]
-    assert HOSTILE[1] in page.locator("main").text_content()
-    for summary in page.locator("summary").all():
-        summary.click()
-    assert page.evaluate("window.owned") is None
-    assert page.locator("img, [onload], [onerror]").count() == 0
-    narrow = open_page(report, ready="figure", viewport={"width": 320, "height": 640})
-    assert narrow.evaluate("document.documentElement.scrollWidth") == 320
-
-
 def test_words_that_differ_are_marked_and_others_are_not(open_page, toy):
     page = open_page(toy)
     compared = page.evaluate("compare('so I choose the red tent', 'so I buy the red one tent')")
@@ -414,34 +200,6 @@ def test_words_that_differ_are_marked_and_others_are_not(open_page, toy):
         "compare('a '.repeat(4000) + 'x', 'b '.repeat(4000) + 'x').map((side) => side.length)"
     )
     assert long == [2, 2]  # too much to compare word by word: everything between what is common
-
-
-def test_hostile_text_stays_text(open_page, tmp_path):
-    page = open_page(
-        written(tmp_path / "report.html", hostile_trees(), name=HOSTILE[1].replace("/", "_"))
-    )
-    page.get_by_role("link", name="Trees").click()
-    for number in range(len(HOSTILE)):
-        tasks(page).nth(number).click()
-        for row in rows(page).all():
-            row.click()
-        for summary in page.locator("#details summary").all():
-            summary.click()
-    page.get_by_role("link", name="Pairs").click()
-    for task in tasks(page).all():
-        task.click()
-        page.wait_for_selector(".sides")
-    page.get_by_role("link", name="Episodes").click()
-    page.wait_for_selector(".plays")
-    for task in tasks(page).all():
-        task.click()
-        page.wait_for_selector(".plays")
-    page.get_by_role("link", name="Trees").click()
-    said = "".join(page.locator("button.task .name").all_text_contents())
-    assert all(text.partition("\x00")[0] in said for text in HOSTILE)
-    assert page.evaluate("window.owned") is None
-    assert page.locator("img, iframe, object, embed, svg svg, [onload], [onerror]").count() == 0
-    assert page.locator("a[href^='javascript:']").count() == 0
 
 
 def test_an_injected_script_would_be_refused(browser, toy):
@@ -461,28 +219,6 @@ def test_an_injected_script_would_be_refused(browser, toy):
     page.wait_for_timeout(200)
     assert page.evaluate("window.owned") is None
     page.close()
-
-
-def test_500_tasks_open_in_two_seconds(open_page, many):
-    begun = time.perf_counter()
-    page = open_page(f"file://{many}#view=trees")
-    page.wait_for_selector("[role=treeitem]")
-    elapsed = time.perf_counter() - begun
-    assert tasks(page).count() == TASKS
-    assert elapsed < 2 * float(os.environ.get("RRO_SLOW_MACHINE", "3")), (
-        elapsed
-    )  # 2 s on a machine that is idle
-
-
-@pytest.mark.parametrize("view", ["overview", "trees", "pairs", "episodes"])
-def test_a_narrow_screen_has_nothing_beyond_its_edge(open_page, many, view):
-    page = open_page(f"file://{many}#view={view}", viewport={"width": 320, "height": 640})
-    ready = {"trees": "[role=tree]", "pairs": ".sides", "episodes": ".plays"}
-    page.wait_for_selector(ready.get(view, "figure"))
-    assert page.evaluate("document.documentElement.scrollWidth") == 320
-    chart = page.locator("figure > svg").first
-    if view == "overview":
-        assert chart.bounding_box()["width"] <= 320
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -522,47 +258,3 @@ def test_the_scheme_can_be_switched(open_page, toy):
     before = page.evaluate(ground)
     page.get_by_role("button", name="Switch between dark and light").click()
     assert page.evaluate(ground) != before
-
-
-def test_a_folder_opens_from_disk(open_page, tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "MOST_BYTES", 1000)
-    monkeypatch.setattr("rro.report.pack.CHUNK_CHARACTERS", 20)
-    index = written(tmp_path / "report.html", {f"task/{number}": TREE for number in range(60)})
-    assert index.name == "index.html"
-    page = open_page(f"file://{index}#view=trees")
-    for number in (3, 50, 3):
-        tasks(page).nth(number).click()
-        name = tasks(page).nth(number).locator(".name").text_content()
-        page.wait_for_function(
-            "name => document.querySelector('#work h2').textContent === name", arg=name
-        )
-        assert rows(page).count() > 1
-
-
-def test_a_run_is_watched_while_it_goes_on(open_page, tmp_path):
-    (tmp_path / "config.toml").write_text('name = "live"\n')
-    benchmark = TreeBenchmark({f"task/{number}": TREE for number in range(6)})
-    with Gatherer([tmp_path]) as gatherer:
-        server = make_server(gatherer)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            page = open_page(f"http://127.0.0.1:{server.server_port}/#view=trees")
-            assert "No task has been explored yet" in page.locator("#work").text_content()
-            with Journal(tmp_path / "journal.jsonl") as journal:
-                for iteration in (1, 2):
-                    context = make_context(
-                        benchmark, ScriptedPolicy(speaker, "p"), journal, iteration=iteration
-                    )
-                    elsewhere(explore, RisingExploration(2, 2), context)
-                    page.wait_for_function(
-                        f"() => document.querySelectorAll('button.task').length === {6 * iteration}"
-                    )
-            tasks(page).nth(7).click()
-            page.wait_for_selector("[role=tree]")
-            assert "iteration 2" in page.locator("#work .title").text_content()
-            page.close()
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()

@@ -1,5 +1,4 @@
-"""Recycling, merging, budgets: by hand on small trees, and by exact values on random ones
-(benchmarks/trees.py)."""
+"""Recycling, merging and budgets of the adaptive strategy, by hand on small trees."""
 
 import sys
 from dataclasses import replace
@@ -7,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fakes import (
+    TREE,
     Counted,
     ForkableTreeEnvironment,
     Overflowing,
@@ -35,14 +35,8 @@ from rro.policies.scripted import ScriptedPolicy
 from rro.types import StepResult, StopReason, Usage
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from benchmarks import exploration as measured
-from benchmarks.trees import SHAPES, Forest
 
-TREE = {
-    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
-    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
-    "c": 0.5,
-}
+
 EARLY = {"good": {"x": 1.0, "y": 1.0}, "bad": {"x": 0.0, "y": 0.0}}
 
 
@@ -319,7 +313,7 @@ def test_a_path_goes_on_after_the_budget_where_rollouts_lead(tmp_path):
     assert len(rollouts_of(tree)) == 5
 
 
-def test_a_range_too_small_is_the_users_to_mend(tmp_path):
+def test_a_range_too_small_is_the_users_to_fix(tmp_path):
     narrow, wide = adaptive(draws=9), adaptive(draws=9, reward_range=(-1.0, 2.0))
     tree = grown(tmp_path, narrow, {"a": -1.0, "b": 2.0})
     with pytest.raises(UsageError, match="set reward_range"):
@@ -364,57 +358,3 @@ def test_a_passage_knows_its_next_step(tmp_path):
     ) + [True]
     cut = replace(rollout, stop=StopReason.CONTEXT)
     assert not RolloutSuffix(cut, 1.0, steps - 1).is_last
-
-
-# -- on trees whose values are known
-
-
-def sums(shape, name, seeds=4, tasks=6, concurrency=16):
-    make = measured.strategies()[name]
-    counts = [
-        measured.explore(Forest(shape, tasks, seed), make, seed, concurrency)
-        for seed in range(seeds)
-    ]
-    return {
-        key: sum(getattr(c, key) for c in counts)
-        for key in ("calls", "pairs", "correct", "tasks", "end", "start")
-    }
-
-
-@pytest.mark.parametrize("name", ["shallow", "flat, binary", "two actions"])
-def test_pairs_are_right_and_cost_a_fraction_of_the_papers(name):
-    shape = next(shape for shape in SHAPES if shape.name == name)
-    paper, ours = sums(shape, "rro"), sums(shape, "adaptive")
-    assert ours["correct"] / ours["pairs"] > 0.85
-    assert ours["pairs"] > 0.5 * ours["tasks"]
-    assert ours["calls"] / ours["correct"] < 0.5 * paper["calls"] / paper["correct"]
-    assert ours["end"] > ours["start"]
-
-
-def test_the_trees_hold_what_they_are_said_to():
-    for shape in SHAPES:
-        forest = Forest(replace(shape, width=30), 1, 5)
-        (root,) = forest.trees.values()
-        again = Forest(replace(shape, width=30), 1, 5).trees["tree-0"]
-        assert (root.value, root.best) == (again.value, again.best)
-        assert shape.range[0] <= root.value <= root.best <= shape.range[1]
-        assert abs(sum(action.odds for action in root.actions) - 1) < 1e-9
-        expert = forest.expert_episode("tree-0")
-        walk = forest.make()
-        walk.reset(forest.tasks()[0])
-        results = [walk.step(step.action) for step in expert.steps]
-        assert results[-1] == StepResult(expert.steps[-1].observation, root.best, True)
-
-
-def test_a_values_estimate_by_play_is_the_value():
-    forest = Forest(replace(SHAPES[4], width=30), 1, 2)
-    (tree,) = measured.grow(forest, measured.RejectionSampling(600), 0).values()
-    rewards = [episode.reward for episode in tree.episodes.values()]
-    assert abs(sum(rewards) / 600 - forest.trees["tree-0"].value) < 0.06  # three standard errors
-
-
-@pytest.mark.parametrize("name", measured.strategies())
-def test_the_same_pairs_at_any_concurrency(name):
-    forest, make = Forest(SHAPES[4], 5, 1), measured.strategies()[name]
-    one, many = (measured.explore(forest, make, 1, concurrency) for concurrency in (1, 64))
-    assert one == many

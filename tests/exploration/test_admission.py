@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from fakes import (
+    TREE,
     ForkableTreeEnvironment,
     TreeBenchmark,
     explore,
@@ -23,12 +24,6 @@ from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.exploration.strategies.rft import RejectionSampling
 from rro.exploration.strategies.rising import RisingExploration
 from rro.types import Message
-
-TREE = {
-    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
-    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
-    "c": 0.5,
-}
 
 
 def forest(count):

@@ -2,6 +2,7 @@
 
 import pytest
 from fakes import (
+    TREE,
     Counted,
     ForkableTreeEnvironment,
     TreeBenchmark,
@@ -24,11 +25,6 @@ from rro.exploration.strategies.rft import RejectionSampling
 from rro.exploration.strategies.rising import RisingExploration
 from rro.types import Usage
 
-TREE = {
-    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
-    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
-    "c": 0.5,
-}
 FOREST = {f"task/{number}": TREE for number in range(40)}
 
 

@@ -1,4 +1,4 @@
-"""A MariaDB of Debian's packages, on loopback."""
+"""Waits of milliseconds for API clients, and a MariaDB of Debian's packages, on loopback."""
 
 import shutil
 import socket
@@ -6,9 +6,18 @@ import subprocess
 import time
 
 import pytest
+from bad_server import KEY
 
 from rro.errors import RroError
 from rro.intercode_sql.server import connect, parse_url
+from rro.policies.api import backoff
+
+
+@pytest.fixture
+def short_waits(monkeypatch):
+    """The first wait before a retry takes 2 ms, and RRO_TEST_KEY holds the key."""
+    monkeypatch.setattr(backoff, "FIRST_WAIT", 0.002)
+    monkeypatch.setenv("RRO_TEST_KEY", KEY)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 [hang|block|full]`.
 
 CALLS gets the seed of each policy call as it begins. "hang": steps never come back; "block": so of
-an environment that says that it blocks; "full": the disc is, at 30 kB."""
+an environment that says that it blocks; "full": the disk is, at 30 kB."""
 
 import asyncio
 import os
@@ -11,17 +11,12 @@ import sys
 import threading
 from pathlib import Path
 
-from fakes import TreeBenchmark, explore, make_context, uniform
+from fakes import TREE, TreeBenchmark, explore, make_context, uniform
 
 from rro.errors import RroError
 from rro.exploration.strategies.rising import RisingExploration
 from rro.runs.journal import Journal
 
-TREE = {
-    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
-    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
-    "c": 0.5,
-}
 FOREST = {f"task/{number}": TREE for number in range(12)}
 STRATEGY = RisingExploration(3, 3)
 

@@ -7,14 +7,13 @@ import random
 
 import pytest
 from bad_server import KEY, in_http_date, serving
-from fakes import TreeBenchmark, explore, fresh_journal, make_context, task_records, timeless
+from fakes import TREE, TreeBenchmark, explore, fresh_journal, make_context, task_records, timeless
 
 from rro.config import Config
 from rro.errors import PolicyError, RroError, UsageError
 from rro.exploration.strategies.rising import RisingExploration
 from rro.pipeline import stages as pipeline
 from rro.pipeline.run import Run
-from rro.policies.api import backoff
 from rro.policies.api.client import connect, disconnect
 from rro.policies.api.endpoint import ServedModel, list_models
 from rro.policies.api.opening import open_served
@@ -23,6 +22,7 @@ from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
 from rro.types import Message, SamplingParams
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 ASK = (Message("user", "at : go left right"),)
 PARAMS = SamplingParams(max_new_tokens=5)
 TRANSIENT = [
@@ -38,12 +38,6 @@ TRANSIENT = [
 ]
 TRANSIENT += ["408", "409", "429", "500", "502", "503"]
 WITHHELD = ["filtered", "tool", "thoughts"]
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr(backoff, "FIRST_WAIT", 0.002)
-    monkeypatch.setenv("RRO_TEST_KEY", KEY)
 
 
 def settings(server, **changes):
@@ -256,12 +250,6 @@ def test_a_wrong_key_and_a_missing_one(monkeypatch):
 
 
 # -- a whole exploration
-
-TREE = {
-    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
-    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
-    "c": 0.5,
-}
 
 
 def explored(path, server, forest, retries=1, **changes):

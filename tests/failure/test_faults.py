@@ -1,4 +1,4 @@
-"""What goes wrong outside: calls that fail now and then, that never come back, a disc that fills
+"""What goes wrong outside: calls that fail now and then, that never come back, a disk that fills
 up, Ctrl-C."""
 
 import asyncio
@@ -9,6 +9,7 @@ import time
 
 import pytest
 from fakes import (
+    TREE,
     Counted,
     ForkableTreeEnvironment,
     TreeBenchmark,
@@ -27,11 +28,6 @@ from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.rising import RisingExploration
 from rro.runs.journal import Journal
 
-TREE = {
-    "a": {"x": 0.2, "y": {"p": 0.9, "q": 0.1}},
-    "b": {"x": 0.6, "y": {"p": 0.5, "q": 0.3}},
-    "c": 0.5,
-}
 FOREST = {f"t{number}": TREE for number in range(10)}
 
 

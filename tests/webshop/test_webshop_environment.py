@@ -1,9 +1,9 @@
-"""A visit to the shop: actions, pages, state, and answers to whatever an agent writes."""
+"""A visit to the shop: pages, state, and answers to whatever an agent writes."""
 
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rro.environments.base import Forkable
@@ -12,7 +12,7 @@ from rro.errors import DataError, UsageError
 from rro.exploration.forks import replay_checked, restore_checked
 from rro.types import Message, Step, Task
 from rro.webshop import WebShopOptions, open_webshop
-from rro.webshop.environment import INVALID_FORMAT, PREFIX, action_text, parse_action
+from rro.webshop.environment import INVALID_FORMAT, PREFIX
 
 ANY_TEXT = st.text(alphabet=st.characters(), max_size=60)  # lone surrogates included
 
@@ -35,84 +35,6 @@ def say(environment, action):
 
 def first_product(environment):
     return list(environment.page.clickables)[2]
-
-
-# actions
-
-
-@given(
-    ANY_TEXT
-    | st.from_regex(r"[^\n]{0,9}\[[^\n]{0,9}\][^\n]{0,9}", fullmatch=True)
-    | st.text("a[]\n", max_size=12)
-)
-@example("search[a]b]c")
-@example("click[[x]]")
-@example("[x]")
-@example("a[]")
-@example("a[][b]")
-def test_parsing_is_the_originals_expression(action):
-    match = re.match(r"(.+)\[(.+)\]", action)
-    assert parse_action(action) == (match and (match[1], match[2].lower()))
-
-
-def test_parsing_takes_linear_time():
-    assert parse_action("[" * 1_000_000) is None
-    assert parse_action("search" + "[" * 1_000_000 + "]") == ("search" + "[" * 999_998, "[")
-
-
-@pytest.mark.parametrize(
-    ("answer", "action"),
-    [
-        ("Thought: a\nAction: search[b] ", "search[b]"),
-        ("Action: one\nAction: two[x]", "one\nAction: two[x]"),
-        ("Action:search[b]", None),
-        ("Action: ", None),
-        ("search[b]", None),
-        ("", None),
-    ],
-)
-def test_the_action_of_an_answer(answer, action):
-    assert action_text(answer) == action
-
-
-@pytest.mark.parametrize(
-    ("answer", "action"),
-    [
-        # several actions, with or without an observation that the agent made up
-        ("Thought: a\nAction: click[8 narrow]\nAction: click[Buy Now]", ("click", "8 narrow")),
-        (
-            "Action: click[8 narrow]\n\nObservation:\nWebShop [SEP] Buy Now\n"
-            "Thought: I buy it.\nAction: click[Buy Now]",
-            ("click", "8 narrow"),
-        ),
-        ("Action: click[red]\r\nAction: click[Buy Now]", ("click", "red")),
-        ("Action: click[red] and then\nAction: click[Buy Now]", ("click", "red")),
-        # on one line, the argument reaches to the last bracket, as in the original
-        ("Action: click[a] Action: click[Buy Now]", ("click[a] Action: click", "buy now")),
-        # the words in prose
-        ("Action: click[red]\nThe next Action: will be to buy.", ("click", "red")),
-        ("Action: click[red] (my Action: a click)", ("click", "red")),
-        ("My Action: is this\nAction: click[red]", None),
-        # fences
-        ("Thought: a\n```\nAction: click[red]\n```", ("click", "red")),
-        ("Action: ```click[red]```", ("```click", "red")),
-        ("Action: \n```\nclick[red]\n```", None),
-        # lower case, line breaks, spaces
-        ("action: click[red]", None),
-        ("thought: a\naction: click[red]\nAction: click[blue]", ("click", "blue")),
-        ("Action: \nclick[red]", None),
-        ("Action:\nclick[red]", None),
-        ("Action:  click[red]", (" click", "red")),
-        ("Action: click[red\ngreen]", None),
-    ],
-)
-def test_the_first_action_counts(answer, action):
-    """ETO and IPR match `Action: (.*)` with DOTALL and take the first match; the shop reads its
-    first line with `(.+)\\[(.+)\\]`."""
-    matches = re.findall(r"Action: (.*)", answer.strip(), re.DOTALL)
-    read = matches and re.match(r"(.+)\[(.+)\]", matches[0])
-    assert action == ((read[1], read[2].lower()) if read else None)
-    assert parse_action(action_text(answer) or "") == action
 
 
 def test_what_an_agent_makes_up_buys_nothing(shop, visit):
@@ -257,7 +179,7 @@ def test_a_page_name_in_the_keywords_misleads_as_in_the_original(visit):
         "search[" + " ".join(f"w{number}" for number in range(1100)) + "]",
     ],
 )
-def test_bad_actions_leave_everything_as_it_was(visit, action):
+def test_bad_actions_change_nothing(visit, action):
     before, text = visit.snapshot(), visit.page.text
     result = say(visit, action)
     assert result.invalid
