@@ -109,29 +109,24 @@ def test_a_recipe_opens_it_and_rro_gets_pairs(folder):
 def test_the_script_runs_and_runs_again(folder):
     (folder / "try.py").write_text(SCRIPT)
     paths = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    command, environment = [sys.executable, "try.py"], {**os.environ, "PYTHONPATH": paths}
-    first = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+
+    def script():
+        return subprocess.run(
+            [sys.executable, "try.py"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+
+    first = script()
     assert re.search(
         r"^number-\d+ \d Is it \d+\? [01]\.\d+ rather than 0\.\d+$", first.stdout, re.MULTILINE
     )
     journal = (folder / "journal.jsonl").read_bytes()
-    again = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    again = script()
     assert again.stdout == first.stdout
     assert (folder / "journal.jsonl").read_bytes() == journal
 

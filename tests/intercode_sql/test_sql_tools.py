@@ -1,22 +1,21 @@
 """InterCode-SQL by tools: the same episodes and rewards as in text, and bad calls answered."""
 
-import asyncio
 import gzip
 import itertools
 import json
 from dataclasses import replace
 
 import pytest
+from fakes import expert_episode
 from sql_toys import write_data
 
 from rro.environments import contract
 from rro.episodes.experts import check_tools
-from rro.episodes.loop import Limits, play_task
 from rro.errors import DataError
 from rro.intercode_sql import IntercodeSqlOptions, open_intercode_sql
 from rro.intercode_sql.environment import PREFIX, parse_action
 from rro.tool_calls import tool_calls, tools_of
-from rro.types import Message, SamplingParams, Task
+from rro.types import Message, Task
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +34,6 @@ def as_call(answer):
     return Message("assistant", "", tool_calls=tool_calls([given]))
 
 
-def played(benchmark, task, noise):
-    episode = play_task(
-        benchmark,
-        benchmark.expert(task, noise, 3),
-        task,
-        params=SamplingParams(),
-        limits=Limits(),
-        seed=5,
-        environment_seed=0,
-    )
-    return asyncio.run(episode)
-
-
 def test_an_agent_is_offered_two_tools(folder):
     benchmark = opened(folder, tools=True)
     opening = contract.reset(benchmark.make(), benchmark.tasks("train")[0], 0)
@@ -63,7 +49,7 @@ def test_the_same_actions_earn_the_same_by_tools_as_in_text(folder, noise):
     played again as calls."""
     text, tools = opened(folder), opened(folder, tools=True)
     for task in text.tasks("train"):
-        episode, environment = played(text, task, noise), tools.make()
+        episode, environment = expert_episode(text, task, noise), tools.make()
         contract.reset(environment, task, 0)
         for step in episode.steps:
             again = contract.step(environment, as_call(step.action.content))
@@ -76,7 +62,7 @@ def test_the_same_actions_earn_the_same_by_tools_as_in_text(folder, noise):
 def test_the_expert_calls_tools(folder):
     benchmark = opened(folder, tools=True)
     for task in benchmark.tasks("train"):
-        episode = played(benchmark, task, 0.0)
+        episode = expert_episode(benchmark, task, 0.0)
         assert episode.reward == 1.0
         assert all(len(step.action.tool_calls) == 1 for step in episode.steps)
         assert episode.steps[-1].action.tool_calls[0].name == "submit"

@@ -6,11 +6,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import ClassVar
 
-import doors
 import pytest
 import torch
 import yaml
 from datasets import load_dataset
+from door_runs import door_run
 from fakes import TreeBenchmark
 from report_toys import FOREST, make_rounds, make_run
 from transformers import (
@@ -24,7 +24,6 @@ from transformers import (
 from trl import DPOConfig, DPOTrainer
 
 from rro.cli.main import main
-from rro.config import parse_config
 from rro.errors import RroError, UsageError
 from rro.learning.lines_of_play import lines_of
 from rro.pipeline import stages
@@ -34,8 +33,6 @@ from rro.pipeline.explored import explored_trees
 from rro.pipeline.export import export_as
 from rro.pipeline.publishing import export_hub, push
 from rro.pipeline.run import open_run
-from rro.plugins import ENVIRONMENTS
-from rro.runs.folder import RunFolder
 from rro.types import Usage
 
 
@@ -61,29 +58,13 @@ def explored(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A whole run of a real model."""
-    if "doors-exported" not in ENVIRONMENTS.names():
-        ENVIRONMENTS.register("doors-exported", doors.open_doors)
-    config = {
-        "name": "exported",
-        "threads": 1,
-        "environment": {"name": "doors-exported"},
-        "model": {
-            "tiny": {
-                "hidden_size": 48,
-                "intermediate_size": 96,
-                "layers": 2,
-                "vocabulary": 300,
-                "context": 128,
-            }
-        },
-        "policy": {"max_new_tokens": 8},
-        "experts": {"episodes": 100, "noise": 0.5},
-        "sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16},
-        "explore": {"tasks": 12, "strategy": "rro", "rollouts": 2, "candidates": 3},
-        "dpo": {"epochs": 1},
-        "evaluate": {"tasks": 20, "greedy": False, "bootstrap": 100},
-    }
-    folder = RunFolder.create(parse_config(config, "test"), tmp_path_factory.mktemp("run") / "run")
+    folder = door_run(
+        tmp_path_factory.mktemp("run") / "run",
+        "exported",
+        explore={"tasks": 12, "strategy": "rro", "rollouts": 2, "candidates": 3},
+        dpo={"epochs": 1},
+        evaluate={"tasks": 20, "greedy": False, "bootstrap": 100},
+    )
     with open_run(folder) as run:
         stages.run_all(run)
     return folder

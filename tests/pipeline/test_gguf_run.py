@@ -5,6 +5,7 @@ from pathlib import Path
 
 import doors
 import pytest
+from door_runs import SIZES
 
 import rro
 from rro.cli.main import main
@@ -20,15 +21,6 @@ pytest.importorskip("gguf", reason="the extra gguf is not installed")
 
 from gguf_toys import write_gguf
 
-SIZES = {
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "layers": 2,
-    "vocabulary": 300,
-    "context": 128,
-    "split_digits": False,
-}
-
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
@@ -39,7 +31,7 @@ def file(tmp_path, monkeypatch):
     bench = doors.open_doors()
     experts = ExpertsConfig(noise=0.5, episodes=20)
     shown = scripted_experts(bench, bench.tasks("train")[:20], experts, Limits(4), 0)
-    folder = rro.make_model(shown, tmp_path / "model", **SIZES)
+    folder = rro.make_model(shown, tmp_path / "model", **SIZES, split_digits=False)
     return write_gguf(
         tmp_path / "start.gguf", *load_model(ModelConfig(device="cpu"), folder, train=True)
     )

@@ -4,6 +4,7 @@ import json
 
 import doors
 import pytest
+from door_runs import SIZES
 
 import rro
 from rro.cli.main import main
@@ -14,14 +15,6 @@ from rro.learning.pairs import read_pairs
 from rro.pipeline.run import open_run
 from rro.plugins import ENVIRONMENTS
 from rro.runs.folder import RunFolder
-
-SIZES = {
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "layers": 2,
-    "vocabulary": 300,
-    "context": 128,
-}
 
 
 @pytest.fixture(scope="module")

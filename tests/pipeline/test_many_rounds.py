@@ -1,37 +1,20 @@
 """Rounds on new tasks with one live policy, a closing pass, and what is kept of them."""
 
-import copy
 import json
 import logging
 from dataclasses import replace
 
-import doors
 import pytest
+from door_runs import door_run
 
 from rro.cli.main import main
 from rro.codec import usage_of
-from rro.config import CreditConfig, OptimiseConfig, parse_config
+from rro.config import CreditConfig, OptimiseConfig
 from rro.pipeline import stages
 from rro.pipeline.run import open_run
-from rro.plugins import ENVIRONMENTS
-from rro.runs.folder import RunFolder
 from rro.runs.journal import Journal
 
-RECIPE = {
-    "name": "rounds",
-    "threads": 1,
-    "environment": {"name": "doors-here"},
-    "model": {
-        "tiny": {
-            "hidden_size": 48,
-            "intermediate_size": 96,
-            "layers": 2,
-            "vocabulary": 300,
-            "context": 128,
-        }
-    },
-    "policy": {"max_new_tokens": 8},
-    "experts": {"episodes": 100, "noise": 0.5},
+SECTIONS = {
     "sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16, "micro_batch": 16},
     "explore": {"strategy": "group", "tasks": 6, "options": {"episodes": 4}},
     "credit": {"name": "successes"},
@@ -44,9 +27,7 @@ RECIPE = {
 
 @pytest.fixture
 def folder(tmp_path):
-    if "doors-here" not in ENVIRONMENTS.names():
-        ENVIRONMENTS.register("doors-here", doors.open_doors)
-    return RunFolder.create(parse_config(copy.deepcopy(RECIPE), "test"), tmp_path / "run")
+    return door_run(tmp_path / "run", "rounds", **SECTIONS)
 
 
 def keys(folder, kind):
@@ -117,7 +98,7 @@ def test_a_run_goes_on_where_a_round_was_cut_off(folder, tmp_path):
         stages.optimise(run, 1)
         stages.explore(run, 2)
     assert main(["run", "--resume", str(folder.path)]) == 0
-    whole = RunFolder.create(parse_config(copy.deepcopy(RECIPE), "test"), tmp_path / "whole")
+    whole = door_run(tmp_path / "whole", "rounds", **SECTIONS)
     assert main(["run", "--resume", str(whole.path)]) == 0
     assert rewards(folder) == rewards(whole)
 
@@ -133,11 +114,9 @@ def generated_tokens(folder):
     return [generated[number] for number in sorted(generated)]
 
 
-@pytest.mark.usefixtures("folder")
 def test_rounds_end_with_the_tokens_that_they_may_generate(tmp_path):
-    recipe = copy.deepcopy(RECIPE)
-    recipe["rounds"] |= {"count": 50, "generated_tokens": 300}
-    folder = RunFolder.create(parse_config(recipe, "test"), tmp_path / "other")
+    rounds = {"count": 50, "evaluate_every": 3, "generated_tokens": 300}
+    folder = door_run(tmp_path / "run", "rounds", **SECTIONS | {"rounds": rounds})
     assert main(["run", "--resume", str(folder.path)]) == 0
     *before, last = generated = generated_tokens(folder)
     assert sum(before) < 300 <= sum(before) + last
@@ -146,16 +125,16 @@ def test_rounds_end_with_the_tokens_that_they_may_generate(tmp_path):
     assert [row["label"] for row in results["evaluations"]] == ["sft", last, f"{last}-closing"]
 
 
-@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("limit", [None, 300])
 def test_the_learning_rate_falls_over_the_rounds(tmp_path, limit):
-    recipe = copy.deepcopy(RECIPE)
-    recipe["rounds"] |= {"count": 3, "generated_tokens": limit}
-    recipe["credit"] = {"name": "group_advantages"}
     options = {"learning_rate": 1e-3, "final_learning_rate": 1e-4, "imitate": 0.3, "epochs": 1}
-    recipe["optimise"] = {"learner": "policy_gradient", "policy_gradient": options}
-    recipe["closing"] = {"successes": 0}
-    folder = RunFolder.create(parse_config(recipe, "test"), tmp_path / "falls")
+    sections = SECTIONS | {
+        "rounds": {"count": 3, "evaluate_every": 3, "generated_tokens": limit},
+        "credit": {"name": "group_advantages"},
+        "optimise": {"learner": "policy_gradient", "policy_gradient": options},
+        "closing": {"successes": 0},
+    }
+    folder = door_run(tmp_path / "run", "rounds", **sections)
     assert main(["run", "--resume", str(folder.path)]) == 0
     generated = generated_tokens(folder)
     behind = [

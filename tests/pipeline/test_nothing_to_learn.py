@@ -3,44 +3,26 @@
 import json
 import signal
 
-import doors
 import forked
 import pytest
+from door_runs import door_run
 
 from rro.cli.main import main
-from rro.config import parse_config
 from rro.pipeline import stages
 from rro.pipeline.run import open_run
-from rro.plugins import ENVIRONMENTS
-from rro.runs.folder import RunFolder
 
-TREE = {
-    "name": "nothing",
-    "threads": 1,
-    "environment": {"name": "doors-here"},
-    "model": {
-        "tiny": {
-            "hidden_size": 48,
-            "intermediate_size": 96,
-            "layers": 2,
-            "vocabulary": 300,
-            "context": 128,
-        }
-    },
-    "policy": {"max_new_tokens": 8},
-    "experts": {"episodes": 100, "noise": 0.5},
-    "sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16},
-    # one candidate has no sibling, so there are no pairs
-    "explore": {"tasks": 2, "rollouts": 1, "candidates": 1, "budget": {"policy_calls": 1000}},
-    "evaluate": {"tasks": 3, "greedy": False, "bootstrap": 100},
-}
+# one candidate has no sibling, so there are no pairs
+EXPLORE = {"tasks": 2, "rollouts": 1, "candidates": 1, "budget": {"policy_calls": 1000}}
+EVALUATE = {"tasks": 3, "greedy": False, "bootstrap": 100}
+
+
+def made(tmp_path, **sections):
+    return door_run(tmp_path / "run", "nothing", evaluate=EVALUATE, **sections)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    if "doors-here" not in ENVIRONMENTS.names():
-        ENVIRONMENTS.register("doors-here", doors.open_doors)
-    return RunFolder.create(parse_config(TREE, "test"), tmp_path / "run")
+    return made(tmp_path, explore=EXPLORE)
 
 
 def tasks_of(folder):
@@ -106,12 +88,15 @@ def make():
 """
 
 
+def mortal_run(tmp_path, module, policy_calls):
+    (tmp_path / f"{module}.py").write_text(MORTAL)
+    explore = {**EXPLORE, "concurrency": 1, "budget": {"policy_calls": policy_calls}}
+    environment = {"name": f"{module}:make"}
+    return made(tmp_path, environment=environment, explore=explore, modules=[str(tmp_path)])
+
+
 def test_an_extension_that_was_killed_goes_on(tmp_path):
-    (tmp_path / "mortal.py").write_text(MORTAL)
-    explore = {**TREE["explore"], "concurrency": 1, "budget": {"policy_calls": 40}}
-    environment = {"name": "mortal:make"}
-    tree = {**TREE, "environment": environment, "explore": explore, "modules": [str(tmp_path)]}
-    folder = RunFolder.create(parse_config(tree, "test"), tmp_path / "run")
+    folder = mortal_run(tmp_path, "mortal", 40)
     for stage in ("sft", "explore"):
         assert main([stage, str(folder.path)]) == 0
     (tmp_path / "killed").write_text("20")
@@ -127,11 +112,7 @@ def test_an_extension_that_was_killed_goes_on(tmp_path):
 
 
 def test_a_budget_of_the_command_line_outlasts_a_kill(tmp_path):
-    (tmp_path / "mortal_budget.py").write_text(MORTAL)
-    explore = {**TREE["explore"], "concurrency": 1, "budget": {"policy_calls": 8}}
-    environment = {"name": "mortal_budget:make"}
-    tree = {**TREE, "environment": environment, "explore": explore, "modules": [str(tmp_path)]}
-    folder = RunFolder.create(parse_config(tree, "test"), tmp_path / "run")
+    folder = mortal_run(tmp_path, "mortal_budget", 8)
     assert main(["sft", str(folder.path)]) == 0
     (tmp_path / "killed").write_text("1")
     words = ["explore", str(folder.path), "--budget", "policy_calls=1000"]

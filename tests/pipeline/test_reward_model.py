@@ -2,12 +2,11 @@
 
 import json
 
-import doors
 import pytest
+from door_runs import door_run
 from safetensors.torch import load_file
 
 from rro.cli.main import main
-from rro.config import parse_config
 from rro.errors import DataError, UsageError
 from rro.learning.pairs import read_pairs
 from rro.models.process_rewards import read_scale
@@ -15,37 +14,13 @@ from rro.pipeline import stages
 from rro.pipeline.choices import Choices
 from rro.pipeline.explored import explored_trees
 from rro.pipeline.run import open_run
-from rro.plugins import ENVIRONMENTS
-from rro.runs.folder import RunFolder
 
-SIZES = {
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "layers": 2,
-    "vocabulary": 300,
-    "context": 128,
-}
-
-
-def made(folder, **settings):
-    if "doors-scored" not in ENVIRONMENTS.names():
-        ENVIRONMENTS.register("doors-scored", doors.open_doors)
-    config = {
-        "name": "scored",
-        "threads": 1,
-        "environment": {"name": "doors-scored"},
-        "policy": {"max_new_tokens": 8},
-        "experts": {"episodes": 100, "noise": 0.5},
-        "sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16},
-        "explore": {"tasks": 12, "strategy": "rro", "rollouts": 2, "candidates": 3},
-        **settings,
-    }
-    return RunFolder.create(parse_config(config, "test"), folder)
+EXPLORE = {"tasks": 12, "strategy": "rro", "rollouts": 2, "candidates": 3}
 
 
 @pytest.fixture(scope="module")
 def explored(tmp_path_factory):
-    folder = made(tmp_path_factory.mktemp("runs") / "one", model={"tiny": SIZES})
+    folder = door_run(tmp_path_factory.mktemp("runs") / "one", "scored", explore=EXPLORE)
     with open_run(folder) as run:
         stages.sft(run)
         stages.explore(run, 1)
@@ -93,7 +68,7 @@ def test_all_weights_are_trained(explored, scorer, capsys):
 def test_a_base_model_has_one_too(explored, tmp_path):
     explore = {"tasks": 6, "strategy": "fixed", "rollouts": 2, "candidates": 2}
     model = {"name": str(explored.checkpoint("sft"))}
-    folder = made(tmp_path / "run", model=model, sft="none", explore=explore)
+    folder = door_run(tmp_path / "run", "scored", model=model, sft="none", explore=explore)
     with open_run(folder) as run:
         stages.explore(run, 1)
     assert main(["train-prm", str(folder.path)]) == 0
@@ -105,7 +80,7 @@ def test_an_exploration_estimates_with_it(explored, scorer, tmp_path, pricing):
     explore = {"tasks": 4, "strategy": "fixed", "rollouts": 2, "candidates": 3}
     explore |= {"pricing": pricing, "reward_model": str(scorer)}
     model = {"name": str(explored.checkpoint("sft"))}
-    folder = made(tmp_path / "run", model=model, sft="none", explore=explore)
+    folder = door_run(tmp_path / "run", "scored", model=model, sft="none", explore=explore)
     with open_run(folder) as run:
         stages.explore(run, 1)
         trees = list(explored_trees(run, Choices(run), 1))
@@ -137,6 +112,8 @@ def test_what_does_not_fit_is_refused(explored, tmp_path):
             ),
         )
     ):
-        folder = made(tmp_path / f"run{number}", model=model, sft="none", explore=explore)
+        folder = door_run(
+            tmp_path / f"run{number}", "scored", model=model, sft="none", explore=explore
+        )
         with open_run(folder) as run, pytest.raises(error, match=sentence):
             stages.explore(run, 1)

@@ -8,17 +8,11 @@ from pathlib import Path
 
 import doors
 import pytest
+from door_runs import SIZES
 
 import rro
 
 PAGE = Path(__file__).parents[2] / "docs" / "agents.md"
-SIZES = {
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "layers": 2,
-    "vocabulary": 300,
-    "context": 128,
-}
 
 
 @pytest.mark.slow

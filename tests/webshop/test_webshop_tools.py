@@ -1,13 +1,11 @@
 """WebShop by tools: the same pages and rewards as in text."""
 
-import asyncio
-
 import pytest
+from fakes import expert_episode
 
 from rro.environments import contract
-from rro.episodes.loop import Limits, play_task
 from rro.tool_calls import tool_calls, tools_of
-from rro.types import Message, SamplingParams
+from rro.types import Message
 from rro.webshop import WebShopOptions, open_webshop
 from rro.webshop.environment import PREFIX, actions_of
 
@@ -17,19 +15,6 @@ def shops():
     return tuple(
         open_webshop(WebShopOptions(catalogue="sample", tools=tools)) for tools in (False, True)
     )
-
-
-def played(benchmark, task, noise):
-    episode = play_task(
-        benchmark,
-        benchmark.expert(task, noise, 3),
-        task,
-        params=SamplingParams(),
-        limits=Limits(),
-        seed=5,
-        environment_seed=0,
-    )
-    return asyncio.run(episode)
 
 
 def call(name, **arguments):
@@ -46,7 +31,7 @@ def test_the_same_actions_earn_the_same_by_tools_as_in_text(shops, noise):
     text, tools = shops
     outcomes = set()
     for task in text.tasks("train")[:6]:
-        episode, environment = played(text, task, noise), tools.make()
+        episode, environment = expert_episode(text, task, noise), tools.make()
         opening = contract.reset(environment, task, 0)
         assert [tool["function"]["name"] for tool in tools_of(opening)] == ["search", "click"]
         assert episode.opening[-1].content.removeprefix(PREFIX) in opening[-1].content
@@ -62,7 +47,7 @@ def test_the_same_actions_earn_the_same_by_tools_as_in_text(shops, noise):
 def test_the_expert_calls_tools(shops):
     tools = shops[1]
     for task in tools.tasks("train")[:6]:
-        episode = played(tools, task, 0.0)
+        episode = expert_episode(tools, task, 0.0)
         assert episode.reward == 1.0
         assert all(step.action.tool_calls for step in episode.steps)
 
