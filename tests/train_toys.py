@@ -53,6 +53,20 @@ def toy_config(**overrides: Any) -> Config:
     return parse_config(tree, "the toy")
 
 
+class Killed(BaseException):
+    """Stands for a kill: no code handles it."""
+
+
+def kill_at(step: int) -> Observe:
+    """Raises Killed when that step is recorded."""
+
+    def observe(record: Mapping[str, Any]) -> None:
+        if record["step"] == step:
+            raise Killed
+
+    return observe
+
+
 def answer(content: str) -> Message:
     """An expert's answer."""
     return Message("assistant", content, Source.EXPERT)

@@ -20,7 +20,10 @@ class Doors(Environment):
 
     def step(self, action):
         verb, _, door = action.content.partition(" ")
-        if verb != "open" or door not in DOORS:
+        return self.tried(door if verb == "open" else "")
+
+    def tried(self, door):
+        if door not in DOORS:
             return StepResult("no such door", invalid=True)
         self.opened += (door,)
         hits = sum(a == b for a, b in zip(self.opened, self.wanted, strict=False))
@@ -44,11 +47,14 @@ def expert(task, noise, seed):
     return ScriptedPolicy(script, "expert", Source.EXPERT)
 
 
-def open_doors():
+def task_list(environment, expert):
     rng = random.Random(0)
     tasks = [
         Task(f"doors-{number}", (rng.choice(DOORS), rng.choice(DOORS))) for number in range(200)
     ]
-    return TaskList(
-        "doors", Doors, {"train": tasks[:160], "test": tasks[160:]}, max_steps=4, expert=expert
-    )
+    splits = {"train": tasks[:160], "test": tasks[160:]}
+    return TaskList("doors", environment, splits, max_steps=4, expert=expert)
+
+
+def open_doors():
+    return task_list(Doors, expert)

@@ -9,7 +9,15 @@ from dataclasses import replace
 import forked
 import pytest
 import torch
-from train_toys import build_toy, toy_config, toy_episode, toy_group, toy_options
+from train_toys import (
+    Killed,
+    build_toy,
+    kill_at,
+    toy_config,
+    toy_episode,
+    toy_group,
+    toy_options,
+)
 from train_toys import train_policy_gradient as train
 
 from rro.errors import DataError
@@ -33,18 +41,6 @@ def assert_close(one, other, tolerance=0.0):
     assert one.keys() == other.keys()
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=tolerance, atol=tolerance)
-
-
-class Killed(BaseException):
-    """Stands for a kill: no code handles it."""
-
-
-def kill_at(step):
-    def observe(record):
-        if record["step"] == step:
-            raise Killed
-
-    return observe
 
 
 def test_it_raises_what_was_good_and_reports(base, tmp_path):

@@ -11,8 +11,10 @@ import pytest
 import torch
 from peft import PeftModel
 from train_toys import (
+    Killed,
     answer,
     build_toy,
+    kill_at,
     toy_config,
     toy_conversation,
     toy_pair,
@@ -144,18 +146,6 @@ def test_lora_leaves_whole_models(tuned, tmp_path, checkpointing):
     again = load_model(config.model, tmp_path / "sft", train=False)[0]
     again = PeftModel.from_pretrained(again, adapter).merge_and_unload().state_dict()
     assert all((after[name] - again[name].float()).abs().max() < 1e-5 for name in after)
-
-
-class Killed(BaseException):
-    """Stands for a kill: no code handles it."""
-
-
-def kill_at(step):
-    def observe(record):
-        if record["step"] == step:
-            raise Killed
-
-    return observe
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])

@@ -1,22 +1,15 @@
 """The doors of `doors.py`, opened by calling a tool."""
 
-import random
+from doors import DOORS, Doors, task_list
 
-from doors import DOORS
-
-from rro.environments.base import TaskList
 from rro.environments.tools import ToolEnvironment
 from rro.policies.scripted import ScriptedPolicy
 from rro.tool_calls import tool_calls
-from rro.types import Message, Source, StepResult, Task
+from rro.types import Message, Source, StepResult
 
 
-class ToolDoors(ToolEnvironment):
-    """Two turns; the reward is the share of them in which the named door was opened."""
-
-    def reset(self, task, seed=0):
-        self.wanted, self.opened = task.data, ()
-        return [Message("user", " ".join(self.wanted))]
+class ToolDoors(ToolEnvironment, Doors):
+    """The same by a tool."""
 
     def tools(self):
         return (self.open_door,)
@@ -27,18 +20,7 @@ class ToolDoors(ToolEnvironment):
         Args:
             door: Its color.
         """
-        if door not in DOORS:
-            return StepResult("no such door", invalid=True)
-        self.opened += (door,)
-        hits = sum(a == b for a, b in zip(self.opened, self.wanted, strict=False))
-        done = len(self.opened) == 2
-        return StepResult("end" if done else "next", hits / 2 if done else 0.0, done)
-
-    def snapshot(self):
-        return self.wanted, self.opened
-
-    def restore(self, snapshot):
-        self.wanted, self.opened = snapshot
+        return self.tried(door)
 
 
 def expert(task, noise, seed):
@@ -54,10 +36,4 @@ def expert(task, noise, seed):
 
 
 def open_doors():
-    rng = random.Random(0)
-    tasks = [
-        Task(f"doors-{number}", (rng.choice(DOORS), rng.choice(DOORS))) for number in range(200)
-    ]
-    return TaskList(
-        "doors", ToolDoors, {"train": tasks[:160], "test": tasks[160:]}, max_steps=4, expert=expert
-    )
+    return task_list(ToolDoors, expert)
