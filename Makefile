@@ -15,7 +15,7 @@ SERVING := .venv-vllm/.installed
 CONVERTER := .gguf-converter
 # The quickstart in about a minute: every stage, but too little of each to learn much.
 SMALLEST := environment.options.sample.products=12 experts.episodes=150 sft.epochs=3 policy.replicas=1 \
-  explore.strategy=rro explore.tasks=12 explore.rollouts=2 explore.candidates=3 dpo.epochs=1 evaluate.tasks=8
+  method=rro explore.tasks=12 explore.rollouts=2 explore.candidates=3 dpo.epochs=1 evaluate.tasks=8
 
 .PHONY: help install smollm2 textworld vllm gguf-converter quickstart test test-slow check docs wheel gpu-kit gpu format grammar constraints clean
 

@@ -45,7 +45,7 @@ QUICKSTART = ("quickstart", "policy.replicas=1")
 # The quickstart in about a minute: every stage, but too little of each to learn much.
 REDUCED = (
     *("environment.options.sample.products=12", "experts.episodes=150", "sft.epochs=3"),
-    *("explore.strategy=rro", "explore.tasks=12", "explore.rollouts=2", "explore.candidates=3"),
+    *("method=rro", "explore.tasks=12", "explore.rollouts=2", "explore.candidates=3"),
     *("dpo.epochs=1", "evaluate.tasks=8"),
 )
 # SmolLM2-135M without its vocabulary of 49,152: 106 million parameters.

@@ -42,10 +42,11 @@ class Place:
 
 EPISODES = ("evaluate.tasks=200", "evaluate.episodes=2")
 HELD_BACK = ("environment.train_split=train[:-200]",)
+GIGPO = ("method=gigpo", "optimise.policy_gradient.learning_rate=3e-4")
 PLACES = {
     "long-shop": Place("recipes/long-shop.toml", EPISODES),
     "webshop-1k": Place("recipes/webshop-1k-tiny.toml", (*EPISODES, *HELD_BACK)),
-    "quickstart": Place("recipes/quickstart.toml", (*EPISODES, *HELD_BACK)),
+    "quickstart": Place("recipes/quickstart.toml", (*GIGPO, *EPISODES, *HELD_BACK)),
     "rooms": Place(
         "benchmarks/rooms.toml",
         ("evaluate.episodes=1",),

@@ -140,7 +140,7 @@ def _cell(value: Any) -> Cell:
 
 
 def write(comparison: Comparison, trials: Sequence[Trial]) -> Path:
-    """Write results.md, results.json and, with matplotlib, curves.png; returns the first. Raises
+    """Write results.md, results.json and, with matplotlib, pictures; returns the first. Raises
     RroError where no trial is finished."""
     found: dict[tuple[str, str], list[Finished]] = {}
     missing = []
@@ -174,16 +174,16 @@ def write(comparison: Comparison, trials: Sequence[Trial]) -> Path:
     plan = comparison.plan.model_dump(mode="json")
     whole = {"plan": plan, "settings": settings, "missing": missing, "rows": rows, "curves": curves}
     write_file(comparison.out / "results.json", json.dumps(whole, indent=1) + "\n")
-    _plot(found, comparison.out)
+    _plot(found, rows, comparison.out)
     return file
 
 
-def _plot(found: Found, out: Path) -> None:
+def _plot(found: Found, rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         return
-    from benchmarks.learning_plot import plot
+    from benchmarks.learning_plot import plot, plot_rewards
 
     for environment in dict.fromkeys(environment for environment, _ in found):
         curves = {
@@ -193,3 +193,7 @@ def _plot(found: Found, out: Path) -> None:
         }
         if curves:
             plot(curves, out / f"curves-{environment}.png")
+        here = [row for row in rows if row["environment"] == environment]
+        rewards = [row.get(f"{mode}_reward", {}) for row in here for mode in MODES]
+        if all(reward.get("low") is not None for reward in rewards):
+            plot_rewards(here, out / f"rewards-{environment}.png")

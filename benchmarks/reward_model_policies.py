@@ -89,7 +89,8 @@ class Comparison:
     def exploring(self, seed: int, arm: Arm, start: Path, tasks: str) -> Config:
         """The recipe of an exploration from `start` on these train tasks."""
         words = [f"model.name={start}", "experts.episodes=none", "explore.tasks=none"]
-        words += [f"explore.strategy={arm.strategy}", f"environment.train_split=train{tasks}"]
+        words += ["method=rro", f"explore.strategy={arm.strategy}"]
+        words += [f"environment.train_split=train{tasks}"]
         words += [f"explore.budget.generated_tokens={self.tokens}", *arm.settings]
         if arm.labels is not None:
             words.append(f"explore.reward_model={self.model(seed, arm.labels)}")

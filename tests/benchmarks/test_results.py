@@ -189,6 +189,7 @@ def test_the_smallest_shop(tmp_path, capsys):
     [curve, _] = results["curves"]["shop"]["successes"]
     assert len(curve["played"]) == 2
     assert {mode for _, mode, _ in curve["evaluated"]} == {"sampled", "greedy"}
+    assert (tmp_path / "rewards-shop.png").stat().st_size > 10_000
     # one SFT policy for each seed, and one that the sweep's trials share
     assert len(list(tmp_path.glob("shop/sft/*/config.toml"))) == 3
     table = (tmp_path / "results.md").read_text()

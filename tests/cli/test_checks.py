@@ -6,7 +6,7 @@ import pytest
 
 from rro.cli.main import main
 
-SHOP = ("quickstart", "explore.tasks=10", "evaluate.tasks=10")
+SHOP = ("quickstart", "method=adaptive", "explore.tasks=10", "evaluate.tasks=10")
 
 
 def told(capsys, *words):

@@ -76,6 +76,27 @@ def test_results_fit_the_terminal_and_no_cell_is_cut(toy, capsys, monkeypatch, w
     assert shown(results["differences"][0]) in text
 
 
+def test_many_rounds_are_summed_up(toy, capsys, monkeypatch):
+    results = results_of(toy)
+    stages = {"sft": {"seconds": 91.2}}
+    for number in range(1, 33):
+        usage = {"policy_calls": 100 + number, "generated_tokens": 1000, "prompt_tokens": 7}
+        explored = {"pairs": 0, "candidates_per_step": 0.0, "usage": usage}
+        stages |= {
+            f"explore-{number}": {"seconds": 2.0, **explored},
+            f"optimise-{number}": {"seconds": 3.0},
+        }
+    stages["evaluate-rro-32"] = {"seconds": 5.0}
+    text = printed(capsys, monkeypatch, 100, print_results, {**results, "stages": stages})
+    lines = [line.split() for line in text.splitlines()]
+    assert ["explore-1", "to", "32", "3,728", "32,000", "224"] in lines
+    assert ["explore-1", "to", "32", "64"] in lines
+    assert ["optimise-1", "to", "32", "96"] in lines
+    assert ["evaluate-rro-32", "5"] in lines
+    assert "explore-3 " not in text
+    assert "pairs" not in text
+
+
 @pytest.mark.parametrize("width", [WIDTH, 80, 200])
 @pytest.mark.parametrize("name", ["rro", "webshop-1k-tiny-20261127-024720", "x" * 150])
 def test_a_comparison_fits_the_terminal(toy, capsys, monkeypatch, name, width):

@@ -103,7 +103,7 @@ def _add_quickstart(commands: Parsers) -> None:
         "quickstart",
         _quickstart,
         "the whole path on a generated shop or generated databases, in minutes on a CPU",
-        "rro quickstart --seed 1 explore.strategy=rro explore.tasks=150",
+        "rro quickstart --seed 1 method=rro explore.tasks=150",
     )
     quickstart.add_argument(
         "benchmark",
@@ -122,7 +122,7 @@ def _add_run(commands: Parsers) -> None:
         "run",
         _run,
         "every stage of a recipe, in order",
-        "rro run quickstart explore.strategy=rro --out runs/one",
+        "rro run quickstart method=rro --out runs/one",
     )
     run.add_argument("recipe", nargs="?", help=RECIPE)
     add_overrides(run)

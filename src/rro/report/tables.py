@@ -6,6 +6,7 @@ Computes no figure: runs are mappings as results.json or the report's head has t
 from __future__ import annotations
 
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,35 @@ def explorations(head: Mapping[str, Any]) -> Table:
 def _stages(run: Run) -> Table:
     columns = (*_keys("stage"), *_numbers("pairs", "seconds"))
     rows = [
-        [name, stage.get("pairs"), round(stage["seconds"])] for name, stage in run["stages"].items()
+        [name, stage.get("pairs") or None, round(stage["seconds"])]
+        for name, stage in _rounds_together(run["stages"]).items()
     ]
     return Table("stages", "stages", columns, rows)
+
+
+# More rounds than these have one row together for each kind of stage.
+_ROWS_OF_ROUNDS = 6
+
+
+def _rounds_together(stages: Mapping[str, Run]) -> dict[str, Run]:
+    numbered = defaultdict[str, list[str]](list)
+    for name in stages:
+        kind, _, number = name.rpartition("-")
+        numbered[kind if number.isdecimal() else name].append(name)
+    found = dict[str, Run]()
+    for kind, names in numbered.items():
+        if len(names) > _ROWS_OF_ROUNDS:
+            found[f"{kind}-1 to {len(names)}"] = _summed([stages[name] for name in names])
+        else:
+            found |= {name: stages[name] for name in names}
+    return found
+
+
+def _summed(stages: Sequence[Run]) -> dict[str, Any]:
+    usages = [stage["usage"] for stage in stages if stage.get("usage")]
+    usage = {cost: sum(each.get(cost) or 0 for each in usages) for cost in set().union(*usages)}
+    pairs, seconds = (sum(stage.get(key) or 0 for stage in stages) for key in ("pairs", "seconds"))
+    return {"usage": usage, "pairs": pairs, "seconds": seconds}
 
 
 def _exploration_cost(runs: Sequence[Run]) -> Table:
@@ -139,9 +166,9 @@ def _exploration_cost(runs: Sequence[Run]) -> Table:
     columns = (*_keys("run", "stage"), *_numbers(*names))
     rows: list[list[Cell]] = []
     for run in runs:
-        for name, stage in run["stages"].items():
+        for name, stage in _rounds_together(run["stages"]).items():
             if usage := stage.get("usage"):
-                figures = [stage["pairs"], stage["candidates_per_step"] or None]
+                figures = [stage["pairs"] or None, stage.get("candidates_per_step") or None]
                 spent = [usage.get(cost) or None for cost in costs]
                 rows.append([run["name"], name, *figures, *spent, stage.get("threshold_bias")])
     return Table("cost", "what exploration took", columns, rows)
