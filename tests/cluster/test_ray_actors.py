@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,35 +10,34 @@ from fakes import policy_context
 
 from benchmarks.cluster_faults import RECIPE
 from benchmarks.scale import ready
-from rro.config import ModelConfig, TinyConfig, load_config, parse_config
-from rro.environments.base import Forkable
+from rro.cluster.connection import connect
+from rro.config import ModelConfig, RayConfig, TinyConfig, load_config, parse_config
+from rro.environments.base import Environment, Forkable, TaskList
 from rro.environments.coroutines import settled
 from rro.environments.registry import open_environment
-from rro.errors import RroError, UsageError
+from rro.errors import UsageError
 from rro.models.loading import build_tiny, load_model
+from rro.pipeline import stages
+from rro.pipeline.run import open_run
 from rro.policies.local.policy import TransformersPolicy
 from rro.policies.ray.policy import RayPolicy
 from rro.policies.scripted import ScriptedPolicy
-from rro.types import Message, SamplingParams
+from rro.runs.folder import RunFolder
+from rro.types import Message, SamplingParams, Source, StepResult, Task
 
 pytestmark = pytest.mark.slow
 SAMPLED = SamplingParams(temperature=1.0, max_new_tokens=12)
+# So that a machine with one core has room.
+FEW = {"num_cpus": 0.25}
 SIZE = {"hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2, "kv_heads": 2}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     ray = pytest.importorskip("ray")
-    path = os.pathsep.join(filter(None, sys.path))
     patch = pytest.MonkeyPatch()
-    patch.setenv("PYTHONPATH", path)
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    patch.delenv("RAY_ADDRESS", raising=False)
+    connect(RayConfig())
     patch.undo()
     yield
     ray.shutdown()
@@ -84,7 +81,8 @@ def open_uneven(context, file: str = ""):
 
 
 def policy_of(section, checkpoint=None, replicas=2):
-    config = parse_config({"policy": {"replicas": replicas, "placement": "ray", **section}}, "r")
+    section = {"replicas": replicas, "placement": "ray", "ray": FEW, **section}
+    config = parse_config({"policy": section}, "r")
     config = config.model_copy(update={"model": ModelConfig(device="cpu")})
     return RayPolicy(policy_context(config, checkpoint, "t/sft", Path("logs")))
 
@@ -152,13 +150,14 @@ def test_a_users_mistakes_are_those_of_one_process(tmp_path, checkpoints):
         policy_of({"ray": {"weights": "shared_folder"}}, tmp_path / "none")
     with pytest.raises(UsageError, match="is for models that rro runs"):
         policy_of({"backend": "openai"}, replicas=1)
-    with pytest.raises(RroError, match=r"none of 1 replicas.* could start for 1 s"):
-        policy_of({"ray": {"num_cpus": 64, "patience": 1}}, checkpoints[0], replicas=1)
+    with pytest.raises(UsageError, match=r"replicas of policy t/sft cannot start: no node has all"):
+        policy_of({"ray": {"num_cpus": 4000}}, checkpoints[0])
 
 
 def test_an_environment_elsewhere_is_as_one_here():
     section = load_config(RECIPE).environment
-    there = open_environment(section.model_copy(update={"placement": "ray", "actors": 1}))
+    update = {"placement": "ray", "actors": 1, "ray": RayConfig(**FEW)}
+    there = open_environment(section.model_copy(update=update))
     one, other = there.make(), open_environment(section).make()
     task = there.tasks("train")[0]
     assert isinstance(one, Forkable)
@@ -174,3 +173,92 @@ def test_an_environment_elsewhere_is_as_one_here():
     bad = Message("assistant", "no action at all")
     assert settled(one.step(bad)) == other.step(bad)
     settled(one.close())
+
+
+class Odd(Environment):
+    """One turn; the reward is 1 for an answer with an odd number of characters."""
+
+    def reset(self, task, seed=0):
+        return [Message("user", task.id)]
+
+    def step(self, action):
+        return StepResult("end", float(len(action.content) % 2), True)
+
+
+def open_odd():
+    tasks = [Task(f"task {number}: red shoes") for number in range(8)]
+
+    def expert(task, noise, seed):
+        return ScriptedPolicy(lambda messages, rng: task.id, "expert", Source.EXPERT)
+
+    return TaskList("odd", Odd, {"train": tasks, "test": tasks}, max_steps=1, expert=expert)
+
+
+ROUNDS = {
+    "name": "lora",
+    "threads": 1,
+    "environment": {"name": "cluster.test_ray_actors:open_odd"},
+    "model": {"tiny": {**SIZE, "vocabulary": 300, "context": 128}, "device": "cpu"},
+    "policy": {"max_new_tokens": 6, "replicas": 2, "placement": "ray", "ray": FEW},
+    "sft": {"epochs": 1, "batch_size": 8},
+    "explore": {"strategy": "group", "tasks": 4, "options": {"episodes": 4}},
+    "credit": {"name": "group_advantages"},
+    "optimise": {"learner": "policy_gradient", "options": {"learning_rate": 0.02}},
+    "rounds": {"count": 2},
+}
+
+
+async def drawn(policy):
+    """What a policy, or a replica of one, draws: token ids, and all log-probabilities."""
+    params = SamplingParams(temperature=1.0, max_new_tokens=12, logprobs=True)
+    answers = [
+        (await policy.sample([Message("user", f"task {n}: red shoes")], 1, params, n))[0]
+        for n in range(8)
+    ]
+    return (
+        [answer.message.token_ids for answer in answers],
+        [logprob for answer in answers for logprob in answer.logprobs],
+    )
+
+
+async def drawn_with(checkpoint):
+    loaded = load_model(ModelConfig(device="cpu"), checkpoint, train=False)
+    policy = TransformersPolicy(*loaded, "here")
+    try:
+        return await drawn(policy)
+    finally:
+        await policy.close()
+
+
+def test_rounds_of_adapters_reach_the_replicas(tmp_path, caplog):
+    """Policy gradient with LoRA: each round's adapter alone goes to the replicas, which then answer
+    as the round's merged checkpoint does."""
+    caplog.set_level(logging.INFO, "rro")
+    lora = {"model": {**ROUNDS["model"], "lora": {"rank": 4, "alpha": 8}}}
+    folder = RunFolder.create(parse_config({**ROUNDS, **lora}, "r"), tmp_path / "run")
+    checkpoints = [folder.checkpoint(label) for label in ("sft", "group-1", "group-2")]
+
+    async def answers():
+        for replica in ready(run.live, 2).replicas:
+            said.append(await drawn(replica))
+
+    async def expected():
+        return [await drawn_with(checkpoint) for checkpoint in checkpoints]
+
+    said = []
+    with open_run(folder) as run:
+        stages.sft(run)
+        for number in (1, 2):
+            stages.explore(run, number)
+            asyncio.run(answers())
+            stages.optimise(run, number)
+        asyncio.run(run.live.update(checkpoints[2], "lora/group-2"))
+        asyncio.run(answers())
+    sft, first, second = asyncio.run(expected())
+    assert sft[1] != pytest.approx(first[1], abs=1e-2)
+    assert first[1] != pytest.approx(second[1], abs=1e-2)
+    for there, here in zip(said, (sft, sft, first, first, second, second), strict=True):
+        assert there[0] == here[0]
+        assert there[1] == pytest.approx(here[1], abs=1e-4)
+    for number in (1, 2):
+        assert f"the weights of lora/group-{number} (adapters: {number})" in caplog.text

@@ -3,6 +3,7 @@ after a kill."""
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from train_toys import (
 
 from rro.errors import RroError, UsageError
 from rro.learning.workspace import Workspace
-from rro.models.adapters import adapter_between
+from rro.models.adapters import adapter_between, adapter_on, merge
 from rro.models.loading import load_model
 from rro.types import ProcessReward
 
@@ -146,6 +147,11 @@ def test_lora_leaves_whole_models(tuned, tmp_path, checkpointing):
     again = load_model(config.model, tmp_path / "sft", train=False)[0]
     again = PeftModel.from_pretrained(again, adapter).merge_and_unload().state_dict()
     assert all((after[name] - again[name].float()).abs().max() < 1e-5 for name in after)
+    # What replicas elsewhere do.
+    assert adapter_on(tmp_path / "sft", tmp_path / "dpo") == adapter
+    assert adapter_on(sft, tmp_path / "dpo") is None
+    merge([adapter], shutil.copytree(tmp_path / "sft", tmp_path / "merged"))
+    assert_same(state(tmp_path / "merged"), after)
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])

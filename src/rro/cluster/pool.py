@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from rro.cluster.connection import leaving_nodes
+from rro.cluster.connection import check_room, leaving_nodes, shortage
+from rro.config import RayConfig
 from rro.errors import RroError, describe
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ class _Started(Generic[M]):
 class ActorPool(Generic[M]):
     """Keeps `size` actors. `what` is what they are called in the log. `start` begins one (from any
     thread); `adopt` makes a member of one that is ready, of its handle and of what its first call
-    returned. Where there was none for `patience` seconds, those who wait get an RroError."""
+    returned. Where there was none for `settings.patience` seconds, those who wait get an
+    RroError."""
 
     def __init__(
         self,
@@ -64,10 +66,12 @@ class ActorPool(Generic[M]):
         size: int,
         start: Callable[[], Starting],
         adopt: Callable[[Any, dict[str, Any]], M],
-        patience: float,
+        settings: RayConfig,
     ) -> None:
+        """Raises UsageError where the cluster can never have room for an actor."""
+        check_room(settings, what, size)
         self._what, self._size, self._start, self._adopt = what, size, start, adopt
-        self._patience = patience
+        self._settings = settings
         self._failure: Exception | None = None
         self._starting: list[Starting] = []
         self._started: list[_Started[M]] = []
@@ -113,6 +117,10 @@ class ActorPool(Generic[M]):
         for starting in old:
             _kill(starting.handle)
         self._fill()
+
+    def stop(self) -> None:
+        """Replace no actor that ends from now on."""
+        self._closed.set()
 
     def close(self) -> None:
         """End all actors."""
@@ -213,11 +221,14 @@ class ActorPool(Generic[M]):
                 _kill(started.handle)
 
     def _check_patience(self) -> None:
-        if time.monotonic() > self._alone_since + self._patience:
+        if self._closed.is_set():
+            raise RroError(f"the {self._what} were closed")
+        patience = self._settings.patience
+        if time.monotonic() > self._alone_since + patience:
+            reason = self._trouble or shortage(self._settings) or "the cluster has no room"
             raise RroError(
-                f"none of {self._size} {self._what} could start for {self._patience:g} s: "
-                f"{self._trouble or 'the cluster has no room'}; see that it has the resources that "
-                "the recipe asks for, then resume the run"
+                f"none of {self._size} {self._what} could start for {patience:g} s: {reason}; see "
+                "that the cluster has the resources that the recipe asks for, then resume the run"
             )
 
 

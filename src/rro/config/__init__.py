@@ -1,6 +1,7 @@
 """The one configuration tree: a TOML recipe plus dotted overrides, checked, and written into the
 run folder."""
 
+from rro.config.cluster import RayConfig
 from rro.config.loading import check_plugins, dump_toml, load_config, parse_config, parse_options
 from rro.config.sections import (
     BudgetConfig,
@@ -15,7 +16,6 @@ from rro.config.sections import (
     OptimiseConfig,
     PolicyConfig,
     PricesConfig,
-    RayConfig,
     RoundsConfig,
     TinyConfig,
 )

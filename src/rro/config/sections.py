@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from rro import plugins
+from rro.config.cluster import PolicyRayConfig, RayConfig
 from rro.config.names import FolderName
 from rro.config.tables import PluginSection, Section
 from rro.config.training import ClosingConfig, DpoConfig, OptionalSft, SftConfig
@@ -39,33 +40,6 @@ _OWN_ARGUMENTS = frozenset(
         "sanitize_control_tokens",
     )
 )
-
-
-class RayConfig(Section):
-    """Actors on a Ray cluster, and what each of them is given."""
-
-    address: str | None = None
-    """Address of the cluster; `auto` is the one that this machine belongs to. Default: the
-    environment variable RAY_ADDRESS, or else a cluster on this machine for the time of the run."""
-    num_cpus: float = Field(1.0, ge=0)
-    """CPUs of each actor."""
-    num_gpus: float = Field(0.0, ge=0)
-    """GPUs of each actor. It sees no other."""
-    resources: dict[str, float] = Field(default_factory=dict)
-    """What else each actor needs of its node, by the names that the cluster has for it."""
-    runtime_env: dict[str, Any] = Field(default_factory=dict)
-    """The environment of the actors' processes, as Ray's runtime_env: packages, variables, files of
-    code."""
-    patience: float = Field(600.0, gt=0)
-    """Seconds without any actor after which the run ends, to be resumed."""
-
-
-class PolicyRayConfig(RayConfig):
-    """Replicas of a policy as actors on a Ray cluster."""
-
-    weights: Literal["object_store", "shared_folder"] = "object_store"
-    """How a round's weights reach the replicas: through the cluster's memory, or from the run
-    folder, which all nodes then see under the same path."""
 
 
 class EnvironmentConfig(PluginSection):

@@ -119,10 +119,12 @@ class _Call(NamedTuple):
 
 
 class RemoteEnvironment(Environment):
-    """One episode in an actor of `pool`."""
+    """One episode in an actor of `pool`, which is open as long as there is the `benchmark`."""
 
-    def __init__(self, pool: ActorPool[EnvironmentHost], episode: str) -> None:
-        self._pool, self._episode = pool, episode
+    def __init__(
+        self, benchmark: Benchmark, pool: ActorPool[EnvironmentHost], episode: str
+    ) -> None:
+        self._benchmark, self._pool, self._episode = benchmark, pool, episode
         self._host: EnvironmentHost | None = None
         self._done: list[_Call] = []
         self._tools = ""
@@ -210,7 +212,7 @@ class RemoteBenchmark(Benchmark):
             pool = self._pool
         forkable = pool.wait_for_one()[0].forkable
         kind = ForkableRemoteEnvironment if forkable else RemoteEnvironment
-        return kind(pool, f"{id(self)}/{next(self._numbers)}")
+        return kind(self, pool, f"{id(self)}/{next(self._numbers)}")
 
     def action_of(self, message: Message) -> str:
         return self._inner.action_of(message)
@@ -241,7 +243,7 @@ class RemoteBenchmark(Benchmark):
             return EnvironmentHost(name, handle, said["forkable"])
 
         what = f"actors for {self.name}"
-        pool = ActorPool(what, self._section.actors, start, adopt, settings.patience)
+        pool = ActorPool(what, self._section.actors, start, adopt, settings)
         # nobody closes a benchmark
         weakref.finalize(self, pool.close).atexit = False
         return pool

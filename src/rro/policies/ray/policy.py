@@ -22,7 +22,7 @@ from rro.cluster.pool import ActorPool, Starting
 from rro.errors import RroError
 from rro.policies.base import PolicyContext
 from rro.policies.ray.actor import ReplicaActor
-from rro.policies.ray.weights import Shipped, ship
+from rro.policies.ray.weights import Shipped, ship, ship_next
 from rro.policies.replicas.choosing import ReplicaOfTask
 from rro.policies.replicas.replica import Replica, ReplicaEnded
 from rro.policies.replicas.worker import Command, Response
@@ -45,10 +45,12 @@ class RayPolicy:
         self.name, self._numbers, self._closed = context.name, itertools.count(1), False
         self._shared = settings.ray.weights == "shared_folder"
         needed = plugins.POLICIES.find(settings.backend).needs("weights")
-        weights = context.find_weights() if needed else None
-        self._weights = None if weights is None else self._for_actors(weights)
+        self._checkpoint = context.find_weights() if needed else None
+        self._weights: Shipped | Path | None = None
+        if self._checkpoint is not None:
+            self._weights = self._for_actors(self._checkpoint)
         one = settings.model_copy(update={"replicas": 1})
-        # An adapter's base would have to be shipped, too: replicas get whole models.
+        # Replicas read whole models, into which adapters were merged on their nodes.
         self._context = replace(context, settings=one, find_weights=_no_weights, start=None)
         options = {"max_concurrency": 1000, **actor_options(settings.ray)}
         self._actor = self._ray.remote(ReplicaActor).options(**options)
@@ -59,7 +61,7 @@ class RayPolicy:
             settings.replicas,
             self._start,
             self._adopt,
-            settings.ray.patience,
+            settings.ray,
         )
         try:
             self._pool.wait_for_one()
@@ -91,6 +93,7 @@ class RayPolicy:
         begin with them."""
         begun = time.perf_counter()
         self._weights = await asyncio.to_thread(self._for_actors, weights)
+        self._checkpoint = weights
         self._context = replace(self._context, name=name)
         await asyncio.to_thread(self._pool.restart_starting)
         updates = (
@@ -100,11 +103,14 @@ class RayPolicy:
         await asyncio.gather(*updates)
         self.name = name
         seconds, count = time.perf_counter() - begun, len(self._pool.started())
-        log.info("%d replicas have the weights of %s after %.1f s", count, name, seconds)
+        adapters = len(self._weights.adapters) if isinstance(self._weights, Shipped) else 0
+        kind = f"adapters: {adapters}" if adapters else "whole"
+        log.info("%d replicas have the weights of %s (%s) after %.1f s", count, name, kind, seconds)
 
     async def close(self) -> None:
         """Fail what is in flight and end the actors."""
         self._closed = True
+        self._pool.stop()
         for _, replica in self._pool.started():
             replica.disconnect(RroError(f"policy {self.name} was closed before it answered"))
         await asyncio.to_thread(self._pool.close)
@@ -115,7 +121,12 @@ class RayPolicy:
         return self._pool.usable()
 
     def _for_actors(self, weights: Path) -> Shipped | Path:
-        return weights.absolute() if self._shared else ship(weights)
+        """What takes the weights to the actors, most of which have those of `_checkpoint`."""
+        if self._shared:
+            return weights.absolute()
+        if self._checkpoint is None or not isinstance(self._weights, Shipped):
+            return ship(weights)
+        return ship_next(weights, self._checkpoint, self._weights)
 
     def _start(self) -> Starting:
         handle = self._actor.remote()
