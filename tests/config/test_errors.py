@@ -110,17 +110,17 @@ def test_an_override_says_once_what_it_sets(recipe, tmp_path, override, sentence
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("policy.ray.num_gpus=1.5", "num_gpus: must be 0, a part of at least 0.0001, or whole"),
-        ("environment.ray.num_cpus=0.00001", "num_cpus: must be 0, a part of at least 0.0001"),
-        ("policy.ray.resources={ GPU = 1 }", "resources: GPU has no place here: see num_cpus"),
-        ("policy.ray.resources={ a = 2.5 }", "resources: a must be 0, a part of at least"),
-        ("environment.ray.resources={ a = -1 }", "resources: a must be 0, a part of at least"),
+        ("policy.ray.num_gpus=1.5", "must be 0, a part of at least 0.0001, or whole"),
+        ("environment.ray.num_cpus=0.00001", "must be 0, a part of at least 0.0001"),
+        ("policy.ray.resources={ GPU = 1 }", "GPU has no place here: see num_cpus"),
+        ("policy.ray.resources={ a = 2.5 }", "a must be 0, a part of at least"),
+        ("environment.ray.resources={ a = -1 }", "a must be 0, a part of at least"),
     ],
 )
 def test_what_ray_cannot_be_asked_for(tmp_path, override, sentence):
     file = tmp_path / "recipe.toml"
     file.write_text('[environment]\nname = "webshop"\n')
-    assert f"{override.split('.')[0]}.ray.{sentence}" in refused(file, override)
+    assert refused(file, override).startswith(f"override {override}: {sentence}")
 
 
 @pytest.mark.parametrize(
