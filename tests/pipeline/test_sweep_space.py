@@ -35,6 +35,12 @@ def test_every_value_is_checked_once_before_the_first_trial():
     ]
 
 
+def test_a_range_of_numbers_is_checked_with_a_fraction():
+    values = Range("a", "uniform", 1, 3).extremes()
+    assert (values[0], values[-1]) == ("1", "3")
+    assert any(not float(value).is_integer() and 1 < float(value) < 3 for value in values)
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [

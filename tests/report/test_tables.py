@@ -150,6 +150,15 @@ def test_what_is_the_same_in_every_row_stands_once():
     ]
 
 
+def test_a_cost_stands_in_every_row():
+    """Once below the title it would read as the sum."""
+    columns = [Column("stage", "key"), Column("policy_calls", "cost")]
+    table = Table("t", "title", columns, [["explore-1", 128], ["explore-2", 128]])
+    shown = [line.split() for line in terminal(table, WIDTH).splitlines()]
+    assert shown[0] == ["title"]
+    assert shown[-2:] == [["explore-1", "128"], ["explore-2", "128"]]
+
+
 def test_a_table_that_is_too_wide_is_split_and_its_keys_repeated():
     columns = [Column("run", "key"), *(Column(f"the_{name}_column") for name in "abc")]
     table = Table("t", "title", columns, [["one", 1_000_000, 2, 3], ["two", 4, 5_000_000, 6]])

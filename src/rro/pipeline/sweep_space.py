@@ -51,13 +51,12 @@ class Range:
         return int(self.high - self.low) + 1 if self.kind == "int" else None
 
     def extremes(self) -> tuple[str, ...]:
-        """The values that are checked before the first trial."""
-        return tuple(as_text(int(end) if self.kind == "int" else end) for end in self.ends)
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The lowest and the highest value."""
-        return self.low, self.high
+        """The values that are checked before the first trial: both ends, and a number between that
+        no setting of whole numbers takes."""
+        if self.kind == "int":
+            return as_text(int(self.low)), as_text(int(self.high))
+        between = self.low + (self.high - self.low) / math.pi
+        return as_text(self.low), as_text(between), as_text(self.high)
 
 
 @dataclass(frozen=True)

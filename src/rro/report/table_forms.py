@@ -25,11 +25,11 @@ _GAP = "  "
 @dataclass(frozen=True)
 class Column:
     """`name` is the column's name in CSV; elsewhere its underscores are spaces. Columns of kind
-    "key" say what a row is about and stand in every part of a table that is split; an "interval"
-    is three columns in CSV."""
+    "key" say what a row is about and stand in every part of a table that is split; a "cost" adds up
+    over the rows, and stands in each; an "interval" is three columns in CSV."""
 
     name: str
-    kind: Literal["key", "number", "interval"] = "number"
+    kind: Literal["key", "number", "cost", "interval"] = "number"
 
     @property
     def header(self) -> str:
@@ -83,7 +83,7 @@ def comma_separated(table: Table) -> str:
 
 def terminal(table: Table, width: int) -> str:
     """Lines of at most `width` columns. What is the same in every row stands once, below the
-    title."""
+    title, but for costs."""
     constant, parts = _parts(table)
     caption = ", ".join(f"{part.header} {part.cells[0]}" for part in constant)
     heading = [line for text in (table.title, caption) for line in _wrapped(text, width)]
@@ -127,7 +127,7 @@ def _parts(table: Table) -> tuple[list[_Part], list[_Part]]:
         part = _Part(column.header, column.kind == "key", [shown(cell) for cell in cells])
         if not any(part.cells):
             continue
-        named = all(isinstance(cell, str | int) for cell in cells)
+        named = column.kind != "cost" and all(isinstance(cell, str | int) for cell in cells)
         repeated = len(cells) > 1 and len(set(part.cells)) == 1
         (constant if named and repeated else varying).append(part)
     return constant, varying

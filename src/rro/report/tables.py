@@ -124,7 +124,7 @@ def explorations(head: Mapping[str, Any]) -> Table:
 
 
 def _stages(run: Run) -> Table:
-    columns = (*_keys("stage"), *_numbers("pairs", "seconds"))
+    columns = (*_keys("stage"), *_costs("pairs", "seconds"))
     rows = [
         [name, stage.get("pairs") or None, round(stage["seconds"])]
         for name, stage in _rounds_together(run["stages"]).items()
@@ -163,7 +163,7 @@ def _exploration_cost(runs: Sequence[Run]) -> Table:
     thoughts = ("thought_tokens",) if thinks else ()
     costs = ("policy_calls", "generated_tokens", *thoughts, "prompt_tokens", "cost")
     names = ("pairs", "candidates_per_step", *costs, "threshold_bias")
-    columns = (*_keys("run", "stage"), *_numbers(*names))
+    columns = (*_keys("run", "stage"), *_costs(*names))
     rows: list[list[Cell]] = []
     for run in runs:
         for name, stage in _rounds_together(run["stages"]).items():
@@ -186,6 +186,10 @@ def _keys(*names: str) -> list[Column]:
 
 def _numbers(*names: str) -> list[Column]:
     return [Column(name) for name in names]
+
+
+def _costs(*names: str) -> list[Column]:
+    return [Column(name, "cost") for name in names]
 
 
 def _last_policy(run: Run) -> list[Mapping[str, Any]]:
