@@ -7,7 +7,8 @@ The file says which settings all trials have, which each environment and each me
 each method what is swept on the validation tasks first, all by the same number of trials. A trial
 starts from the SFT policy of its environment and seed, and its policies are measured on the test
 tasks. Every trial is a run folder; what was killed goes on with the same command. `results.md`,
-`results.json` and `curves.png` are written at the end, and by `--table` of what is there."""
+`results.json` and, with matplotlib, pictures are written at the end, and by `--table` of what is
+there."""
 
 from __future__ import annotations
 

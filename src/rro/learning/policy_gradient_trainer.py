@@ -293,9 +293,10 @@ def _check(data: WeightedRows, replayed: Sequence[TokenRow], longest: int, given
     """Raise NothingToTrain where what fits has no advantage, DataError where nothing fits."""
     if not data.rows and not replayed:
         counts = data.counts
+        advice = " (raise max_length)" if counts.too_long else ""
         raise (NothingToTrain if counts.without_signal else DataError)(
             f"no episodes to train on: {given} given, {counts.too_long} longer than {longest} "
-            f"tokens (raise max_length), {counts.without_loss} without a sampled token, "
+            f"tokens{advice}, {counts.without_loss} without a sampled token, "
             f"{counts.without_signal} without an advantage other than 0"
         )
 

@@ -47,7 +47,8 @@ def weights_after(run: Run, iteration: int) -> Path | None:
     if run.config.model.name == "tiny":
         raise UsageError(f"{run.folder.path}: {UNTRAINED}")
     if run.config.sft is not None:
-        log.warning("no SFT in this run: the untrained model acts, and is called base")
+        name = run.config.model.name
+        log.warning("no SFT in this run: %s acts as it is, and is called base", name)
     return None
 
 
