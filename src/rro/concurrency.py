@@ -21,7 +21,10 @@ def contained() -> Iterator[None]:
     CancelledError and the like. A cancellation that was asked for, and Ctrl-C, pass."""
     try:
         yield
-    except Exception:
+    except Exception as error:
+        # Pydantic, in the middle of building a class, makes an error of its own of Ctrl-C.
+        if type(error).__name__ == "SchemaError" and "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from error
         raise
     except BaseException as error:
         if _is_ours(error):

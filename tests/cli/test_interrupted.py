@@ -1,38 +1,43 @@
-"""What an interrupt leaves half made is freed without a word."""
+"""What an interrupt leaves half made is freed without a word, and what a library makes of it is
+still an interrupt."""
 
 import sys
 
+import pytest
+
 from rro.cli.main import main
 
-MODULE = '''
-class Loop:
-    """Interrupted in its constructor, like asyncio's event loop, whose deletion then fails."""
+HALF_MADE = """
+import asyncio
 
-    freed = 0
 
+class Loop(asyncio.BaseEventLoop):
     def __init__(self):
         raise KeyboardInterrupt
-        self.closed = False
-
-    def __del__(self):
-        Loop.freed += 1
-        self.closed
 
 
-def open_half():
-    """A benchmark that is interrupted."""
+def open_it():
     return Loop()
-'''
+"""
+TURNED = """
+from pydantic_core import SchemaError
 
 
-def test_a_half_made_object_says_nothing(tmp_path, monkeypatch, capsys):
-    (tmp_path / "half_made.py").write_text(MODULE)
+def open_it():
+    raise SchemaError("Error building `literal` serializer: KeyboardInterrupt: ")
+"""
+
+
+@pytest.mark.parametrize("module", [HALF_MADE, TURNED], ids=["half_made", "turned"])
+def test_an_interrupt_is_one_word(tmp_path, monkeypatch, capsys, request, module):
+    name = f"interrupted_{request.node.callspec.id}"
+    (tmp_path / f"{name}.py").write_text(module)
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('[environment]\nname = "half_made:open_half"\n[model.tiny]\n')
+    recipe.write_text(f'[environment]\nname = "{name}:open_it"\n[model.tiny]\n')
     heard = []
     monkeypatch.setattr(sys, "unraisablehook", heard.append)
-    assert main(["check", str(recipe)]) == 130
-    assert sys.modules["half_made"].Loop.freed == 1
+    words = ["evaluate", str(recipe)] if module is TURNED else ["check", str(recipe)]
+    assert main([*words, *(["--out", str(tmp_path / "run")] if module is TURNED else [])]) == 130
     assert heard == []
     assert "rro: interrupted" in capsys.readouterr().err
     assert sys.unraisablehook == heard.append

@@ -10,9 +10,10 @@ import argparse
 import logging
 import os
 import sys
-import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from rro import __version__
 from rro.cli import checks, data, recipes, reports, runs, serving, sweeps, upkeep
@@ -32,12 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _set_up(options.verbose)
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
+    except AttributeError as error:
+        # argparse, interrupted, fails as it tidies up.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return _failed("interrupted", 130)
+        raise
+    with _quiet_loops():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return options.command(options) or 0
     except RroError as error:
         return _failed(str(error), error.exit_code)
     except KeyboardInterrupt as stop:
-        _let_go(stop)
         print(file=sys.stderr)
         return _failed(": ".join(filter(None, ("interrupted", str(stop)))), 130)
     except PluginError as error:
@@ -58,14 +68,21 @@ class _Printable(logging.Formatter):
         return printable(super().format(record))
 
 
-def _let_go(stop: KeyboardInterrupt) -> None:
-    """Free what an interrupt left half made, without a word: an event loop that was interrupted in
-    its constructor cannot be deleted without an error."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+@contextmanager
+def _quiet_loops() -> Iterator[None]:
+    """An event loop that Ctrl-C left half made cannot be deleted without an error, which Python
+    would print."""
+    hook = sys.unraisablehook
+
+    def quiet(unraisable: Any) -> None:
+        if getattr(unraisable.object, "__qualname__", "") != "BaseEventLoop.__del__":
+            hook(unraisable)
+
+    sys.unraisablehook = quiet
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            traceback.clear_frames(stop.__traceback__)
+            warnings.filterwarnings("ignore", "unclosed event loop", ResourceWarning)
+            yield
     finally:
         sys.unraisablehook = hook
 
