@@ -1,7 +1,11 @@
 """What an interrupt leaves half made is freed without a word, and what a library makes of it is
 still an interrupt."""
 
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +45,28 @@ def test_an_interrupt_is_one_word(tmp_path, monkeypatch, capsys, request, module
     assert heard == []
     assert "rro: interrupted" in capsys.readouterr().err
     assert sys.unraisablehook == heard.append
+
+
+IN_A_TEXT = """
+def open_it():
+    exec("import os, signal\\nos.kill(os.getpid(), signal.{})\\nfor _ in range(9): pass")
+"""
+
+
+@pytest.mark.parametrize(("sent", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_python_m_rro_keeps_the_exit_code(tmp_path, sent, code):
+    """The interrupt lands where modules make dataclasses: in the `exec` of a text."""
+    (tmp_path / "own.py").write_text(IN_A_TEXT.format(sent))
+    (tmp_path / "recipe.toml").write_text('[environment]\nname = "own:open_it"\n[model.tiny]\n')
+    source = Path(__file__).parents[2] / "src"
+    ended = subprocess.run(
+        [sys.executable, "-m", "rro", "evaluate", "recipe.toml", "--out", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{source}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+        # as a script's shell starts what it puts into the background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -28,7 +28,8 @@ def open_page(browser):
     asked of a network."""
     wrong, contexts = [], []
 
-    def opened(target, ready="nav a", **options):
+    # What is drawn last: figures, or the task that is opened.
+    def opened(target, ready="main.overview > *, #work > *", **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()

@@ -29,3 +29,19 @@ def rows(page):
 
 def tasks(page):
     return page.locator("button.task")
+
+
+def open_view(page, name):
+    """Click on a view in the navigation, and wait until its list of tasks is drawn."""
+    page.get_by_role("link", name=name).click()
+    page.locator("#views [aria-current=page]", has_text=name).wait_for()
+
+
+def open_task(page, number):
+    """Click on that task of the list, and wait until it is drawn in place of the one before."""
+    task = tasks(page).nth(number)
+    task.click()
+    page.wait_for_function(
+        "name => document.querySelector('#work h2').textContent === name",
+        arg=task.locator(".name").text_content(),
+    )

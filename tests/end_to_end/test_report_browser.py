@@ -4,7 +4,7 @@ nothing foreign runs in them."""
 from __future__ import annotations
 
 import pytest
-from report_pages import rows, tasks, written
+from report_pages import open_task, open_view, rows, tasks, written
 from report_toys import TREE
 
 pytestmark = pytest.mark.slow
@@ -37,13 +37,9 @@ def test_the_overview_has_every_figure(open_page, toy):
 
 def test_a_task_opens_as_a_tree_and_a_node_shows_what_was_said(open_page, toy):
     page = open_page(toy)
-    page.get_by_role("link", name="Trees").click()
+    open_view(page, "Trees")
     assert tasks(page).count() == 20
-    tasks(page).nth(3).click()
-    assert (
-        page.locator("#work h2").first.text_content()
-        == tasks(page).nth(3).locator(".name").text_content()
-    )
+    open_task(page, 3)
     assert rows(page).count() > 3
     rows(page).nth(1).click()
     details = page.locator("#details")
@@ -160,17 +156,13 @@ def test_a_pair_is_shown_side_by_side_with_its_difference(open_page, toy):
 
 def test_episodes_of_two_policies_stand_side_by_side(open_page, toy):
     page = open_page(toy)
-    page.get_by_role("link", name="Episodes").click()
+    open_view(page, "Episodes")
     page.wait_for_selector(".plays")
     assert tasks(page).count() == 20
     left, right = (page.get_by_label(f"episode on the {side}") for side in ("left", "right"))
     assert (left.input_value(), right.input_value()) == ("sft sampled 0", "rro-1 sampled 0")
-    for task in tasks(page).all():
-        task.click()
-        name = task.locator(".name").text_content()
-        page.wait_for_function(
-            "name => document.querySelector('#work h2').textContent === name", arg=name
-        )
+    for number in range(20):
+        open_task(page, number)
         actions = page.locator(".plays .turn").all()
         said = [turn.locator(".agent pre").all_text_contents() for turn in actions]
         for turn, ours, other in zip(actions[::2], said[::2], said[1::2], strict=True):

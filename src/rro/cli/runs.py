@@ -101,7 +101,7 @@ def _add_quickstart(commands: Parsers) -> None:
     quickstart = add_command(
         commands,
         "quickstart",
-        _quickstart,
+        _stoppable(_quickstart),
         "the whole path on a generated shop or generated databases, in minutes on a CPU",
         "rro quickstart --seed 1 method=rro explore.tasks=150",
     )
@@ -120,7 +120,7 @@ def _add_run(commands: Parsers) -> None:
     run = add_command(
         commands,
         "run",
-        _run,
+        _stoppable(_run),
         "every stage of a recipe, in order",
         "rro run quickstart method=rro --out runs/one",
     )
@@ -154,7 +154,7 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
 def _add_stage(commands: Parsers, name: str) -> None:
     text, example = _STAGES[name]
     aliases = ["optimize"] if name == "optimise" else []
-    stage = add_command(commands, name, _stage, text, example, aliases)
+    stage = add_command(commands, name, _stoppable(_stage), text, example, aliases)
     stage.set_defaults(stage=name)
     stage.add_argument("target", help=f"a run folder, or a recipe that starts a new one: {RECIPE}")
     add_overrides(stage)
@@ -225,7 +225,7 @@ def _run_all(
     from rro.pipeline.run import open_run
     from rro.report.tables import print_results
 
-    with _resumable(folder, options), open_run(folder, benchmark) as run:
+    with _resumable(folder), open_run(folder, benchmark) as run:
         try:
             print_results(pipeline.run_all(run))
         except pipeline.NothingToLearn as error:
@@ -235,13 +235,29 @@ def _run_all(
     print(printable(f"run folder: {folder.path}"))
 
 
+def _stoppable(
+    command: Callable[[argparse.Namespace], None],
+) -> Callable[[argparse.Namespace], None]:
+    """A command that a scheduler can stop, from its first moment to its last."""
+
+    def stoppable(options: argparse.Namespace) -> None:
+        try:
+            with stopping.listening(options.stop_after):
+                command(options)
+        except KeyboardInterrupt:
+            if stopping.requested():
+                raise stopping.Stopped("stopped as asked; no stage was under way") from None
+            raise
+
+    return stoppable
+
+
 @contextmanager
-def _resumable(folder: RunFolder, options: argparse.Namespace) -> Iterator[None]:
-    """Lets Ctrl-C say how to go on, and a scheduler stop the work at a clean point."""
+def _resumable(folder: RunFolder) -> Iterator[None]:
+    """Lets Ctrl-C, and the stop that a scheduler asks for, say how to go on."""
     what = f"what was finished is kept. To go on: rro run --resume {shlex.quote(str(folder.path))}"
     try:
-        with stopping.listening(options.stop_after):
-            yield
+        yield
     except (KeyboardInterrupt, stopping.Stopped) as error:
         if stopping.requested():
             raise stopping.Stopped(f"stopped as asked; {what}") from None
@@ -290,7 +306,7 @@ def _stage(options: argparse.Namespace) -> None:
             evaluate_run(run, split="validation" if options.validation else "test")
         ),
     }
-    with _resumable(folder, options), open_run(folder, benchmark) as run:
+    with _resumable(folder), open_run(folder, benchmark) as run:
         stages[options.stage](run)
     if rank() == 0:
         print(printable(f"run folder: {folder.path}"))
