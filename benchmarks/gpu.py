@@ -1,5 +1,5 @@
 """What a GPU does with rro, and whether it gives the CPU's results: `python -m benchmarks.gpu OUT
-[--device cuda] [--minutes 9] [--reduced]`.
+[--device cuda] [--minutes 9] [--leave-out PART ...] [--reduced]`.
 
 One command for a machine that is lent for minutes and has no network: `make gpu-kit` puts the
 packages that it lacks into a folder. Everything starts from the quickstart's shop and models from
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.local_engine import long_histories
+from benchmarks.local_engine import HISTORIES, long_histories
 from benchmarks.throughput import Setup
 from rro.config import ModelConfig
 from rro.learning.base import TrainingContext
@@ -171,9 +171,14 @@ def sampling(kit: Kit) -> dict[str, Any]:
     config = ModelConfig(name=str(kit.big / "checkpoints" / "sft"), device=kit.device)
     model, tokenizer = load_model(config, None, train=False)
     for batch in sizes:
-        done = long_histories(model, tokenizer, batch // 4, words, Setup(batch, batch))
-        tokens = sum(len(content.split()) for row in done["rows"] for content in json.loads(row))
-        rows[str(batch)] = {"seconds": round(done["seconds"], 2), "words": tokens}
+        done = long_histories(model, tokenizer, batch // HISTORIES, words, Setup(batch, batch))
+        tokens, seconds = done["generated_tokens"], done["seconds"]
+        rows[str(batch)] = {
+            "tokens": tokens,
+            "seconds": round(seconds, 2),
+            "tokens_per_second": round(tokens / seconds),
+            "cpu_seconds": round(done["cpu_seconds"], 2),
+        }
     _free(model)
     return rows
 
@@ -214,12 +219,14 @@ PARTS: Sequence[Callable[[Kit], Mapping[str, Any]]] = (
 )
 
 
-def run_parts(kit: Kit, minutes: float) -> dict[str, Any]:
+def run_parts(kit: Kit, minutes: float, leave_out: Sequence[str] = ()) -> dict[str, Any]:
     """Run the parts that begin within the time; the results, also written after each. A part that
     fails says so, and the others go on."""
     begun, results = time.monotonic(), dict[str, Any]()
     kit.out.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
+        if part.__name__ in leave_out:
+            continue
         if time.monotonic() - begun > 60 * minutes:
             results[part.__name__] = {"left out": "no time was left"}
             continue
@@ -282,8 +289,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=9.0, help="no part begins later")
     parser.add_argument("--reduced", action="store_true", help="little of everything, for a CPU")
+    parser.add_argument(
+        "--leave-out", nargs="*", default=[], metavar="PART", choices=[p.__name__ for p in PARTS]
+    )
     arguments = parser.parse_args()
-    run_parts(Kit(arguments.out, arguments.device, arguments.reduced), arguments.minutes)
+    kit = Kit(arguments.out, arguments.device, arguments.reduced)
+    run_parts(kit, arguments.minutes, arguments.leave_out)
 
 
 if __name__ == "__main__":

@@ -103,15 +103,22 @@ async def _rollouts(policy: TransformersPolicy, siblings: int, words: int) -> di
     )
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - processor
     await policy.close()
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "rows": set(rollouts)}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "rows": {text for text, _ in rollouts},
+        "generated_tokens": sum(tokens for _, tokens in rollouts),
+    }
 
 
-async def _rollout(policy: TransformersPolicy, history: Message, seed: int) -> str:
-    messages = [history]
+async def _rollout(policy: TransformersPolicy, history: Message, seed: int) -> tuple[str, int]:
+    """The rollout's messages as JSON, and how many tokens were sampled for them."""
+    messages, tokens = [history], 0
     for step in range(STEPS):
         [completion] = await policy.sample(messages, 1, SAMPLED, seed + 100 * step)
         messages += [completion.message, _text(seed, OBSERVATION_WORDS)]
-    return json.dumps([message.content for message in messages])
+        tokens += completion.usage.generated_tokens
+    return json.dumps([message.content for message in messages]), tokens
 
 
 def _text(seed: int, words: int) -> Message:
