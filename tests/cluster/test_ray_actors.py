@@ -60,23 +60,31 @@ def checkpoints(tmp_path_factory):
     return folders
 
 
+WORKERS = 4
+
+
 class Slow(ScriptedPolicy):
-    """The replica in the first process that asks is slow."""
+    """The replica in the first process that asks is slow: it answers nothing until `released` is
+    there, or until it has to answer all workers."""
+
+    slow, held = False, 0
 
     async def sample(self, messages, n, params, seed):
-        await asyncio.sleep(0.3 if self.slow else 0.01)
-        answers = await super().sample(messages, n, params, seed)
-        return answers
+        self.held += 1
+        while self.slow and self.held < WORKERS and not self.released.exists():
+            await asyncio.sleep(0.01)
+        return await super().sample(messages, n, params, seed)
 
 
-def open_uneven(context, file: str = ""):
+def open_uneven(context, folder: str = ""):
     """One replica is slow: the one that makes the file."""
     policy = Slow(lambda messages, rng: "slow" if policy.slow else "quick", context.name)
+    policy.released = Path(folder) / "released"
     try:
-        with Path(file).open("x"):
-            policy.slow = True
+        (Path(folder) / "slow").touch(exist_ok=False)
+        policy.slow = True
     except FileExistsError:
-        policy.slow = False
+        pass
     return policy
 
 
@@ -125,24 +133,24 @@ def test_answers_are_those_of_this_process_before_and_after_an_update(checkpoint
 
 def test_a_slow_replica_gets_less(tmp_path):
     section = {"backend": "cluster.test_ray_actors:open_uneven"}
-    policy = ready(policy_of({**section, "options": {"file": str(tmp_path / "slow")}}), 2)
+    policy = ready(policy_of({**section, "options": {"folder": str(tmp_path)}}), 2)
+    numbers, said = iter(range(80)), []
 
-    async def one_after_another(worker):
-        return [
-            (await policy.sample([Message("user", f"{worker}/{number}")], 1, SAMPLED, 0))[0]
-            for number in range(20)
-        ]
+    async def worker():
+        for number in numbers:
+            (answer,) = await policy.sample([Message("user", f"task {number}")], 1, SAMPLED, 0)
+            said.append(answer.message.content)
+        (tmp_path / "released").touch()
 
     async def all_workers():
-        return await asyncio.gather(*map(one_after_another, range(4)))
+        await asyncio.gather(*(worker() for _ in range(WORKERS)))
 
     try:
-        answers = [answer for part in asyncio.run(all_workers()) for answer in part]
+        asyncio.run(all_workers())
     finally:
         asyncio.run(policy.close())
-    said = [answer.message.content for answer in answers]
-    assert said.count("slow") < said.count("quick") / 2
-    assert said.count("slow") > 0
+    # At first both have nothing to do, so each gets the tasks of two workers.
+    assert sorted(said) == ["quick"] * 78 + ["slow"] * 2
 
 
 def test_a_users_mistakes_are_those_of_one_process(tmp_path, checkpoints):

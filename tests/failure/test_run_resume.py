@@ -1,6 +1,7 @@
 """`rro run` is killed at random moments and resumed: it loses only what was in flight and ends as
 if undisturbed."""
 
+import itertools
 import json
 import random
 import signal
@@ -44,45 +45,43 @@ def keys(folder):
     return [(record["kind"], record["key"]) for record in map(json.loads, lines)]
 
 
-def wait_for_growth(journal, process, lines):
-    """Until the journal has `lines` more than now, or the process ends."""
-    start = len(journal.read_bytes().splitlines()) if journal.exists() else 0
-    while process.exitcode is None:
-        if journal.exists() and len(journal.read_bytes().splitlines()) >= start + lines:
-            return
+def records(folder):
+    journal = folder / "journal.jsonl"
+    return len(journal.read_bytes().splitlines()) if journal.exists() else 0
+
+
+def moments(undisturbed, chance):
+    """How many records the journal has when a run is killed: while it explores, three times, as it
+    begins to optimise, and while it evaluates the SFT policy. Much is left to do after each."""
+    ends = {key: number for number, (kind, key) in enumerate(keys(undisturbed)) if kind == "stage"}
+    begun, explored, optimised, evaluated = (
+        ends[key] + 1 for key in ("sft", "explore-1", "optimise-1", "evaluate-sft")
+    )
+    thirds = [begun + (explored - begun) * third // 3 for third in range(4)]
+    exploring = [chance.randrange(*third) for third in itertools.pairwise(thirds)]
+    return [*exploring, explored, chance.randrange(optimised, (optimised + evaluated) // 2)]
+
+
+def kill(process, ready):
+    """As soon as it is ready for it."""
+    while not ready():
+        assert process.exitcode is None, process.ended().stderr
         time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, "it ended before it was killed"
 
 
 @pytest.mark.slow
 def test_killed_runs_end_like_an_undisturbed_one(tmp_path):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     finish("run", HERE / "doors.toml", "--out", undisturbed)
-    chance, kills = random.Random(5), 0
     process = forked.start("run", HERE / "doors.toml", "--out", killed)
-    # before the first record (training), in the middle of exploring (three times), while optimising
-    # and evaluating
-    for lines in (
-        0,
-        chance.randrange(20, 200),
-        chance.randrange(20, 200),
-        chance.randrange(20, 200),
-        400,
-        300,
-    ):
-        if lines:
-            wait_for_growth(killed / "journal.jsonl", process, lines)
-        else:
-            while not (killed / "checkpoints").exists():
-                time.sleep(0.01)
-        time.sleep(chance.random() * 0.3)
-        if process.exitcode is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.join()
+    kill(process, (killed / "metrics.jsonl").exists)
+    for enough in moments(undisturbed, random.Random(5)):
         process = forked.start("run", "--resume", killed)
-    ended = process.ended()
-    assert ended.returncode == 0, ended.stderr
-    assert kills >= 4
+        kill(process, lambda enough=enough: records(killed) >= enough)
+    finish("run", "--resume", killed)
     assert comparable(killed) == comparable(undisturbed)
     assert len(keys(killed)) == len(set(keys(killed)))
     assert sorted(keys(killed)) == sorted(keys(undisturbed))  # nothing was done twice or beside it
