@@ -32,6 +32,8 @@ def open_page(browser):
     def opened(target, ready="main.overview > *, #work > *", **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
+        # `rro view` is asked again after ten times as long as it took to answer
+        context.set_default_timeout(200_000)
         page = context.new_page()
         page.on(
             "console",
