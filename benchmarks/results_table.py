@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.learning_table import MODES, curve
 from rro.errors import RroError
-from rro.evaluation.results import LearningCost, learning_cost
+from rro.evaluation.results import LearningCost, RewardScale, kept_scale, learning_cost
 from rro.evaluation.statistics import Values, crossed_difference, crossed_mean
 from rro.files import write_file
 from rro.report.table_forms import Cell, Column, Table, markdown
+from rro.runs.journal import Journal
 
 if TYPE_CHECKING:
     from benchmarks.results import Comparison, Trial
@@ -35,7 +36,7 @@ class Finished:
 
     seed: int
     rewards: Mapping[tuple[str, str], Values]
-    success_reward: float
+    scale: RewardScale
     cost: LearningCost
     played: Sequence[tuple[int, float]]
     evaluated: Sequence[tuple[int, str, float]]
@@ -43,7 +44,7 @@ class Finished:
     def successes(self, policy: str, mode: str) -> Values:
         """By task, 1 for each success."""
         return {
-            task: [float(value >= self.success_reward) for value in values]
+            task: [float(value >= self.scale.success) for value in values]
             for task, values in self.rewards[policy, mode].items()
         }
 
@@ -62,6 +63,8 @@ def finished(folder: Path) -> Finished:
     names = {closing: "closing", last: "last"}
     spent = [stages[name]["usage"] for name in stages if name.startswith("explore-")]
     tokens = [usage["generated_tokens"] for usage in spent]
+    with Journal(folder / "journal.jsonl", read_only=True) as journal:
+        scale = kept_scale(journal)
     return Finished(
         int(results["seed"]),
         {
@@ -69,7 +72,7 @@ def finished(folder: Path) -> Finished:
             for row in rows
             if row["label"] in names
         },
-        results["success_reward"],
+        replace(scale, success=results["success_reward"]),
         learning_cost(stages),
         curve(folder, tokens),
         [
@@ -109,8 +112,9 @@ def _figures(trials: Sequence[Finished], base: Sequence[Finished], policy: str) 
             continue
         own = {trial.seed: trial.rewards[policy, mode] for trial in trials}
         successes = {trial.seed: trial.successes(policy, mode) for trial in trials}
-        row[f"{mode}_reward"] = crossed_mean(own).plain()
-        row[f"{mode}_success"] = crossed_mean(successes).plain()
+        possible = trials[0].scale.range
+        row[f"{mode}_reward"] = crossed_mean(own).within(*possible).plain()
+        row[f"{mode}_success"] = crossed_mean(successes).within(0.0, 1.0).plain()
         other = {
             trial.seed: trial.rewards[policy, mode]
             for trial in base

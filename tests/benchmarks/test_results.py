@@ -9,7 +9,7 @@ import pytest
 from benchmarks.results import Comparison, Trial, main, read_plan
 from benchmarks.results_table import Finished, rows_of, table_of
 from rro.errors import UsageError
-from rro.evaluation.results import LearningCost, learning_cost
+from rro.evaluation.results import LearningCost, RewardScale, learning_cost
 from rro.evaluation.statistics import crossed_difference, crossed_mean
 from rro.report.table_forms import markdown
 from rro.runs.journal import Journal
@@ -129,7 +129,7 @@ def finished(seed, level, cost=10, tasks=24):
     rewards = {f"t{task}": [level, level + task / 10] for task in range(tasks)}
     costs = LearningCost(cost, 2 * cost, 3 * cost, 4 * cost, 5.0 * cost)
     rewards = {("last", "sampled"): rewards, ("last", "greedy"): {"t0": [level]}}
-    return Finished(seed, rewards, 1.0, costs, [], [])
+    return Finished(seed, rewards, RewardScale(-1.0, 1.8, success=1.0), costs, [], [])
 
 
 def test_a_row_has_figures_over_seeds_and_tasks_and_what_learning_took():
@@ -140,7 +140,7 @@ def test_a_row_has_figures_over_seeds_and_tasks_and_what_learning_took():
     first, second = rows_of(found, "one")
     own = {each.seed: each.rewards["last", "sampled"] for each in found["shop", "two"]}
     base = {each.seed: each.rewards["last", "sampled"] for each in found["shop", "one"]}
-    assert second["sampled_reward"] == crossed_mean(own).plain()
+    assert second["sampled_reward"] == {**crossed_mean(own).plain(), "high": 1.8}
     assert second["sampled_difference"] == crossed_difference(own, base).plain()
     assert second["sampled_difference"]["mean"] == pytest.approx(0.15)
     assert second["sampled_success"]["mean"] == pytest.approx(
