@@ -15,8 +15,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -31,7 +33,7 @@ from rro.codec import first_problem
 from rro.config import Config, Section, dump_toml, load_config
 from rro.config.names import FolderName
 from rro.config.packaged import find_recipe
-from rro.errors import RroError, UsageError
+from rro.errors import RroError, UsageError, counted
 from rro.pipeline.sweep import Sweep, check_settings, finished_sweep, run_sweep, trial_config
 from rro.pipeline.sweep_space import as_text, parse_space
 from rro.pipeline.trial import run_trial, shared_start, start_folder
@@ -231,7 +233,7 @@ def run_all(comparison: Comparison, workers: int) -> list[Trial]:
         list(pool.map(lambda each: _start(comparison, each, "sweep"), swept))
     trials = list(comparison.trials())
     left = [trial for trial in trials if not (comparison.folder(trial) / "results.json").exists()]
-    print(f"{len(trials)} trials, {len(left)} of them to run", flush=True)
+    print(f"{counted(len(trials), 'trials')}, {len(left)} of them to run", flush=True)
     starts = {}
     for trial in left:
         config, seed = comparison.config(trial), comparison.plan.sft_seed
@@ -265,9 +267,18 @@ def _start(comparison: Comparison, trial: Trial, stage: str) -> None:
     command = [sys.executable, "-m", "benchmarks.results", *map(str, words)]
     with log.open("a", encoding="utf-8") as lines:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, stdout=lines, stderr=lines, env=environment)
-    said = f"{time.monotonic() - begun:.0f} s" if done.returncode == 0 else f"failed, see {log}"
+        pipes = {"stdin": subprocess.PIPE, "stdout": lines, "stderr": lines}
+        with subprocess.Popen(command, env=environment, **pipes) as process:
+            code = process.wait()
+    said = f"{time.monotonic() - begun:.0f} s" if code == 0 else f"failed, see {log}"
     print(f"{trial.environment} {trial.method} seed {trial.seed}: {stage}: {said}", flush=True)
+
+
+def _end_with_parent() -> None:
+    """What began this process holds the other end of its input: where that was killed, nobody waits
+    for the trial, and the same command is to find it free."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -293,6 +304,7 @@ def _work(options: argparse.Namespace) -> None:
         raise UsageError(f"--out {options.out}: a file: name a folder")
     comparison = Comparison(read_plan(options.file), options.file, options.out)
     if options.one:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         stage, environment, method, seed, *chosen = options.one
         run_one(comparison, Trial(environment, method, int(seed), tuple(chosen)), stage)
         return

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.learning_table import MODES, curve
 from rro.errors import RroError
 from rro.evaluation.results import LearningCost, RewardScale, kept_scale, learning_cost
-from rro.evaluation.statistics import Values, crossed_difference, crossed_mean
+from rro.evaluation.statistics import FEWEST_TASKS, Values, crossed_difference, crossed_mean
 from rro.files import write_file
 from rro.report.table_forms import Cell, Column, Table, markdown
 from rro.runs.journal import Journal
@@ -139,6 +139,16 @@ def table_of(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     return Table("results", title, columns, cells)
 
 
+def remarks(rows: Sequence[Mapping[str, Any]], first: str) -> str:
+    """How the rows of a table are read: what they have of differences and intervals."""
+    paired = any(f"{mode}_difference" in row for row in rows for mode in MODES)
+    differences = f"Differences: minus {first}, paired by seed and task. " if paired else ""
+    given = [value for row in rows for value in row.values() if isinstance(value, Mapping)]
+    if any(value.get("low") is not None for value in given):
+        return f"{differences}Intervals: 95 %, over seeds and tasks."
+    return f"{differences}No intervals: they take two seeds and {FEWEST_TASKS} tasks."
+
+
 def _cell(value: Any) -> Cell:
     return round(value) if isinstance(value, float) else value
 
@@ -157,10 +167,7 @@ def write(comparison: Comparison, trials: Sequence[Trial]) -> Path:
     if not found:
         raise RroError("no trial is finished: see the logs beside the run folders")
     rows = rows_of(found, comparison.first)
-    note = (
-        f"Differences: minus {comparison.first}, paired by seed and task. Intervals: 95 %, over "
-        f"seeds and tasks. Missing trials: {', '.join(missing) or 'none'}.\n"
-    )
+    note = f"{remarks(rows, comparison.first)} Missing trials: {', '.join(missing) or 'none'}.\n"
     file = comparison.out / "results.md"
     write_file(file, f"{markdown(table_of(rows, comparison.file.stem))}\n{note}")
     curves = {

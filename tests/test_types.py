@@ -1,9 +1,10 @@
-"""The records' own arithmetic."""
+"""The records' own arithmetic, and how counts are told."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rro.errors import counted
 from rro.types import Message, ProcessReward, Step, StopReason, Trajectory, Usage
 
 REWARDS = st.floats(0, 1)
@@ -55,3 +56,18 @@ def test_messages_leave_out_the_last_observation():
         "a",
     ]
     assert [m.content for m in _trajectory((), StopReason.CONTEXT).messages()] == ["begin"]
+
+
+@pytest.mark.parametrize(
+    ("count", "things", "text"),
+    [
+        (1, "pairs", "1 pair"),
+        (0, "trials", "0 trials"),
+        (1200, "policy calls", "1,200 policy calls"),
+        (1, "policies", "1 policy"),
+        (2, "policies", "2 policies"),
+        (1, "traces", "1 trace"),
+    ],
+)
+def test_counts_as_sentences_have_them(count, things, text):
+    assert counted(count, things) == text

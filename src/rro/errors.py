@@ -84,6 +84,13 @@ def portable(error: BaseException, otherwise: type[Exception] = RroError) -> Exc
     return error if isinstance(error, Exception) else otherwise(describe(error))
 
 
+def counted(count: int, things: str) -> str:
+    """A count as a sentence has it, of `things` in the plural: "1 pair", "1,200 policies"."""
+    if count == 1:
+        things = f"{things[:-3]}y" if things.endswith("ies") else things.removesuffix("s")
+    return f"{count:,} {things}"
+
+
 def printable(text: str) -> str:
     """`text` without what would control a terminal: escapes and the like are written as \\x1b.
     Line ends and tabs stay."""

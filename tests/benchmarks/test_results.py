@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.results import Comparison, Trial, main, read_plan
-from benchmarks.results_table import Finished, rows_of, table_of
+from benchmarks.results_table import Finished, remarks, rows_of, table_of
 from rro.errors import UsageError
 from rro.evaluation.results import LearningCost, RewardScale, learning_cost
 from rro.evaluation.statistics import crossed_difference, crossed_mean
@@ -152,6 +152,15 @@ def test_a_row_has_figures_over_seeds_and_tasks_and_what_learning_took():
     text = markdown(table_of([first, second], "plan"))
     assert len(text.splitlines()) == 4
     assert "| shop | two | last | 3 |" in text
+
+
+def test_a_table_speaks_of_intervals_where_there_are_any():
+    one, other = [finished(1, 0.1), finished(2, 0.2)], [finished(1, 0.3), finished(2, 0.5)]
+    rows = rows_of({("shop", "one"): one, ("shop", "two"): other}, "one")
+    assert remarks(rows, "one").startswith("Differences: minus one")
+    assert remarks(rows, "one").endswith("Intervals: 95 %, over seeds and tasks.")
+    alone = remarks(rows_of({("shop", "one"): one[:1]}, "one"), "one")
+    assert alone == "No intervals: they take two seeds and 20 tasks."
 
 
 def test_the_cost_of_learning_is_that_of_rounds_and_closing():

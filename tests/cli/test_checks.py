@@ -35,6 +35,22 @@ def test_a_speed_and_a_price_give_hours_and_money(capsys):
     assert "price" not in out
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["explore.strategy=rro"], "needs explore.reward_model"),
+        (["explore.strategy=group", "explore.reward_model=x"], "estimate single actions"),
+        (["explore.strategy=rro", "explore.reward_model=/nowhere"], "nowhere"),
+    ],
+)
+def test_what_keeps_rewards_from_being_estimated_is_told_by_its_name(capsys, words, problem):
+    code, out = told(capsys, "quickstart", "explore.pricing=prm", *words)
+    assert code == 2
+    [wrong] = re.findall("wrong .*", out)
+    assert wrong.startswith("wrong process rewards: ")
+    assert problem in wrong
+
+
 @pytest.mark.parametrize("rate", ["0", "-1", "fast", "inf", "nan"])
 def test_a_speed_is_a_number_above_0(capsys, rate):
     with pytest.raises(SystemExit) as stop:

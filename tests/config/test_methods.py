@@ -98,3 +98,18 @@ def test_a_strategy_without_its_method_is_as_before(recipe, strategy):
     plain = recipe(SHOP)
     assert (config.dpo, config.credit, config.rounds) == (plain.dpo, plain.credit, plain.rounds)
     assert config.explore == plain.explore.model_copy(update={"strategy": strategy})
+
+
+def test_a_run_has_one_method(recipe):
+    with pytest.raises(UsageError, match=r"method=rro and method=eto: a run has one method$"):
+        recipe(SHOP, "method=rro", "explore.tasks=3", "method=eto")
+
+
+def test_what_stands_above_a_part_of_the_method_is_told(recipe, caplog):
+    words = ["method=rro", "explore.strategy=group", "explore.tasks=3"]
+    config = recipe(SHOP, *words)
+    assert (config.method, config.explore.strategy) == ("rro", "group")
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("explore.strategy=group stands above method=rro, which has")
+    recipe(SHOP, "method=eto", "explore.strategy=eto", "dpo.epochs=2")
+    assert len(caplog.records) == 1

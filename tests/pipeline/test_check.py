@@ -41,7 +41,7 @@ def test_a_run_that_can_start(tmp_path):
         ("model", {"model": {"chat_template": "none.jinja"}}, "none.jinja: no such file"),
         ("learner", {"credit": {"name": "demonstrations"}}, "takes pairs, but credit"),
         (
-            "learner",
+            "process rewards",
             {"explore": {"strategy": "rro", "pricing": "prm", "reward_model": "none"}},
             "none: no process reward model there",
         ),
@@ -78,7 +78,7 @@ def test_experts_of_other_tasks_are_no_use_to_a_strategy_that_needs_them(tmp_pat
     file = tmp_path / "experts.jsonl"
     file.write_text(json.dumps({"id": "another", "messages": turns}) + "\n")
     experts = {"file": str(file)}
-    assert checks(tmp_path, experts=experts)["experts"].detail == f"1 episodes in {file}"
+    assert checks(tmp_path, experts=experts)["experts"].detail == f"1 episode in {file}"
     refused = checks(tmp_path, experts=experts, explore={"strategy": "eto"})["experts"]
     assert "no row's id is a task" in refused.problem
 

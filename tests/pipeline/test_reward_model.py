@@ -7,6 +7,7 @@ from door_runs import door_run
 from safetensors.torch import load_file
 
 from rro.cli.main import main
+from rro.cli.serving import worth_lines
 from rro.errors import DataError, UsageError
 from rro.learning.pairs import read_pairs
 from rro.models.process_rewards import read_scale
@@ -117,3 +118,12 @@ def test_what_does_not_fit_is_refused(explored, tmp_path):
         )
         with open_run(folder) as run, pytest.raises(error, match=sentence):
             stages.explore(run, 1)
+
+
+def test_what_is_no_better_than_a_constant_has_no_table():
+    worth = {"error": 0.2, "spread": 0.3, "tasks": 1, "actions": 2, "outcomes": 0.5}
+    worth["bins"] = [(0.1, 0.2, 1), (0.3, 0.4, 1)]
+    assert len(list(worth_lines(worth))) == 4
+    constant, squared = worth_lines({**worth, "spread": 0.1})
+    assert constant.startswith("the model is no better than one constant")
+    assert "(1 task, 2 actions; one constant: 0.1000)" in squared

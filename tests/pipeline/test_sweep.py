@@ -1,19 +1,20 @@
 """Sweeps: what is refused before the first trial, what is proposed, trials that really train."""
 
 import json
-import os
+import random
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
 from rro.cli.main import main
 from rro.errors import RroError, UsageError
-from rro.pipeline.sweep import Report, Trial, parse_metric, propose
+from rro.exploration.strategies.rising import RisingExploration
+from rro.pipeline.sweep import Report, Trial, parse_metric, propose, read_sweep
 from rro.pipeline.sweep_space import parse_space
 
 HERE = Path(__file__).parents[1] / "end_to_end"
@@ -43,6 +44,7 @@ def swept(*words):
         (["dpo.epochs=1,2", "environment.validation_split=test"], "has 40 of the 40 tasks"),
         (["dpo.epochs=1,2", "environment.validation_split=dev"], "no split 'dev'"),
         (["dpo.epochs=1,2", "model.name=/nowhere"], "nowhere"),
+        (["dpo.epochs=1,2", "evaluate.validation=false"], "measures on the validation tasks"),
     ],
 )
 def test_a_sweep_that_cannot_work_is_refused_before_its_first_trial(
@@ -158,23 +160,52 @@ def test_a_sweep_of_real_trials_looks_at_no_test_task_and_outlives_a_failing_one
     assert (run / "results.json").exists()
 
 
+class Broken(RisingExploration):
+    """Explores nothing: all its trials fail."""
+
+    async def explore(self, sampler):
+        raise ValueError("no exploring today")
+
+
+@pytest.mark.slow
+def test_what_fails_at_last_leaves_nothing_to_go_on_with(tmp_path, capsys):
+    """A sweep of failures that is extended, then resumed as far as it was extended."""
+    out = tmp_path / "sweep"
+    words = ["explore.strategy=pipeline.test_sweep:Broken", "sft.epochs=1", *QUICK]
+    assert swept(DOORS, *words, "dpo.epochs=1,2,3,4", "--trials", "3", "--out", out) == 1
+    said = capsys.readouterr().err
+    assert "every trial failed" in said
+    assert "--resume" not in said
+    assert swept("--resume", out, "--trials", "4") == 1
+    assert "every trial failed" in capsys.readouterr().err
+    assert read_sweep(out)[1] == 4
+    assert len(journalled(out, "trial")) == 4
+
+
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
-    variables["PYTHONPATH"] = os.pathsep.join([str(HERE), *sys.path])
-    rro = [sys.executable, "-m", "rro", "sweep"]
     words = [DOORS, "dpo.epochs=1,2", "dpo.learning_rate=log:1e-4:1e-3", *QUICK, "--trials", "2"]
-    begun = subprocess.Popen([*rro, *words, "--out", str(killed)], env=variables)
-    journal = killed / "trial-002" / "journal.jsonl"
-    until = time.monotonic() + 240
-    while not (journal.exists() and journal.read_bytes().count(b"\n") > 30):
-        assert begun.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    begun.send_signal(signal.SIGKILL)
-    begun.wait()
-    for arguments in (["--resume", str(killed)], [*words, "--out", str(whole)]):
-        subprocess.run([*rro, *arguments], env=variables, check=True, timeout=280)
+    chance = random.Random(4)
+
+    def records():
+        return sum(file.read_bytes().count(b"\n") for file in killed.glob("**/journal.jsonl"))
+
+    def start(*arguments):
+        return forked.start("sweep", *arguments, search=[HERE])
+
+    process = start(*words, "--out", killed)
+    # While it makes the SFT policy, in the first trial, twice, and in the second.
+    for enough in (1, chance.randrange(10, 60), chance.randrange(60, 120), 260):
+        while records() < enough:
+            assert process.exitcode is None, process.ended().stderr
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        process = start("--resume", killed)
+    for ending in (process, start(*words, "--out", whole)):
+        ended = ending.ended()
+        assert ended.returncode == 0, ended.stderr
     assert outcome(killed) == outcome(whole)
     assert len(journalled(killed, "begun")) == 2

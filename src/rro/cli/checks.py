@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rro.cli.commands import Parsers, add_command, add_overrides, begin, folder_named
 from rro.cli.runs import RECIPE, default_folder
-from rro.errors import RroError, UsageError, describe, place_of, printable
+from rro.errors import RroError, UsageError, counted, describe, place_of, printable
 
 if TYPE_CHECKING:
     from rro.config import Config
@@ -95,7 +95,7 @@ def _estimate(
     for part in found:
         counts = f"up to {part.trained:,} tokens trained on"
         if part.calls:
-            counts = f"up to {part.calls:,} policy calls, {part.sampled:,} sampled tokens"
+            counts = f"up to {counted(part.calls, 'policy calls')}, {part.sampled:,} sampled tokens"
         yield f"{part.name}: {counts} ({part.how})"
     if (size := model_size(config.model)) is None:
         yield "memory: not known, as neither a file nor the model's name says its size"

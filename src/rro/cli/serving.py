@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rro.cli.commands import Parsers, add_command, begin, round_number
-from rro.errors import UsageError, printable
+from rro.errors import UsageError, counted, printable
 
 
 def add_commands(commands: Parsers) -> None:
@@ -107,15 +109,23 @@ def _train(options: argparse.Namespace) -> None:
         found = train_reward_model(
             run, options.iteration, options.labels, options.trust, options.out, tuning
         )
-    print("predicted  seen   actions")
-    for predicted, seen, count in found["bins"]:
-        print(f"{predicted:9.3f}  {seen:.3f}  {count:7}")
-    print(
-        f"mean squared error {found['error']:.4f} on tasks that it did not learn from "
-        f"({found['tasks']} tasks, {found['actions']:,} actions; one constant: "
-        f"{found['spread']:.4f}), as of {found['outcomes']:.1f} outcomes"
-    )
+    print("\n".join(worth_lines(found)))
     print(printable(found["checkpoint"]))
+
+
+def worth_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """What the worth of a process reward model is printed as, see `learning.reward_model.Worth`."""
+    if found["error"] < found["spread"]:
+        yield "predicted  seen   actions"
+        for predicted, seen, count in found["bins"]:
+            yield f"{predicted:9.3f}  {seen:.3f}  {count:7}"
+    else:
+        yield "the model is no better than one constant: it does not tell actions apart"
+    held_out = f"{counted(found['tasks'], 'tasks')}, {counted(found['actions'], 'actions')}"
+    yield (
+        f"mean squared error {found['error']:.4f} on tasks that it did not learn from "
+        f"({held_out}; one constant: {found['spread']:.4f}), as of {found['outcomes']:.1f} outcomes"
+    )
 
 
 def _serve(options: argparse.Namespace) -> None:

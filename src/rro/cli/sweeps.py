@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rro.cli.commands import Parsers, add_command, begin, folder_named
 from rro.cli.runs import RECIPE, default_folder
-from rro.errors import RroError, UsageError, printable
+from rro.errors import RroError, UsageError, counted, printable
 
 if TYPE_CHECKING:
     from rro.pipeline.sweep import Report
@@ -102,7 +102,7 @@ def _show(report: Report) -> None:
         *(Column(name) for name in names),
         Column("seconds"),
     )
-    title = f"{report.folder}: {len(report.trials)} trials, validation tasks"
+    title = f"{report.folder}: {counted(len(report.trials), 'trials')}, validation tasks"
     width = min(_WIDEST, shutil.get_terminal_size().columns)
     print(terminal(Table("sweep", title, columns, rows), width))
     if report.best is None:

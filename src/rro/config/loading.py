@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import logging
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,10 @@ from rro.config.tables import PluginSection
 from rro.errors import UsageError, reason_of
 from rro.plugins import Plugin
 
+log = logging.getLogger(__name__)
+
+# What makes a method: an override of one leaves another method.
+_PARTS = ("explore.strategy", "credit.name", "optimise.learner")
 # Levels of tables and lists in a recipe; letters of an override in an error.
 _DEEPEST, _LONGEST = 30, 40
 
@@ -130,12 +136,36 @@ def _plain_toml(text: str, where: str) -> dict[str, Any]:
 def _with_method(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A recipe's tree with the settings of the method that it, or an override, names: below the
     recipe's own in the first case, above them in the second."""
-    named = [text for text in overrides if _key_of(text) == "method"]
-    name = _value(named[-1].partition("=")[2].strip(), named[-1]) if named else tree.get("method")
+    named = [text.strip() for text in overrides if _key_of(text) == "method"]
+    if len(set(named)) > 1:
+        raise UsageError(f"{' and '.join(dict.fromkeys(named))}: a run has one method")
+    name = _value(named[0].partition("=")[2].strip(), named[0]) if named else tree.get("method")
     if not isinstance(name, str):
         return tree
     method = tomllib.loads(find_method(name).read_text(encoding="utf-8"))
-    return _merged(tree, method) if named else _merged(method, tree)
+    if not named:
+        return _merged(method, tree)
+    for override in overrides:
+        _tell_replaced(name, method, override.strip())
+    return _merged(tree, method)
+
+
+@functools.cache
+def _told(sentence: str) -> None:
+    """A warning that is printed once, however often a recipe is read."""
+    log.warning(sentence)
+
+
+def _tell_replaced(name: str, method: Mapping[str, Any], override: str) -> None:
+    """An override stands above the method beside it: say so where it replaces one of its parts."""
+    key = _key_of(override)
+    section, _, part = key.partition(".")
+    own = method.get(section, {}).get(part) if key in _PARTS else None
+    if own is not None and _value(override.partition("=")[2].strip(), override) != own:
+        _told(
+            f"{override} stands above method={name}, which has {key}={own}; the method's other "
+            "settings and its label stay"
+        )
 
 
 def _key_of(override: str) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rro.environments.base import Benchmark
 from rro.episodes.loop import Limits, play_task
-from rro.errors import RroError, printable
+from rro.errors import RroError, counted, printable
 from rro.policies.scripted import ScriptedPolicy
 from rro.tool_calls import tool_calls, tools_of
 from rro.types import Message, SamplingParams, Source, Step, Task, Trajectory
@@ -65,8 +65,8 @@ def play(benchmark: Benchmark, task: Task, limits: Limits, seed: int) -> Traject
             on_step=show,
         )
     )
-    steps = len(trajectory.steps)
-    say(f"\n{trajectory.stop.value}: reward {trajectory.reward} after {steps} steps")
+    steps = counted(len(trajectory.steps), "steps")
+    say(f"\n{trajectory.stop.value}: reward {trajectory.reward} after {steps}")
     return trajectory
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rro.errors import DataError
+from rro.errors import DataError, counted
 from rro.exploration.tree import Tree
 from rro.exploration.visits import played_rollouts
 from rro.learning.credit.base import CreditContext
@@ -286,7 +286,8 @@ class Learning:
     def folds(self, count: int, seed: int) -> list[list[str]]:
         """The tasks in `count` parts of about the same size. Raises DataError for fewer tasks."""
         if len(self.tasks) < count:
-            raise DataError(f"{len(self.tasks)} tasks: {count} are needed to hold some out")
+            tasks = counted(len(self.tasks), "tasks")
+            raise DataError(f"{tasks}: {count} are needed to hold some out")
         order = sorted(self.tasks, key=lambda task: derive_seed(seed, "fold", task))
         return [order[number::count] for number in range(count)]
 

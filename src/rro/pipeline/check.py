@@ -20,7 +20,7 @@ from rro.environments.base import Benchmark
 from rro.environments.registry import open_environment
 from rro.environments.splits import ensure_untested, tasks_of, validation_tasks
 from rro.episodes.experts import check_tools, read_conversations
-from rro.errors import RroError, UsageError, describe, place_of
+from rro.errors import RroError, UsageError, counted, describe, place_of
 from rro.learning.credit.choosing import credit_of
 from rro.models.finding import find_model
 from rro.models.sizes import model_size
@@ -52,8 +52,8 @@ def check_run(
     thorough: bool = True,
     environment: Opened | None = None,
 ) -> Iterator[Check]:
-    """Check the environment, experts, model, trackers, backend, learner, disk and the run folder,
-    one by one. `stage` is what the run begins with; "run": all of them, in order.
+    """Check the environment, experts, model, backend, process rewards, learner, trackers, disk and
+    the run folder, one by one. `stage` is what the run begins with; "run": all of them, in order.
 
     Without `thorough`, servers and other interpreters are not asked. The benchmark is opened in
     `environment`, if it is given."""
@@ -63,6 +63,7 @@ def check_run(
         "experts": environment.experts,
         "model": lambda: _model(config, stage),
         "policy": lambda: _backend(config, thorough),
+        "process rewards": lambda: _pricing(config),
         "learner": lambda: _learning(config, environment.benchmark),
         "trackers": lambda: _trackers(config),
         "disk": lambda: _disk(config, folder),
@@ -138,11 +139,11 @@ class Opened:
                 raise UsageError(
                     f"environment.{name}: the split {split!r} of {section.name} has no tasks"
                 )
-            counts.append(f"{found} tasks in {split}")
+            counts.append(f"{counted(found, 'tasks')} in {split}")
         ensure_untested(benchmark, section)
         if self._config.evaluate.validation:
             found = len(validation_tasks(benchmark, section))
-            counts.append(f"{found} tasks in {section.validation_split}")
+            counts.append(f"{counted(found, 'tasks')} in {section.validation_split}")
         return f"{section.name}, {' and '.join(counts)}"
 
     def experts(self) -> str:
@@ -160,7 +161,7 @@ class Opened:
             raise UsageError(
                 f"{file}: no row's id is a task of the train split, which strategy or credit needs"
             )
-        return f"{len(rows)} episodes in {file}"
+        return f"{counted(len(rows), 'episodes')} in {file}"
 
 
 def _sound(tasks: Sequence[Task], where: str) -> Sequence[Task]:
@@ -181,11 +182,18 @@ def _learning(config: Config, benchmark: Benchmark) -> str:
     chosen = Chosen(config)
     strategy = chosen.made_strategy(benchmark, {})
     credit_of(strategy, section=config.credit)
-    if config.explore.pricing in ("prm", "mixed") and config.explore.reward_model is not None:
-        from rro.models.process_rewards import read_scale
-
-        read_scale(config.explore.reward_model)
     return f"{chosen.made_learner(strategy).name} of {chosen.credit.name}"
+
+
+def _pricing(config: Config) -> str:
+    Chosen(config).check_pricing()
+    section = config.explore
+    if section.pricing not in ("prm", "mixed") or section.reward_model is None:
+        return f"estimated by rollouts ({section.pricing})"
+    from rro.models.process_rewards import read_scale
+
+    read_scale(section.reward_model)
+    return f"estimated by {section.reward_model} ({section.pricing})"
 
 
 def _backend(config: Config, thorough: bool) -> str:

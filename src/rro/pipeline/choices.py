@@ -66,6 +66,23 @@ class Chosen:
             )
         return plugin
 
+    def check_pricing(self) -> None:
+        """Raises UsageError where a process reward model is to estimate rewards, but the strategy
+        has none estimated, or the recipe names no such model."""
+        section = self.config.explore
+        if section.pricing not in ("prm", "mixed"):
+            return
+        if not getattr(self.strategy.factory, "estimates", True):
+            raise UsageError(
+                f'explore.pricing = "{section.pricing}" is for strategies that estimate single '
+                f"actions, such as rro and fixed, and {section.strategy} has none estimated"
+            )
+        if section.reward_model is None:
+            raise UsageError(
+                f'explore.pricing = "{section.pricing}" needs explore.reward_model, the folder of '
+                "a process reward model: train one with rro train-prm"
+            )
+
     def made_strategy(self, benchmark: Benchmark, experts: Mapping[str, Trajectory]) -> Strategy:
         """The strategy with its options. Raises UsageError for options that do not fit."""
         section = self.config.explore
@@ -75,17 +92,6 @@ class Chosen:
             success_reward=benchmark.success_reward,
             one_policy=section.pricing == "policy" and section.proposal_temperature is None,
         )
-        modelled = section.pricing in ("prm", "mixed")
-        if modelled and not getattr(self.strategy.factory, "estimates", True):
-            raise UsageError(
-                f'explore.pricing = "{section.pricing}" is for strategies that estimate single '
-                f"actions, such as rro and fixed, and {section.strategy} has none estimated"
-            )
-        if modelled and section.reward_model is None:
-            raise UsageError(
-                f'explore.pricing = "{section.pricing}" needs explore.reward_model, the folder of '
-                "a process reward model: train one with rro train-prm"
-            )
         options = parse_options(section, self.strategy, "explore")
         strategy: Strategy = self.strategy.make(options, context)
         return strategy
@@ -117,6 +123,7 @@ class Choices:
     @cached_property
     def strategy(self) -> Strategy:
         """How the run explores."""
+        self._chosen.check_pricing()
         return self._chosen.made_strategy(self.run.benchmark, self.experts)
 
     def credit(self, iteration: int) -> Credit:

@@ -14,6 +14,7 @@ from rro.config import Config, TrainingConfig
 from rro.environments.base import Benchmark, Environment, TaskList
 from rro.environments.splits import tasks_of
 from rro.episodes.experts import read_conversations
+from rro.errors import counted
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.learning.base import Learner
 from rro.learning.credit.base import Credit, CreditContext
@@ -106,7 +107,8 @@ def _exploration(config: Config, grown: Sequence[Grown], tasks: int) -> Part:
         # The round that is under way ends.
         rounds.generated_tokens and rounds.generated_tokens + sampled,
     )
-    how = f"{rounds.count} x {tasks:,} tasks x {in_task:,} calls x {each} tokens"
+    counts = f"{rounds.count} x {counted(tasks, 'tasks')} x {counted(in_task, 'calls')}"
+    how = f"{counts} x {each} tokens"
     if total < rounds.count * tasks * in_task * each:
         how += ", but no more than the recipe's budget"
     return Part("exploration", how, rounds.count * calls, total)
@@ -154,7 +156,7 @@ def _training(name: str, options: TrainingConfig, rows: int, takes: str = "rows"
         rows += ceil(rows / options.batch_size) * getattr(options, "imitate_batch", 0)
     twice, trained = "2 x " if sides == 2 else "", rows * sides * options.max_length
     kind = takes if sides == 2 else "rows"
-    how = f"{rows:,} {kind} over all epochs x {twice}{options.max_length} tokens"
+    how = f"{counted(rows, kind)} over all epochs x {twice}{options.max_length} tokens"
     return Part(name, how, trained=trained, options=options, sides=sides)
 
 
@@ -184,5 +186,5 @@ def _played(
     name: str, config: Config, policies: tuple[int, str], pieces: tuple[int, str], calls: int
 ) -> Part:
     each, total = config.policy.max_new_tokens, policies[0] * pieces[0] * calls
-    counts = " x ".join(f"{count:,} {what}" for count, what in (policies, pieces))
-    return Part(name, f"{counts} x {calls:,} calls x {each} tokens", total, total * each)
+    counts = " x ".join(counted(count, what) for count, what in (policies, pieces))
+    return Part(name, f"{counts} x {counted(calls, 'calls')} x {each} tokens", total, total * each)

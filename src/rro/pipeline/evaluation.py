@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from rro.errors import counted
 from rro.evaluation.evaluate import evaluate
 from rro.evaluation.results import EPISODES, collect_results, keep_scale
 from rro.exploration import explorer
@@ -87,12 +88,12 @@ def _evaluate_policy(run: Run, label: str, split: str) -> dict[str, Any]:
                 )
             if failed:
                 log.warning(
-                    "%s %s (%s): %d of %d episodes failed and are missing (%s)",
+                    "%s %s (%s): %d of %s failed, counted as missing (%s)",
                     word,
                     label,
                     mode,
                     failed.total(),
-                    expected,
+                    counted(expected, "episodes"),
                     by_kind(failed.elements()),
                 )
         return _trend(run, label, policy) if config.trend_tasks and split == "test" else {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rro.config import CreditConfig
-from rro.errors import UsageError
+from rro.errors import UsageError, counted
 from rro.exploration.tree import Tree
 from rro.files import replacing
 from rro.learning.credit.choosing import credited
@@ -62,7 +62,8 @@ def export_rows(run: Run, iteration: int | None = None, file: Path | None = None
         )
     explored.check()
     file = file or run.folder.path / f"{name.rpartition(':')[2]}.jsonl"
-    log.info("%d %s of credit %s", FORMS[gives].write(explored.rows(), file), gives, name)
+    count = FORMS[gives].write(explored.rows(), file)
+    log.info("%s of credit %s", counted(count, gives), name)
     return file
 
 
@@ -92,7 +93,7 @@ def export_as(
     explored.check()
     file.parent.mkdir(parents=True, exist_ok=True)
     count = _WRITERS[kind](explored, file)
-    log.info("%d %s", count, kind)
+    log.info("%s", counted(count, kind))
     return file
 
 

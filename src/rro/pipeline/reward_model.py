@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rro.config import Config
-from rro.errors import UsageError
+from rro.errors import UsageError, counted
 from rro.exploration.predictions import Predictor
 from rro.files import publish
 from rro.pipeline.choices import Choices
@@ -52,7 +52,8 @@ def train_reward_model(
     start, choices = weights_after(run, iteration - 1), Choices(run)
     trees = explored_trees(run, choices, iteration)
     found = labels_of(trees, choices.credit_context(iteration))
-    log.info("%d actions and %d rollouts", len(found.actions), len(found.rollouts))
+    actions = counted(len(found.actions), "actions")
+    log.info("%s and %s", actions, counted(len(found.rollouts), "rollouts"))
     make, seed = partial(ProcessRewardModel.on, run.config.model, start), run.config.seed
     made: dict[str, Any]
     if tuning is not None:

@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Iterator, Sequence
 
+from rro.errors import counted
 from rro.pipeline.contexts import spent
 from rro.pipeline.run import Run
 from rro.seeds import derive_seed
@@ -63,7 +64,8 @@ def rounds_to_run(run: Run) -> Iterator[int]:
     limit, generated = run.config.rounds.generated_tokens, 0
     for number in range(1, run.config.rounds.count + 1):
         if limit is not None and generated >= limit:
-            log.info("%d rounds generated %d tokens: no other begins", number - 1, generated)
+            done = counted(number - 1, "rounds")
+            log.info("%s generated %d tokens: no other begins", done, generated)
             return
         yield number
         generated += spent(run, number).generated_tokens

@@ -27,7 +27,7 @@ from rro.episodes.experts import (
     write_conversations,
 )
 from rro.episodes.loop import Limits
-from rro.errors import DataError
+from rro.errors import DataError, counted
 from rro.evaluation.results import EPISODES
 from rro.plugins import search_in
 from rro.policies.base import Policy
@@ -119,7 +119,8 @@ class Run:
         )
         kept = [row for row in rows if row[0] not in held]
         if len(kept) < len(rows):
-            log.warning("%s: %d rows of validation tasks are left out", file, len(rows) - len(kept))
+            left_out = counted(len(rows) - len(kept), "rows")
+            log.warning("%s: left out: %s of validation tasks", file, left_out)
         if not kept:
             raise DataError(f"{file}: every row is of a validation task: add rows of train tasks")
         return kept

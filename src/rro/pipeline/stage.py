@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rro.concurrency import contained
-from rro.errors import RroError, UsageError
+from rro.errors import RroError, UsageError, counted
 from rro.files import is_full_disk
 from rro.learning.base import REPORT_FILE
 from rro.pipeline.run import Run
@@ -31,7 +31,7 @@ def run_stage(
     damaged = output is not None and set_aside_if_damaged(output)
     if done and not damaged:
         missing = (run.journal.get("stage", name) or {}).get("failed_tasks")
-        said = f"; {missing} tasks failed then and are missing" if missing else ""
+        said = f"; {counted(missing, 'tasks')} failed then, counted as missing" if missing else ""
         log.info("%s: done before%s", name, said)
         return
     begun = time.perf_counter()

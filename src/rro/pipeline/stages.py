@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rro.config import BudgetConfig
-from rro.errors import RroError, UsageError
+from rro.errors import RroError, UsageError, counted
 from rro.evaluation.results import keep_scale
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
@@ -157,14 +157,17 @@ def explore(
         if failed:
             kinds = by_kind(failed.values())
             log.warning(
-                "%d of %d tasks failed and are missing (%s)", len(failed), len(wanted), kinds
+                "%d of %s failed, counted as missing (%s)",
+                len(failed),
+                counted(len(wanted), "tasks"),
+                kinds,
             )
         if budget.exhausted:
             log.info(
-                "the budget of %s is spent; %d of %d tasks were explored",
+                "the budget of %s is spent; explored: %d of %s",
                 budget.exhausted,
                 len(keys),
-                len(wanted),
+                counted(len(wanted), "tasks"),
             )
         credit = fitted(credit, read_trees(run.journal, keys))
         rows = _export(run, credit, read_trees(run.journal, keys), iteration)
@@ -214,7 +217,7 @@ def _grow_trees(
                 so_far.writelines(json.dumps(to_row(pair)) + "\n" for pair in rows)
                 so_far.flush()
             figures.add(tree, len(rows))
-            return f"{figures.pairs} {credit.gives}"
+            return counted(figures.pairs, credit.gives)
 
         context = replace(context, budget=budget)
         concurrency = config.explore.concurrency

@@ -20,7 +20,7 @@ from typing import Any
 from rro.concurrency import contained
 from rro.config import Config, dump_toml, load_config
 from rro.environments.splits import WITHOUT_VALIDATION, validation_tasks
-from rro.errors import RroError, UsageError, describe
+from rro.errors import RroError, UsageError, counted, describe
 from rro.evaluation.results import learning_cost
 from rro.files import write_file
 from rro.pipeline.check import Opened, ensure_ready
@@ -145,6 +145,9 @@ def run_sweep(sweep: Sweep, folder: Path, trials: int, starts: Path | None = Non
     with Journal(folder / "journal.jsonl") as journal:
         if not _is_known(journal, record, folder):
             journal.append("sweep", "sweep", {**record, "trials": trials})
+        elif _wanted(journal) != trials:
+            number = len(list(journal.records("trials"))) + 1
+            journal.append("trials", str(number), {"trials": trials})
         report = Report(folder, sweep.metric, space, _ended(journal))
         count = space.most(trials)
         if count < trials:
@@ -164,7 +167,8 @@ def finished_sweep(sweep: Sweep, folder: Path, trials: int) -> Report:
         with Journal(folder / "journal.jsonl", read_only=True) as journal:
             ended = _ended(journal) if _is_known(journal, sweep.record(), folder) else []
     if len(ended) < space.most(trials):
-        raise RroError(f"{folder}: {len(ended)} of {space.most(trials)} trials of the sweep ended")
+        wanted = counted(space.most(trials), "trials")
+        raise RroError(f"{folder}: {len(ended)} of {wanted} of the sweep ended")
     return Report(folder, sweep.metric, space, ended)
 
 
@@ -176,17 +180,26 @@ def _is_known(journal: Journal, record: dict[str, Any], folder: Path) -> bool:
     return known is not None
 
 
+def _wanted(journal: Journal) -> int:
+    """How many trials a sweep is to have, as it was begun or extended last; 0: none was begun."""
+    begun = journal.get("sweep", "sweep") or {"trials": 0}
+    extended = [(int(record["key"]), record["trials"]) for record in journal.records("trials")]
+    wanted: int = max(extended)[1] if extended else begun["trials"]
+    return wanted
+
+
 def read_sweep(folder: Path) -> tuple[Sweep, int]:
-    """The sweep that a folder holds, and how many trials it was begun with. Raises UsageError where
+    """The sweep that a folder holds, and how many trials it is to have. Raises UsageError where
     there is none."""
-    known = None
+    known, trials = None, 0
     if (folder / "journal.jsonl").is_file():
         with Journal(folder / "journal.jsonl", read_only=True) as journal:
             known = journal.get("sweep", "sweep")
+            trials = _wanted(journal)
     if known is None:
         raise UsageError(f"{folder} holds no sweep")
     recipe, settings = Path(known["recipe"]), tuple(known["settings"])
-    return Sweep(recipe, settings, known["metric"], known["seed"]), known["trials"]
+    return Sweep(recipe, settings, known["metric"], known["seed"]), trials
 
 
 def _trials(
@@ -205,7 +218,7 @@ def _trials(
         _tell(trial, report)
         yield report
         failures = failures + 1 if trial.problem else 0
-        if failures == _FAILURES:
+        if failures == _FAILURES and number < count:
             raise RroError(
                 f"{failures} trials in a row failed, the last one: {trial.problem}; put it right, "
                 f"then go on with rro sweep --resume {report.folder}"

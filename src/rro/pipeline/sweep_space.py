@@ -106,6 +106,8 @@ def parse_space(words: Sequence[str]) -> Space:
         if key in seen:
             raise UsageError(f"{key} is given twice: name each setting once")
         seen.add(key)
+        if key == "evaluate.validation" and text != "true":
+            raise UsageError(f"{word}: a sweep measures on the validation tasks: leave it out")
         dimension = _dimension(key, text)
         if dimension is None:
             fixed.append(f"{key}={text}")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from rro.errors import printable
+from rro.errors import counted, printable
 from rro.types import Usage
 
 log = logging.getLogger("rro")
@@ -110,7 +110,7 @@ class Progress:
             yield f"{_span(seconds * ratio)} left"
         yield from more
         if usage.policy_calls:
-            yield f"{usage.policy_calls:,} calls"
+            yield counted(usage.policy_calls, "calls")
             yield f"{usage.policy_calls * ratio:,.0f} left" if ratio is not None else ""
         if usage.cost:
             yield f"cost {usage.cost:.2f}"

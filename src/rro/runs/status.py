@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rro.errors import counted
 from rro.runs import progress
 from rro.runs.folder import RunFolder, stage_records
 from rro.runs.journal import Journal
@@ -115,7 +116,7 @@ def as_lines(status: Mapping[str, Any]) -> Iterator[str]:
         age = time.time() - now["time"]
         yield f"told      {age:.0f} s ago by process {now['process']} on {now['host']}"
     calls, tokens = usage.get("policy_calls", 0), usage.get("generated_tokens", 0)
-    yield f"cost      {calls:,} calls, {tokens:,} tokens, {usage.get('cost', 0.0):.2f}"
+    yield f"cost      {counted(calls, 'calls')}, {tokens:,} tokens, {usage.get('cost', 0.0):.2f}"
     if now.get("cost_left") is not None:
         yield f"expected  {usage.get('cost', 0.0) + now['cost_left']:.2f} at the end of this stage"
     failures = _total([status["failures"], now.get("failures") or {}])

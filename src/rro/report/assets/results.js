@@ -15,8 +15,11 @@ function showResults(main) {
     el(
       "p",
       { class: "about" },
-      "A figure is the mean over training seeds of the means over test tasks; 95 % intervals over " +
-        "seeds and tasks. Missing trials: " +
+      "A figure is the mean over training seeds of the means over test tasks" +
+        (rows.some(({ intervals }) => Object.values(intervals).some(({ low }) => low !== null))
+          ? "; 95 % intervals over seeds and tasks. "
+          : ". ") +
+        "Missing trials: " +
         (missing.length ? missing.join(", ") : "none") +
         ".",
     ),
