@@ -137,6 +137,14 @@ def test_a_run_folder_takes_no_settings(capsys, tmp_path):
     assert "neither settings" in refused(capsys, "explore", tmp_path, "seed=3")
 
 
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e300", "soon"])
+def test_a_time_limit_is_above_0(capsys, recipe, seconds):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(recipe), f"--stop-after={seconds}"])
+    assert ended.value.code == 2
+    assert f"'{seconds}' is no number of seconds above 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

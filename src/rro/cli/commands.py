@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 log = logging.getLogger(__name__)
 
 Function = Callable[[argparse.Namespace], int | None]
+
+# Seconds of a time limit: about thirty years.
+_LONGEST = 1e9
 
 NO_RECIPE = Path(os.devnull)
 """A recipe that sets nothing."""
@@ -85,6 +89,17 @@ def round_number(text: str) -> int:
     if not text.isdecimal() or not int(text[:9]):
         raise argparse.ArgumentTypeError("rounds are counted from 1")
     return int(text[:9])
+
+
+def time_limit(text: str) -> float:
+    """Seconds that an option names: above 0, and within what a timer can hold."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 def begin(doing: str, *targets: object) -> None:

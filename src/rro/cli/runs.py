@@ -22,6 +22,7 @@ from rro.cli.commands import (
     begin,
     folder_named,
     round_number,
+    time_limit,
 )
 from rro.errors import UsageError, printable
 from rro.processes import rank, wait_for_all, world_size
@@ -137,7 +138,7 @@ def _add_run(commands: Parsers) -> None:
 def _add_stop(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stop-after",
-        type=float,
+        type=time_limit,
         metavar="SECONDS",
         help="stop at a clean point then, with exit code 75; so does SIGTERM at any time",
     )
