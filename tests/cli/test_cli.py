@@ -337,6 +337,7 @@ def test_the_schema_is_json(capsys):
     [
         (["explore", "runs/one", "--iteration", "0"], "rounds are counted from 1"),
         (["export", "runs/one", "--iteration", "-1"], "rounds are counted from 1"),
+        (["serve-policy", "runs/one", "--seconds", "nan"], "no number of seconds above 0"),
         (["run", "quickstart", "--out", ""], "name a folder"),
         (["evaluate"], "required: target\n"),
     ],

@@ -86,6 +86,7 @@ def test_nothing_explored(rounds, tmp_path):
     [
         (["nope"], "unknown credit 'nope'"),
         (["step_labels", "labels=success"], "did you mean label?"),
+        (["--out", "."], "--out . is a folder: name a file"),
     ],
 )
 def test_a_wrong_name_is_told(rounds, capsys, words, sentence):

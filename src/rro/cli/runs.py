@@ -328,6 +328,8 @@ def _export(options: argparse.Namespace) -> None:
     hub = options.kind == "hub"
     if not hub and (options.push or options.public or options.license):
         raise UsageError("--push, --public and --license are for --as hub")
+    if not hub and options.out is not None and options.out.is_dir():
+        raise UsageError(f"--out {options.out} is a folder: name a file")
     if options.credit is not None:
         words = [f"credit.options.{option}" for option in options.options]
         credit = load_config(NO_RECIPE, [f"credit.name={options.credit}", *words]).credit

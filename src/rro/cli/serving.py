@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rro.cli.commands import Parsers, add_command, begin, round_number
+from rro.cli.commands import Parsers, add_command, begin, round_number, time_limit
 from rro.errors import UsageError, counted, printable
 
 
@@ -36,7 +36,7 @@ def add_commands(commands: Parsers) -> None:
     )
     serve.add_argument("--in-flight", type=int, default=256, help="calls at once (default: 256)")
     serve.add_argument(
-        "--seconds", type=float, default=300.0, help="the longest call (default: 300)"
+        "--seconds", type=time_limit, default=300.0, help="the longest call (default: 300)"
     )
     serve.add_argument(
         "--trust-run-folder",
@@ -129,8 +129,8 @@ def worth_lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    if options.in_flight < 1 or options.seconds <= 0 or not 0 <= options.port < 1 << 16:
-        raise UsageError("--in-flight is at least 1, --seconds above 0, --port from 0 to 65535")
+    if options.in_flight < 1 or not 0 <= options.port < 1 << 16:
+        raise UsageError("--in-flight is at least 1, --port from 0 to 65535")
     begin("opening", options.run)
 
     import asyncio
