@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from rro.errors import PluginError
+from rro.errors import PluginError, as_interrupt
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -20,11 +20,9 @@ def contained() -> Iterator[None]:
     this process nor this worker in silence. Raises PluginError in place of SystemExit,
     CancelledError and the like. A cancellation that was asked for, and Ctrl-C, pass."""
     try:
-        yield
-    except Exception as error:
-        # Pydantic, in the middle of building a class, makes an error of its own of Ctrl-C.
-        if type(error).__name__ == "SchemaError" and "KeyboardInterrupt" in str(error):
-            raise KeyboardInterrupt from error
+        with as_interrupt():
+            yield
+    except Exception:
         raise
     except BaseException as error:
         if _is_ours(error):

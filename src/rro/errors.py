@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import traceback
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Characters of an error's text that are shown and recorded.
 _LONGEST = 500
@@ -82,6 +84,18 @@ def portable(error: BaseException, otherwise: type[Exception] = RroError) -> Exc
     except Exception:
         return otherwise(describe(error))
     return error if isinstance(error, Exception) else otherwise(describe(error))
+
+
+@contextmanager
+def as_interrupt() -> Iterator[None]:
+    """Ctrl-C as KeyboardInterrupt, also where pydantic, in the middle of building a class, has made
+    an error of its own of it."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "SchemaError" and "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def counted(count: int, things: str) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic_core import SchemaError
 
 from rro.cli.main import main
 
@@ -45,6 +46,16 @@ def test_an_interrupt_is_one_word(tmp_path, monkeypatch, capsys, request, module
     assert heard == []
     assert "rro: interrupted" in capsys.readouterr().err
     assert sys.unraisablehook == heard.append
+
+
+def test_an_interrupt_outside_of_contained_code_is_one_word(monkeypatch, capsys):
+    def turned(*_):
+        raise SchemaError("Error building `literal` serializer: KeyboardInterrupt: ")
+
+    monkeypatch.setattr("rro.config.load_config", turned)
+    assert main(["run", "quickstart"]) == 130
+    assert main(["config", "quickstart"]) == 130
+    assert "rro: interrupted" in capsys.readouterr().err
 
 
 IN_A_TEXT = """

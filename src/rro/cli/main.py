@@ -18,7 +18,7 @@ from typing import Any
 from rro import __version__
 from rro.cli import checks, data, recipes, reports, runs, serving, sweeps, upkeep
 from rro.cli.commands import CommandParser
-from rro.errors import PluginError, RroError, describe, place_of, printable
+from rro.errors import PluginError, RroError, as_interrupt, describe, place_of, printable
 
 # Commands that benchmarks add to.
 _BENCHMARK_COMMANDS = {"data", "verify"}
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        return options.command(options) or 0
+        with as_interrupt():
+            return options.command(options) or 0
     except RroError as error:
         return _failed(str(error), error.exit_code)
     except KeyboardInterrupt as stop:

@@ -24,7 +24,7 @@ from rro.cli.commands import (
     round_number,
     time_limit,
 )
-from rro.errors import UsageError, printable
+from rro.errors import UsageError, as_interrupt, printable
 from rro.processes import rank, wait_for_all, world_size
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _stoppable(
 
     def stoppable(options: argparse.Namespace) -> None:
         try:
-            with stopping.listening(options.stop_after):
+            with stopping.listening(options.stop_after), as_interrupt():
                 command(options)
         except KeyboardInterrupt:
             if stopping.requested():
