@@ -1,6 +1,11 @@
 """`benchmarks.results`: files that are refused, figures over seeds and tasks, real trials."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,3 +216,31 @@ def test_the_smallest_shop(tmp_path, capsys):
     (broken.folder(trial) / "results.json").unlink()
     assert main([*words, "--table"]) == 0
     assert "Missing trials: shop successes seed 2" in (tmp_path / "results.md").read_text()
+
+
+ONE_TRIAL = """
+seeds = [1]
+settings = ["explore.tasks=20", "sft.epochs=3", "evaluate.tasks=20", "evaluate.trend_tasks=0"]
+[environments.doors]
+recipe = "{recipe}"
+[methods.one]
+"""
+
+
+@pytest.mark.slow
+def test_a_command_that_was_killed_leaves_no_trial_behind_and_goes_on(tmp_path):
+    plan, out = tmp_path / "plan.toml", tmp_path / "out"
+    plan.write_text(ONE_TRIAL.format(recipe=HERE.parent / "end_to_end" / "doors.toml"))
+    command = [sys.executable, "-m", "benchmarks.results", str(plan), "--out", str(out)]
+    folders = (HERE.parent / "end_to_end", HERE.parents[1] / "src", *sys.path)
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
+    process = subprocess.Popen(command, env=variables, cwd=HERE.parents[1])
+    while not any(len(file.read_bytes()) > 9_000 for file in out.glob("*/one-*/*/journal.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert subprocess.run(command, env=variables, cwd=HERE.parents[1]).returncode == 0
+    results = json.loads((out / "results.json").read_text())
+    assert (results["missing"], results["rows"][0]["seeds"]) == ([], 1)
+    assert "No intervals" in (out / "results.md").read_text()
