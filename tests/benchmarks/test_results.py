@@ -228,19 +228,26 @@ recipe = "{recipe}"
 
 
 @pytest.mark.slow
-def test_a_command_that_was_killed_leaves_no_trial_behind_and_goes_on(tmp_path):
+def test_a_command_that_was_killed_leaves_no_trial_behind(tmp_path):
     plan, out = tmp_path / "plan.toml", tmp_path / "out"
     plan.write_text(ONE_TRIAL.format(recipe=HERE.parent / "end_to_end" / "doors.toml"))
     command = [sys.executable, "-m", "benchmarks.results", str(plan), "--out", str(out)]
     folders = (HERE.parent / "end_to_end", HERE.parents[1] / "src", *sys.path)
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     process = subprocess.Popen(command, env=variables, cwd=HERE.parents[1])
-    while not any(len(file.read_bytes()) > 9_000 for file in out.glob("*/one-*/*/journal.jsonl")):
+    while not (begun := list(out.glob("*/*/*/journal.jsonl"))):
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    assert subprocess.run(command, env=variables, cwd=HERE.parents[1]).returncode == 0
-    results = json.loads((out / "results.json").read_text())
-    assert (results["missing"], results["rows"][0]["seeds"]) == ([], 1)
-    assert "No intervals" in (out / "results.md").read_text()
+    while written(begun[0]):
+        time.sleep(0.1)
+
+
+def written(journal):
+    """Whether a process still writes it; the test's own time limit ends a wait in vain."""
+    try:
+        Journal(journal).close()
+    except UsageError:
+        return True
+    return False

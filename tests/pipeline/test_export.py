@@ -77,7 +77,7 @@ def test_pairs_are_those_that_the_run_wrote(tmp_path):
 
 
 def test_nothing_explored(rounds, tmp_path):
-    with pytest.raises(UsageError, match="nothing is explored yet"):
+    with pytest.raises(UsageError, match="nothing of iteration 3 is explored yet"):
         exported(rounds, "step_labels", tmp_path / "none.jsonl", 3)
 
 

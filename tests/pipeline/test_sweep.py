@@ -41,6 +41,7 @@ def swept(*words):
         (["dpo.epochs=1,2", "--metric", "validation"], "choose validation.reward"),
         (["dpo.epochs=1,2", "--metric", "validation.reward.best"], "sampled or greedy"),
         (["dpo.epochs=1,2", "environment.train_split=train[:150]"], "has 22 of the 32 tasks"),
+        (["dpo.epochs=1,2", "environment.train_split=train"], "holds the validation tasks"),
         (["dpo.epochs=1,2", "environment.validation_split=test"], "has 40 of the 40 tasks"),
         (["dpo.epochs=1,2", "environment.validation_split=dev"], "no split 'dev'"),
         (["dpo.epochs=1,2", "model.name=/nowhere"], "nowhere"),
@@ -183,7 +184,7 @@ def test_what_fails_at_last_leaves_nothing_to_go_on_with(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
+def test_a_sweep_that_was_stopped_or_killed_goes_on_as_if_it_had_not_been(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     words = [DOORS, "dpo.epochs=1,2", "dpo.learning_rate=log:1e-4:1e-3", *QUICK, "--trials", "2"]
     chance = random.Random(4)
@@ -196,13 +197,15 @@ def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
 
     process = start(*words, "--out", killed)
     # While it makes the SFT policy, in the first trial, twice, and in the second.
-    for enough in (1, chance.randrange(10, 60), chance.randrange(60, 120), 260):
+    moments = (1, chance.randrange(10, 60), chance.randrange(60, 120), 260)
+    kinds = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)
+    for enough, kind in zip(moments, kinds, strict=True):
         while records() < enough:
             assert process.exitcode is None, process.ended().stderr
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(kind)
         process.join()
-        assert process.exitcode == -signal.SIGKILL
+        assert process.exitcode == (75 if kind == signal.SIGTERM else -signal.SIGKILL)
         process = start("--resume", killed)
     for ending in (process, start(*words, "--out", whole)):
         ended = ending.ended()

@@ -58,3 +58,10 @@ def test_what_an_unfinished_run_needs_stays(folder):
     partial.joinpath("identity.txt").unlink()
     with open_run(RunFolder.open(folder.path)) as run:
         assert len(stages.run_all(run)["evaluations"]) == 3
+
+
+def test_a_run_without_its_journal_is_left_alone(folder, capsys):
+    for options in ([], ["--dry-run"]):
+        assert main(["gc", str(folder.path), *options]) == 2
+        assert "no journal there" in capsys.readouterr().err
+    assert not folder.journal.exists()

@@ -132,6 +132,20 @@ def test_a_reader_of_nothing(path):
         Journal(path, read_only=True)
 
 
+def test_a_journal_that_was_lost_is_not_begun_anew(path):
+    Journal(path).close()
+    path.unlink()
+    with pytest.raises(DataError, match="it was written once: restore it"):
+        Journal(path)
+    assert not path.exists()
+
+
+def test_what_needs_a_journal_makes_none(path):
+    with pytest.raises(DataError, match=r"no journal there$"):
+        Journal(path, create=False)
+    assert not path.exists()
+
+
 def test_what_cannot_be_written_leaves_no_trace(path):
     with Journal(path) as journal:
         with pytest.raises(TypeError):

@@ -7,13 +7,11 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rro import stopping
 from rro.cli.commands import (
     NO_RECIPE,
     Parsers,
@@ -22,9 +20,9 @@ from rro.cli.commands import (
     begin,
     folder_named,
     round_number,
-    time_limit,
 )
-from rro.errors import UsageError, as_interrupt, printable
+from rro.cli.stops import add_stop, resumable, stoppable
+from rro.errors import UsageError, printable
 from rro.processes import rank, wait_for_all, world_size
 
 if TYPE_CHECKING:
@@ -102,7 +100,7 @@ def _add_quickstart(commands: Parsers) -> None:
     quickstart = add_command(
         commands,
         "quickstart",
-        _stoppable(_quickstart),
+        stoppable(_quickstart),
         "the whole path on a generated shop or generated databases, in minutes on a CPU",
         "rro quickstart --seed 1 method=rro explore.tasks=150",
     )
@@ -114,14 +112,14 @@ def _add_quickstart(commands: Parsers) -> None:
     add_overrides(quickstart)
     quickstart.add_argument("--seed", type=int, default=0, help="default: 0")
     quickstart.add_argument("--out", type=folder_named, metavar="FOLDER", help=_NEW_RUN)
-    _add_stop(quickstart)
+    add_stop(quickstart)
 
 
 def _add_run(commands: Parsers) -> None:
     run = add_command(
         commands,
         "run",
-        _stoppable(_run),
+        stoppable(_run),
         "every stage of a recipe, in order",
         "rro run quickstart method=rro --out runs/one",
     )
@@ -131,17 +129,8 @@ def _add_run(commands: Parsers) -> None:
     run.add_argument(
         "--resume", type=Path, metavar="RUN", help="continue a run folder; takes nothing else"
     )
-    _add_stop(run)
+    add_stop(run)
     _add_trust(run)
-
-
-def _add_stop(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--stop-after",
-        type=time_limit,
-        metavar="SECONDS",
-        help="stop at a clean point then, with exit code 75; so does SIGTERM at any time",
-    )
 
 
 def _add_trust(command: argparse.ArgumentParser) -> None:
@@ -155,12 +144,12 @@ def _add_trust(command: argparse.ArgumentParser) -> None:
 def _add_stage(commands: Parsers, name: str) -> None:
     text, example = _STAGES[name]
     aliases = ["optimize"] if name == "optimise" else []
-    stage = add_command(commands, name, _stoppable(_stage), text, example, aliases)
+    stage = add_command(commands, name, stoppable(_stage), text, example, aliases)
     stage.set_defaults(stage=name)
     stage.add_argument("target", help=f"a run folder, or a recipe that starts a new one: {RECIPE}")
     add_overrides(stage)
     stage.add_argument("--out", type=folder_named, metavar="FOLDER", help=_NEW_RUN)
-    _add_stop(stage)
+    add_stop(stage)
     _add_trust(stage)
     if name == "evaluate":
         stage.add_argument(
@@ -226,7 +215,7 @@ def _run_all(
     from rro.pipeline.run import open_run
     from rro.report.tables import print_results
 
-    with _resumable(folder), open_run(folder, benchmark) as run:
+    with resumable(_go_on(folder)), open_run(folder, benchmark) as run:
         try:
             print_results(pipeline.run_all(run))
         except pipeline.NothingToLearn as error:
@@ -236,33 +225,8 @@ def _run_all(
     print(printable(f"run folder: {folder.path}"))
 
 
-def _stoppable(
-    command: Callable[[argparse.Namespace], None],
-) -> Callable[[argparse.Namespace], None]:
-    """A command that a scheduler can stop, from its first moment to its last."""
-
-    def stoppable(options: argparse.Namespace) -> None:
-        try:
-            with stopping.listening(options.stop_after), as_interrupt():
-                command(options)
-        except KeyboardInterrupt:
-            if stopping.requested():
-                raise stopping.Stopped("stopped as asked; no stage was under way") from None
-            raise
-
-    return stoppable
-
-
-@contextmanager
-def _resumable(folder: RunFolder) -> Iterator[None]:
-    """Lets Ctrl-C, and the stop that a scheduler asks for, say how to go on."""
-    what = f"what was finished is kept. To go on: rro run --resume {shlex.quote(str(folder.path))}"
-    try:
-        yield
-    except (KeyboardInterrupt, stopping.Stopped) as error:
-        if stopping.requested():
-            raise stopping.Stopped(f"stopped as asked; {what}") from None
-        raise KeyboardInterrupt(what) from error
+def _go_on(folder: RunFolder) -> str:
+    return f"rro run --resume {shlex.quote(str(folder.path))}"
 
 
 def _new_run(
@@ -307,7 +271,7 @@ def _stage(options: argparse.Namespace) -> None:
             evaluate_run(run, split="validation" if options.validation else "test")
         ),
     }
-    with _resumable(folder), open_run(folder, benchmark) as run:
+    with resumable(_go_on(folder)), open_run(folder, benchmark) as run:
         stages[options.stage](run)
     if rank() == 0:
         print(printable(f"run folder: {folder.path}"))

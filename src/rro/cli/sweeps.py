@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rro.cli.commands import Parsers, add_command, begin, folder_named
 from rro.cli.runs import RECIPE, default_folder
+from rro.cli.stops import add_stop, resumable, stoppable
 from rro.errors import RroError, UsageError, counted, printable
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def add_commands(commands: Parsers) -> None:
     sweep = add_command(
         commands,
         "sweep",
-        _sweep,
+        stoppable(_sweep),
         "choose settings by trials on the validation tasks",
         "rro sweep quickstart dpo.epochs=1,2,4 dpo.learning_rate=log:5e-5:5e-4 --trials 12",
     )
@@ -44,8 +45,12 @@ def add_commands(commands: Parsers) -> None:
     sweep.add_argument(
         "--out", type=folder_named, metavar="FOLDER", help="default: runs/sweep-NAME-TIME"
     )
+    add_stop(sweep)
     sweep.add_argument(
-        "--resume", type=Path, metavar="FOLDER", help="continue a sweep; takes only --trials"
+        "--resume",
+        type=Path,
+        metavar="FOLDER",
+        help="continue a sweep; takes only --trials, --stop-after",
     )
 
 
@@ -60,7 +65,9 @@ def _sweep(options: argparse.Namespace) -> None:
     if options.resume is not None:
         others = (options.recipe, options.out, options.metric, options.seed)
         if any(other is not None for other in others):
-            raise UsageError("--resume takes only --trials: the folder knows the rest")
+            raise UsageError(
+                "--resume takes only --trials and --stop-after: the folder knows the rest"
+            )
         folder, (sweep, trials) = options.resume, read_sweep(options.resume)
     else:
         recipe = find_recipe(options.recipe)
@@ -73,11 +80,9 @@ def _sweep(options: argparse.Namespace) -> None:
         metric = options.metric or "validation.reward"
         sweep, trials = Sweep(recipe, tuple(options.settings), metric, options.seed or 0), 20
     trials = trials if options.trials is None else options.trials
-    try:
+    go_on = f"rro sweep --resume {shlex.quote(str(folder))} --trials {trials}"
+    with resumable(go_on):
         report = run_sweep(sweep, folder, trials)
-    except KeyboardInterrupt:
-        what = f"to go on: rro sweep --resume {shlex.quote(str(folder))} --trials {trials}"
-        raise KeyboardInterrupt(what) from None
     _show(report)
 
 

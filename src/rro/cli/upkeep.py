@@ -50,7 +50,7 @@ def _collect(options: argparse.Namespace) -> None:
     from rro.runs.journal import Journal
 
     folder = RunFolder.open(options.run)
-    with Journal(folder.journal) as journal:
+    with Journal(folder.journal, create=False) as journal:
         removed = collect(Run(folder, journal), dry=options.dry_run)
     for path, size in removed:
         print(printable(f"{size / 1e6:10,.1f} MB  {path.relative_to(folder.path)}"))

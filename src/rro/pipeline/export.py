@@ -125,7 +125,10 @@ class _Explored:
         """Raises UsageError where there are none."""
         run, choices = self.run, self.choices
         if not any(finished(run, tasks_of(run, choices, number), number) for number in self.rounds):
-            raise UsageError(f"{run.folder.path}: nothing is explored yet; run rro explore first")
+            of_it = "" if self.iteration is None else f" of iteration {self.iteration}"
+            raise UsageError(
+                f"{run.folder.path}: nothing{of_it} is explored yet; run rro explore first"
+            )
 
     def rows(self) -> Iterator[Any]:
         """The rows of the run's credit."""

@@ -28,6 +28,7 @@ from rro.pipeline.sweep_space import Choice, Range, Space, as_text, parse_space
 from rro.pipeline.trial import run_trial
 from rro.runs.journal import Journal
 from rro.seeds import derive_seed
+from rro.stopping import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -249,6 +250,8 @@ def _run(
             path = report.trial_folder(number)
             results = run_trial(config, path, starts, "validation")
             measured = metric.of(results)
+    except Stopped:
+        raise
     except Exception as error:
         log.debug("trial %d", number, exc_info=True)
         problem = str(error) if isinstance(error, RroError) else describe(error)
@@ -282,10 +285,22 @@ def check_settings(sweep: Sweep) -> Config:
     """Read the metric and every value; returns the configuration of the first values. Raises
     UsageError for what does not fit."""
     metric, space = parse_metric(sweep.metric), parse_space(sweep.settings)
+    _check_split(sweep.settings)
     configs = [trial_config(sweep.recipe, overrides) for overrides in space.corners()]
     if metric.mode == "greedy" and not configs[0].evaluate.greedy:
         raise UsageError(f"--metric {sweep.metric} needs evaluate.greedy=true")
     return configs[0]
+
+
+def _check_split(settings: Sequence[str]) -> None:
+    """The split "train" holds the validation tasks: a recipe's is replaced, one that a command asks
+    for is refused."""
+    for key, _, value in (setting.partition("=") for setting in settings):
+        if key == "environment.train_split" and "train" in value.split(","):
+            raise UsageError(
+                f"{key}=train holds the validation tasks: leave it out, trials then learn from "
+                f"{WITHOUT_VALIDATION}"
+            )
 
 
 def _check(sweep: Sweep, folder: Path) -> None:

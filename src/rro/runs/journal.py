@@ -37,18 +37,22 @@ class Journal:
     >>> with Journal(Path("run/journal.jsonl")) as journal:
     ...     journal.append("rollout", "0/task-7/0.1/3", {"reward": 1.0})
 
-    Raises UsageError if another process writes the same journal, DataError if the file is no
-    journal of this schema."""
+    `create`: whether a new one may begin where none is. Raises UsageError if another process
+    writes the same journal, DataError if the file is no journal of this schema, is not there, or
+    was there once and is lost."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, create: bool = True) -> None:
         self.path = path
         self._index = Index(lambda start, length: _name(self._line(start, length)))
         self._end, self._lines, self._synced = 0, 0, time.monotonic()
-        flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT | os.O_APPEND
+        create = create and not read_only and not self._was_lost()
+        flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_APPEND
+        flags |= os.O_CREAT if create else 0
         try:
             self._file = os.open(path, flags, 0o644)
         except FileNotFoundError:
-            raise DataError(f"{path}: no journal there") from None
+            lost = "; it was written once: restore it, or start a new run" * self._was_lost()
+            raise DataError(f"{path}: no journal there{lost}") from None
         if not read_only:
             self._lock()
         self.refresh()
@@ -130,16 +134,24 @@ class Journal:
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    @property
+    def _writer(self) -> Path:
+        """Who writes, or wrote last."""
+        return self.path.with_name(f"{self.path.name}.writer")
+
+    def _was_lost(self) -> bool:
+        return self._writer.exists() and not self.path.exists()
+
     def _lock(self) -> None:
         """The lock ends with the process, however that ends. Who has it stands in a file beside."""
-        writer = self.path.with_name(f"{self.path.name}.writer")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
             name = ""
             with suppress(OSError):
-                name = f" ({printable(writer.read_text(encoding='utf-8', errors='replace'))[:200]})"
+                who = self._writer.read_text(encoding="utf-8", errors="replace")
+                name = f" ({printable(who)[:200]})"
             raise UsageError(
                 f"{self.path}: another process is writing this run{name}; wait for it or stop it"
             ) from None
@@ -151,7 +163,9 @@ class Journal:
                 error.strerror,
             )
         with suppress(OSError):
-            writer.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            self._writer.write_text(
+                f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8"
+            )
 
     def _cut(self) -> None:
         """Drop what a crash left behind the last whole record. What a power cut damaged, and what
