@@ -44,7 +44,7 @@ def test_a_speed_and_a_price_give_hours_and_money(capsys):
     ],
 )
 def test_what_keeps_rewards_from_being_estimated_is_told_by_its_name(capsys, words, problem):
-    code, out = told(capsys, "quickstart", "explore.pricing=prm", *words)
+    code, out = told(capsys, "quickstart", "method=rro", "explore.pricing=prm", *words)
     assert code == 2
     [wrong] = re.findall("wrong .*", out)
     assert wrong.startswith("wrong process rewards: ")

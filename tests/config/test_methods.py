@@ -106,10 +106,10 @@ def test_a_run_has_one_method(recipe):
 
 
 def test_what_stands_above_a_part_of_the_method_is_told(recipe, caplog):
-    words = ["method=rro", "explore.strategy=group", "explore.tasks=3"]
+    words = ["method=ipr", "explore.strategy=group", "explore.tasks=3"]
     config = recipe(SHOP, *words)
-    assert (config.method, config.explore.strategy) == ("rro", "group")
+    assert (config.method, config.explore.strategy) == ("ipr", "group")
     [warning] = [record.getMessage() for record in caplog.records]
-    assert warning.startswith("explore.strategy=group stands above method=rro, which has")
+    assert warning.startswith("explore.strategy=group stands above method=ipr, which has")
     recipe(SHOP, "method=eto", "explore.strategy=eto", "dpo.epochs=2")
     assert len(caplog.records) == 1
