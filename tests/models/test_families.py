@@ -264,3 +264,39 @@ def test_replacing_a_thought_changes_no_other_token(dropping):
     messages = played(form, [f"{thought_of(form)}yes"])
     other = [messages[0], replace(messages[1], thought="else"), messages[2]]
     assert form.encode(messages, True) == form.encode(other, True)
+
+
+# They begin a thought in the prompt, so an answer without one is refused in a sentence.
+BEGIN_THOUGHTS = ("qwen3_5_think", "qwen3_6", "qwen3_8", "deepseek_r1_distill", "deepseekv3")
+BEGIN_THOUGHTS += ("nemotron_3_nano", "nemotron_3_super")
+
+
+@pytest.mark.parametrize("rule", ["auto", "drop"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in BEGIN_THOUGHTS])
+def test_an_answer_that_says_nothing_is_trained_after_its_prompt(formats, dropping, name, rule):
+    form = (formats if rule == "auto" else dropping)[name]
+    silent = [Message("assistant", text, Source.EXPERT) for text in ("", " \n")]
+    if not works_with_tools(form):
+        silent += [calls(("run_sql", {})), calls(("run_sql", {"limit": 3}))]
+    for answer in silent:
+        question = asks() if answer.tool_calls else Message("user", "q")
+        prompt, row = form.encode([question], True).ids, form.encode([question, answer], False)
+        assert row.ids[: len(prompt)] == prompt
+        assert any(row.mask)
+        assert form.end_of_turn in row.ids[len(prompt) :] or answer.tool_calls
+
+
+@pytest.mark.parametrize("name", DROPS_THOUGHTS)
+def test_a_served_thought_that_the_template_cannot_write_is_left_out(dropping, name):
+    form, question = dropping[name], Message("user", "q")
+    served = Message("assistant", "yes", Source.POLICY, thought="hm")
+    plain = form.encode([question, replace(served, thought="")], False)
+    assert form.encode([question, served], False) == plain
+    with pytest.raises(UsageError, match="drops thoughts"):
+        form.encode([question, replace(served, source=Source.EXPERT)], False)
+
+
+def test_a_variable_that_the_template_does_not_take_is_refused():
+    for name in ("enable_thinkin", "message", "role", "tool_call", "messages", "loop", "range"):
+        with pytest.raises(UsageError, match=f"has no variable '{name}' to set: it has .*enable_"):
+            form_of("qwen3", **{name: False})

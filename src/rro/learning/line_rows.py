@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rro.learning.lines_of_play import Line
@@ -63,34 +64,56 @@ def provenance(line: Line, run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def trajectory_row(
+def trajectory_rows(
     line: Line, run: Mapping[str, Any], advantages: Advantages, chat: ChatFormat | None
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """A line with its messages and, where the policy's tokenizer is at hand, its tokens:
     `input_ids`, `mask` (1: drawn for this line), and `logprobs` and `advantages` of the tokens
-    (null elsewhere, and where they are not known)."""
+    (null elsewhere, and where they are not known).
+
+    One row; where the template writes earlier answers anew, one for each drawn answer, `answer`
+    says which, as each was sampled after another history."""
+    given = advantages.of(line)
+    if chat is None or line.stop is StopReason.FAILED:
+        yield _trajectory_row(line, run, given, {})
+    elif chat.keeps:
+        yield _trajectory_row(line, run, given, _tokens(line, given, chat))
+    else:
+        for number in _drawn(line):
+            part = replace(line, messages=line.messages[: number + 1], start=number)
+            row = _trajectory_row(part, run, given[: number + 1], _tokens(part, given, chat))
+            yield row | {"answer": number}
+
+
+def _drawn(line: Line) -> list[int]:
+    """The answers that were drawn for a line, by their numbers among its messages."""
+    roles = [message.role for message in line.messages]
+    return [number for number in range(line.start, len(roles)) if roles[number] == "assistant"]
+
+
+def _trajectory_row(
+    line: Line, run: Mapping[str, Any], given: Sequence[float | None], tokens: Mapping[str, Any]
+) -> dict[str, Any]:
     row = {
         **provenance(line, run),
         "messages": [message.chat() for message in line.messages],
         "sources": [message.source.value for message in line.messages],
-        "message_advantages": list(given := advantages.of(line)),
+        "answer": None,
+        "message_advantages": list(given),
         **dict.fromkeys(("input_ids", "mask", "logprobs", "advantages")),
+        **tokens,
     }
-    if chat is not None and line.stop is not StopReason.FAILED:
-        row |= _tokens(line, given, chat)
     return with_tools(row, line.messages)
 
 
 def _tokens(
-    line: Line, advantages: tuple[float | None, ...], chat: ChatFormat
+    line: Line, advantages: Sequence[float | None], chat: ChatFormat
 ) -> dict[str, list[Any]]:
     ids = chat.encode(line.messages, add_generation_prompt=False).ids
     mask = [0] * len(ids)
     logprobs: list[float | None] = [None] * len(ids)
     values: list[float | None] = [None] * len(ids)
-    for number, message in enumerate(line.messages):
-        if number < line.start or message.role != "assistant":
-            continue
+    for number in _drawn(line):
         begins = len(chat.encode(line.messages[:number], True).ids)
         with_loss = chat.encode(line.messages[: number + 1], False).mask
         places = [place for place in range(begins, len(with_loss)) if with_loss[place]]
@@ -147,12 +170,12 @@ def session_lines(line: Line, run: Mapping[str, Any]) -> Iterator[str]:
 
 
 def trajectory_features(tools: bool) -> Any:
-    """The types of `trajectory_row`."""
+    """The types of `trajectory_rows`."""
     from datasets import Features, List, Value
 
     number, count = Value("float64"), Value("int64")
     columns = {"message_advantages": List(number), "input_ids": List(count), "mask": List(count)}
-    columns |= {"logprobs": List(number), "advantages": List(number)}
+    columns |= {"answer": count, "logprobs": List(number), "advantages": List(number)}
     return Features({**_features(tools), **columns})
 
 

@@ -145,10 +145,12 @@ class ChatFormat:
             if message.role == "assistant" and message.source is not Source.ENVIRONMENT
         ]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of sampled ids, without special tokens."""
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of sampled ids, without special tokens unless `special`."""
         return str(
-            self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            self.tokenizer.decode(
+                ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False
+            )
         )
 
     def cut(self, ids: Sequence[int], tools: bool = False) -> tuple[int, bool]:
@@ -205,12 +207,7 @@ class ChatFormat:
 
     def _with_markup(self, ids: Sequence[int]) -> str:
         """The text of sampled ids, with special tokens, up to the end."""
-        inside = [id_ for id_ in ids if id_ not in self.end_ids]
-        return str(
-            self.tokenizer.decode(
-                inside, skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        )
+        return self.decode([id_ for id_ in ids if id_ not in self.end_ids], special=True)
 
     def _check_tools(self, tools: str) -> None:
         """Raises UsageError for schemas that the template cannot show safely."""
@@ -295,8 +292,16 @@ class ChatFormat:
         if last.token_ids is not None:
             return closing
         text = self._template.render(messages, False)
-        pieces = self._template.pieces(text, messages, False)
-        place = next(i for i, piece in enumerate(pieces) if piece.number == len(messages) - 1)
+        try:
+            pieces = self._template.pieces(text, messages, False)
+        except ThoughtsDropped:
+            if last.source is not Source.POLICY:
+                raise
+            # what a server thought apart, by a template that another program has
+            return self._own_text([*messages[:-1], replace(last, thought="")], before)
+        # an answer that says nothing, as a call without arguments, is in the last piece
+        places = [i for i, piece in enumerate(pieces) if piece.number == len(messages) - 1]
+        place = places[0] if places else len(pieces) - 1
         opening = text_after_prompt(pieces[place].own, before.pieces[-1].own)
         if opening is None:
             raise UsageError(

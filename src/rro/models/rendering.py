@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateError, meta
 
 from rro.errors import UsageError
 from rro.models.templates import SMOLLM2_TEMPLATE, TINY_TEMPLATE
@@ -57,6 +57,11 @@ PROBE_TOOLS = json.dumps(
         for name in ("probe_tool", "probe_other")
     ]
 )
+
+# Variables that rro and Transformers give a template themselves, and a tag that only they know.
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "raise_exception")
+_GIVEN += ("strftime_now", "tojson")
+_GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 
 # Of a thought in the name of its placeholder.
 _THOUGHT = "t"
@@ -304,14 +309,24 @@ def _number(mark: str) -> int:
 
 def _variables(tokenizer: Any, template: str, name: str) -> dict[str, Any]:
     """The recipe's variables of the chat template. Raises UsageError for one that it does not
-    have."""
+    take."""
     given = dict(tokenizer.init_kwargs.get("chat_template_kwargs") or {})
+    taken = _taken(template) - {*_GIVEN, *tokenizer.special_tokens_map} if given else set()
     for key in given:
-        if not re.search(rf"\b{re.escape(key)}\b", template):
+        if key not in taken:
+            known = f"it has {', '.join(sorted(taken))}" if taken else "it has none"
             raise UsageError(
-                f"model.chat_template_kwargs: the chat template of {name} has no variable {key!r}"
+                f"model.chat_template_kwargs: the chat template of {name} has no variable {key!r} "
+                f"to set: {known}"
             )
     return given
+
+
+def _taken(template: str) -> set[str]:
+    """The variables that a template takes from outside."""
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])
+    plain = _GENERATION.sub("", template)
+    return meta.find_undeclared_variables(environment.parse(plain)) - set(environment.globals)
 
 
 def _as_written(said: str, text: str, at: int, following: str) -> str | None:

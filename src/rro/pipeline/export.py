@@ -25,7 +25,7 @@ from rro.learning.line_rows import (
     trace_features,
     trace_row,
     trajectory_features,
-    trajectory_row,
+    trajectory_rows,
 )
 from rro.learning.lines_of_play import Line, lines_of
 from rro.learning.row_files import write_rows
@@ -168,7 +168,7 @@ def _trajectories(explored: _Explored, file: Path) -> int:
         for tree, lines, columns in explored.lines():
             advantages = Advantages(credited(credits[columns["iteration"]], tree))
             for line in lines:
-                yield trajectory_row(line, columns, advantages, chat)
+                yield from trajectory_rows(line, columns, advantages, chat)
 
     return write_rows(rows(), file, trajectory_features)
 
