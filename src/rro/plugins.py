@@ -260,7 +260,7 @@ def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:
             default = ... if parameter.default is parameter.empty else parameter.default
             hint, text = hints.get(parameter.name, Any), texts.get(parameter.name)
             fields[parameter.name] = (hint, Field(default, description=text))
-    config = ConfigDict(extra=extra, frozen=True, arbitrary_types_allowed=True)
+    config = ConfigDict(extra=extra, frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     return create_model(
         f"{name} options", __config__=config, __doc__=inspect.getdoc(factory), **fields
     )

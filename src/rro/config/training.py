@@ -9,6 +9,17 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, Wrap
 
 from rro.config.tables import Section
 
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+"""Schedules of Transformers that need no setting of their own."""
+
 
 class TrainingConfig(Section):
     """What all trainings share. The optimiser is AdamW."""
@@ -24,7 +35,7 @@ class TrainingConfig(Section):
     batch_size is used. Does not change the training."""
     max_length: int = Field(4096, ge=1)
     """Longest row in tokens; longer rows are left out and counted, never truncated."""
-    scheduler: str = "cosine"
+    scheduler: Scheduler = "cosine"
     """Learning-rate schedule, as Transformers names it."""
     warmup: float = Field(0.03, ge=0, le=1)
     """Share of the optimiser steps in which the learning rate rises."""
@@ -80,7 +91,7 @@ class DpoConfig(TrainingConfig):
 
     learning_rate: float = Field(3e-6, gt=0)
     """Peak learning rate of AdamW. IPR: 3e-6."""
-    scheduler: str = "constant_with_warmup"
+    scheduler: Scheduler = "constant_with_warmup"
     """Learning-rate schedule, as Transformers names it."""
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of the optimiser steps in which the learning rate rises. IPR: 0.1."""

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from rro.config import TrainingConfig
+from rro.config.training import Scheduler
 from rro.errors import UsageError
 from rro.learning.base import TrainingContext, TrainingReport
 from rro.types import WeightedEpisode
@@ -30,14 +31,15 @@ class PolicyGradientConfig(TrainingConfig):
     for 1.5 billion."""
     final_learning_rate: float | None = Field(None, ge=0)
     """What the learning rate falls to, linearly over the rounds (over their generated tokens where
-    `rounds.generated_tokens` ends them). Default: it stays."""
+    `rounds.generated_tokens` ends them): round i of n has the rate at (i - 1) / n of the way, so
+    the last one not yet the last rate. Default: it stays."""
     batch_size: int = Field(64, ge=1)
     """Episodes per optimiser step, about, over all processes: the episodes are divided evenly into
     the nearest whole number of steps, and those of one task stay together. A multiple of the
     number of processes."""
     micro_batch: int = Field(8, ge=1)
     """Episodes per forward pass and process at most. Does not change the training."""
-    scheduler: str = "constant"
+    scheduler: Scheduler = "constant"
     """Learning-rate schedule, as Transformers names it."""
     warmup: float = Field(0.0, ge=0, le=1)
     """Share of the optimiser steps in which the learning rate rises."""
@@ -96,6 +98,21 @@ class PolicyGradient:
     def __init__(self, options: PolicyGradientConfig) -> None:
         self.options = options
 
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether the exploration is to keep the log-probabilities of what it samples."""
+        return self.options.old_logprobs == "sampled"
+
+    def check(self, temperature: float) -> None:
+        """Raises UsageError for the sampler's log-probabilities at a temperature that is not
+        theirs."""
+        if self.wants_logprobs and temperature != 1:
+            raise UsageError(
+                'optimise.policy_gradient.old_logprobs = "sampled" are those at temperature 1, and '
+                f"policy.temperature is {temperature:g}: set that to 1, or this to "
+                '"recomputed"'
+            )
+
     def train(
         self,
         rows: Sequence[WeightedEpisode],
@@ -106,12 +123,7 @@ class PolicyGradient:
     ) -> TrainingReport:
         """See `Learner.train`. `reference` is loaded only where `kl` is above 0. Raises UsageError
         for the sampler's log-probabilities at a temperature that is not theirs."""
-        if self.options.old_logprobs == "sampled" and context.temperature != 1:
-            raise UsageError(
-                'optimise.policy_gradient.old_logprobs = "sampled" are those at temperature 1, and '
-                f"policy.temperature is {context.temperature:g}: set that to 1, or this to "
-                '"recomputed"'
-            )
+        self.check(context.temperature)
         # Transformers takes seconds to import.
         from rro.learning.policy_gradient_trainer import train_policy_gradient
 

@@ -144,7 +144,8 @@ class PolicyGradientTrainer(Trainer):  # type: ignore[misc]
 
     def _metrics(self, sums: dict[str, float]) -> dict[str, float]:
         names = ["clipped", "kl_old", *(["kl_reference"] if self.options.kl else []), "entropy"]
-        metrics = {name: sums[name] / (sums["weight"] or 1.0) for name in names}
+        weight = sums["weight"]  # 0 where only successes are imitated: nothing is known of these
+        metrics = {name: sums[name] / weight for name in names} if weight else {}
         if self.options.imitate:
             metrics["imitation_loss"] = sums["nll"] / (sums["replayed"] or 1.0)
         self.tokens += sums["tokens"]
@@ -274,7 +275,7 @@ def policy_gradient_trainer(
         moments=start if options.keep_moments and not adapter else None,
         constants={
             "without_signal": data.counts.without_signal / max(1, data.given),
-            "groups_without_signal": data.silent,
+            **({"groups_without_signal": data.silent} if options.advantages else {}),
             "positive_advantage": data.positive,
             "negative_advantage": data.negative,
         },

@@ -105,6 +105,9 @@ class Chosen:
         if stage is not None:
             defaults |= {name: getattr(stage, name) for name in stage.model_fields_set}
         learner: Learner = plugin.make(parse_options(config.optimise, plugin, "optimise", defaults))
+        check = getattr(learner, "check", None)
+        if check is not None:
+            check(config.policy.temperature)
         return learner
 
     @property

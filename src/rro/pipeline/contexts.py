@@ -28,18 +28,21 @@ def exploration_context(
     iteration: int,
     strategy: Strategy,
     predictor: Predictor | None = None,
+    logprobs: bool = False,
 ) -> ExplorationContext:
-    """What samplers share: candidates at the recipe's temperature for them, or the strategy's."""
+    """What samplers share: candidates at the recipe's temperature for them, or the strategy's.
+    `logprobs`: whether those of sampled tokens are kept."""
+    params = replace(run.params, logprobs=logprobs)
     temperature = run.config.explore.proposal_temperature
     if temperature is None:
         temperature = strategy.proposal_temperature
-    proposals = run.params if temperature is None else replace(run.params, temperature=temperature)
+    proposals = params if temperature is None else replace(params, temperature=temperature)
     return ExplorationContext(
         run.benchmark,
         explorer,
         pricer,
         run.journal,
-        run.params,
+        params,
         proposals,
         run.limits,
         run.config.seed,

@@ -208,7 +208,10 @@ def _grow_trees(
         budget = Budget(limits, progress.before, progress.spend)
         acting_policies = policies.explorer, policies.pricer
         predictor = open_predictor(config)
-        context = exploration_context(run, *acting_policies, iteration, strategy, predictor)
+        logprobs = getattr(choices.learner, "wants_logprobs", False)
+        context = exploration_context(
+            run, *acting_policies, iteration, strategy, predictor, logprobs
+        )
         figures = RunningFigures(track)
 
         def observe(tree: Tree) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rro.concurrency import gather_all
+from rro.errors import UsageError
 from rro.exploration.sampler import Sampler
 from rro.exploration.strategies.base import Count, Strategy, StrategyContext
 from rro.exploration.tree import Node
@@ -63,6 +64,18 @@ class Group(Strategy):
     plays_episodes = False
     credit = "anchor_advantages"
     learner = "policy_gradient"
+
+    def __post_init__(self) -> None:
+        if not self.context.one_policy:
+            raise UsageError(
+                "strategy group plays episodes of the policy that learns from them: leave out "
+                "explore.pricing and explore.proposal_temperature"
+            )
+        if self.max_depth is not None and self.max_depth < self.min_depth:
+            raise UsageError(
+                f"strategy group: max_depth = {self.max_depth} is below min_depth = "
+                f"{self.min_depth}, so nothing could be forked"
+            )
 
     async def explore(self, sampler: Sampler) -> None:
         root = sampler.tree.root
