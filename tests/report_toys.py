@@ -139,7 +139,11 @@ def make_rounds(folder: Path, trees, count: int = 4, **config) -> RunFolder:
             assert explore(Group(episodes=4, waves=1), context) == []
             journal.append("stage", f"explore-{number}", {"seconds": 1.0})
             metrics = {"loss": 1 / number, "entropy": 2.0, "clipped": 0.001 * number, "step": 2}
-            trained = {"skipped": True} if number == count else {"training": {"metrics": metrics}}
+            trained = (
+                {"skipped": True}
+                if number == count
+                else {"training": {"metrics": metrics, "steps": 2}}
+            )
             journal.append("stage", f"optimise-{number}", {"seconds": 1.0, **trained})
         for label in ("sft", f"group-{count}"):
             _evaluate(benchmark, journal, label, context)

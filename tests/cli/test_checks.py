@@ -98,3 +98,20 @@ class Failing(Strategy):
     async def explore(self, sampler):
         raise ValueError("no luck")
 """
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["optimise.policy_gradient.scheduler=foo"], "must be one of linear, cosine"),
+        (["credit.anchor_advantages.step_weight=nan"], "must be a number, not nan"),
+        (
+            ["optimise.policy_gradient.old_logprobs=sampled", "policy.temperature=0.6"],
+            "those at temperature 1",
+        ),
+        (["explore.pricing=sft"], "leave out explore.pricing"),
+    ],
+)
+def test_what_would_fail_after_an_exploration_is_told_before_it(capsys, words, problem):
+    assert main(["check", "quickstart", "method=gigpo", *words]) == 2
+    assert problem in "".join(capsys.readouterr())

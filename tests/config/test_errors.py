@@ -96,7 +96,8 @@ def test_problems_come_in_the_order_of_writing(tmp_path):
         ("environment.name=..a:b", "write module:attribute, as Python names both"),
         ("method=rr0", "unknown method 'rr0': did you mean rro?"),
         ("explore.rollouts", "sets nothing: write key.sub=value"),
-        ("seed.x=1", "seed is a value, not a section"),
+        ("seed.x=1", "seed is a value, not a section: set seed itself"),
+        ("explore.sft=none", "unknown key explore.sft: did you mean rft? sft stands at the top"),
     ],
 )
 def test_an_override_says_once_what_it_sets(recipe, tmp_path, override, sentence):
@@ -105,6 +106,28 @@ def test_an_override_says_once_what_it_sets(recipe, tmp_path, override, sentence
     message = refused(file, override)
     assert message.startswith(f"override {override}: {sentence}")
     assert "\n" not in message
+
+
+def test_a_setting_of_the_sft_that_the_recipe_leaves_out_has_two_fixes(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text('sft = "none"\n[environment]\nname = "webshop"\n')
+    assert refused(file, "sft.epochs=1") == (
+        'override sft.epochs=1: sft is a value, not a section: leave sft = "none" out, or set '
+        "optimise.sft.epochs for the learner sft"
+    )
+    assert load_config(file, ["optimise.sft.epochs=1"]).sft is None
+
+
+def test_a_setting_below_the_wrong_section_belongs_to_the_top(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text('[environment]\nname = "webshop"\n[explore.rro]\nseed = 1\n[evaluate]\n')
+    where = "stands at the top of a recipe, above the first [section]"
+    message = refused(file, "evaluate.sft=none", "evaluate.model=1", "evaluate.taks=1")
+    seed, sft, model, misspelt = message.splitlines()[1:]
+    assert "unknown key explore.rro.seed: known keys are rollouts" in seed
+    assert seed.endswith(f"; seed {where}")
+    assert sft.endswith(f"; sft {where}")
+    assert where not in model + misspelt
 
 
 @pytest.mark.parametrize(

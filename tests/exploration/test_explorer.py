@@ -148,6 +148,23 @@ def test_iterations_share_a_journal_and_draw_anew(tmp_path):
     assert max(policy.seeds.values()) == 1
 
 
+@pytest.mark.parametrize(
+    ("actions", "sentence"),
+    [("d a b", "every rollout from the start failed"), ("", "start: ConnectionError: gone")],
+)
+def test_a_dropped_task_is_named_once(tmp_path, caplog, actions, sentence):
+    def fault(path, action):
+        if action in actions.split() or not actions:
+            raise ConnectionError("gone")
+
+    benchmark = TreeBenchmark({"t": {"a": {"x": 1.0}, "b": 0.0}}, fault=fault)
+    with fresh_journal(tmp_path) as journal:
+        context = make_context(benchmark, uniform(), journal)
+        assert explore(RisingExploration(2, 2), context) == ["t"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert f"task t failed and is dropped: {sentence}" in messages
+
+
 def test_one_task_that_fails_leaves_the_others_and_is_tried_again(tmp_path):
     def fault(calls, seed):
         if broken and calls > 40:

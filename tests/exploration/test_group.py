@@ -14,6 +14,7 @@ from fakes import (
     uniform,
 )
 
+from rro.errors import UsageError
 from rro.exploration.records import read_tree
 from rro.exploration.sampler import Sampler
 from rro.exploration.strategies.base import StrategyContext
@@ -140,3 +141,15 @@ def test_the_root_keeps_its_state(tmp_path):
         sampler = Sampler(make_context(benchmark(), uniform(), journal), Task("t", TREE))
         asyncio.run(sampler.start())
         assert sampler.tree.root.state
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"context": StrategyContext(one_policy=False)}, "leave out explore.pricing"),
+        ({"min_depth": 3, "max_depth": 1}, "max_depth = 1 is below min_depth = 3"),
+    ],
+)
+def test_a_group_that_could_not_teach_its_policy_is_refused(options, problem):
+    with pytest.raises(UsageError, match=problem):
+        Group(**options)

@@ -9,7 +9,10 @@ from tool_toys import FAMILIES, TOOLS, asks, calls, result
 
 from rro.episodes.experts import read_conversations, write_conversations
 from rro.learning.exports import export
+from rro.learning.line_rows import session_lines, trace_features, trace_row
+from rro.learning.lines_of_play import Line
 from rro.learning.pairs import read_pairs, to_row, write_pairs
+from rro.learning.row_files import write_rows
 from rro.learning.rows import preference_rows, sft_rows
 from rro.learning.weighted_rows import weighted_rows
 from rro.models.chat import ChatFormat
@@ -22,6 +25,7 @@ from rro.types import (
     StepLabel,
     StopReason,
     Trajectory,
+    Usage,
     WeightedEpisode,
 )
 
@@ -107,6 +111,27 @@ def test_a_thought_is_in_every_file_and_read_back(tmp_path):
     again = next(read_pairs(file))
     assert (again.chosen, again.rejected) == (given.chosen, given.rejected)
     assert json.loads(file.read_text())["chosen"] == [said]
+
+
+def test_a_trace_and_a_session_have_thoughts_calls_and_results(tmp_path):
+    thinks = replace(GOOD, thought="why")
+    messages = (asks(), thinks, result(GOOD, "3 rows"), Message("assistant", "y", thought="so"))
+    nothing = (None,) * len(messages)
+    line = Line(
+        "t", "rollout", "0", 0, messages, 1, nothing, 1.0, StopReason.TERMINAL, "run/sft",
+        committed=True, rose=True, usage=Usage(),
+    )  # fmt: skip
+    run = {"strategy": "rro", "iteration": 1, "success_reward": 1.0}
+    file = tmp_path / "traces.jsonl"
+    write_rows([trace_row(line, run)], file, trace_features)
+    (row,) = Dataset.from_parquet(str(file.with_suffix(".parquet")))
+    assert row["messages"] == json.loads(file.read_text())["messages"]
+    _, called, answered, last = row["messages"]
+    assert (called["reasoning_content"], last["reasoning_content"]) == ("why", "so")
+    assert called["tool_calls"][0]["function"]["arguments"] == GOOD.tool_calls[0].arguments
+    assert answered["tool_call_id"] == called["tool_calls"][0]["id"]
+    _, _, *said = map(json.loads, session_lines(line, run))
+    assert [one["message"].get("reasoningContent") for one in said] == ["why", None, "so"]
 
 
 def test_rows_without_tools_have_the_columns_of_before(tmp_path):

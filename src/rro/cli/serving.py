@@ -135,8 +135,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     import asyncio
 
-    from rro.pipeline.publishing import last_round
-    from rro.pipeline.rounds import taught
+    from rro.pipeline.rounds import last_label
     from rro.pipeline.run import open_run
     from rro.pipeline.weights import open_policy
     from rro.runs.folder import RunFolder
@@ -144,7 +143,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     folder = RunFolder.open(options.run, trust=options.trust_run_folder)
     with open_run(folder) as run, append_to(options.record) as write:
-        policy = open_policy(run, options.policy or run.label(taught(run, last_round(run))))
+        policy = open_policy(run, options.policy or last_label(run))
         limits = ServerLimits(in_flight=options.in_flight, seconds=options.seconds)
         try:
             server = PolicyServer(

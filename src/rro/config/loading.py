@@ -235,13 +235,24 @@ def _apply(tree: dict[str, Any], override: str, origins: Origins) -> list[Proble
     path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
         return [_misplaced(override, "sets nothing: write key.sub=value", origins)]
-    for parent in path[:-1]:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            return [_misplaced(override, f"{parent} is a value, not a section", origins)]
+    for depth, parent in enumerate(path[:-1], 1):
+        value = tree.setdefault(parent, {})
+        if not isinstance(value, dict):
+            return [_misplaced(override, _no_section(path, depth, value), origins)]
+        tree = value
     tree[path[-1]] = _value(text, override)
     origins.override(path, override)
     return []
+
+
+def _no_section(path: tuple[str, ...], depth: int, value: Any) -> str:
+    """Why nothing can be set in what the first `depth` parts of `path` name, and the fix."""
+    key = ".".join(path[:depth])
+    sentence = f"{key} is a value, not a section"
+    if key == "sft" and value in (None, "none"):
+        own = ".".join(("optimise", *path))
+        return f'{sentence}: leave sft = "none" out, or set {own} for the learner sft'
+    return f"{sentence}: set {key} itself"
 
 
 def _misplaced(override: str, sentence: str, origins: Origins) -> Problem:

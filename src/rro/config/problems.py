@@ -15,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from rro.config.origins import Origins, Path
+from rro.config.sections import Config
+from rro.config.tables import Section
 from rro.config.wording import expected, model_in
 from rro.errors import UsageError
 
@@ -76,12 +78,23 @@ def problems_of(
 
 
 def unknown_key(path: Path, known: Sequence[str]) -> Problem:
-    """A key that does not exist, with the nearest of the `known` ones."""
+    """A key that does not exist, with the nearest of the `known` ones; one that the top of a recipe
+    has was written in the wrong place."""
     close = difflib.get_close_matches(path[-1], known, 1)
     hint = f"did you mean {close[0]}?" if close else f"known keys are {', '.join(known)}"
+    if len(path) > 1 and _stands_at_the_top(path[-1]):
+        hint += "" if close else ";"
+        hint += f" {path[-1]} stands at the top of a recipe, above the first [section]"
     key = ".".join(path)
     shown = key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}..."
     return Problem(path, f"unknown key {shown}: {hint}")
+
+
+def _stands_at_the_top(key: str) -> bool:
+    """Whether a recipe has this setting above its first section."""
+    field = Config.model_fields.get(key)
+    kind = field.annotation if field else Section
+    return not (isinstance(kind, type) and issubclass(kind, Section))
 
 
 def known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:

@@ -99,7 +99,11 @@ async def _explored(task: Task, strategy: Strategy, context: ExplorationContext)
     except Exception as error:
         if isinstance(error, RroError) and not isinstance(error, TaskFailed):
             raise
-        log.warning("task %s failed and is dropped: %s", task.id, describe(error))
+        reason = describe(error)
+        if isinstance(error, TaskFailed):
+            # its sentence has the class already, if there is one
+            reason = reason.removeprefix(f"{kind_of(error)}: ")
+        log.warning("task %s failed and is dropped: %s", task.id, reason)
         log.debug("task %s", task.id, exc_info=error)
         raise _Dropped(kind_of(error) or _rollouts_failed_by(sampler.tree)) from error
     record = tree_record(tree, strategy.name, cut, time.perf_counter() - started)

@@ -50,8 +50,9 @@ Work = TypeVar("Work", CandidateRecord, Trajectory)
 
 
 class TaskFailed(RroError):
-    """Something that a strategy needs is unavailable after all retries: the task is dropped.
-    `kind` is the class of what was raised last; empty where its rollouts failed."""
+    """Something that a strategy needs is unavailable after all retries: the task is dropped. The
+    sentence does not name the task: whoever drops it does. `kind` is the class of what was raised
+    last; empty where its rollouts failed."""
 
     def __init__(self, sentence: str, kind: str = "") -> None:
         super().__init__(sentence)
@@ -373,9 +374,8 @@ class Sampler:
                 raise
             except Exception as error:
                 if number == self.context.limits.retries:
-                    raise TaskFailed(
-                        f"task {self.task.id}, {what}: {describe(error)}", kind_of(error)
-                    ) from error
+                    sentence = f"{what}: {describe(error)}"
+                    raise TaskFailed(sentence, kind_of(error)) from error
         raise AssertionError("unreachable")
 
     def _seed(self, *parts: object) -> int:

@@ -137,7 +137,7 @@ def trace_row(line: Line, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_api(message: Message) -> dict[str, Any]:
-    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    row = message.chat()
     if message.tool_calls:
         row["tool_calls"] = [
             {
@@ -147,8 +147,6 @@ def _as_api(message: Message) -> dict[str, Any]:
             }
             for call in message.tool_calls
         ]
-    if message.tool_call_id:
-        row |= {"name": message.name, "tool_call_id": message.tool_call_id}
     return row
 
 
@@ -159,6 +157,8 @@ def session_lines(line: Line, run: Mapping[str, Any]) -> Iterator[str]:
     yield json.dumps({"type": "session", "harness": "rro", "name": f"task {line.task}", **header})
     for message in line.messages:
         said: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.thought:
+            said["reasoningContent"] = message.thought
         if message.tool_calls:
             calls = _as_api(message)["tool_calls"]
             said["toolCalls"] = [{"id": one["id"], "function": one["function"]} for one in calls]

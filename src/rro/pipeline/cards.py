@@ -34,8 +34,9 @@ CONTENT = {
 @dataclass(frozen=True)
 class Facts:
     """What a card says of a run. `results` is its results.json (None: not evaluated), `stages` the
-    journal's records of finished stages, `environment` and `policy` their provenance, `rows` how
-    many of each kind are in the data set. `model_licence` is that of the model that the run started
+    journal's records of finished stages, `environment` and `policy` the provenance of the
+    environment and of the policies that drew the rows, `label` the last policy's, `rows` how many
+    of each kind are in the data set. `model_licence` is that of the model that the run started
     from, `data_licence` that of the environment's data, `licence` the one that the user gives to
     what is published; empty where it is not known."""
 
@@ -151,7 +152,12 @@ def _origin(facts: Facts) -> list[str]:
             if key != "license"
         ),
         ("model", config.model.name),
-        *((f"policy: {key}", value) for key, value in sorted(facts.policy.items())),
+        ("policies that drew the rows", facts.policy.get("policy", "not known")),
+        *(
+            (f"policy: {key}", value)
+            for key, value in sorted(facts.policy.items())
+            if key != "policy"
+        ),
         ("method", config.method or "none named"),
         ("strategy", config.explore.strategy),
         ("credit of the run", facts.credit),

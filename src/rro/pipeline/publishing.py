@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rro.models.gguf_header import is_gguf, read_header
 from rro.pipeline.cards import Facts, dataset_card, model_card
 from rro.pipeline.choices import Choices
 from rro.pipeline.export import KINDS, export_as
-from rro.pipeline.rounds import rounds_done, taught
+from rro.pipeline.rounds import last_label
 from rro.pipeline.run import Run
 from rro.runs.folder import stage_records
 from rro.runs.journal import without_envelope
@@ -48,7 +49,8 @@ def export_hub(
         # the Hub shows and loads the tables
         lines.unlink()
     (dataset / "data" / "sessions").rename(dataset / "sessions")
-    facts = _facts(run, {kind: n for kind, n in rows.items() if n}, licence, example)
+    written = {kind: count for kind, count in rows.items() if count}
+    facts = _facts(run, iteration, written, licence, example)
     for place, card in ((dataset, dataset_card(facts)), (model, model_card(facts))):
         write_file(place / "README.md", card)
         shutil.copyfile(run.folder.path / "config.toml", place / "recipe.toml")
@@ -64,7 +66,7 @@ def push(run: Run, folder: Path, name: str, *, public: bool = False) -> list[str
     from huggingface_hub.errors import HFValidationError
 
     api = HfApi(library_name="rro")
-    weights = run.folder.checkpoint(run.label(taught(run, last_round(run))))
+    weights = run.folder.checkpoint(last_label(run))
     try:
         found = []
         for kind in ("dataset", "model"):
@@ -90,14 +92,14 @@ def push(run: Run, folder: Path, name: str, *, public: bool = False) -> list[str
     return found
 
 
-def last_round(run: Run) -> int:
-    """The last round that was trained; 0: none."""
-    return max([0, *rounds_done(run)])
-
-
-def _facts(run: Run, rows: dict[str, int], licence: str, example: list[dict[str, Any]]) -> Facts:
+def _facts(
+    run: Run,
+    iteration: int | None,
+    rows: dict[str, int],
+    licence: str,
+    example: list[dict[str, Any]],
+) -> Facts:
     config, provenance = run.config, dict(run.benchmark.provenance())
-    acted = [without_envelope(record) for record in run.journal.records("policy")]
     try:
         results = load_results(run.folder.path)
     except UsageError:
@@ -106,8 +108,8 @@ def _facts(run: Run, rows: dict[str, int], licence: str, example: list[dict[str,
         config=config,
         stages=stage_records(run.journal),
         environment=provenance,
-        policy={key: value for key, value in (acted[-1] if acted else {}).items() if value},
-        label=run.label(taught(run, last_round(run))),
+        policy=_explorers(run, iteration),
+        label=last_label(run),
         credit=Choices(run).credit_name,
         results=results,
         rows=rows,
@@ -116,6 +118,18 @@ def _facts(run: Run, rows: dict[str, int], licence: str, example: list[dict[str,
         licence=licence,
         example=example,
     )
+
+
+def _explorers(run: Run, iteration: int | None) -> dict[str, str]:
+    """What the journal says of the policies that drew the rows of a round, or of all rounds: every
+    value once, and no policy that was only evaluated."""
+    stages = "explore-" if iteration is None else f"explore-{iteration}/"
+    values = defaultdict[str, dict[str, None]](dict)
+    for record in run.journal.records("policy", stages):
+        for name, value in without_envelope(record).items():
+            if value:
+                values[name][str(value)] = None
+    return {name: ", ".join(distinct) for name, distinct in values.items()}
 
 
 def _model_licence(name: str) -> str:

@@ -89,9 +89,15 @@ def labels_to_evaluate(run: Run) -> list[str]:
     done = rounds_done(run)
     numbers = [0, *(taught(run, n) for n in done if is_evaluated(run, n) or n == done[-1])]
     labels = [run.label(number) for number in numbers]
+    return list(dict.fromkeys([*labels, last_label(run)]))
+
+
+def last_label(run: Run) -> str:
+    """The label of the run's last policy: that of the closing pass, or else of the last round that
+    changed the weights."""
     if run.is_done(CLOSING) and not skipped(run, CLOSING):
-        labels.append(closing_label(run))
-    return list(dict.fromkeys(labels))
+        return closing_label(run)
+    return run.label(taught(run, max([0, *rounds_done(run)])))
 
 
 def closing_label(run: Run) -> str:

@@ -71,8 +71,9 @@ def test_what_is_no_call_is_no_action():
     ):
         with pytest.raises(PolicyError):
             read(message, "stop")
-    for wrong in ("run_sql", [1], [{"id": "a"}], [{"function": "f"}], {"a": 1}):
-        with pytest.raises(TransientError):
+    others = (True, 7, 0.5)
+    for wrong in ("run_sql", [1], [{"id": "a"}], [{"function": "f"}], {"a": 1}, *others):
+        with pytest.raises(TransientError, match="tool calls without a function"):
             read({"content": None, "tool_calls": wrong})
     with pytest.raises(PolicyError, match="tool calls"):
         read({"content": None, "tool_calls": [CALL]}, "stop", tools=[])

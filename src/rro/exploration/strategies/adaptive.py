@@ -83,9 +83,7 @@ class AdaptiveExploration(Strategy):
                 sampler.roll_out(node, begun + n, keep_states=True) for n in range(missing)
             )
             if not node.suffixes():
-                raise TaskFailed(
-                    f"task {sampler.task.id}: every rollout from node {node.id} failed"
-                )
+                raise TaskFailed(f"every rollout from node {node.id} failed")
 
     async def _candidates(self, sampler: Sampler, node: Node) -> list[list[Node]]:
         """The candidates at a state, estimated; those that do the same stand together, and share

@@ -46,7 +46,7 @@ def best_of(sampler: Sampler, node: Node, candidates: Iterable[Node]) -> Node:
     are."""
     estimated = [(new.estimate.mean, new) for new in candidates if new.estimate is not None]
     if not estimated:
-        raise TaskFailed(f"task {sampler.task.id}: no candidate at node {node.id} has an estimate")
+        raise TaskFailed(f"no candidate at node {node.id} has an estimate")
     return max(estimated, key=lambda pair: pair[0])[1]
 
 

@@ -45,7 +45,7 @@ class RisingExploration(Strategy):
             return 0.0
         estimate = await sampler.estimate(sampler.tree.root, self.rollouts)
         if estimate is None:
-            raise TaskFailed(f"task {sampler.task.id}: every rollout from the start failed")
+            raise TaskFailed("every rollout from the start failed")
         return estimate.mean
 
     async def _threshold(self, sampler: Sampler, node: Node) -> float:

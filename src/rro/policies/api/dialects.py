@@ -284,8 +284,9 @@ def _as_sent(message: Message) -> dict[str, Any]:
 def _called(choice: Mapping[str, Any]) -> tuple[ToolCall, ...]:
     """The tool calls of an answer in chat. Raises TransientError for what are none."""
     calls = _table(choice.get("message")).get("tool_calls") or []
-    functions = [_table(_table(call).get("function")) for call in calls]
-    if not isinstance(calls, list) or not all(functions):
+    whole = isinstance(calls, list)
+    functions = [_table(_table(call).get("function")) for call in calls] if whole else []
+    if not whole or not all(functions):
         raise TransientError("incomplete answer", "the answer has tool calls without a function")
     return tool_calls(
         (function.get("name"), function.get("arguments"), call.get("id"))
