@@ -66,7 +66,9 @@ def test_it_raises_what_was_good_and_reports(base, tmp_path):
 
 def test_what_was_not_measured_is_left_out(base, tmp_path):
     records = []
-    train(toy_options(advantages=False, imitate=0.3), EPISODES, base, tmp_path / "out", records.append)
+    train(
+        toy_options(advantages=False, imitate=0.3), EPISODES, base, tmp_path / "out", records.append
+    )
     assert "imitation_loss" in records[0]
     assert not {"clipped", "kl_old", "entropy", "groups_without_signal"} & records[0].keys()
 

@@ -59,7 +59,13 @@ PROBE_TOOLS = json.dumps(
 )
 
 # Variables that rro and Transformers give a template themselves, and a tag that only they know.
-_GIVEN: tuple[str, ...] = ("messages", "tools", "documents", "add_generation_prompt", "raise_exception")
+_GIVEN: tuple[str, ...] = (
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "raise_exception",
+)
 _GIVEN += ("strftime_now", "tojson")
 _GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 

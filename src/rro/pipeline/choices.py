@@ -90,7 +90,7 @@ class Chosen:
             experts=experts,
             reward_range=benchmark.reward_range,
             success_reward=benchmark.success_reward,
-            one_policy=section.pricing == "policy" and section.proposal_temperature is None,
+            one_policy=section.pricing != "sft" and section.proposal_temperature is None,
         )
         options = parse_options(section, self.strategy, "explore")
         strategy: Strategy = self.strategy.make(options, context)
