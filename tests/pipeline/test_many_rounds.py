@@ -148,3 +148,20 @@ def test_the_learning_rate_falls_over_the_rounds(tmp_path, limit):
     assert len(rates) > 1
     expected = [1e-3 - 9e-4 * share for share in behind]
     assert [rates[number] for number in sorted(rates)] == pytest.approx(expected)
+
+
+def test_the_samplers_log_probabilities_are_kept_and_learned_from(tmp_path):
+    sections = SECTIONS | {
+        "rounds": {"count": 2, "evaluate_every": 2},
+        "credit": {"name": "group_advantages"},
+        "optimise": {"learner": "policy_gradient", "options": {"old_logprobs": "sampled"}},
+        "closing": {"successes": 0},
+    }
+    folder = door_run(tmp_path / "run", "rounds", **sections)
+    assert main(["run", "--resume", str(folder.path)]) == 0
+    with Journal(folder.journal, read_only=True) as journal:
+        rollouts = list(journal.records("rollout"))
+        trained = [journal.get("stage", f"optimise-{number}").get("training") for number in (1, 2)]
+    steps = [step for rollout in rollouts for step in rollout["steps"]]
+    assert all(len(step["logprobs"]) == len(step["action"]["token_ids"]) for step in steps)
+    assert any(report and report["rows"]["used"] > 0 for report in trained)
