@@ -172,7 +172,7 @@ function bars(rows, most) {
  * rows are [{label, series, values}], columns [{name, most, text}], `text` of a value. */
 function barColumns(rows, columns) {
   const width = chartWidth(),
-    left = labelRoom(rows, width) * 0.8,
+    left = labelRoom(rows, width),
     room = (width - left) / columns.length,
     height = rows.length * 24 + 30;
   const names = columns.map((column, i) =>
