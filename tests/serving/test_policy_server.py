@@ -116,6 +116,20 @@ def test_a_conversation_is_named_by_address_header_or_user_or_known_by_its_messa
     assert calls == {"by/address": 1, "header": 1, "user": 1}
 
 
+@pytest.mark.parametrize("name", ["what?/0", "a#b", "a%2Fb", "task 1/ä", "a..b"])
+def test_a_conversation_has_the_name_that_its_address_was_made_of(served, name):
+    server, client = served(name=name)
+    ask(client, "hello")
+    assert [*server.conversations.take()] == [name]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/./b", "x" * 201])
+def test_a_name_that_no_address_can_hold_is_refused(served, name):
+    server, _ = served()
+    with pytest.raises(UsageError, match="cannot be named"):
+        server.url(name)
+
+
 def test_two_servers_name_conversations_apart(served):
     names = set()
     for _ in range(2):

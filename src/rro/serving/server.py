@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from rro.errors import UsageError, describe
 from rro.policies.base import Policy
@@ -82,9 +83,15 @@ class PolicyServer:
         self._thread = threading.Thread(target=self._run, name="policy server", daemon=True)
 
     def url(self, name: str = "") -> str:
-        """The base address for OpenAI's clients; with a name, that of a conversation."""
+        """The base address for OpenAI's clients; with a name, that of a conversation. Raises
+        UsageError for a name that no address can hold."""
+        if len(name) > _LONGEST_NAME or {".", ".."} & {*name.split("/")}:
+            raise UsageError(
+                f"a conversation cannot be named {name[:40]!r}: at most {_LONGEST_NAME} "
+                "characters, and no . or .. between slashes"
+            )
         shown = f"[{self._host}]" if ":" in self._host else self._host
-        path = f"/c/{name}" if name else ""
+        path = f"/c/{quote(name)}" if name else ""
         return f"http://{shown}:{self._port}{path}/v1"
 
     def serve(self) -> None:
