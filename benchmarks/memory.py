@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 
 from benchmarks.trees import SHAPES, Forest, TreeWalk
+from rro import plugins
 from rro.environments.base import Benchmark, Environment
 from rro.episodes.loop import Limits
 from rro.exploration import explorer
@@ -37,6 +38,7 @@ from rro.exploration.strategies.adaptive import AdaptiveExploration
 from rro.exploration.strategies.base import Strategy
 from rro.exploration.strategies.rising import RisingExploration
 from rro.exploration.tree import Tree
+from rro.learning.credit.base import CreditContext
 from rro.learning.pairs import to_row, write_pairs
 from rro.runs.journal import Journal
 from rro.runs.progress import Progress
@@ -135,7 +137,9 @@ def _pairs(journal: Journal, strategy: Strategy, tasks: Sequence[Task], folder: 
     def trees() -> Iterator[Tree]:
         return read_trees(journal, ((f"1/{task.id}", task) for task in tasks))
 
-    rows = (to_row(pair) for tree in trees() for pair in strategy.pairs(tree, 1))
+    plugin = plugins.CREDITS.find(strategy.credit)
+    credit = plugin.make(plugin.options({}), CreditContext(strategy=strategy.name))
+    rows = (to_row(pair) for tree in trees() for pair in credit.rows(tree))
     assert write_pairs(rows, folder / "pairs.jsonl")
     assert explorer.summarise(trees()).tasks == len(tasks)
 
