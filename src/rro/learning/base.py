@@ -94,7 +94,11 @@ class NothingToTrain(DataError):
 
 
 class Learner(Protocol):
-    """Trains a model on rows. Built from its options: `Dpo(options)`."""
+    """Trains a model on rows. Built from its options: `Dpo(options)`.
+
+    It may have more: `wants_logprobs`, true where the exploration is to keep the log-probabilities
+    of sampled tokens; `check(temperature)`, which raises UsageError before any work where the
+    policy's sampling temperature does not fit its options."""
 
     name: str
     """The name of its section in a recipe, and of its metrics."""
