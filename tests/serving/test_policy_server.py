@@ -271,7 +271,7 @@ def test_several_answers(served):
     [
         ({}, "messages must be a list"),
         ({"messages": [{"role": "user", "content": "x"}], "n": 99}, "n is 99"),
-        ({"messages": [{"role": "user", "content": "x"}], "n": "2"}, "n must be a number"),
+        ({"messages": [{"role": "user", "content": "x"}], "n": 1.0}, "n must be a whole number"),
         ({"messages": [{"role": "king", "content": "x"}]}, "message 1: the role 'king'"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "nothing to answer"),
         (

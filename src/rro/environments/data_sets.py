@@ -87,7 +87,7 @@ def _fill(data_set: DataSet, source: Path | None, target: Path) -> None:
             if existing is not None:
                 _copy(existing, folder / file)
             elif file in data_set.files:
-                data_set.obtain(file, folder)
+                _obtain(data_set, file, folder, source)
         data_set.check(folder)
         data_set.derive(folder)
         if not target.exists():
@@ -95,6 +95,15 @@ def _fill(data_set: DataSet, source: Path | None, target: Path) -> None:
             return
         for ready in sorted(folder.iterdir()):
             os.replace(ready, target / ready.name)
+
+
+def _obtain(data_set: DataSet, file: str, folder: Path, source: Path | None) -> None:
+    try:
+        data_set.obtain(file, folder)
+    except DataError as error:
+        if source is None:
+            raise
+        raise DataError(f"{source} has no {file}; {error}") from None
 
 
 def download(url: str) -> bytes:
@@ -107,7 +116,8 @@ def download(url: str) -> bytes:
             _transfer(answer, content, f"downloading {url.rpartition('/')[2]}", size)
     except OSError as error:
         raise DataError(
-            f"{url} could not be downloaded ({error}): run rro data fetch with --from FOLDER"
+            f"{url} could not be downloaded ({error}): run rro data fetch with --from FOLDER, "
+            "where the files lie"
         ) from None
     return content.getvalue()
 

@@ -38,9 +38,10 @@ class Call:
     finish: str
 
     def continues(self, earlier: Call) -> bool:
-        """Whether its messages begin with those of `earlier` and its answer."""
-        start = (*earlier.messages, earlier.answer)
-        return self.messages[: len(start)] == start
+        """Whether its messages hold the answer of `earlier`: that very one, not one of another
+        call that says the same."""
+        place = len(earlier.messages)
+        return len(self.messages) > place and self.messages[place] is earlier.answer
 
 
 @dataclass(slots=True)
@@ -94,6 +95,37 @@ def _keys(messages: Sequence[Message]) -> Iterator[Key]:
         yield digest.digest()
 
 
+class _Beginnings:
+    """The calls of one conversation by what their messages and answers say."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Key, list[Call]] = {}
+
+    def add(self, call: Call) -> Key:
+        """Returns what the call with its answer says."""
+        *_, key = _keys((*call.messages, call.answer))
+        self._calls.setdefault(key, []).append(call)
+        return key
+
+    def recorded(
+        self, messages: tuple[Message, ...], keys: Sequence[Key], *, exactly: bool = False
+    ) -> tuple[Message, ...]:
+        """The messages, with those of the longest call that they continue in place of their
+        beginning. Where several calls said the same, as those of two agents in one conversation,
+        they take turns. `exactly`: the tokens must be the same, too."""
+        for length in range(len(keys), 0, -1):
+            calls = self._calls.get(keys[length - 1], [])
+            for place, call in enumerate(calls):
+                beginning = (*call.messages, call.answer)
+                if not exactly or beginning == messages[:length]:
+                    calls.append(calls.pop(place))
+                    return (*beginning, *messages[length:])
+        return messages
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._calls)
+
+
 class Conversations:
     """The conversations of a server. Thread-safe.
 
@@ -105,9 +137,9 @@ class Conversations:
     ) -> None:
         self._most, self._most_calls, self._write = most, most_calls, write
         self._kept: OrderedDict[str, Conversation] = OrderedDict()
-        # Conversation ids that can go on from a key, and the recorded answer with which it ends.
+        # Conversation ids that can go on from a key.
         self._open: dict[Key, list[str]] = {}
-        self._answers: defaultdict[str, dict[Key, Message]] = defaultdict(dict)
+        self._beginnings: defaultdict[str, _Beginnings] = defaultdict(_Beginnings)
         self._lock, self._unnamed = threading.Lock(), 0
         # Nobody can guess it, and it differs in each server that appends to the same file.
         self._prefix = f"unnamed-{secrets.token_hex(8)}"
@@ -127,11 +159,7 @@ class Conversations:
             self._kept.move_to_end(name)
             if len(conversation.calls) >= self._most_calls:
                 raise UsageError(f"conversation {name} has {self._most_calls} calls already")
-            answers = self._answers.get(name, {})
-            found = (answers.get(key) for key in keys)
-            return name, tuple(
-                known or message for message, known in zip(messages, found, strict=True)
-            )
+            return name, self._beginnings[name].recorded(tuple(messages), keys)
 
     def add(
         self,
@@ -149,7 +177,6 @@ class Conversations:
             completion.policy,
             completion.finish,
         )
-        *_, key = _keys((*messages, call.answer))
         with self._lock:
             if self._write is not None:
                 line = {"conversation": name, **to_plain(call)}
@@ -157,9 +184,9 @@ class Conversations:
             conversation = self._kept.get(name)
             if conversation is not None:
                 conversation.calls.append(call)
-                if key not in self._answers[name]:
-                    self._open.setdefault(key, []).append(name)
-                self._answers[name][key] = call.answer
+                names = self._open.setdefault(self._beginnings[name].add(call), [])
+                if name not in names:
+                    names.append(name)
 
     def get(self, name: str) -> Conversation:
         """A conversation. Raises RroError where there is none."""
@@ -174,7 +201,7 @@ class Conversations:
             taken = dict(self._kept)
             self._kept.clear()
             self._open.clear()
-            self._answers.clear()
+            self._beginnings.clear()
             return taken
 
     def __len__(self) -> int:
@@ -196,7 +223,7 @@ class Conversations:
     def _forget_oldest(self) -> None:
         while len(self._kept) > self._most:
             name, _ = self._kept.popitem(last=False)
-            for key in self._answers.pop(name, {}):
+            for key in self._beginnings.pop(name, ()):
                 self._open[key].remove(name)
                 if not self._open[key]:
                     del self._open[key]
@@ -205,20 +232,15 @@ class Conversations:
 def read_recorded(lines: Iterator[str]) -> dict[str, Conversation]:
     """Conversations from the lines that a server wrote. Raises ValueError for a damaged one."""
     found = dict[str, Conversation]()
+    beginnings = defaultdict[str, _Beginnings](_Beginnings)
     for line in lines:
         record: dict[str, Any] = strict_json(line)
         name = record.pop("conversation")
         call = from_plain(Call, record)
-        conversation = found.setdefault(name, Conversation(name))
-        conversation.calls.append(_relinked(call, conversation.calls))
+        messages = beginnings[name].recorded(
+            call.messages, list(_keys(call.messages)), exactly=True
+        )
+        call = replace(call, messages=messages)
+        beginnings[name].add(call)
+        found.setdefault(name, Conversation(name)).calls.append(call)
     return found
-
-
-def _relinked(call: Call, earlier: Sequence[Call]) -> Call:
-    """The call with the same objects as answers that the earlier calls have."""
-    messages = list(call.messages)
-    for before in earlier:
-        place = len(before.messages)
-        if len(messages) > place and messages[place] == before.answer and call.continues(before):
-            messages[place] = before.answer
-    return replace(call, messages=tuple(messages))

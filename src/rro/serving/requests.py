@@ -101,7 +101,7 @@ def _number(body: Mapping[str, Any], key: str, default: Any, kind: type[Any]) ->
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        raise UsageError(f"{key} must be a number")
+        raise UsageError(f"{key} must be a {'whole ' if kind is int else ''}number")
     if abs(value) > LARGEST:
         raise UsageError(f"{key} is too large")
     return kind(value)
