@@ -84,7 +84,7 @@ def test_a_download_that_fails_says_what_to_do(source, tmp_path, monkeypatch):
     (source / DUMP_FILE).unlink()
     with pytest.raises(
         DataError,
-        match=r" has no ic_spider_dbs\.sql; .* could not be downloaded \(no network\): .*--from FOLDER",
+        match=r" has no ic_spider_dbs\.sql; .* not be downloaded \(no network\): .*--from FOLDER",
     ):
         fetch("intercode-sql", source, tmp_path / "t")
 
