@@ -95,3 +95,17 @@ def test_a_line_of_a_log_has_up_to_100_characters(caplog: pytest.LogCaptureFixtu
     )
     assert re.match(r"replaying (long)+l?o?n?\.\.\.: 309/350 lines", replayed)
     assert all(len(line) <= 100 for line in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate"), [(4, "0.5/s"), (120, "1.0/min"), (7200, "1.0/h"), (20, "0.1/s")]
+)
+def test_the_rate_of_slow_work_has_a_unit_that_shows_it(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, seconds: float, rate: str
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    with caplog.at_level(logging.INFO, "rro"), Progress("sft", 10, "steps") as progress:
+        now[0] += seconds
+        progress.advance(2)
+    assert caplog.messages[-1].endswith(f", {rate}")

@@ -115,7 +115,7 @@ class Progress:
         if usage.cost:
             yield f"cost {usage.cost:.2f}"
             yield f"{usage.cost * ratio:.2f} left" if ratio is not None else ""
-        yield f"{(self.done - self.old) / seconds:.1f}/s"
+        yield _rate((self.done - self.old) / seconds)
         if usage.generated_tokens:
             yield f"{usage.generated_tokens / seconds:,.0f} tokens/s"
 
@@ -168,6 +168,14 @@ def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _rate(each_second: float) -> str:
+    """In a unit that shows what is slow."""
+    if not each_second or each_second >= 0.1:
+        return f"{each_second:.1f}/s"
+    each_minute = 60 * each_second
+    return f"{each_minute:.1f}/min" if each_minute >= 0.1 else f"{60 * each_minute:.1f}/h"
 
 
 def _bar(total: int | None) -> Any:  # rich is imported only where there is a terminal
