@@ -18,8 +18,8 @@ def tokens(choices: list[int], length: int) -> tuple[int, ...]:
     return tuple(choices[i // BLOCK] if i // BLOCK < len(choices) else 2 for i in range(length))
 
 
-def keep(cache: PrefixCache, ids: tuple[int, ...]) -> None:
-    cache.store(ids, lambda start, end: torch.tensor([[ids[start:end]]]))
+def keep(cache: PrefixCache, ids: tuple[int, ...], readable: int = 0) -> None:
+    cache.store(ids, lambda start, end: torch.tensor([[ids[start:end]]])[..., None], readable)
 
 
 @given(SEQUENCES, st.integers(0, 12 * BLOCK))
@@ -28,7 +28,7 @@ def test_a_match_is_a_true_prefix_and_the_budget_holds(sequences, budget) -> Non
     for choices, length in sequences:
         ids = tokens(choices, length)
         known = cache.match(ids)
-        state = [token for state in known.states for token in state[0, 0].tolist()]
+        state = [token for state in known.states for token in state[0, 0, :, 0].tolist()]
         assert tuple(state) == ids[: known.tokens]
         assert len(state) == known.tokens
         assert len(state) < max(1, len(ids))  # one token is left, whose logits are wanted
@@ -67,10 +67,10 @@ def test_least_recently_used_ends_go_first() -> None:
 
 def test_what_cannot_be_read_is_not_stored() -> None:
     cache, ids = PrefixCache(10**6), tokens([0, 1, 0], 3 * BLOCK)
-    cache.store(ids, lambda start, end: torch.tensor([[ids[start:end]]]), readable=BLOCK)
+    keep(cache, ids, readable=BLOCK)
     assert cache.tokens == 0
     keep(cache, ids[:BLOCK])
-    cache.store(ids, lambda start, end: torch.tensor([[ids[start:end]]]), readable=BLOCK)
+    keep(cache, ids, readable=BLOCK)
     assert cache.tokens == 3 * BLOCK
 
 
@@ -95,3 +95,14 @@ def test_halving_drops_everything_and_stores_half_as_much() -> None:
     assert cache.tokens == 0
     keep(cache, tokens([0, 1, 0, 1], 4 * BLOCK))
     assert cache.tokens == 2 * BLOCK
+
+
+def test_memory_is_used_again() -> None:
+    cache, storages = PrefixCache(20 * BLOCK), set()
+    for number in range(300):
+        ids = (*[number] * (2 * BLOCK), number)
+        keep(cache, ids)
+        states = cache.match((*ids, 0)).states
+        assert torch.cat(states, 2).flatten().tolist() == list(ids)
+        storages |= {state.untyped_storage().data_ptr() for state in states}
+    assert len(storages) == 1  # of 64 blocks

@@ -21,22 +21,49 @@ from torch import Tensor
 BLOCK = 16
 # children of a block that are compared token by token: the newest ones
 _COMPARED = 8
+# blocks that memory is taken for at once
+_TOGETHER = 64
 
 _Ids = tuple[int, ...]
 
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """Keys and values of up to sixteen tokens, of shape (2 x layers, heads, tokens, head size).
-    `rows`: how many rows in the batch begin with it; `shared`: whether there were ever several."""
+    """Keys and values of up to sixteen tokens, `state` of shape (2 x layers, heads, tokens, head
+    size) in the memory of `place`. `rows`: how many rows in the batch begin with it; `shared`:
+    whether there were ever several."""
 
     id: int
     ids: _Ids
     state: Tensor
+    place: Tensor
     parent: Block | None
     children: dict[_Ids, Block] = field(default_factory=dict)
     rows: int = 0
     shared: bool = False
+
+
+class _Memory:
+    """Memory of blocks, taken for many at once and used again. Blocks that are allocated one by
+    one, among the tensors that come and go in forward passes, leave gaps that nothing else fits: a
+    process grew to seven times of what it had cached (docs/results.md)."""
+
+    def __init__(self) -> None:
+        self._free: list[Tensor] = []
+
+    def take(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """A place, and a copy of a block's keys and values there."""
+        if not self._free:
+            layers, heads, _, size = state.shape
+            shape = (_TOGETHER, layers, heads, BLOCK, size)
+            self._free += torch.empty(shape, dtype=state.dtype, device=state.device).unbind()
+        place = self._free.pop()
+        copy = place[:, :, : state.shape[2]]
+        return place, copy.copy_(state)
+
+    def give_back(self, place: Tensor) -> None:
+        """A place may be used again."""
+        self._free.append(place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +90,8 @@ class PrefixCache:
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
-        self._root = Block(0, (), torch.empty(0), None)
+        self._root = Block(0, (), torch.empty(0), torch.empty(0), None)
+        self._memory = _Memory()
         # the least recently used first
         self._used: OrderedDict[Block, None] = OrderedDict()
         self._made = 0
@@ -112,7 +140,7 @@ class PrefixCache:
         """Drop everything."""
         self._used.clear()
         self._root.children.clear()
-        self.tokens = 0
+        self._memory, self.tokens = _Memory(), 0
 
     def halve(self) -> None:
         """Drop everything, and store at most half as much from now on: memory ran out."""
@@ -135,7 +163,8 @@ class PrefixCache:
             if len(other.ids) < len(ids) and ids[: len(other.ids)] == other.ids:
                 self._drop(other)
         self._made += 1
-        block = parent.children[ids] = Block(self._made, ids, state, parent)
+        place, state = self._memory.take(state)
+        block = parent.children[ids] = Block(self._made, ids, state, place, parent)
         self._used[block] = None
         self.tokens += len(ids)
         return block
@@ -143,6 +172,8 @@ class PrefixCache:
     def _drop(self, block: Block) -> None:
         assert block.parent is not None
         del self._used[block], block.parent.children[block.ids]
+        self._memory.give_back(block.place)
+        block.state = block.place = torch.empty(0)  # whoever reads it now is not given another's
         self.tokens -= len(block.ids)
 
     def _touch(self, path: list[Block]) -> None:
