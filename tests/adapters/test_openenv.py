@@ -18,7 +18,7 @@ from report_toys import steps_in_report
 from rro.cli.main import main
 from rro.environments.base import Forkable, TaskList
 from rro.environments.registry import open_benchmark
-from rro.errors import UsageError
+from rro.errors import RroError, UsageError
 from rro.exploration.strategies.fixed_size import FixedSizeExploration
 from rro.policies.scripted import ScriptedPolicy
 from rro.types import Message
@@ -63,6 +63,8 @@ class Counter(Environment):
     def step(self, action, timeout_s=None, **kw):
         if action.text == "break":
             raise RuntimeError("the server's fault")
+        if action.text == "leave":
+            return Seen(heard="", reward=None, done=True)
         self.count += action.text == "up"
         said = {"count": self.count}
         return Seen(heard=f"at {self.count}", reward=0.25, done=self.count >= 4, metadata=said)
@@ -96,8 +98,9 @@ def shop():
         yield url
 
 
-@pytest.fixture(scope="module")
-def counter():
+@contextlib.contextmanager
+def counting():
+    """The address of a Counter's server."""
     app = create_fastapi_app(Counter, Say, Seen, max_concurrent_envs=64)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -106,6 +109,12 @@ def counter():
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def counter():
+    with counting() as url:
+        yield url
 
 
 def steps_of(environment, task, texts):
@@ -206,6 +215,27 @@ def test_what_the_server_raises_is_a_failure_of_the_episode(counter):
         steps_of(
             environment, open_benchmark("openenv", {"url": counter}).tasks("train")[0], ["break"]
         )
+
+
+def test_an_episode_that_ends_without_a_reward_has_no_outcome(counter):
+    benchmark = open_benchmark("openenv", {"url": counter})
+    with pytest.raises(ValueError, match="no reward: the outcome is missing"):
+        steps_of(benchmark.make(), benchmark.tasks("train")[0], ["up", "leave"])
+
+
+def test_a_server_that_is_gone_ends_the_exploration_and_changes_no_task(tmp_path, monkeypatch):
+    monkeypatch.setattr("rro.adapters.openenv_client.WAITS", (0.01,))
+    with counting() as url:
+        benchmark = open_benchmark("openenv", {"url": url})
+        listed = benchmark.tasks("train")[:20]
+    with pytest.raises(UsageError, match="no OpenEnv server answers"):
+        benchmark.tasks("train")
+    benchmark.tasks = lambda split: listed
+    policy = ScriptedPolicy(lambda messages, rng: "up")
+    with fresh_journal(tmp_path) as journal:
+        with pytest.raises(RroError, match=r"no longer answers .*: start it again, and resume"):
+            explore(FixedSizeExploration(), make_context(benchmark, policy, journal))
+        assert not list(journal.records("task"))
 
 
 def test_sessions_are_isolated_and_bounded(shop):

@@ -53,6 +53,20 @@ class Increment:
     def get_reward(self):
         return None if self.counter < 0 else min(self.counter / 10, 1.0)
 
+class Odd(Increment):
+    def give(self, what: str) -> object:
+        """
+        Give something odd.
+
+        Args:
+            what: Which.
+
+        Returns:
+            It.
+        """
+        blocks = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+        return {"none": None, "pairs": {(1, 2): "x"}, "blocks": blocks, "list": [1, "x"]}[what]
+
 class Waiting(Increment):
     async def reset(self, start=0, **row):
         return super().reset(start)
@@ -131,7 +145,7 @@ def test_an_episode_as_trl_would_play_it(rows):
     assert [message.content for message in episode.opening] == ["Count.", "Count to ten. It is 4."]
     assert episode.steps[0].observation == "7\nit is 7"
     assert [step.invalid for step in episode.steps] == [False, True, True, False, False]
-    assert episode.steps[2].observation == '{"error": "too far"}'
+    assert episode.steps[2].observation == "{'error': 'too far'}"
     assert (episode.reward, len(episode.steps)) == (0.8, 5)
     names = [schema["function"]["name"] for schema in tools_of(episode.opening)]
     assert names == ["increment", "look"]
@@ -201,3 +215,13 @@ def test_a_bad_prompt_names_its_line(rows, prompt):
     rows.write_text('{"prompt": "x"}\n' + json.dumps({"prompt": prompt}) + "\n")
     with pytest.raises(DataError, match=r"rows\.jsonl, line 2: prompt is neither"):
         opened(rows)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [("none", "None"), ("pairs", "{(1, 2): 'x'}"), ("blocks", "ab"), ("list", "[1, 'x']")],
+)
+def test_results_are_told_as_trl_tells_them(rows, what, told):
+    odd = opened(rows, factory="increment:Odd")
+    episode = play(odd, [([("give", json.dumps({"what": what}))], ""), ([], "done")])
+    assert episode.steps[0].observation == told

@@ -1,8 +1,10 @@
 """Which recorded answer a later call continues."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rro.errors import DataError
 from rro.serving.conversations import Conversations, read_recorded
 from rro.serving.credit import group_rows
 from rro.types import Completion, Message, SamplingParams
@@ -66,3 +68,29 @@ def test_every_answer_is_learned_from_once_and_as_when_read_back(moves):
     assert {name: c.episodes("t", 1.0, 1.0) for name, c in again.items()} == {
         name: c.episodes("t", 1.0, 1.0) for name, c in taken.items()
     }
+
+
+def test_a_torn_line_of_a_record_is_left_out(caplog):
+    lines = []
+    conversations = Conversations(write=lines.append)
+    for name in "abc":
+        call(conversations, name, [Message("user", "x")], "red", (1,))
+    torn = [lines[0], lines[1][:-9], "\n", lines[2]]
+    assert [*read_recorded(iter(torn))] == ["a", "c"]
+    assert "line 2 of the record is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"conversation": "c"', '"other": 1', 'it has no "conversation"'),
+        ("[-0.5]", "[-0.5, -0.5]", "not one log-probability for each token"),
+        ('"policy": "p"', '"policy": 3', "policy"),
+    ],
+)
+def test_a_record_that_is_no_call_is_refused_by_line(old, new, reason):
+    lines = []
+    call(Conversations(write=lines.append), "c", [Message("user", "x")], "red", (1,))
+    assert old in lines[0]
+    with pytest.raises(DataError, match=f"line 2 of the record is no call: .*{reason}"):
+        read_recorded(iter([lines[0], lines[0].replace(old, new)]))

@@ -16,7 +16,7 @@ from rro.policies.local.policy import TransformersPolicy
 from rro.policies.scripted import ScriptedPolicy
 from rro.serving.conversations import read_recorded
 from rro.serving.credit import group_rows
-from rro.serving.server import PolicyServer, ServerLimits, append_to
+from rro.serving.server import PolicyServer, ServerLimits, append_to, count_calls
 from rro.tool_calls import tool_calls
 from rro.types import Message, SamplingParams
 
@@ -285,6 +285,7 @@ def test_several_answers(served):
             "tool_choice",
         ),
         ({"messages": [{"role": "user", "content": "x"}], "logprobs": True}, "logprobs"),
+        ({"messages": [{"role": "user", "content": "x"}], "prediction": {"a": 1}}, "prediction"),
         ([1], "a JSON object"),
     ],
 )
@@ -374,3 +375,24 @@ def test_a_real_policys_tokens_are_kept_through_a_conversation(tmp_path):
     with record.open() as lines:
         again = read_recorded(lines)
     assert group_rows({"t": [(again["t/0"], 0.0), (again["t/1"], 1.0)]}, scale="none") == rows
+
+
+def test_a_server_goes_on_with_the_record_of_one_that_was_killed(tmp_path):
+    record, params = tmp_path / "calls.jsonl", SamplingParams(max_new_tokens=6)
+    answers = []
+    for session in range(2):
+        drawn = count_calls(record)
+        with (
+            append_to(record) as write,
+            PolicyServer(ScriptedPolicy(echo), params, drawn=drawn, write=write) as server,
+        ):
+            client = client_of(server, f"c/{session}")
+            answers += [ask(client, "x").choices[0].message.content for _ in range(3)]
+        if session == 0:
+            record.write_bytes(record.read_bytes()[:-40])
+    assert len({*answers}) == 6
+    with record.open() as lines:
+        assert {name: len(c.calls) for name, c in read_recorded(lines).items()} == {
+            "c/0": 2,
+            "c/1": 3,
+        }

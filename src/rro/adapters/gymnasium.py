@@ -176,18 +176,18 @@ class GymnasiumBenchmark(Benchmark):
     def _check_copies(self) -> None:
         """Raises UsageError where a copy does not go on as the environment itself does."""
         inner = self.open()
-        inner.reset(seed=self.options.first_seed)
-        inner.action_space.seed(0)
         try:
+            inner.reset(seed=self.options.first_seed)
+            inner.action_space.seed(0)
             twin = copy.deepcopy(inner)
             for _ in range(_MOST_PROBED):
                 action = inner.action_space.sample()
                 answer, again = inner.step(action), twin.step(action)
-                if as_text(answer) != as_text(again):
+                if as_text(answer[:4]) != as_text(again[:4]):  # not `info`, which may have times
                     raise ValueError("a copy answers otherwise")
                 if answer[2] or answer[3]:
                     break
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(
                 f"{self.options.id} cannot be copied ({describe(error)}): set "
                 "environment.options.fork to replay"

@@ -5,9 +5,12 @@ rro's it also uses the snapshots."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, Literal
 
 from pydantic import Field
@@ -16,11 +19,13 @@ from rro.adapters.parts import command, function, only_text, required, slug
 from rro.config import Section
 from rro.environments.base import Benchmark, Environment
 from rro.environments.coroutines import settled
-from rro.errors import UsageError
+from rro.errors import RroError, UsageError, reason_of
 from rro.types import Message, StepResult, Task
 
 # What a server of rro's puts into an answer's metadata, beside the environment's `info`.
 _OWN_METADATA = {"task", "snapshots", "snapshot", "truncated_reward", "invalid"}
+WAITS = (0.5, 1.0, 2.0, 4.0)
+"""Seconds between attempts to reach a server."""
 
 
 class OpenEnvOptions(Section):
@@ -75,15 +80,16 @@ class OpenEnvBenchmark(Benchmark):
         self._snapshots = self._probe()
 
     def tasks(self, split: str) -> Sequence[Task]:
-        """The server's own tasks of a split, or one for each seed where it lists none."""
+        """The server's own tasks of a split, or one for each seed where it lists none. Raises
+        UsageError where no server answers."""
         name = self.served_name
         try:
-            listed = self._ask(f"/{name}/tasks", {"split": split})["tasks"]
+            listed = self._known(f"/{name}/tasks", {"split": split})["tasks"]
             return [
                 Task(_id_of(task) or f"{slug(name)}-{split}-{n}", {"split": split, "index": n})
                 for n, task in enumerate(listed)
             ]
-        except (OSError, LookupError, ValueError, TypeError):
+        except (LookupError, ValueError, TypeError):
             return self._seeds(split)
 
     def make(self) -> Environment:
@@ -97,10 +103,11 @@ class OpenEnvBenchmark(Benchmark):
 
     @property
     def served_name(self) -> str:
-        """The environment's name, as the server says it; empty where it does not."""
+        """The environment's name, as the server says it; empty where it does not. Raises UsageError
+        where no server answers."""
         try:
-            return str(self._ask("/list_environments")[0])
-        except (OSError, LookupError, ValueError, TypeError):
+            return str(self._known("/list_environments")[0])
+        except (LookupError, ValueError, TypeError):
             return ""
 
     def connect(self) -> Any:
@@ -133,10 +140,7 @@ class OpenEnvBenchmark(Benchmark):
             fields, needed = schema.get("properties", {}), schema.get("required", [])
             texts = [name for name in needed if fields[name].get("type") == "string"]
         except OSError as error:
-            raise UsageError(
-                f"no OpenEnv server answers at {self.options.url} ({error}): start it, or set "
-                "environment.options.url"
-            ) from error
+            raise self._absent(error) from error
         except (LookupError, ValueError, TypeError, AttributeError):
             texts = []
         if len(texts) != 1:
@@ -164,6 +168,47 @@ class OpenEnvBenchmark(Benchmark):
         except Exception as error:
             raise UsageError(f"the server at {self.options.url} does not reset: {error}") from error
 
+    async def connected(self, client: Any) -> None:
+        """Connect a client. Raises RroError, which ends a run, where after some attempts no server
+        answers at all; otherwise what the client raises, for example where no session is free."""
+        for wait in (*WAITS, None):
+            try:
+                await client.connect()
+            except Exception as error:
+                try:
+                    await asyncio.to_thread(self._ask, "/schema")
+                except urllib.error.HTTPError:
+                    raise error from None
+                except OSError as gone:
+                    if wait is None:
+                        raise RroError(
+                            f"the OpenEnv server at {self.options.url} no longer answers "
+                            f"({reason_of(gone)}): start it again, and resume"
+                        ) from error
+                    await asyncio.sleep(wait)
+                else:
+                    raise
+            else:
+                return
+
+    def _known(self, path: str, question: Any = None) -> Any:
+        """As `_ask`; LookupError where a server answers that it has no such thing. Raises
+        UsageError where none answers, or its answer is an error of its own."""
+        try:
+            return self._ask(path, question)
+        except urllib.error.HTTPError as error:
+            if error.code < 500 or error.code == HTTPStatus.NOT_IMPLEMENTED:
+                raise LookupError(path) from error
+            raise UsageError(f"{self.options.url} answers {path} with {error}") from error
+        except OSError as error:
+            raise self._absent(error) from error
+
+    def _absent(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"no OpenEnv server answers at {self.options.url} ({error}): start it, or set "
+            "environment.options.url"
+        )
+
     def _ask(self, path: str, question: Any = None) -> Any:
         body = None if question is None else json.dumps(question).encode()
         headers = {"Content-Type": "application/json"}
@@ -183,7 +228,7 @@ class Session(Environment):
         self._metadata: Mapping[str, Any] = {}
 
     async def reset(self, task: Task, seed: int = 0) -> Sequence[Message]:
-        await self._client.connect()
+        await self._benchmark.connected(self._client)
         given = {"seed": seed % 2**31, **self._benchmark.options.arguments, **task.data}
         result = await self._client.reset(**given, **({"keep": True} if self.keeps else {}))
         self._total = self._last = 0.0
@@ -199,9 +244,11 @@ class Session(Environment):
             made["metadata"] = {"keep": True}
         result = await self._client.step(made)
         self._metadata = result.metadata or {}
-        self._last = float(result.reward or 0.0)
-        self._total += self._last
         done = bool(result.done)
+        if done and result.reward is None:  # so does NaN arrive
+            raise ValueError("the last step has no reward: the outcome is missing")
+        self._last = 0.0 if result.reward is None else float(result.reward)
+        self._total += self._last
         reward = self._outcome() if done else self._last
         text = self._benchmark.text(result.observation)
         invalid = bool(self._metadata.get("invalid"))
@@ -236,7 +283,7 @@ class SnapshotSession(Session):
 
     async def restore(self, snapshot: tuple[str, float]) -> None:
         name, self._total = snapshot
-        await self._client.connect()
+        await self._benchmark.connected(self._client)
         result = await self._client.reset(snapshot=name, keep=True)
         self._metadata = result.metadata or {}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from rro.adapters.parts import as_text, function
+from rro.adapters.parts import function
 from rro.config import Section
 from rro.environments.base import Benchmark, Environment
 from rro.environments.coroutines import settled
@@ -132,17 +132,25 @@ def open_trl(options: TrlOptions) -> TrlBenchmark:
 
 
 def _tool(method: Callable[..., Any], inner: Any) -> Tool:
-    """A method as a tool that answers with text, and raises nothing."""
+    """A method as a tool that answers with text, as TRL's trainer writes it, and raises nothing."""
 
     @functools.wraps(method)
     def call(**arguments: Any) -> StepResult | Awaitable[StepResult]:
         try:
-            result = settled(method(inner, **arguments))
+            text = _told(settled(method(inner, **arguments)))
         except Exception as error:
-            return StepResult(as_text({"error": str(error)}), invalid=True)
-        return StepResult(as_text(result))
+            return StepResult(str({"error": str(error)}), invalid=True)
+        return StepResult(text)
 
     return call
+
+
+def _told(result: Any) -> str:
+    """A result as the model reads it; of a list of content blocks, their texts."""
+    blocks = result if isinstance(result, list) else []
+    if blocks and all(isinstance(part, dict) and part.get("type") == "text" for part in blocks):
+        return "".join(str(part.get("text", "")) for part in blocks)
+    return str(result)
 
 
 def _rows(options: TrlOptions) -> list[dict[str, Any]]:

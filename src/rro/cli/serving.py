@@ -139,9 +139,10 @@ def _serve(options: argparse.Namespace) -> None:
     from rro.pipeline.run import open_run
     from rro.pipeline.weights import open_policy
     from rro.runs.folder import RunFolder
-    from rro.serving.server import PolicyServer, ServerLimits, append_to
+    from rro.serving.server import PolicyServer, ServerLimits, append_to, count_calls
 
     folder = RunFolder.open(options.run, trust=options.trust_run_folder)
+    drawn = count_calls(options.record)
     with open_run(folder) as run, append_to(options.record) as write:
         policy = open_policy(run, options.policy or last_label(run))
         limits = ServerLimits(in_flight=options.in_flight, seconds=options.seconds)
@@ -152,6 +153,7 @@ def _serve(options: argparse.Namespace) -> None:
                 host=options.host,
                 port=options.port,
                 seed=run.config.seed,
+                drawn=drawn,
                 obey=options.obey,
                 limits=limits,
                 write=write,

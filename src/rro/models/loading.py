@@ -6,10 +6,12 @@ threads is set by the caller (torch.set_num_threads)."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,7 @@ def load_model(config: ModelConfig, checkpoint: Path | None, *, train: bool) -> 
     float32 and an adapter stays apart and trainable; otherwise they are in `inference_dtype` and an
     adapter is merged. Raises UsageError if the model is not found, has no chat template, or the
     device is unavailable."""
+    release_memory()
     device = resolve_device(config.device)
     dtype = torch.float32 if train else inference_dtype(config, device)
     whole, tokenizer_source, adapter = find_sources(config, checkpoint)
@@ -124,6 +127,14 @@ def load_model(config: ModelConfig, checkpoint: Path | None, *, train: bool) -> 
     model.to(device)
     model.train(train)
     return model, tokenizer
+
+
+def release_memory() -> None:
+    """Give the system back what a training before left behind: objects in cycles, and with glibc
+    what its allocator keeps (3 GB after SFT of a model of 135 M parameters, docs/results.md)."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def load_tokenizer(config: ModelConfig, checkpoint: Path | None) -> Any:

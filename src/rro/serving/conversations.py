@@ -9,6 +9,7 @@ Knows neither HTTP nor policies."""
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import threading
 from collections import OrderedDict, defaultdict
@@ -17,11 +18,14 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
-from rro.codec import from_plain, to_plain
-from rro.errors import RroError, UsageError
+from pydantic import ValidationError
+
+from rro.codec import first_problem, from_plain, to_plain
+from rro.errors import DataError, RroError, UsageError
 from rro.jsonl import strict_json
 from rro.types import Completion, Message, SamplingParams, Source, WeightedEpisode
 
+log = logging.getLogger(__name__)
 Key = bytes
 
 
@@ -230,13 +234,11 @@ class Conversations:
 
 
 def read_recorded(lines: Iterator[str]) -> dict[str, Conversation]:
-    """Conversations from the lines that a server wrote. Raises ValueError for a damaged one."""
+    """Conversations from the lines that a server wrote. A line that is no JSON, as of a server that
+    was killed while it wrote, is left out, and told. Raises DataError for one that is no call."""
     found = dict[str, Conversation]()
     beginnings = defaultdict[str, _Beginnings](_Beginnings)
-    for line in lines:
-        record: dict[str, Any] = strict_json(line)
-        name = record.pop("conversation")
-        call = from_plain(Call, record)
+    for name, call in _recorded_calls(lines):
         messages = beginnings[name].recorded(
             call.messages, list(_keys(call.messages)), exactly=True
         )
@@ -244,3 +246,28 @@ def read_recorded(lines: Iterator[str]) -> dict[str, Conversation]:
         beginnings[name].add(call)
         found.setdefault(name, Conversation(name)).calls.append(call)
     return found
+
+
+def _recorded_calls(lines: Iterator[str]) -> Iterator[tuple[str, Call]]:
+    """The calls of a record, each with the name of its conversation."""
+    for number, line in enumerate(lines, 1):
+        try:
+            record: Any = strict_json(line)
+        except ValueError as error:
+            if line.strip():
+                log.warning("line %d of the record is left out: not JSON: %s", number, error)
+            continue
+        name = record.pop("conversation", None) if isinstance(record, dict) else None
+        try:
+            if not isinstance(name, str):
+                raise ValueError('it has no "conversation"')
+            call = from_plain(Call, record)
+            if call.logprobs is not None and len(call.logprobs) != len(call.answer.token_ids or ()):
+                raise ValueError("it has not one log-probability for each token of its answer")
+        except ValidationError as error:
+            raise DataError(
+                f"line {number} of the record is no call: {first_problem(error)}"
+            ) from None
+        except ValueError as error:
+            raise DataError(f"line {number} of the record is no call: {error}") from None
+        yield name, call

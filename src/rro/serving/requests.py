@@ -28,6 +28,18 @@ _ONLY: Mapping[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "modalities": (["text"],),
     "functions": ([],),
+    "function_call": ("auto", "none"),
+    "top_logprobs": (0,),
+    "prediction": (),
+    "min_tokens": (0,),
+    "echo": (False,),
+    "best_of": (1,),
+}
+# What decides which tokens may be drawn: theirs where a server draws as the client says.
+_DRAWING: Mapping[str, tuple[Any, ...]] = {
+    "top_k": (0, -1),
+    "min_p": (0, 0.0),
+    "repetition_penalty": (1, 1.0),
 }
 
 
@@ -52,7 +64,7 @@ def read_request(
     tokens is never exceeded. Raises UsageError for what is wrong or cannot be carried out."""
     if not isinstance(body, Mapping):
         raise UsageError("the body must be a JSON object")
-    for key, values in _ONLY.items():
+    for key, values in ({**_ONLY, **_DRAWING} if obey else _ONLY).items():
         if body.get(key) is not None and body[key] not in values:
             raise UsageError(f"{key} {reprlib.repr(body[key])} is not supported: leave it out")
     n = _number(body, "n", 1, int)

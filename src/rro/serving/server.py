@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import json
 import logging
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -65,19 +66,21 @@ class PolicyServer:
         host: str = "127.0.0.1",
         port: int = 0,
         seed: int = 0,
+        drawn: int = 0,
         obey: bool = False,
         limits: ServerLimits | None = None,
         write: Callable[[str], None] | None = None,
     ) -> None:
         """`params`: how answers are drawn, whatever a client asks for, unless `obey`; a client's
-        stop strings and lower limits of tokens always count. Port 0: any free one. `write`: is
-        given each call as a line. Raises UsageError where the address cannot be used, or Starlette
-        is missing."""
+        stop strings and lower limits of tokens always count. Port 0: any free one. `seed` and how
+        many calls were answered decide what is drawn; `drawn`: calls that an earlier server with
+        the same seed has answered. `write`: is given each call as a line. Raises UsageError where
+        the address cannot be used, or Starlette is missing."""
         self.policy, self.seed, self.limits = policy, seed, limits or ServerLimits()
         self.params, self._obey = params or SamplingParams(), obey
         self.conversations = Conversations(self.limits.conversations, self.limits.calls, write)
         self._host, self._listening = host, _listen(host, port)
-        self._in_flight, self._drawn = 0, 0
+        self._in_flight, self._drawn = 0, drawn
         config = _uvicorn().Config(self._app(), log_level="warning", timeout_graceful_shutdown=2)
         self._server = _uvicorn().Server(config)
         self._thread = threading.Thread(target=self._run, name="policy server", daemon=True)
@@ -194,12 +197,25 @@ def append_to(file: Path | None) -> Iterator[Callable[[str], None] | None]:
     if file is None:
         yield None
         return
+    with file.open("a+b") as record:
+        if record.tell():
+            record.seek(-1, os.SEEK_END)
+            if record.read() != b"\n":  # the server before was killed while it wrote
+                record.write(b"\n")
     with file.open("a", encoding="utf-8", buffering=1) as lines:
 
         def write(line: str) -> None:
             lines.write(line)
 
         yield write
+
+
+def count_calls(file: Path | None) -> int:
+    """How many calls a file of them has."""
+    if file is None or not file.is_file():
+        return 0
+    with file.open("rb") as lines:
+        return sum(1 for _ in lines)
 
 
 class _TooLong(Exception):
