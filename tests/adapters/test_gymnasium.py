@@ -34,6 +34,8 @@ TAXI = {
     "reward_range": (-2000.0, 20.0),
 }
 OWN = '''
+import time
+
 import gymnasium
 import numpy as np
 import rro
@@ -56,7 +58,23 @@ class Dial(gymnasium.Env):
         done = bool(abs(self.place[0]) < 0.1)
         return {"place": self.place}, 0.5, done, False, {"turned": float(action[0])}
 
+class Clock(Dial):
+    def step(self, action):
+        observation, reward, done, truncated, info = super().step(action)
+        return observation, reward, done, truncated, {**info, "seconds": time.perf_counter()}
+
+class Broken(Dial):
+    def reset(self, *, seed=None, options=None):
+        raise RuntimeError("no power")
+
+class Leaving(Dial):
+    def step(self, action):
+        raise SystemExit(3)
+
 gymnasium.register("Dial-v0", Dial, max_episode_steps=6)
+gymnasium.register("Clock-v0", Clock, max_episode_steps=6)
+gymnasium.register("Broken-v0", Broken, max_episode_steps=6)
+gymnasium.register("Leaving-v0", Leaving, max_episode_steps=6)
 
 def turn(text, env):
     return np.array([float(text)], np.float32)
@@ -226,3 +244,11 @@ def test_what_is_no_action_changes_nothing(text):
     environment.reset(open_benchmark("gymnasium", LAKE).tasks("train")[0])
     assert environment.step(Message("assistant", text)).invalid
     assert not environment.step(Message("assistant", "left")).invalid
+
+
+def test_what_is_to_be_copied_may_tell_the_time_but_not_raise(own):
+    options = {"act": "dial:turn", "observe": "dial:say", "fork": "copy"}
+    assert open_benchmark("gymnasium", {**options, "id": "dial:Clock-v0"}).tasks("train")
+    for name, reason in (("Broken", "no power"), ("Leaving", "SystemExit")):
+        with pytest.raises(UsageError, match=f"{name}-v0 cannot be copied .*{reason}"):
+            open_benchmark("gymnasium", {**options, "id": f"dial:{name}-v0"})

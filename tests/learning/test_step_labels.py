@@ -2,6 +2,8 @@
 
 import pytest
 from credit_toys import OPENING, THREE, act, rollout, tree_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rro.exploration.tree import Node, Tree
 from rro.learning.credit.base import CreditContext
@@ -139,3 +141,12 @@ def test_an_interval_is_wilsons_and_never_a_point(outcomes, low, high):
 
 def test_an_exact_reward_is_a_point():
     assert interval(ProcessReward((0.4,), "p", exact=True), (0.0, 1.0)) == (0.4, 0.4)
+
+
+@given(st.integers(1, 60), st.integers(0, 60), st.sampled_from([(0.0, 1.0), (-1.0, 1.0)]))
+def test_the_mean_lies_in_its_interval(n, successes, bounds):
+    low, width = bounds[0], bounds[1] - bounds[0]
+    outcomes = tuple(low + width * (number < successes) for number in range(n))
+    reward = ProcessReward(outcomes, "p")
+    found = interval(reward, bounds)
+    assert bounds[0] <= found[0] <= reward.mean <= found[1] <= bounds[1]

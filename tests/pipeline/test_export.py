@@ -87,6 +87,8 @@ def test_nothing_explored(rounds, tmp_path):
         (["nope"], "unknown credit 'nope'"),
         (["step_labels", "labels=success"], "did you mean label?"),
         (["--out", "."], "--out . is a folder: name a file"),
+        (["--out", "odd.parquet"], "--out odd.parquet: name the JSON lines; Parquet comes beside"),
+        (["label=success"], "label=success: name the credit whose option it is before it"),
     ],
 )
 def test_a_wrong_name_is_told(rounds, capsys, words, sentence):

@@ -294,6 +294,10 @@ def _export(options: argparse.Namespace) -> None:
         raise UsageError("--push, --public and --license are for --as hub")
     if not hub and options.out is not None and options.out.is_dir():
         raise UsageError(f"--out {options.out} is a folder: name a file")
+    if not hub and options.out is not None and options.out.suffix == ".parquet":
+        raise UsageError(f"--out {options.out}: name the JSON lines; Parquet comes beside them")
+    if "=" in (options.credit or ""):
+        raise UsageError(f"{options.credit}: name the credit whose option it is before it")
     if options.credit is not None:
         words = [f"credit.options.{option}" for option in options.options]
         credit = load_config(NO_RECIPE, [f"credit.name={options.credit}", *words]).credit

@@ -86,7 +86,8 @@ def interval(reward: ProcessReward, bounds: tuple[float, float]) -> tuple[float,
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * sqrt(max(0.0, share * (1 - share)) / n + (z / (2 * n)) ** 2)
     low, high = max(0.0, centre - half), min(1.0, centre + half)
-    return lowest + low * width, lowest + high * width
+    # the mean is within it but for rounding
+    return min(reward.mean, lowest + low * width), max(reward.mean, lowest + high * width)
 
 
 @dataclass(frozen=True)
