@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -20,6 +21,7 @@ from rro.serving.server import PolicyServer, ServerLimits, append_to, count_call
 from rro.tool_calls import tool_calls
 from rro.types import Message, SamplingParams
 
+QUESTION = {"messages": [{"role": "user", "content": "x"}]}
 TOOLS = [
     {
         "type": "function",
@@ -396,3 +398,25 @@ def test_a_server_goes_on_with_the_record_of_one_that_was_killed(tmp_path):
             "c/0": 2,
             "c/1": 3,
         }
+
+
+def test_what_nobody_waits_for_is_not_recorded():
+    class Slow(ScriptedPolicy):
+        async def sample(self, messages, n, params, seed):
+            asked.set()
+            await asyncio.to_thread(gone.wait, 20)
+            return await super().sample(messages, n, params, seed)
+
+    asked, gone, body = threading.Event(), threading.Event(), json.dumps(QUESTION).encode()
+    with PolicyServer(Slow(echo)) as server:
+        address = urlsplit(server.url("c"))
+        with socket.create_connection((address.hostname, address.port)) as client:
+            head = f"POST {address.path}/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            client.sendall(head.encode() + kind.encode() + body)
+            assert asked.wait(20)
+        client_of(server).models.list()  # the server has seen by then that the other has gone
+        gone.set()
+        ask(client_of(server, "c"), "y")
+        (call,) = server.conversations.take()["c"].calls
+    assert call.messages[-1].content == "y"

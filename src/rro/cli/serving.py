@@ -131,6 +131,8 @@ def worth_lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _serve(options: argparse.Namespace) -> None:
     if options.in_flight < 1 or not 0 <= options.port < 1 << 16:
         raise UsageError("--in-flight is at least 1, --port from 0 to 65535")
+    if options.record is not None and options.record.is_dir():
+        raise UsageError(f"--record {options.record} is a folder: name a file")
     begin("opening", options.run)
 
     import asyncio

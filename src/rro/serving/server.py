@@ -181,6 +181,8 @@ class PolicyServer:
             self._drawn += 1
             seed = derive_seed(self.seed, "serve", self._drawn)
         drawn = await self.policy.sample(messages, asked.n, asked.params, seed)
+        if await request.is_disconnected():
+            return _refused(499, "the client has gone: nothing is recorded", "client_closed")
         for completion in drawn:
             if completion.finish == "context":
                 raise UsageError("the messages leave the model's context no room for an answer")
