@@ -181,11 +181,11 @@ class KeyValueSlots(Cache):  # type: ignore[misc]
             at = end
 
     def reader(self, place: tuple[int, int], first: int) -> Callable[[int, int], Tensor]:
-        """A function that copies the keys and values of tokens start..end-1 of the history whose
-        tokens from number `first` on are in a slot; the copies have the shape (2 x layers, heads,
+        """A function that gives the keys and values of tokens start..end-1 of the history whose
+        tokens from number `first` on are in a slot, as views of the shape (2 x layers, heads,
         end - start, size)."""
         states = self.buckets[place[0]][:, place[1]]
-        return lambda start, end: states[:, :, start - first : end - first].clone()
+        return lambda start, end: states[:, :, start - first : end - first]
 
 
 def _zeros(shape: tuple[int, int, int], layout: Layout) -> Tensor:

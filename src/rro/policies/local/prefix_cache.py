@@ -122,8 +122,8 @@ class PrefixCache:
         return (path[-1].id, tokens) if len(tokens) == BLOCK and self._max_tokens else None
 
     def store(self, ids: _Ids, read: Callable[[int, int], Tensor], readable: int = 0) -> None:
-        """Store `ids`. `read(start, end)` copies the keys and values of these tokens; it is only
-        called with start >= `readable`."""
+        """Store `ids`. `read(start, end)` gives the keys and values of these tokens, which are
+        copied; it is only called with start >= `readable`."""
         path = self._walk(ids)
         if self._max_tokens and BLOCK * (len(path) - 1) >= readable:
             for start in range(BLOCK * (len(path) - 1), len(ids), BLOCK):
