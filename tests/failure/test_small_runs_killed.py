@@ -10,9 +10,9 @@ import small_runs
 from small_runs import STRATEGIES, finish, new_run, outcome, said, start
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# To runs of one strategy, and to one run at most: 202 in all. Replicas are processes that import
+# To runs of one strategy, and to one run at most: 200 in all. Replicas are processes that import
 # everything anew, so that each of their runs takes long.
-SENT = dict.fromkeys(STRATEGIES, 33) | {"replicas": 4}
+SENT = dict.fromkeys(STRATEGIES, 33) | {"replicas": 2}
 ONE_RUN = 17
 
 
