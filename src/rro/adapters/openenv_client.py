@@ -174,22 +174,27 @@ class OpenEnvBenchmark(Benchmark):
         for wait in (*WAITS, None):
             try:
                 await client.connect()
-            except Exception as error:
-                try:
-                    await asyncio.to_thread(self._ask, "/schema")
-                except urllib.error.HTTPError:
-                    raise error from None
-                except OSError as gone:
-                    if wait is None:
-                        raise RroError(
-                            f"the OpenEnv server at {self.options.url} no longer answers "
-                            f"({reason_of(gone)}): start it again, and resume"
-                        ) from error
-                    await asyncio.sleep(wait)
-                else:
-                    raise
-            else:
                 return
+            except Exception as error:
+                gone = await asyncio.to_thread(self._gone)
+                if gone is None:
+                    raise
+                if wait is None:
+                    raise RroError(
+                        f"the OpenEnv server at {self.options.url} no longer answers "
+                        f"({reason_of(gone)}): start it again, and resume"
+                    ) from error
+            await asyncio.sleep(wait)
+
+    def _gone(self) -> OSError | None:
+        """Why no server answers at all; None where one does."""
+        try:
+            self._ask("/schema")
+        except (urllib.error.HTTPError, ValueError):
+            return None
+        except OSError as error:
+            return error
+        return None
 
     def _known(self, path: str, question: Any = None) -> Any:
         """As `_ask`; LookupError where a server answers that it has no such thing. Raises
