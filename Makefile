@@ -48,13 +48,15 @@ quickstart: $(INSTALLED)
 	$(BIN)/rro quickstart
 
 # A file's tests stay together, as they share what is expensive to make. Slow tests wait for servers and processes.
+# One thread for each process: threads of several that share two cores wait for one another most of the time.
 PARALLEL := -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test: $(INSTALLED) $(WEIGHTS)
-	$(BIN)/python -m pytest $(PARALLEL) --durations=15 $(ARGS)
+	$(PYTEST) $(PARALLEL) --durations=15 $(ARGS)
 
 test-slow: $(INSTALLED) $(WEIGHTS)
-	$(BIN)/python -m pytest -m slow --timeout=1200 $(PARALLEL) -n 3 --durations=40 $(ARGS)
+	$(PYTEST) -m slow --timeout=1200 $(PARALLEL) -n 3 --durations=40 $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
