@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import httpx
 import pytest
 from fakes import explore, finished_trees, fresh_journal, make_context, pairs_of
 from report_toys import steps_in_report
@@ -152,6 +153,12 @@ def test_openenvs_own_client_plays_our_benchmark(shop):
             client.reset(task="x")
         with pytest.raises(RuntimeError, match="from 0 on"):
             client.reset(index=10**9)
+
+
+def test_a_split_that_there_is_not_is_told(shop):
+    answer = httpx.post(f"{shop}/webshop/tasks", json={"split": "tset"})
+    assert answer.status_code == 400
+    assert "tset" in answer.json()["detail"]
 
 
 def test_the_client_of_rro_gives_the_same_episodes(shop):

@@ -343,6 +343,7 @@ def test_without_a_network_the_folder_stays(explored, monkeypatch):
         (["--push", "a/b"], "are for --as hub"),
         (["step_labels", "--as", "pairs"], "step_labels gives labels, and pairs need pairs"),
         (["step_labels", "--as", "hub"], "takes no credit"),
+        (["--as", "hub", "--push", "a/b/c"], "--push a/b/c"),
     ],
 )
 def test_what_does_not_fit_is_refused(trained, capsys, words, sentence):

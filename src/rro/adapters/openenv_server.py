@@ -29,9 +29,11 @@ def make_app(benchmark: Benchmark, sessions: int, idle: float, snapshots: int) -
     limits = types.ConcurrencyConfig(max_concurrent_envs=sessions, session_timeout=idle)
     made = partial(Served, benchmark, Snapshots(snapshots))
     name = benchmark.name
-    return server.create_fastapi_app(
+    app = server.create_fastapi_app(
         made, TextAction, TextObservation, concurrency_config=limits, env_name=name
     )
+    app.add_exception_handler(UsageError, _refused)
+    return app
 
 
 def serve(
@@ -64,6 +66,12 @@ def serve(
         timeout_graceful_shutdown=5,
     )
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _refused(request: Any, error: Exception) -> Any:
+    """The answer to a caller's mistake, such as a split that there is not."""
+    responses = required("starlette.responses", "openenv")
+    return responses.JSONResponse({"detail": str(error)}, status_code=400)
 
 
 def _is_loopback(host: str) -> bool:

@@ -313,10 +313,12 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _export_hub(run: Run, options: argparse.Namespace) -> None:
-    from rro.pipeline.publishing import export_hub, push
+    from rro.pipeline.publishing import check_name, export_hub, push
 
     if options.credit is not None:
         raise UsageError("--as hub takes no credit: it has rows of every kind")
+    if options.push is not None:
+        check_name(options.push)
     folder = export_hub(run, options.iteration, options.out, options.license)
     for file in sorted(folder.glob("*/**/*.*")):
         if file.parent.name != "sessions":

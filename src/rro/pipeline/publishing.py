@@ -57,14 +57,25 @@ def export_hub(
     return folder
 
 
+def check_name(name: str) -> None:
+    """Raises UsageError for a name of a repository that the Hub does not take."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UsageError(f"--push {name}: {error}") from error
+
+
 def push(run: Run, folder: Path, name: str, *, public: bool = False) -> list[str]:
     """Send what `export_hub` wrote to the Hub as the data set and the model `name`
     (`OWNER/NAME`), with the last policy's weights; returns their addresses. Private unless
     `public`. Raises UsageError for a name that the Hub does not take, RroError where it cannot be
     reached or refuses."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
 
+    check_name(name)
     api = HfApi(library_name="rro")
     weights = run.folder.checkpoint(last_label(run))
     try:
@@ -82,8 +93,6 @@ def push(run: Run, folder: Path, name: str, *, public: bool = False) -> list[str
                 repo_id=name, repo_type=kind, folder_path=folder / kind, commit_message="rro export"
             )
             found.append(str(address))
-    except HFValidationError as error:
-        raise UsageError(f"--push {name}: {error}") from error
     except Exception as error:
         raise RroError(
             f"the Hub did not take {name} ({describe(error)}): log in (hf auth login), or look at "
