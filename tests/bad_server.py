@@ -84,6 +84,7 @@ def say(body: dict[str, Any], number: int, behaviour: Behaviour) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     behaviour: Behaviour
 
     def log_message(self, *arguments: Any) -> None:

@@ -13,6 +13,8 @@ BEHAVIOUR = os.environ.get("FAKE_VLLM", "well")
 
 
 class Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
+
     def do_GET(self):
         self._answer(200 if self.path == "/health" else 404, "")
 

@@ -76,6 +76,7 @@ class _Answers:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server_version = "rro"
     sys_version = ""
 
