@@ -47,17 +47,17 @@ gguf-converter: $(CONVERTER)
 quickstart: $(INSTALLED)
 	$(BIN)/rro quickstart
 
-# A file's tests stay together, as they share what is expensive to make. Three at a time on two cores, as many wait
-# for servers and processes; a thread each, as threads that share cores wait for one another most of the time. Slow
+# A file's tests stay together, as they share what is expensive to make. One thread each, as threads that share cores
+# wait for one another most of the time. Slow tests are three at a time, as many wait for servers and processes; their
 # files of few tests are as long as others, so they do not come last.
-PARALLEL := -n 3 --dist loadfile
+PARALLEL := -n 2 --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test: $(INSTALLED) $(WEIGHTS)
 	$(PYTEST) $(PARALLEL) --durations=15 $(ARGS)
 
 test-slow: $(INSTALLED) $(WEIGHTS)
-	$(PYTEST) -m slow --timeout=1200 $(PARALLEL) --no-loadscope-reorder --durations=40 $(ARGS)
+	$(PYTEST) -m slow --timeout=1200 $(PARALLEL) -n 3 --no-loadscope-reorder --durations=40 $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

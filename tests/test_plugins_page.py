@@ -46,6 +46,7 @@ def test_the_page_has_a_file_for_each_kind():
     assert sorted(FILES) == ["credit.py", "game.py", "learner.py", "policy.py", "strategy.py"]
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_with_all_of_them(folder):
     ran = rro(folder, "run", "recipe.toml", "--out", "run")
     assert ran.returncode == 0, ran.stderr

@@ -83,7 +83,7 @@ def test_the_reference_holds_the_policy_back(base, tmp_path):
     assert last[1] < 0.5 * last[0]
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_killed_training_resumes_to_the_same_weights(base, tmp_path, shared):
     """Bit by bit, in the second round of two: moments, successes and old log-probabilities too."""
     options = toy_options(

@@ -154,7 +154,10 @@ def test_lora_leaves_whole_models(tuned, tmp_path, checkpointing):
     assert_same(state(tmp_path / "merged"), after)
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
+SLOW_LORA = pytest.param({"rank": 4, "alpha": 8}, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("lora", [None, SLOW_LORA])
 def test_killed_training_resumes_to_the_same_weights(base, tuned, tmp_path, lora):
     """Killed before the first checkpoint and, in later epochs, after one: the weights are equal,
     bit by bit."""

@@ -123,6 +123,7 @@ def test_what_a_killed_conversion_left_is_removed(source, tmp_path, cache):
     assert len(list(cache.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_processes_may_convert_at_once(source, tmp_path, cache):
     path = write_gguf(tmp_path / "toy.gguf", *source)
     script = tmp_path / "convert.py"

@@ -95,6 +95,7 @@ def _whole(run):
         return gatherer.whole()
 
 
+@pytest.mark.slow
 def test_500_tasks_fit_in_one_file(tmp_path):
     run = make_run(
         tmp_path / "run",

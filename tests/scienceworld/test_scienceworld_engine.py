@@ -20,6 +20,7 @@ from rro.scienceworld.pool import Engines
 from rro.scienceworld.verify import verify
 from rro.types import Message
 
+pytestmark = pytest.mark.slow
 EASY = "easy"
 KIND = "lifespan-longest-lived"
 
@@ -167,7 +168,6 @@ def test_more_episodes_than_engines_answer_as_alone():
     assert (few.engines.running, many.engines.running) == (1, 2)
 
 
-@pytest.mark.slow
 def test_gold_paths_are_answered_alike_by_two_engines():
     kinds = [KIND, "find-non-living-thing", "chemistry-mix-paint-secondary-color"]
     counts = verify(ScienceWorldOptions(tasks=kinds), 9)

@@ -58,7 +58,7 @@ def replicated(folder):
     return ReplicatedPolicy(MODEL, folder, folder.name, 2, 1, {"max_batch": 8})
 
 
-@pytest.mark.parametrize("opened", [local, replicated])
+@pytest.mark.parametrize("opened", [local, pytest.param(replicated, marks=pytest.mark.slow)])
 def test_it_answers_as_one_that_was_opened_with_the_new_weights(weights, opened):
     old, new = weights / "old", weights / "new"
     fresh = asyncio.run(answers_of(local(new)))
