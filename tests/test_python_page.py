@@ -30,6 +30,7 @@ def test_scripts_have_at_most_forty_lines(folder):
         assert len((folder / name).read_text().splitlines()) <= 40
 
 
+@pytest.mark.slow
 def test_the_whole_path(folder):
     lines = run("whole_path.py", folder).splitlines()
     assert re.match(r"  +\d\.\d\d n=4  \(start\)", lines[0])

@@ -178,6 +178,7 @@ def test_killed_training_resumes_to_the_same_weights(base, tuned, tmp_path, lora
     assert_same(state(tmp_path / "dpo"), state(tmp_path / "whole-dpo"))
 
 
+@pytest.mark.slow
 def test_killed_while_the_result_is_written(base, tmp_path, monkeypatch):
     """Nothing is trained twice, and no incomplete folder is taken for a result."""
     config = toy_config(sft={"save_steps": 7, "epochs": 2})

@@ -95,6 +95,7 @@ def mortal_run(tmp_path, module, policy_calls):
     return made(tmp_path, environment=environment, explore=explore, modules=[str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_an_extension_that_was_killed_goes_on(tmp_path):
     folder = mortal_run(tmp_path, "mortal", 40)
     for stage in ("sft", "explore"):

@@ -149,6 +149,7 @@ def test_bad_tasks_are_refused(benchmark):
         benchmark.make().reset(Task("x", ("no-such-thing", 0)))
 
 
+@pytest.mark.slow
 def test_forks_replay_and_their_steps_are_counted(tmp_path, one_task):
     benchmark = one_task
     assert not isinstance(benchmark.make(), Forkable)
