@@ -117,6 +117,11 @@ class Plugin:
         return made
 
     def _broken(self, error: Exception) -> UsageError:
+        from pydantic_core import SchemaError
+
+        if isinstance(error, SchemaError) and "KeyboardInterrupt:" in str(error):
+            # so pydantic tells an interrupt while it builds a validator
+            raise KeyboardInterrupt from error
         log.debug("options of %s", self.name, exc_info=True)
         return UsageError(
             f"{self.kind} {self.name}: its options fail: {describe(error)}{place_of(error)}"

@@ -289,6 +289,29 @@ def test_options_of_ones_own_that_fail(tmp_path, monkeypatch, name, sentences):
     assert message.count(str(file)) == len(sentences)
 
 
+INTERRUPTED = """
+from pydantic import BaseModel, Field
+from pydantic_core import SchemaError
+
+def stopped():
+    raise SchemaError('Error building "literal" validator:\\n  KeyboardInterrupt: (x.py)')
+
+class Options(BaseModel):
+    a: int = Field(default_factory=stopped)
+
+def open_it(options: Options): ...
+"""
+
+
+def test_an_interrupt_that_pydantic_tells_as_a_mistake_is_an_interrupt(tmp_path, monkeypatch):
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "recipe.toml"
+    file.write_text("[environment]\nname = 'interrupted:open_it'\n")
+    with pytest.raises(KeyboardInterrupt):
+        load_config(file)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

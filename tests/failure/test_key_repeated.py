@@ -85,7 +85,7 @@ def test_our_key_is_nowhere_whatever_a_server_answers(form, tmp_path, caplog):
     with serving() as server:
         for number, (place, answer) in enumerate(places(text).items()):
             server.answer = lambda handler, body, tree: send(handler, tree)
-            policy = opened(server, retries=0)
+            policy = opened(server, retries=0, timeout=60)
             server.answer = answer
             benchmark = TreeBenchmark({"t": {"a": 0.7, "b": 0.7}})
             folder = tmp_path / str(number)
@@ -114,7 +114,7 @@ def test_a_placeholder_of_a_key_is_no_secret(monkeypatch):
     for key in ("EMPTY", "none", "word"):
         monkeypatch.setenv("RRO_TEST_KEY", key)
         with serving() as server:
-            assert sample(opened(server))[0].message.content.startswith("word")
+            assert sample(opened(server, timeout=60))[0].message.content.startswith("word")
 
 
 def test_a_list_of_models_with_our_key_is_refused():

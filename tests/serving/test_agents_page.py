@@ -23,7 +23,7 @@ def test_the_policy_of_an_agent_that_is_not_ours_learns(tmp_path):
     settings = {"epochs": 12, "learning_rate": 6e-3, "batch_size": 16}
     rro.train(shown, model, tmp_path / "base", **settings)
     (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    program = program.replace("range(1, 17)", "range(1, 4)")
+    program = program.replace("range(1, 17)", "range(1, 7)")
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
@@ -35,5 +35,5 @@ def test_the_policy_of_an_agent_that_is_not_ours_learns(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     scores = [float(score) for score in re.findall(r"mean score (\d\.\d+)", done.stdout)]
-    assert len(scores) == 3
+    assert len(scores) == 6
     assert scores[-1] > scores[0] + 0.1
