@@ -2,13 +2,13 @@
 
     python -m benchmarks.reward_model_policies FOLDER --seeds 0 1 410
 
-From one SFT policy of each seed an earlier exploration is made with rollouts alone, and process
-reward models are trained on it. Then each arm explores other tasks until it has generated as many
-tokens: with rollouts, with a model, or with both. DPO and evaluation on the test tasks follow. Two
-accounts: the labels are there already, and each arm learns from its own pairs; or they are paid
-for, and each arm learns from the pairs of the earlier exploration, too. Nothing is chosen by these
-figures. Every run is a run folder; what was killed goes on with the same command. `table.md` and
-`table.json` are written at the end, and by `--table` of what is there."""
+From one SFT policy of each seed (or of all, `--sft-seed`) an earlier exploration is made with
+rollouts alone, and process reward models are trained on it. Then each arm explores other tasks
+until it has generated as many tokens: with rollouts, with a model, or with both. DPO and evaluation
+on the test tasks follow. Two accounts: the labels are there already, and each arm learns from its
+own pairs; or they are paid for, and each arm learns from the pairs of the earlier exploration, too.
+Nothing is chosen by these figures. Every run is a run folder; what was killed goes on with the same
+command. `table.md` and `table.json` are written at the end, and by `--table` of what is there."""
 
 from __future__ import annotations
 
@@ -80,11 +80,13 @@ class Comparison:
     out: Path
     tokens: int
     settings: tuple[str, ...]
+    recipe: str = "quickstart"
+    sft_seed: int | None = None
 
     def config(self, seed: int, *settings: str) -> Config:
         """The recipe of a seed with these settings."""
         words = [*SETTINGS, *self.settings, *settings]
-        return load_config(find_recipe("quickstart"), [*words, f"seed={seed}"])
+        return load_config(find_recipe(self.recipe), [*words, f"seed={seed}"])
 
     def exploring(self, seed: int, arm: Arm, start: Path, tasks: str) -> Config:
         """The recipe of an exploration from `start` on these train tasks."""
@@ -107,7 +109,7 @@ class Comparison:
 
 def run_seed(comparison: Comparison, seed: int, names: Sequence[str]) -> None:
     """All runs of a seed that have no results yet."""
-    start = shared_start(comparison.config(seed), comparison.out / "sft")
+    start = shared_start(comparison.config(seed), comparison.out / "sft", comparison.sft_seed)
     earlier = comparison.folder(seed, "earlier")
     config = comparison.exploring(seed, ARMS["rro-3"], start, f"[:{TASKS}]")
     with open_run(*_opened(config, earlier)) as run:
@@ -260,9 +262,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=20_000, help="of each exploration")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of all runs")
+    parser.add_argument("--recipe", default="quickstart", help="of the SFT policy and all runs")
+    parser.add_argument(
+        "--sft-seed", type=int, help="seed of one SFT policy for all (default: each its own)"
+    )
     parser.add_argument("--table", action="store_true", help="run nothing")
     options = parser.parse_args(words)
-    comparison = Comparison(options.out, options.tokens, tuple(options.set))
+    comparison = Comparison(
+        options.out, options.tokens, tuple(options.set), options.recipe, options.sft_seed
+    )
 
     def work() -> None:
         for seed in () if options.table else options.seeds:

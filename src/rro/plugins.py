@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from rro.errors import UsageError, describe, place_of
 
@@ -248,6 +248,22 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"{question}choose one of {', '.join(choices)}"
 
 
+def read_none(value: Any, hint: Any) -> Any:
+    """The value of a setting of this type, None for the text "none" where the type has None: TOML
+    has no null."""
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    return None if value == "none" and type(None) in typing.get_args(hint) else value
+
+
+def _or_none(hint: Any) -> Any:
+    from pydantic import BeforeValidator
+
+    if read_none("none", hint) is not None:
+        return hint
+    return Annotated[hint, BeforeValidator(lambda value: read_none(value, hint))]
+
+
 def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:
     from pydantic import ConfigDict, Field, create_model
 
@@ -264,7 +280,7 @@ def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:
         ):
             default = ... if parameter.default is parameter.empty else parameter.default
             hint, text = hints.get(parameter.name, Any), texts.get(parameter.name)
-            fields[parameter.name] = (hint, Field(default, description=text))
+            fields[parameter.name] = (_or_none(hint), Field(default, description=text))
     config = ConfigDict(extra=extra, frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     return create_model(
         f"{name} options", __config__=config, __doc__=inspect.getdoc(factory), **fields

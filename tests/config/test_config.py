@@ -44,6 +44,29 @@ def test_none_as_an_override(recipe):
     assert load_config(recipe, ["environment.max_steps=none"]).environment.max_steps is None
 
 
+@pytest.mark.parametrize(
+    ("override", "made"),
+    [
+        ("credit.group_advantages.scale=none", "none"),
+        ("environment.options.show_schema=none", "none"),
+        ("environment.options.system=none", None),
+        ("policy.openai.tokens=none", "none"),
+        ("policy.openai.model=none", None),
+    ],
+)
+def test_none_for_an_option_is_a_word_or_no_value(recipe, override, made, tmp_path):
+    recipe.write_text('[environment]\nname = "intercode-sql"\n')
+    config = load_config(recipe, [override])
+    again = tmp_path / "again.toml"
+    again.write_text(dump_toml(config))
+    section, table, key = override.partition("=")[0].split(".")
+    name = "intercode-sql" if table == "options" else table
+    for read in (config, load_config(again)):
+        plugins = getattr(read, section)
+        plugin = plugins.door.find(name)
+        assert getattr(plugin.options(plugins.options_of(plugin)), key) == made
+
+
 def test_defaults_are_the_papers():
     config = Config()
     assert RisingExploration() == RisingExploration(5, 5, "strict", "estimated")

@@ -20,6 +20,7 @@ from rro.config.plugin_options import option_problems, plugin_problems
 from rro.config.problems import Problem, problems_of, refuse
 from rro.config.sections import Config
 from rro.config.tables import PluginSection
+from rro.config.wording import model_in
 from rro.errors import UsageError, reason_of
 from rro.plugins import Plugin
 
@@ -240,7 +241,7 @@ def _apply(tree: dict[str, Any], override: str, origins: Origins) -> list[Proble
         if not isinstance(value, dict):
             return [_misplaced(override, _no_section(path, depth, value), origins)]
         tree = value
-    tree[path[-1]] = _value(text, override)
+    tree[path[-1]] = _value(text, override, _is_option(path))
     origins.override(path, override)
     return []
 
@@ -261,9 +262,18 @@ def _misplaced(override: str, sentence: str, origins: Origins) -> Problem:
     return Problem((override,), sentence)
 
 
-def _value(text: str, override: str) -> Any:
+def _is_option(path: tuple[str, ...]) -> bool:
+    """Whether an option of a plug-in is set: only the plug-in can say what "none" is there."""
+    field = Config.model_fields.get(path[0])
+    section = model_in(field.annotation) if field else None
+    if section is None or not issubclass(section, PluginSection) or len(path) < 3:
+        return False
+    return path[1] == "options" or path[1] not in section.model_fields
+
+
+def _value(text: str, override: str, word: bool = False) -> Any:
     if text == "none":
-        return None
+        return text if word else None
     try:
         return _plain_toml(f"value = {text}", f"{override[:_LONGEST]} ...")["value"]
     except tomllib.TOMLDecodeError:
