@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rro.errors import UsageError, describe, place_of
 
@@ -73,8 +73,9 @@ class Plugin:
         return set(self.options_model.model_fields)
 
     def options(self, values: Mapping[str, Any]) -> BaseModel:
-        """`values` checked by the options model, old names of options among them. Raises
-        pydantic.ValidationError, and UsageError where the model itself fails."""
+        """`values` checked by the options model, old names of options among them; "none" stands
+        for None where the option has it. Raises pydantic.ValidationError, and UsageError where the
+        model itself fails."""
         from pydantic import ValidationError
 
         current, old_names = dict(values), getattr(self.factory, "old_names", {})
@@ -85,7 +86,8 @@ class Plugin:
                 log.warning(what, old, self.kind, self.name, new)
                 current.setdefault(new, current.pop(old))
         try:
-            return self.options_model.model_validate(current)
+            model = self.options_model
+            return model.model_validate(_without_words_for_none(model, current))
         except (ValidationError, UsageError):
             raise
         except Exception as error:  # whatever a validator or a default does
@@ -248,20 +250,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"{question}choose one of {', '.join(choices)}"
 
 
-def read_none(value: Any, hint: Any) -> Any:
-    """The value of a setting of this type, None for the text "none" where the type has None: TOML
-    has no null."""
-    if typing.get_origin(hint) is Annotated:
-        hint = typing.get_args(hint)[0]
-    return None if value == "none" and type(None) in typing.get_args(hint) else value
-
-
-def _or_none(hint: Any) -> Any:
-    from pydantic import BeforeValidator
-
-    if read_none("none", hint) is not None:
-        return hint
-    return Annotated[hint, BeforeValidator(lambda value: read_none(value, hint))]
+def _without_words_for_none(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with None for "none" where the option's type has None: TOML has no null."""
+    optional = {
+        name
+        for name, info in model.model_fields.items()
+        if type(None) in typing.get_args(info.annotation)
+    }
+    return {
+        name: None if value == "none" and name in optional else value
+        for name, value in values.items()
+    }
 
 
 def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:
@@ -280,7 +279,7 @@ def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:
         ):
             default = ... if parameter.default is parameter.empty else parameter.default
             hint, text = hints.get(parameter.name, Any), texts.get(parameter.name)
-            fields[parameter.name] = (_or_none(hint), Field(default, description=text))
+            fields[parameter.name] = (hint, Field(default, description=text))
     config = ConfigDict(extra=extra, frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
     return create_model(
         f"{name} options", __config__=config, __doc__=inspect.getdoc(factory), **fields

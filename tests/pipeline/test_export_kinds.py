@@ -216,7 +216,7 @@ def test_a_card_escapes_what_agents_and_environments_say():
 
 
 def test_the_hubs_cards_say_how_it_came_about(trained, capsys):
-    assert main(["export", str(trained.path), "--as", "hub", "--license", "mit"]) == 0
+    assert main(["export", str(trained.path), "--as", "hub", "--license", "MIT"]) == 0
     assert "nothing was sent" in capsys.readouterr().out
     folder = trained.path / "exports" / "hub"
     card = (folder / "dataset" / "README.md").read_text()
@@ -344,6 +344,7 @@ def test_without_a_network_the_folder_stays(explored, monkeypatch):
         (["step_labels", "--as", "pairs"], "step_labels gives labels, and pairs need pairs"),
         (["step_labels", "--as", "hub"], "takes no credit"),
         (["--as", "hub", "--push", "a/b/c"], "--push a/b/c"),
+        (["--as", "hub", "--license", "Apache 2.0"], "such as apache-2.0"),
     ],
 )
 def test_what_does_not_fit_is_refused(trained, capsys, words, sentence):

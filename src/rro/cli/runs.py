@@ -92,7 +92,9 @@ def _add_export(commands: Parsers) -> None:
         "--push", metavar="OWNER/NAME", help="of hub: send it there; without, nothing is sent"
     )
     export.add_argument("--public", action="store_true", help="of hub: not private")
-    export.add_argument("--license", default="", help="of hub: the licence that you give it")
+    export.add_argument(
+        "--license", default="", help="of hub: the licence that you give it, e.g. apache-2.0"
+    )
     _add_trust(export)
 
 
@@ -313,13 +315,14 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _export_hub(run: Run, options: argparse.Namespace) -> None:
-    from rro.pipeline.publishing import check_name, export_hub, push
+    from rro.pipeline.publishing import check_name, checked_licence, export_hub, push
 
     if options.credit is not None:
         raise UsageError("--as hub takes no credit: it has rows of every kind")
     if options.push is not None:
         check_name(options.push)
-    folder = export_hub(run, options.iteration, options.out, options.license)
+    licence = options.license and checked_licence(options.license)
+    folder = export_hub(run, options.iteration, options.out, licence)
     for file in sorted(folder.glob("*/**/*.*")):
         if file.parent.name != "sessions":
             print(printable(f"{file.stat().st_size:12,} {file.relative_to(folder)}"))

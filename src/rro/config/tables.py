@@ -21,12 +21,12 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        """`true` is not taken for 1, and "none" stands for None."""
+    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` is not taken for 1."""
         field = cls.model_fields[info.field_name or ""]
         if isinstance(value, bool) and expected(field).startswith(("a number", "a whole number")):
             raise PydanticCustomError("truth_value", "true or false is not a number")
-        return plugins.read_none(value, field.annotation)
+        return value
 
 
 class PluginSection(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, metadata
@@ -66,6 +67,18 @@ def check_name(name: str) -> None:
         validate_repo_id(name)
     except HFValidationError as error:
         raise UsageError(f"--push {name}: {error}") from error
+
+
+def checked_licence(text: str) -> str:
+    """A licence as the metadata of a card takes it, in small letters. Raises UsageError for what
+    cannot be one of the Hub's identifiers; only the Hub has the list of them."""
+    name = text.strip().lower()
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name):
+        raise UsageError(
+            f"--license {text}: cards take the Hub's identifiers: write one, such as apache-2.0, "
+            "mit, cc-by-4.0 or, for a licence that has none, other"
+        )
+    return name
 
 
 def push(run: Run, folder: Path, name: str, *, public: bool = False) -> list[str]:
