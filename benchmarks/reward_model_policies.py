@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,9 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.command import exit_code, start
-from rro.config import Config, load_config
+from rro.config import Config, dump_toml, load_config
 from rro.config.packaged import find_recipe
-from rro.errors import RroError
+from rro.errors import RroError, UsageError
 from rro.evaluation.statistics import Values, crossed_difference, crossed_mean
 from rro.files import write_file
 from rro.pipeline.check import new_run
@@ -31,12 +32,13 @@ from rro.pipeline.evaluation import evaluate_run
 from rro.pipeline.reward_model import Labels, train_reward_model
 from rro.pipeline.rounds import labels_to_evaluate
 from rro.pipeline.run import open_run
-from rro.pipeline.stages import explore, learn
+from rro.pipeline.stages import NothingToLearn, explore, learn
 from rro.pipeline.trial import shared_start
 from rro.report.table_forms import Cell, Column, Table, markdown
 from rro.runs.folder import RunFolder, stage_records
 from rro.runs.journal import Journal
 
+log = logging.getLogger(__name__)
 TASKS = 300
 """Train tasks of the earlier exploration, at most; the arms explore those after them."""
 SETTINGS = (
@@ -47,6 +49,9 @@ SETTINGS = (
     "evaluate.greedy=false",
 )
 """Of all runs."""
+
+
+SEEDS = range(410, 415)
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,8 @@ class Comparison:
 
 def run_seed(comparison: Comparison, seed: int, names: Sequence[str]) -> None:
     """All runs of a seed that have no results yet."""
+    for name in names:  # what is wrong is told before an hour of SFT
+        comparison.exploring(seed, ARMS[name], Path("model"), f"[{TASKS}:]")
     start = shared_start(comparison.config(seed), comparison.out / "sft", comparison.sft_seed)
     earlier = comparison.folder(seed, "earlier")
     config = comparison.exploring(seed, ARMS["rro-3"], start, f"[:{TASKS}]")
@@ -129,16 +136,26 @@ def run_seed(comparison: Comparison, seed: int, names: Sequence[str]) -> None:
 
 def _opened(config: Config, path: Path) -> tuple[RunFolder, Any]:
     if (path / "config.toml").exists():
+        _ensure_same(config, path)
         return RunFolder.open(path), None
     return new_run(config, path, "explore")
+
+
+def _ensure_same(config: Config, path: Path) -> None:
+    """Raises UsageError where a run was made with other settings: figures do not mix."""
+    if dump_toml(RunFolder.open(path).config) != dump_toml(config):
+        raise UsageError(f"{path} was made with other settings: name another folder")
 
 
 def _learn(config: Config, path: Path, first: bool = False) -> None:
     """Explore, train and evaluate; the policy that all start from with the first run alone."""
     if (path / "results.json").exists():
-        return
+        return _ensure_same(config, path)
     with open_run(*_opened(config, path)) as run:
-        learn(run)
+        try:
+            learn(run)
+        except NothingToLearn as error:
+            log.warning("%s: measured as it started: %s", path.name, error)
         labels = labels_to_evaluate(run)
         evaluate_run(run, labels if first else labels[-1:])
     print(f"{path.parent.name} {path.name}: done", flush=True)
@@ -201,7 +218,7 @@ def _trials(
         if paid:
             with _journal(comparison.folder(seed, "earlier")) as journal:
                 explored.append(stage_records(journal)["explore-1"])
-        pairs = results["stages"]["optimise-1"]["pairs"]
+        pairs = results["stages"].get("optimise-1", {"pairs": 0})["pairs"]
         last = results["evaluations"][-1]["label"]
         found[seed] = Trial(rewards[last], rewards.get("base"), explored, pairs)
     return found
@@ -254,11 +271,16 @@ def write(comparison: Comparison, seeds: Sequence[int]) -> Path:
     return file
 
 
+def _seeds(out: Path) -> list[int]:
+    """The seeds that a folder has runs of."""
+    return sorted(int(path.name.removeprefix("seed-")) for path in out.glob("seed-*"))
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the runs")
-    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(410, 415)))
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: 410 to 414, or all there")
     parser.add_argument("--tokens", type=int, default=20_000, help="of each exploration")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of all runs")
@@ -273,9 +295,10 @@ def main(words: Sequence[str] | None = None) -> int:
     )
 
     def work() -> None:
-        for seed in () if options.table else options.seeds:
+        seeds = options.seeds or (_seeds(options.out) if options.table else SEEDS)
+        for seed in () if options.table else seeds:
             run_seed(comparison, seed, options.arms)
-        print(write(comparison, options.seeds))
+        print(write(comparison, seeds))
 
     return exit_code("benchmarks.reward_model_policies", work)
 

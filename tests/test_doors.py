@@ -3,9 +3,11 @@ file outside the package, named by a recipe as module:attribute, and run."""
 
 import json
 from pathlib import Path
+from typing import Any, Literal
 
 import doors
 import pytest
+from pydantic import BaseModel
 
 from rro.cli.main import main
 from rro.errors import UsageError
@@ -239,3 +241,38 @@ def test_a_name_is_registered_once():
     for taken in ("mine", "rro"):
         with pytest.raises(UsageError, match="is registered already"):
             door.register(taken, object)
+
+
+class Inner(BaseModel):
+    depth: int | None = 3
+
+
+class Nones(BaseModel, extra="allow"):
+    limit: int | None = 5
+    word: Literal["a", "none"] = "a"
+    either: Literal["a", None] = "a"
+    text: str = ""
+    anything: Any = 1
+    inner: Inner = Inner()
+    table: dict[str, int | None] = {}
+
+
+def with_nones(options: Nones):
+    return options
+
+
+def test_none_is_none_where_an_options_type_has_it():
+    none: dict[str, Any] = dict.fromkeys(("limit", "word", "either", "text", "anything"), "none")
+    none |= {"inner": {"depth": "none"}, "table": {"a": "none"}, "other": {"b": "none"}}
+    door = Door("option", STRATEGIES.group)
+    door.register("nones", with_nones)
+    assert door.find("nones").options(none).model_dump() == {
+        "limit": None,
+        "word": "none",
+        "either": None,
+        "text": "none",
+        "anything": None,
+        "inner": {"depth": None},
+        "table": {"a": None},
+        "other": {"b": None},
+    }

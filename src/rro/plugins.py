@@ -86,8 +86,7 @@ class Plugin:
                 log.warning(what, old, self.kind, self.name, new)
                 current.setdefault(new, current.pop(old))
         try:
-            model = self.options_model
-            return model.model_validate(_without_words_for_none(model, current))
+            return self.options_model.model_validate(_read_nones(current, self.options_model))
         except (ValidationError, UsageError):
             raise
         except Exception as error:  # whatever a validator or a default does
@@ -250,17 +249,33 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"{question}choose one of {', '.join(choices)}"
 
 
-def _without_words_for_none(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with None for "none" where the option's type has None: TOML has no null."""
-    optional = {
-        name
-        for name, info in model.model_fields.items()
-        if type(None) in typing.get_args(info.annotation)
-    }
-    return {
-        name: None if value == "none" and name in optional else value
-        for name, value in values.items()
-    }
+def _read_nones(value: Any, hint: Any) -> Any:
+    """An option's value with None for "none", which TOML has no other word for, unless the option's
+    type takes a text there, or has "none" as a word."""
+    if value == "none":
+        return None if _takes_none(hint) else value
+    if not isinstance(value, dict):
+        return value
+    types = [hint, *typing.get_args(hint)]
+    fields: Any = next((t.model_fields for t in types if hasattr(t, "model_fields")), {})
+    hints = {info.alias or name: info.annotation for name, info in fields.items()}
+    items = next((typing.get_args(t)[1] for t in types if typing.get_origin(t) is dict), Any)
+    return {key: _read_nones(item, hints.get(key, items)) for key, item in value.items()}
+
+
+def _takes_none(hint: Any) -> bool:
+    """Whether None is a value of a type; of one that is not known, it is."""
+    hint = getattr(hint, "__value__", hint)  # of an alias
+    if hint in (Any, None, type(None)):
+        return True
+    choices = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return None in choices
+    if any(
+        typing.get_origin(choice) is Literal and "none" in choice.__args__ for choice in choices
+    ):
+        return False
+    return type(None) in choices
 
 
 def _model_of_parameters(name: str, factory: Factory) -> type[BaseModel]:

@@ -52,6 +52,7 @@ def test_none_as_an_override(recipe):
         ("environment.options.system=none", None),
         ("policy.openai.tokens=none", "none"),
         ("policy.openai.model=none", None),
+        ("policy.openai.model= none", None),
     ],
 )
 def test_none_for_an_option_is_a_word_or_no_value(recipe, override, made, tmp_path):

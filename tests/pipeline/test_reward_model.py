@@ -1,19 +1,22 @@
 """A process reward model trained on a run, and another run that estimates with it."""
 
 import json
+import shutil
 
 import pytest
 from door_runs import door_run
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from rro.cli.main import main
 from rro.cli.serving import worth_lines
 from rro.errors import DataError, UsageError
+from rro.files import SEAL
 from rro.learning.pairs import read_pairs
-from rro.models.process_rewards import read_scale
+from rro.models.process_rewards import FILE, read_scale
 from rro.pipeline import stages
 from rro.pipeline.choices import Choices
 from rro.pipeline.explored import explored_trees
+from rro.pipeline.reward_model import open_predictor
 from rro.pipeline.run import open_run
 
 EXPLORE = {"tasks": 12, "strategy": "rro", "rollouts": 2, "candidates": 3}
@@ -118,6 +121,72 @@ def test_what_does_not_fit_is_refused(explored, tmp_path):
         )
         with open_run(folder) as run, pytest.raises(error, match=sentence):
             stages.explore(run, 1)
+
+
+def pricing_run(explored, folder, scorer, **settings):
+    explore = {"tasks": 4, "strategy": "fixed", "rollouts": 2, "candidates": 2, "pricing": "prm"}
+    explore |= {"reward_model": str(scorer), **settings}
+    model = {"name": str(explored.checkpoint("sft"))}
+    return door_run(folder, "scored", model=model, sft="none", explore=explore)
+
+
+def refused(folder):
+    with open_run(folder) as run, pytest.raises(DataError) as raised:
+        stages.explore(run, 1)
+    return str(raised.value)
+
+
+def test_a_damaged_model_estimates_nothing(explored, scorer, tmp_path):
+    copy = tmp_path / "scorer"
+    shutil.copytree(scorer, copy)
+    folder = pricing_run(explored, tmp_path / "run", copy)
+    weights = "model.safetensors"
+    shutil.copy(explored.checkpoint("sft") / weights, copy)
+    assert f"{weights} is not as it was written" in refused(folder)
+    (copy / SEAL).unlink()  # of a model that was never sealed nothing is known
+    assert "the weights lack score" in refused(folder)
+    (copy / weights).write_bytes((scorer / weights).read_bytes()[:2000])
+    assert f"{copy}: its process reward model cannot be loaded" in refused(folder)
+    tensors = load_file(scorer / weights)
+    tensors["score.bias"] = tensors["score.bias"] * float("nan")
+    save_file(tensors, copy / weights, {"format": "pt"})
+    assert "says nan of an action" in refused(folder)
+    with open_run(folder) as run:
+        assert not list(run.journal.records("prediction"))
+    shutil.copy(scorer / weights, copy)
+    with open_run(folder) as run:
+        stages.explore(run, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"noise": -5.0}, "a number that cannot be one"),
+        ({"lowest": float("nan")}, "a number that cannot be one"),
+        ({"slope": None}, "is damaged"),
+    ],
+)
+def test_a_scale_that_cannot_be_one_is_refused(scorer, tmp_path, change, sentence):
+    record = json.loads((scorer / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({"scale": {**record["scale"], **change}}))
+    with pytest.raises(DataError, match=sentence):
+        read_scale(tmp_path)
+
+
+def test_an_exploration_is_not_resumed_with_another_model(explored, scorer, tmp_path):
+    used, other = tmp_path / "used", explored.checkpoint("other")
+    shutil.copytree(scorer, used)
+    assert main(["train-prm", str(explored.path), "--labels", "td", "--out", str(other)]) == 0
+    folder = pricing_run(explored, tmp_path / "run", used)
+    with open_run(folder) as run:
+        assert open_predictor(run, "explore-1") is not None
+        shutil.rmtree(used)
+        shutil.copytree(other, used)
+        with pytest.raises(UsageError, match="began with another process reward model"):
+            stages.explore(run, 1)
+        shutil.rmtree(used)
+        shutil.copytree(scorer, used)
+        stages.explore(run, 1)
 
 
 def test_what_is_no_better_than_a_constant_has_no_table():

@@ -272,8 +272,8 @@ def _is_option(path: tuple[str, ...]) -> bool:
 
 
 def _value(text: str, override: str, word: bool = False) -> Any:
-    if text == "none":
-        return text if word else None
+    if text.strip() == "none":
+        return "none" if word else None
     try:
         return _plain_toml(f"value = {text}", f"{override[:_LONGEST]} ...")["value"]
     except tomllib.TOMLDecodeError:

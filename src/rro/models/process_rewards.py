@@ -5,10 +5,12 @@ Does not know where labels come from (rro.learning.reward_model)."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,15 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from rro.codec import from_plain
 from rro.config import ModelConfig
-from rro.errors import DataError
-from rro.files import write_file
+from rro.errors import DataError, describe
+from rro.files import SEAL, damaged_file, is_sealed, write_file
 from rro.models.chat import ChatFormat
 from rro.models.loading import load_model, no_progress_bars, resolve_device
 from rro.types import Message
 
 FILE = "process_rewards.json"
 """Beside the weights: a `Scale`, and what was measured."""
+_AGAIN = "train one with rro train-prm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +81,20 @@ class ProcessRewardModel:
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> ProcessRewardModel:
-        """The model that `save` wrote."""
-        with no_progress_bars():
-            model = AutoModelForTokenClassification.from_pretrained(folder, dtype=torch.float32)
-        return cls(model.to(resolve_device(device)), AutoTokenizer.from_pretrained(folder))
+        """The model that `save` wrote. Raises DataError where the folder has none that can be
+        loaded."""
+        try:
+            with no_progress_bars():
+                model, found = AutoModelForTokenClassification.from_pretrained(
+                    folder, dtype=torch.float32, output_loading_info=True
+                )
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except Exception as error:  # of whichever file is damaged
+            problem = f"{folder}: its process reward model cannot be loaded ({describe(error)})"
+            raise DataError(f"{problem}; {_AGAIN}") from error
+        if missing := [*found["missing_keys"], *found["mismatched_keys"]]:
+            raise DataError(f"{folder}: the weights lack {missing[0]}; {_AGAIN}")
+        return cls(model.to(resolve_device(device)), tokenizer)
 
     @property
     def head(self) -> Any:
@@ -129,11 +142,24 @@ class ProcessRewardModel:
 
 
 def read_scale(folder: Path) -> Scale:
-    """The scale of a trained process reward model. Raises DataError where there is none."""
+    """The scale of a trained process reward model. Raises DataError where there is none, or where
+    a file of the model is no longer as it was written."""
+    file = folder / FILE
+    if not file.is_file():
+        raise DataError(f"{folder}: no process reward model there; {_AGAIN}")
+    if damaged := damaged_file(folder):
+        raise DataError(f"{folder / damaged} is not as it was written; {_AGAIN}")
     try:
-        record = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return from_plain(Scale, record["scale"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(
-            f"{folder}: no process reward model there; train one with rro train-prm"
-        ) from None
+        scale = from_plain(Scale, json.loads(file.read_text(encoding="utf-8"))["scale"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise DataError(f"{file} is damaged; {_AGAIN}") from None
+    numbers = asdict(scale).values()
+    if not all(map(isfinite, numbers)) or min(scale.width, scale.error, scale.noise) < 0:
+        raise DataError(f"{file}: the scale has a number that cannot be one; {_AGAIN}")
+    return scale
+
+
+def identity(folder: Path) -> str:
+    """Tells one trained model from another: a hash of the checksums of its files."""
+    listed = folder / SEAL if is_sealed(folder) else folder / FILE
+    return hashlib.sha256(listed.read_bytes()).hexdigest()[:16]

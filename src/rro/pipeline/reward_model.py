@@ -8,11 +8,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rro.config import Config
-from rro.errors import UsageError, counted
+from rro.errors import DataError, UsageError, counted
 from rro.exploration.predictions import Predictor
 from rro.files import publish
 from rro.pipeline.choices import Choices
@@ -90,9 +90,9 @@ class _Predictor:
     """A process reward model that answers all who wait in one forward pass, in a thread."""
 
     def __init__(self, folder: Path, device: str, beside: bool) -> None:
-        from rro.models.process_rewards import ProcessRewardModel, read_scale
+        from rro.models.process_rewards import ProcessRewardModel, identity, read_scale
 
-        self._scale, self.beside = read_scale(folder), beside
+        self._scale, self.beside, self.identity = read_scale(folder), beside, identity(folder)
         self._model = ProcessRewardModel.load(folder, device)
         self.name, self.weight = f"prm {folder.name}", self._scale.weight
         self._waiting = list[_Asked]()
@@ -122,17 +122,31 @@ class _Predictor:
                 future.set_result(answers[number])
 
     def _values(self, conversations: Sequence[Sequence[Message]]) -> list[_Answer]:
-        return [
+        answers = []
+        for score, tokens in self._model.scores(conversations):
+            if not isfinite(score):
+                raise DataError(f"{self.name} says {score} of an action: train it again")
             # Passes of other shapes round otherwise: a value does not depend on who else waited.
-            (round(float(self._scale.value(score)), 5), Usage(prompt_tokens=tokens))
-            for score, tokens in self._model.scores(conversations)
-        ]
+            value = round(float(self._scale.value(score)), 5)
+            answers.append((value, Usage(prompt_tokens=tokens)))
+        return answers
 
 
-def open_predictor(config: Config) -> Predictor | None:
-    """The process reward model that a recipe estimates actions with; None where it rolls out.
-    Raises DataError where there is none in the folder that it names."""
-    section = config.explore
+def open_predictor(run: Run, stage: str) -> Predictor | None:
+    """The process reward model that a run's recipe estimates actions with in a stage; None where it
+    rolls out. Raises DataError where there is none in the folder that the recipe names, and
+    UsageError where the stage began with another one."""
+    config, section = run.config, run.config.explore
     if section.pricing not in ("prm", "mixed") or section.reward_model is None:
         return None
-    return _Predictor(section.reward_model, config.model.device, section.pricing == "mixed")
+    found = _Predictor(section.reward_model, config.model.device, section.pricing == "mixed")
+    now = {"name": found.name, "identity": found.identity}
+    before = run.journal.get("reward_model", stage)
+    if before is None:
+        run.journal.append("reward_model", stage, now)
+    elif before["identity"] != found.identity:
+        raise UsageError(
+            f"{run.folder.path}: {stage} began with another process reward model than the one that "
+            f"{section.reward_model} has now: bring that one back, or start a new run"
+        )
+    return found

@@ -207,7 +207,7 @@ def _grow_trees(
         keep_scale(run.journal, run.benchmark)
         budget = Budget(limits, progress.before, progress.spend)
         acting_policies = policies.explorer, policies.pricer
-        predictor = open_predictor(config)
+        predictor = open_predictor(run, stage)
         logprobs = getattr(choices.learner, "wants_logprobs", False)
         context = exploration_context(
             run, *acting_policies, iteration, strategy, predictor, logprobs
