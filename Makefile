@@ -49,7 +49,7 @@ quickstart: $(INSTALLED)
 
 # A file's tests stay together, as they share what is expensive to make. One thread each, as threads that share cores
 # wait for one another most of the time. Slow tests are three at a time, as many wait for servers and processes; their
-# files of few tests are as long as others, so they do not come last.
+# files of few tests are as long as others, so they do not come last. One that keeps to seconds runs alone.
 PARALLEL := -n 2 --dist loadfile
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
@@ -57,7 +57,8 @@ test: $(INSTALLED) $(WEIGHTS)
 	$(PYTEST) $(PARALLEL) --durations=15 $(ARGS)
 
 test-slow: $(INSTALLED) $(WEIGHTS)
-	$(PYTEST) -m slow --timeout=1200 $(PARALLEL) -n 3 --no-loadscope-reorder --durations=40 $(ARGS)
+	$(if $(ARGS),,$(PYTEST) -m alone)
+	$(PYTEST) -m "slow$(if $(ARGS),, and not alone)" --timeout=1200 $(PARALLEL) -n 3 --no-loadscope-reorder --durations=40 $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -48,6 +48,7 @@ def texts(answers):
     return {what: (text, size) for what, _, _, text, size in answers}
 
 
+@pytest.mark.alone
 def test_the_embedded_engine(shared, tmp_path):
     data = shared / "data" / "intercode-sql"
     beside, whole = attacked("sqlite", data, tmp_path, 2)
