@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ class Stopped(RroError):
 
     exit_code = 75
 
+
+_SOON = 0.01  # seconds
 
 _requested = threading.Event()
 _guarded = threading.Event()
@@ -62,6 +65,32 @@ def at_clean_points() -> Iterator[None]:
         yield
     finally:
         _guarded.clear()
+
+
+@contextmanager
+def interruptions_last() -> Iterator[None]:
+    """An interruption that comes in the middle of a finalizer, whose exceptions Python prints and
+    drops, comes again once that is over, and is not printed."""
+    before = sys.unraisablehook
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            before(dropped)
+            return
+        timer = threading.Timer(_SOON, _interrupt_again)
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _interrupt_again() -> None:
+    if not (_requested.is_set() and _guarded.is_set()):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -19,6 +19,7 @@ from rro import __version__
 from rro.cli import checks, data, recipes, reports, runs, serving, sweeps, upkeep
 from rro.cli.commands import CommandParser
 from rro.errors import PluginError, RroError, as_interrupt, describe, place_of, printable
+from rro.stopping import interruptions_last
 
 # Commands that benchmarks add to.
 _BENCHMARK_COMMANDS = {"data", "verify"}
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        with as_interrupt():
+        with as_interrupt(), interruptions_last():
             return options.command(options) or 0
     except RroError as error:
         return _failed(str(error), error.exit_code)
