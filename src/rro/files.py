@@ -24,7 +24,7 @@ _CHUNK = 1 << 20
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[str]]:
     """A text file to write, which takes the place of `path` at the end, if nothing was raised."""
-    temporary = path.with_name(f"{path.name}.partial")
+    temporary = _beside(path)
     try:
         with temporary.open("w", encoding="utf-8") as file:
             yield file
@@ -55,8 +55,10 @@ def publish(source: Path, target: Path) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Bring all files of a folder to the disk, and list them."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL]
+    """Bring all files of a folder to the disk, and list them: but for the list itself, and for what
+    a killed process left of it."""
+    own = (folder / SEAL, _beside(folder / SEAL))
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path not in own]
     listed = {str(path.relative_to(folder)): _fingerprint(path) for path in files}
     for path in files:
         _sync(path)
@@ -96,6 +98,11 @@ def is_full_disk(error: BaseException) -> bool:
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     quoted = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "PytorchStreamWriter")
     return any(words in str(error) for words in quoted)
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f"{path.name}.partial")
 
 
 def _found(path: Path) -> tuple[int, int] | None:

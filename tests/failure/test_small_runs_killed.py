@@ -13,7 +13,8 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 # To runs of one strategy, and to one run at most: 200 in all. Replicas are processes that import
 # everything anew, so that each of their runs takes long.
 SENT = dict.fromkeys(STRATEGIES, 33) | {"replicas": 2}
-ONE_RUN = 17
+ONE_RUN = dict.fromkeys(STRATEGIES, 17) | {"replicas": 2}
+WITHIN = dict.fromkeys(STRATEGIES, 2.0) | {"replicas": 15.0}  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +53,12 @@ def test_killed_at_random_moments(tmp_path, undisturbed, strategy):
     expected, keys = undisturbed(strategy)
     # Longer where signals come in time, shorter where the run was over: so they come at all moments
     # on a machine of any speed.
-    chance, sent, runs, seconds = random.Random(strategy), 0, 0, 2.0
+    chance, sent, runs, seconds = random.Random(strategy), 0, 0, WITHIN[strategy]
     while sent < SENT[strategy]:
         runs += 1
         run, here = tmp_path / f"run-{runs}", 0
         process = new_run(tmp_path, strategy, run)
-        while here < ONE_RUN and interrupt(process, chance, seconds):
+        while here < ONE_RUN[strategy] and interrupt(process, chance, seconds):
             here, seconds = here + 1, seconds * 1.03
             assert "Traceback" not in said(process), said(process)
             if (run / "config.toml").exists():
@@ -65,7 +66,7 @@ def test_killed_at_random_moments(tmp_path, undisturbed, strategy):
             else:
                 process = new_run(tmp_path, strategy, run)
         assert finish(process) == 0, said(process)
-        sent, seconds = sent + here, seconds * (0.8 if here < ONE_RUN else 1.0)
+        sent, seconds = sent + here, seconds * (0.8 if here < ONE_RUN[strategy] else 1.0)
         assert outcome(run) == expected
         assert sorted(small_runs.keys(run)) == keys
         assert not list((run / "checkpoints").glob("*.damaged"))

@@ -65,6 +65,7 @@ def make_base(run: Run, conversations: Sequence[Conversation]) -> Path | None:
         messages = [message for turns in conversations for message in turns]
         texts = [m.text for m in messages] + [m.tools for m in messages if m.tools]
         partial = folder.with_name("base.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         build_tiny(run.config.model.tiny, texts, run.config.seed, partial)
         publish(partial, folder)
     wait_for_all()
