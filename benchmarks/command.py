@@ -21,8 +21,13 @@ def exit_code(name: str, work: Callable[[], None]) -> int:
     return 0
 
 
-def start(main: Callable[[], int]) -> NoReturn:
-    """Run `main` as a program that logs its progress, and exit with its code."""
+def log_progress() -> None:
+    """What rro says of its progress is printed."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("rro").setLevel(logging.INFO)
+
+
+def start(main: Callable[[], int]) -> NoReturn:
+    """Run `main` as a program that logs its progress, and exit with its code."""
+    log_progress()
     sys.exit(main())

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -24,11 +24,12 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from benchmarks.command import exit_code, start
+from benchmarks.command import exit_code, log_progress, start
 from rro.codec import first_problem
 from rro.config import Config, Section, dump_toml, load_config
 from rro.config.names import FolderName
@@ -40,6 +41,17 @@ from rro.pipeline.trial import run_trial, shared_start, start_folder
 
 # Stages that tune a method; their trials have no settings that were chosen yet.
 _TUNING = ("tuning-start", "sweep")
+# Trials are forked from a process that has imported what all of them need, which takes seconds.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(
+    [
+        "benchmarks.results",
+        "rro.learning.sft_trainer",
+        "rro.learning.dpo_trainer",
+        "rro.learning.policy_gradient_trainer",
+        "rro.policies.local.policy",
+    ]
+)
 
 
 class Environment(Section):
@@ -222,8 +234,9 @@ def run_one(comparison: Comparison, trial: Trial, stage: str) -> None:
 
 
 def run_all(comparison: Comparison, workers: int) -> list[Trial]:
-    """Run the sweeps, then all trials that have no results yet, in processes of their own; returns
-    all trials."""
+    """Run the sweeps, then all trials that have no results yet, in processes of their own with a
+    thread each; returns all trials."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     swept = [each for each in comparison.sweeps() if not _swept(comparison, each)]
     first = {
         start_folder(comparison.tuning_start(each), comparison.starts(each)): each for each in swept
@@ -262,23 +275,36 @@ def _start(comparison: Comparison, trial: Trial, stage: str) -> None:
     folder = comparison.folder(replace(trial, chosen=()) if stage in _TUNING else trial)
     log = folder.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    words = [comparison.file, "--out", comparison.out, "--one", stage, trial.environment]
-    words += [trial.method, trial.seed, *trial.chosen]
-    command = [sys.executable, "-m", "benchmarks.results", *map(str, words)]
-    with log.open("a", encoding="utf-8") as lines:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": lines, "stderr": lines}
-        with subprocess.Popen(command, env=environment, **pipes) as process:
-            code = process.wait()
-    said = f"{time.monotonic() - begun:.0f} s" if code == 0 else f"failed, see {log}"
+    theirs, ours = _PROCESSES.Pipe(duplex=False)
+    words = (comparison, trial, stage, log, theirs)
+    process = _PROCESSES.Process(target=_work_alone, args=words)
+    process.start()
+    theirs.close()
+    process.join()
+    ours.close()
+    said = f"{time.monotonic() - begun:.0f} s" if process.exitcode == 0 else f"failed, see {log}"
     print(f"{trial.environment} {trial.method} seed {trial.seed}: {stage}: {said}", flush=True)
 
 
-def _end_with_parent() -> None:
-    """What began this process holds the other end of its input: where that was killed, nobody waits
-    for the trial, and the same command is to find it free."""
-    sys.stdin.read()
-    os.kill(os.getpid(), signal.SIGKILL)
+def _work_alone(
+    comparison: Comparison, trial: Trial, stage: str, log: Path, parent: Connection
+) -> None:
+    """The stage of a trial, in its process."""
+    with log.open("a", encoding="utf-8") as lines:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(lines.fileno(), stream.fileno())
+    log_progress()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    sys.exit(exit_code("benchmarks.results", lambda: run_one(comparison, trial, stage)))
+
+
+def _end_with(parent: Connection) -> None:
+    """Where what began this process was killed, nobody waits for the trial, and the same command is
+    to find it free."""
+    try:
+        parent.recv()
+    except EOFError:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -290,7 +316,6 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--table", action="store_true", help="run nothing: the table of what is there"
     )
-    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(words)
     return exit_code("benchmarks.results", lambda: _work(options))
 
@@ -303,11 +328,6 @@ def _work(options: argparse.Namespace) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out {options.out}: a file: name a folder")
     comparison = Comparison(read_plan(options.file), options.file, options.out)
-    if options.one:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-        stage, environment, method, seed, *chosen = options.one
-        run_one(comparison, Trial(environment, method, int(seed), tuple(chosen)), stage)
-        return
     for environment in comparison.plan.environments:
         for method in comparison.plan.methods:
             comparison.config(Trial(environment, method, 0))

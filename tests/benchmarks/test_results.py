@@ -204,6 +204,8 @@ def test_the_smallest_shop(tmp_path, capsys):
     assert len(curve["played"]) == 2
     assert {mode for _, mode, _ in curve["evaluated"]} == {"sampled", "greedy"}
     assert (tmp_path / "rewards-shop.png").stat().st_size > 10_000
+    [log] = tmp_path.glob("shop/successes-*/seed-1.log")
+    assert "explore 2: 8/8 tasks" in log.read_text()
     # one SFT policy for each seed, and one that the sweep's trials share
     assert len(list(tmp_path.glob("shop/sft/*/config.toml"))) == 3
     table = (tmp_path / "results.md").read_text()
