@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,8 @@ def test_the_environment_can_be_played_and_the_recipe_is_sound(folder):
 
 @pytest.mark.slow
 def test_the_recipe_improves_the_policy(folder):
-    rro(folder, "run", "desk.toml", "--out", "runs/first")
+    ran = forked.rro("run", "desk.toml", "--out", "runs/first", cwd=folder)
+    assert ran.returncode == 0, ran.stderr
     results = json.loads((folder / "runs/first/results.json").read_text())
     gains = {row["mode"]: row for row in results["differences"]}
     assert gains["sampled"]["low"] > 0

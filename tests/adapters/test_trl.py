@@ -1,12 +1,10 @@
 """rro's environments in TRL's GRPOTrainer: the script of the docs, ids and masks, failures."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import pytest
 from fakes import TreeBenchmark
 from tiny_model import make_tiny
@@ -113,15 +111,7 @@ def test_the_script_trains_the_shop(tmp_path):
     shorter = SCRIPT.replace("max_steps=4,", "max_steps=2,")
     assert shorter != SCRIPT
     (tmp_path / "train.py").write_text(shorter)
-    paths = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    ran = subprocess.run(
-        [sys.executable, "train.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1000,
-    )
+    ran = forked.python("train.py", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     rewards = [
         float(value) for value in re.findall(r"^step \d: reward ([\d.]+)$", ran.stdout, re.M)

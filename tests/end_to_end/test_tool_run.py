@@ -1,11 +1,9 @@
 """The whole path by tool calls: experts' calls are imitated, explored from, and trained on."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 HERE = Path(__file__).parent
@@ -20,20 +18,11 @@ LEARNERS = {
 }
 
 
-def rro(*arguments):
-    path = os.pathsep.join([str(HERE), *sys.path])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    command = [sys.executable, "-m", "rro", *map(str, arguments)]
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-
-
 @pytest.mark.parametrize("learner", LEARNERS)
 @pytest.mark.timeout(900)
 def test_a_model_learns_to_call_tools_and_improves(tmp_path, learner):
     folder = tmp_path / "run"
-    ran = rro("run", HERE / "tool_doors.toml", *LEARNERS[learner], "--out", folder)
+    ran = forked.rro("run", HERE / "tool_doors.toml", *LEARNERS[learner], "--out", folder)
     assert ran.returncode == 0, ran.stderr
     results = json.loads((folder / "results.json").read_text())
     rewards = {

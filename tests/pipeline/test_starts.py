@@ -1,12 +1,11 @@
 """A start that fails leaves no folder, whatever stage it begins with; a module beside the recipe is
 found from everywhere."""
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from rro.cli.main import main
@@ -75,11 +74,8 @@ def test_a_folder_below_a_file_cannot_be_a_run(tmp_path):
 
 
 def rro(folder, *arguments):
-    """The command line with `folder` as the working directory, where no module can be found."""
-    places = [path for path in sys.path if path and Path(path).resolve() != HERE]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)}
-    command = [sys.executable, "-m", "rro", *map(str, arguments)]
-    ran = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+    """What `rro` prints in `folder`, where no module can be found."""
+    ran = forked.rro(*arguments, cwd=folder)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

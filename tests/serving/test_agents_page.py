@@ -1,12 +1,10 @@
 """The program of docs/agents.md, as it stands there, with fewer rounds."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import doors
+import forked
 import pytest
 from door_runs import SIZES
 
@@ -24,15 +22,8 @@ def test_the_policy_of_an_agent_that_is_not_ours_learns(tmp_path):
     rro.train(shown, model, tmp_path / "base", **settings)
     (program,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     program = program.replace("range(1, 17)", "range(1, 7)")
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(rro.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    done = forked.python("program.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     scores = [float(score) for score in re.findall(r"mean score (\d\.\d+)", done.stdout)]
     assert len(scores) == 6
