@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 # No test is about time: a busy machine must not fail one.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+# Ray lets other processes go first: beside other tests its workers would take minutes to start.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")
