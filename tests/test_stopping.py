@@ -10,6 +10,14 @@ import pytest
 from rro import stopping
 
 
+@pytest.fixture(autouse=True)
+def forgotten():
+    """A request is known until somebody listens again: other tests are not to end by it."""
+    yield
+    with stopping.listening():
+        pass
+
+
 class Thing:
     """Something with a finalizer."""
 
