@@ -10,14 +10,6 @@ import pytest
 from rro import stopping
 
 
-@pytest.fixture(autouse=True)
-def forgotten():
-    """A request is known until somebody listens again: other tests are not to end by it."""
-    yield
-    with stopping.listening():
-        pass
-
-
 class Thing:
     """Something with a finalizer."""
 
@@ -41,6 +33,7 @@ def test_an_interruption_in_a_finalizer_comes_again(capfd, number):
         with pytest.raises(KeyboardInterrupt):
             work(lambda: interrupted_in_a_finalizer(number))
         assert stopping.requested() == (number == signal.SIGTERM)
+    assert not stopping.requested()
     assert capfd.readouterr().err == ""
 
 

@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import CodeType, FrameType
 
 from rro.errors import RroError
 
@@ -38,8 +40,8 @@ def requested() -> bool:
 
 @contextmanager
 def listening(seconds: float | None = None) -> Iterator[None]:
-    """Listen to SIGTERM, and stop after so many seconds. Only in the main thread, to which signals
-    go; elsewhere it does nothing."""
+    """Listen to SIGTERM, and stop after so many seconds; at the end a request is forgotten. Only in
+    the main thread, to which signals go; elsewhere it does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -54,6 +56,7 @@ def listening(seconds: float | None = None) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         for kind, handler in before.items():
             signal.signal(kind, handler)
+        _requested.clear()
 
 
 @contextmanager
@@ -77,9 +80,7 @@ def interruptions_last() -> Iterator[None]:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             before(dropped)
             return
-        timer = threading.Timer(_SOON, _interrupt_again)
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=_interrupt_after, args=(again.__code__,), daemon=True).start()
 
     sys.unraisablehook = again
     try:
@@ -88,7 +89,13 @@ def interruptions_last() -> Iterator[None]:
         sys.unraisablehook = before
 
 
-def _interrupt_again() -> None:
+def _interrupt_after(hook: CodeType) -> None:
+    """Interrupt the main thread once it is out of the hook, in which that would be dropped, too."""
+    main = threading.main_thread().ident or 0
+    while any(
+        frame.f_code is hook for frame, _ in traceback.walk_stack(sys._current_frames()[main])
+    ):
+        time.sleep(_SOON)
     if not (_requested.is_set() and _guarded.is_set()):
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -27,13 +27,14 @@ def stoppable(
     """A command that a scheduler can stop, from its first moment to its last."""
 
     def stopped(options: argparse.Namespace) -> None:
-        try:
-            with stopping.listening(options.stop_after), as_interrupt():
-                command(options)
-        except KeyboardInterrupt:
-            if stopping.requested():
-                raise stopping.Stopped("stopped as asked; no stage was under way") from None
-            raise
+        with stopping.listening(options.stop_after):
+            try:
+                with as_interrupt():
+                    command(options)
+            except KeyboardInterrupt:
+                if stopping.requested():
+                    raise stopping.Stopped("stopped as asked; no stage was under way") from None
+                raise
 
     return stopped
 
