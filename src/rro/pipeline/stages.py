@@ -11,7 +11,7 @@ import json
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -149,26 +149,7 @@ def explore(
         credit, wanted = choices.credit(iteration), tasks_of(run, choices, iteration, tasks)
         budget, failed = _grow_trees(run, choices, iteration, limits, wanted)
         keys = finished(run, wanted, iteration)
-        if failed and not keys:
-            raise RroError(
-                f"every task failed ({by_kind(failed.values())}): fix the cause of the warnings "
-                "above, then resume the run"
-            )
-        if failed:
-            kinds = by_kind(failed.values())
-            log.warning(
-                "%d of %s failed, counted as missing (%s)",
-                len(failed),
-                counted(len(wanted), "tasks"),
-                kinds,
-            )
-        if budget.exhausted:
-            log.info(
-                "the budget of %s is spent; explored: %d of %s",
-                budget.exhausted,
-                len(keys),
-                counted(len(wanted), "tasks"),
-            )
+        _tell_the_end(budget, failed, len(keys), len(wanted))
         credit = fitted(credit, read_trees(run.journal, keys))
         rows = _export(run, credit, read_trees(run.journal, keys), iteration)
         run.folder.pairs_so_far(iteration).unlink(missing_ok=True)
@@ -186,6 +167,20 @@ def explore(
     if run.is_done(name) and rank() == 0:
         _pairs(run, Choices(run), iteration)
     run_stage(run, name, work)
+
+
+def _tell_the_end(budget: Budget, failed: Mapping[str, str], explored: int, wanted: int) -> None:
+    """Log what an exploration left out. Raises RroError where every task failed."""
+    kinds = by_kind(failed.values())
+    if failed and not explored:
+        raise RroError(
+            f"every task failed ({kinds}): fix the cause of the warnings above, then resume the run"
+        )
+    tasks = counted(wanted, "tasks")
+    if failed:
+        log.warning("%d of %s failed, counted as missing (%s)", len(failed), tasks, kinds)
+    if budget.exhausted:
+        log.info("the budget of %s is spent; explored: %d of %s", budget.exhausted, explored, tasks)
 
 
 def _grow_trees(
