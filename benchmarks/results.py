@@ -45,7 +45,7 @@ _TUNING = ("tuning-start", "sweep")
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(
     [
-        "benchmarks.results",
+        "rro.pipeline.sweep",
         "rro.learning.sft_trainer",
         "rro.learning.dpo_trainer",
         "rro.learning.policy_gradient_trainer",
